@@ -1,0 +1,237 @@
+"""Cards: what a plug-in says about itself, as data, read without importing its code."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import tomllib
+import types
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import UsageError, unknown
+
+
+@dataclass(frozen=True)
+class InputCard:
+    """Input a backbone was designed for; the harness normalises with `mean` and `std` under every recipe."""
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+
+
+@dataclass(frozen=True)
+class PretrainedCard:
+    """A pretrained file: where it is found and how it is known to be the right one.
+
+    Attributes:
+        files: accepted file names below `--weights-root`.
+        sha256: checksum of the file, or empty where nobody published one.
+        timm: timm model name with tag, or empty.
+        hub: `owner/repository` and file on the Hugging Face hub, as `owner/repo:file`, or empty.
+        url: where a person finds it.
+        trained_on: data and task, for the table.
+    """
+
+    files: tuple[str, ...]
+    trained_on: str
+    url: str = ""
+    sha256: str = ""
+    timm: str = ""
+    hub: str = ""
+
+
+@dataclass(frozen=True)
+class Requirement:
+    """A distribution the backbone needs or can use; `module` is what is looked up, never imported."""
+
+    module: str
+    distribution: str
+    optional: bool = False
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published result with its set-up and source; percent, as printed in the source."""
+
+    dataset: str
+    mAP: float
+    rank1: float
+    image_size: tuple[int, int]
+    source: str
+    setup: str = ""
+    variant: str = ""
+    flip: bool = False
+    rerank: bool = False
+
+
+@dataclass(frozen=True)
+class ParameterCount:
+    """An exact parameter count and the build it belongs to; checked by the contract tests."""
+
+    count: int
+    num_classes: int
+    num_cameras: int
+    image_size: tuple[int, int]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A named setting `backbone:variant`: build options, and recipe keys (dotted) that belong to it."""
+
+    about: str
+    options: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    native: bool = True
+
+
+@dataclass(frozen=True)
+class BackboneCard:
+    """Card of a backbone. `options` holds the default of every build option; other names are refused."""
+
+    name: str
+    title: str
+    input: InputCard
+    feature_dim: int
+    kind: str = "backbone"
+    paper: str = ""
+    url: str = ""
+    licence: str = ""
+    source: str = ""
+    commit: str = ""
+    aliases: tuple[str, ...] = ()
+    side_information: tuple[str, ...] = ()
+    trainable: bool = True
+    adapter: bool = False
+    about: str = ""
+    shares: tuple[str, ...] = ()
+    options: dict[str, Any] = field(default_factory=dict)
+    variants: dict[str, Variant] = field(default_factory=dict)
+    requires: tuple[Requirement, ...] = ()
+    pretrained: PretrainedCard | None = None
+    parameters: tuple[ParameterCount, ...] = ()
+    published: tuple[Published, ...] = ()
+
+
+@dataclass(frozen=True)
+class SplitCount:
+    """Expected size of a split."""
+
+    images: int
+    identities: int
+    cameras: int
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One accepted place and shape of the data: `folders` below the data root, read by `reader`."""
+
+    name: str
+    reader: str
+    folders: tuple[str, ...]
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetCard:
+    """Card of a dataset. `protocol` names the evaluation rule; it is never a free flag."""
+
+    name: str
+    title: str
+    layouts: tuple[Layout, ...]
+    kind: str = "dataset"
+    protocol: str = "standard"
+    access: str = "open"
+    ask: str = ""
+    notice: str = ""
+    licence: str = ""
+    reference: str = ""
+    url: str = ""
+    aliases: tuple[str, ...] = ()
+    group: str = ""
+    in_all: bool = False
+    cameras: int = 0
+    about: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    expected: dict[str, SplitCount] = field(default_factory=dict)
+
+
+def _convert(cls: Any, value: Any, where: str) -> Any:
+    """Turns TOML values into the annotated type; unknown keys and wrong types are usage errors."""
+    origin = typing.get_origin(cls)
+    if origin in (types.UnionType, typing.Union):
+        return _convert(next(a for a in typing.get_args(cls) if a is not type(None)), value, where)
+    if dataclasses.is_dataclass(cls):
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} must be a table, found {value!r}.")
+        return from_table(cls, value, where)
+    if origin is tuple:
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where} must be a list, found {value!r}.")
+        inner = typing.get_args(cls)[0]
+        return tuple(_convert(inner, v, f"{where}[{i}]") for i, v in enumerate(value))
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise UsageError(f"{where} must be a table, found {value!r}.")
+        inner = typing.get_args(cls)[1]
+        return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+    if cls is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if cls is Any or (isinstance(value, cls) and not (cls is int and isinstance(value, bool))):
+        return value
+    raise UsageError(f"{where} must be of type {cls.__name__}, found {value!r}.")
+
+
+@functools.cache
+def _fields(cls: type) -> tuple[dict[str, Any], frozenset[str]]:
+    hints = typing.get_type_hints(cls)
+    required = {
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    return {f.name: hints[f.name] for f in dataclasses.fields(cls)}, frozenset(required)
+
+
+def from_table(cls: Any, table: dict[str, Any], where: str) -> Any:
+    """Builds the dataclass `cls` from a TOML table, strictly.
+
+    Raises:
+        UsageError: a key is unknown (with a suggestion), missing, or of the wrong type.
+    """
+    known, required = _fields(cls)
+    for key in table:
+        if key not in known:
+            raise unknown(f"key in {where}", key, known)
+    if missing := sorted(required - table.keys()):
+        raise UsageError(f"{where} lacks {', '.join(missing)}.")
+    return cls(**{k: _convert(known[k], v, f"{where}: {k}") for k, v in table.items()})
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Reads a TOML file; a syntax error names the file and the line."""
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} cannot be read: {error}.") from error
+    except tomllib.TOMLDecodeError as error:
+        raise UsageError(f"{path} is not valid TOML: {error}.") from error
+
+
+def read_card(path: Path) -> BackboneCard | DatasetCard:
+    """Reads `card.toml`; its `kind` says whether it is a backbone's or a dataset's."""
+    table = read_toml(path)
+    kinds: dict[str, type] = {"backbone": BackboneCard, "dataset": DatasetCard}
+    kind = table.get("kind")
+    if kind not in kinds:
+        raise UsageError(f"{path}: kind must be one of {', '.join(kinds)}, found {kind!r}.")
+    card = from_table(kinds[kind], table, str(path))
+    if card.name != path.parent.name.replace("_", "-"):
+        raise UsageError(f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'.")
+    return card

@@ -1,0 +1,57 @@
+"""What a plug-in hands to the harness: items and splits of a dataset, the training output of a backbone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SPLITS = ("train", "query", "gallery")
+
+
+class Item(NamedTuple):
+    """One image: where it lies, who is on it (`pid`), which camera took it (`camid`, zero-based).
+
+    A `pid` of 0 or above is an identity; -1 is junk, which readers drop.
+    """
+
+    path: Path
+    pid: int
+    camid: int
+
+
+@dataclass(frozen=True)
+class Splits:
+    """The three splits of a dataset, each sorted by path, and what was read to get them.
+
+    Attributes:
+        root: the folder that holds the images; every path lies below it.
+        layout: name of the layout that was found, for example `msmt17-v1`.
+        generated: the `stand-in.json` of generated data, `None` for the real dataset.
+        notes: facts worth recording, for example how many junk images were dropped.
+    """
+
+    train: Sequence[Item]
+    query: Sequence[Item]
+    gallery: Sequence[Item]
+    root: Path
+    layout: str = ""
+    generated: dict[str, Any] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class TrainingOutput:
+    """What a backbone returns in training mode: equal lists, one entry per branch.
+
+    Attributes:
+        logits: classifier outputs, each [B, num_classes].
+        features: features for the metric losses, each [B, D_i], not normalised.
+    """
+
+    logits: list[Tensor]
+    features: list[Tensor]

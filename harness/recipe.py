@@ -1,0 +1,258 @@
+"""Recipes: everything about data, losses, optimisation and evaluation that may change a number, as frozen values."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cards import from_table, read_toml
+from harness.errors import UsageError, unknown
+
+FOLDER = Path(__file__).parent / "recipes"
+
+
+@dataclass(frozen=True)
+class Erasing:
+    """Random erasing, one rectangle. `fill`: `noise` is N(0,1) per pixel, `mean` is `value` in normalised space.
+
+    `aspect_draw` is `log-uniform` (torchvision, timm) or `uniform` (the original BoT code).
+    """
+
+    probability: float = 0.5
+    area: tuple[float, ...] = (0.02, 0.4)
+    aspect: tuple[float, ...] = (0.3, 3.3)
+    aspect_draw: str = "log-uniform"
+    attempts: int = 10
+    fill: str = "noise"
+    value: tuple[float, ...] = (0.0, 0.0, 0.0)
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Image size is (height, width); `pad` is in pixels of zeros on every side before the random crop."""
+
+    image_size: tuple[int, ...] = (256, 128)
+    interpolation_train: str = "bicubic"
+    interpolation_test: str = "bicubic"
+    pad: int = 10
+    flip: float = 0.5
+    erasing: Erasing = field(default_factory=Erasing)
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """PK sampling. `epoch`: `one-pass` (until fewer than P identities remain, as TransReID and BoT),
+    `images-ceil` (ceil(N / PK) batches, as ReIDMamba), `images-floor` (floor(N / PK)) or `fixed` (`iterations`).
+    """
+
+    identities: int = 16
+    instances: int = 4
+    epoch: str = "images-ceil"
+    iterations: int = 0
+
+
+@dataclass(frozen=True)
+class Loss:
+    """Weights and settings of the losses.
+
+    `margin` below zero is the soft margin. `branches`: `mean` over branches, or `first-half`: half the first,
+    half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
+    """
+
+    identity: float = 1.0
+    triplet: float = 1.0
+    margin: float = -1.0
+    label_smoothing: float = 0.0
+    smoothing_over: str = "all"
+    branches: str = "mean"
+    center: float = 0.0
+    center_lr: float = 0.5
+    ratr_intra: float = 0.0
+    ratr_inter: float = 0.0
+    ratr_temperature: float = 0.1
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """`name` is sgd, adam or adamw. `no_decay`: `none` (all tensors decay), or `model`: tensors of one dimension
+    and those the model names in `no_weight_decay()` do not. Biases learn at `bias_lr_factor` times the rate.
+    """
+
+    name: str = "sgd"
+    lr: float = 0.008
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    bias_lr_factor: float = 1.0
+    no_decay: str = "none"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning-rate schedule; `kind` names the formula, see `harness.optim` for each.
+
+    `cosine-iterations` (warm-up per iteration, then cosine per iteration), `transreid`, `reidmamba`, `bot`.
+    """
+
+    kind: str = "cosine-iterations"
+    warmup_epochs: float = 5.0
+    warmup_iterations: int = 0
+    warmup_factor: float = 0.01
+    final_factor: float = 0.002
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    period: int = 0
+
+
+@dataclass(frozen=True)
+class Training:
+    """Length and numerics of training. `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU."""
+
+    epochs: int = 120
+    grad_clip: float = 0.0
+    precision: str = "auto"
+    loss_scale: float = 65536.0
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Scored after the last epoch, never chosen on the test set. Each variant is a row of its own."""
+
+    metric: str = "cosine"
+    flip: bool = True
+    rerank: bool = False
+    untrained: bool = False
+    batch_size: int = 128
+    max_rank: int = 50
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One complete recipe; `sources` maps a key to where its value comes from."""
+
+    name: str
+    about: str = ""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    sampler: Sampler = field(default_factory=Sampler)
+    loss: Loss = field(default_factory=Loss)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    training: Training = field(default_factory=Training)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    options: dict[str, Any] = field(default_factory=dict)
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def values(self) -> dict[str, Any]:
+        """Everything that may change a number, as plain data: no prose."""
+        values = dataclasses.asdict(self)
+        return {k: v for k, v in values.items() if k not in ("about", "sources", "options")}
+
+
+CHOICES: dict[str, tuple[str, ...]] = {
+    "augmentation.interpolation_train": ("bicubic", "bilinear"),
+    "augmentation.interpolation_test": ("bicubic", "bilinear"),
+    "augmentation.erasing.aspect_draw": ("log-uniform", "uniform"),
+    "augmentation.erasing.fill": ("noise", "mean"),
+    "sampler.epoch": ("one-pass", "images-ceil", "images-floor", "fixed"),
+    "loss.branches": ("mean", "first-half"),
+    "loss.smoothing_over": ("others", "all"),
+    "optimizer.name": ("sgd", "adam", "adamw"),
+    "optimizer.no_decay": ("none", "model"),
+    "schedule.kind": ("cosine-iterations", "transreid", "reidmamba", "bot", "constant"),
+    "training.precision": ("auto", "fp32", "fp16", "bf16"),
+    "evaluation.metric": ("cosine", "euclidean"),
+}
+
+POSITIVE = (
+    "sampler.identities",
+    "sampler.instances",
+    "training.epochs",
+    "optimizer.lr",
+    "evaluation.batch_size",
+    "evaluation.max_rank",
+)
+
+
+def lookup(recipe: Recipe, key: str) -> Any:
+    """Returns the value at a dotted key such as `optimizer.lr`."""
+    value: Any = recipe
+    for part in key.split("."):
+        value = getattr(value, part)
+    return value
+
+
+def _check(recipe: Recipe, where: str) -> Recipe:
+    for key, choices in CHOICES.items():
+        if (value := lookup(recipe, key)) not in choices:
+            raise unknown(f"value of {key} in {where}", str(value), choices)
+    for key in POSITIVE:
+        if lookup(recipe, key) <= 0:
+            raise UsageError(f"{where}: {key} must be above zero, found {lookup(recipe, key)}.")
+    if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
+        raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
+    if recipe.sampler.epoch == "fixed" and recipe.sampler.iterations <= 0:
+        raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations above zero.")
+    return recipe
+
+
+def merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Returns `table` with the values of `other` laid over it, table by table."""
+    merged = dict(table)
+    for key, value in other.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = merge(merged[key], value) if both else value
+    return merged
+
+
+def nested(overrides: dict[str, Any]) -> dict[str, Any]:
+    """Turns dotted keys into tables: {'loss.margin': 0.3} becomes {'loss': {'margin': 0.3}}."""
+    table: dict[str, Any] = {}
+    for key, value in overrides.items():
+        *parents, leaf = key.split(".")
+        here = table
+        for part in parents:
+            here = here.setdefault(part, {})
+        here[leaf] = value
+    return table
+
+
+def names() -> list[str]:
+    """Names of the recipes that come with the harness; `native` is each backbone's own."""
+    return sorted([*(p.stem for p in FOLDER.glob("*.toml")), "native"])
+
+
+def find(name: str, native: Path | None = None) -> Path:
+    """Returns the file of a recipe given by name or by path; `native` is the backbone's own file, if any."""
+    if name == "native":
+        if native is None or not native.is_file():
+            raise UsageError("This backbone has no native recipe; use --recipe unified or a recipe file of yours.")
+        return native
+    if name.endswith(".toml") or "/" in name:
+        if not Path(name).is_file():
+            raise UsageError(f"Recipe file {name} does not exist. Recipes by name: {', '.join(names())}.")
+        return Path(name)
+    if not (path := FOLDER / f"{name}.toml").is_file():
+        raise unknown("recipe", name, names())
+    return path
+
+
+def load(path: Path, dataset: str = "", overrides: dict[str, Any] | None = None) -> Recipe:
+    """Reads a recipe for a dataset.
+
+    A file may hold `[dataset.NAME]` tables: values laid over the others for that dataset alone.
+
+    Args:
+        path: the TOML file.
+        dataset: name of the dataset the recipe is for.
+        overrides: dotted keys laid over all (a variant's, a search's, or `--set`).
+
+    Raises:
+        UsageError: an unknown key or value, named with the nearest known one.
+    """
+    table = read_toml(path)
+    for_dataset = table.pop("dataset", {})
+    table = merge(table, for_dataset.get(dataset, {}))
+    table = merge(table, nested(overrides or {}))
+    table.setdefault("name", path.stem)
+    return _check(from_table(Recipe, table, path.name), path.name)

@@ -1,0 +1,73 @@
+"""A run is a value: a frozen `RunSpec`, canonical JSON, SHA-256."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+def canonical(value: Any) -> str:
+    """Canonical JSON: sorted keys, no spaces, no NaN. Tuples and lists are the same."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """All that may change the number of a run, and nothing else.
+
+    Order, time, host, number of workers and the harness's own source are not in it; a change of the harness
+    that moves numbers raises `protocol`.
+
+    Attributes:
+        protocol: protocol version of the harness, Major.Minor.
+        backbone: registered name, with the variant: `reidmamba` or `reidmamba:baseline`.
+        options: every build option with its value.
+        source: hash of the plug-in's files and of the repository files it shares.
+        pretrained: identity of the starting weights (checksum or timm tag), or `none`.
+        dataset: registered name of the training dataset.
+        fingerprint: hash of what was read: relative paths, sizes, identities, cameras.
+        evaluate_on: dataset name and fingerprint of every dataset scored besides the test split of `dataset`.
+        recipe: name of the recipe.
+        values: every value of the recipe.
+        seed: seed of everything random.
+        device: `cpu` or `cuda`.
+        torch: Major.Minor of torch.
+        purpose: `test` trains on the whole training set and scores the test split;
+            `search` trains on part of the training identities and scores the held-out rest.
+        holdout: seed and share of the held-out identities, for `search`.
+    """
+
+    backbone: str
+    dataset: str
+    recipe: str
+    values: dict[str, Any]
+    seed: int
+    device: str
+    protocol: str
+    torch: str
+    source: str = ""
+    pretrained: str = "none"
+    fingerprint: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    evaluate_on: tuple[tuple[str, str], ...] = ()
+    purpose: str = "test"
+    holdout: dict[str, Any] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        return json.loads(canonical(dataclasses.asdict(self)))
+
+    @property
+    def run_id(self) -> str:
+        """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
+        return hashlib.sha256(canonical(dataclasses.asdict(self)).encode()).hexdigest()
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> RunSpec:
+        """Inverse of `to_dict`; unknown keys raise TypeError."""
+        data = dict(data)
+        data["evaluate_on"] = tuple((name, fingerprint) for name, fingerprint in data.get("evaluate_on", ()))
+        return cls(**data)
