@@ -1,0 +1,154 @@
+"""Parts that several backbones share: overlapping patches, the BN neck, the camera embedding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from harness.errors import UsageError
+
+CAMERA_COEFFICIENT = 3.0
+"""Weight of the camera embedding in TransReID's and ReIDMamba's code (`SIE_COE`)."""
+
+CAMERA_MODES = ("on", "off", "mean")
+"""`on`: the embedding of each image's camera; `off`: none; `mean`: the mean of all trained cameras for every image."""
+
+
+def neck_norm(dim: int) -> nn.BatchNorm1d:
+    """Batch norm of the BN neck: weight one, bias zero and frozen (Luo et al. 2019, section 3.5)."""
+    norm = nn.BatchNorm1d(dim)
+    norm.bias.requires_grad_(False)
+    return norm
+
+
+def identity_classifier(dim: int, num_classes: int) -> nn.Linear:
+    """Bias-free classifier over the training identities, weights from N(0, 0.001^2)."""
+    classifier = nn.Linear(dim, num_classes, bias=False)
+    nn.init.normal_(classifier.weight, std=0.001)
+    return classifier
+
+
+class BNNeck(nn.Module):
+    """BN neck with its classifier, as `bn` and `cls` in the state dict.
+
+    Backbones whose published files name the two apart (`bottleneck`, `classifier`) build them with
+    `neck_norm` and `identity_classifier`.
+
+    Args:
+        dim: width of the feature.
+        num_classes: identities of the training split.
+    """
+
+    def __init__(self, dim: int, num_classes: int) -> None:
+        super().__init__()
+        self.bn = neck_norm(dim)
+        self.cls = identity_classifier(dim, num_classes)
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps features [B, dim] to (normalised features [B, dim], logits [B, num_classes])."""
+        normalised = self.bn(features)
+        return normalised, self.cls(normalised)
+
+
+def patch_grid(image_size: Iterable[int], patch_size: int, stride: int) -> tuple[int, int]:
+    """Rows and columns of patches: `(side - patch) // stride + 1`.
+
+    Raises:
+        UsageError: the image is smaller than one patch.
+    """
+    height, width = image_size
+    if min(height, width) < patch_size or stride < 1:
+        raise UsageError(
+            f"An image of {height}x{width} has no patch of {patch_size}x{patch_size} at stride {stride}; "
+            "choose a larger image, a smaller patch_size, or a stride of at least 1."
+        )
+    return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
+
+
+class PatchEmbedding(nn.Module):
+    """Overlapping patches: one convolution whose stride may be below its kernel, as `proj` in the state dict.
+
+    Args:
+        image_size: (height, width) in pixels; forward refuses any other.
+        dim: width of a token.
+        patch_size: side of a patch.
+        stride: step between patches.
+    """
+
+    def __init__(self, image_size: Iterable[int], dim: int, *, patch_size: int = 16, stride: int = 16) -> None:
+        super().__init__()
+        height, width = image_size
+        self.image_size = (height, width)
+        self.grid = patch_grid(self.image_size, patch_size, stride)
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=stride)
+        nn.init.normal_(self.proj.weight, std=math.sqrt(2 / (patch_size * patch_size * dim)))
+
+    @property
+    def num_patches(self) -> int:
+        """Patches of one image."""
+        return self.grid[0] * self.grid[1]
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images [B, 3, H, W] to tokens [B, rows * columns, dim], row by row."""
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise UsageError(
+                f"The model was built for images of {self.image_size[0]}x{self.image_size[1]}, found "
+                f"{images.shape[-2]}x{images.shape[-1]}; build it with image_size of the data."
+            )
+        return self.proj(images).flatten(2).transpose(1, 2)
+
+
+def camera_parameter(num_cameras: int, dim: int) -> nn.Parameter:
+    """Camera embedding (SIE) [num_cameras, 1, dim], drawn from N(0, 0.02^2)."""
+    return nn.Parameter(nn.init.trunc_normal_(torch.empty(num_cameras, 1, dim), std=0.02))
+
+
+def camera_term(
+    embedding: Tensor | None, camera_ids: Tensor | None, mode: str = "on", coefficient: float = CAMERA_COEFFICIENT
+) -> Tensor | float:
+    """Returns what is added to every token: `coefficient * embedding[camera_ids]`.
+
+    Args:
+        embedding: [C, 1, D], or `None` for a model without one.
+        camera_ids: [B], zero-based; on the CPU their range is checked without waiting for the device.
+        mode: one of `CAMERA_MODES`.
+        coefficient: weight of the embedding.
+
+    Returns:
+        [B, 1, D], [1, 1, D] for the mean, or 0.0 where nothing is added.
+
+    Raises:
+        UsageError: an unknown mode, no camera ids, or one the model was not trained with.
+    """
+    if mode not in CAMERA_MODES:
+        raise UsageError(f"Camera embedding '{mode}' is none of {', '.join(CAMERA_MODES)}.")
+    if embedding is None or mode == "off":
+        return 0.0
+    if mode == "mean":
+        return coefficient * embedding.mean(dim=0, keepdim=True)
+    if camera_ids is None:
+        raise UsageError("This model needs the camera of each image; give camera ids, or --camera-embedding off.")
+    low, high = (int(v) for v in torch.aminmax(camera_ids))
+    if low < 0 or high >= len(embedding):
+        raise UsageError(
+            f"Camera {high if high >= len(embedding) else low} is outside the {len(embedding)} cameras (0 to "
+            f"{len(embedding) - 1}) this model was trained with; for images of another dataset use "
+            "--camera-embedding mean, or --camera-embedding off."
+        )
+    return coefficient * embedding[camera_ids.to(embedding.device)]
+
+
+def set_camera_mode(module: nn.Module, mode: str) -> None:
+    """Sets how cameras are used from now on, on every part of `module` that has an attribute `camera_mode`.
+
+    Raises:
+        UsageError: an unknown mode.
+    """
+    if mode not in CAMERA_MODES:
+        raise UsageError(f"Camera embedding '{mode}' is none of {', '.join(CAMERA_MODES)}.")
+    for part in module.modules():
+        if hasattr(part, "camera_mode"):
+            part.camera_mode = mode
