@@ -1,0 +1,115 @@
+"""Which implementation serves which tensors, and why the others do not."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from backbones.selective_scan.shapes import ScanInputs
+
+AVAILABLE = "available"
+
+_HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
+_forced: ContextVar[str] = ContextVar("selective_scan_implementation", default="auto")
+
+
+class Operators(Protocol):
+    """The three differentiable operators; arguments as in ``operators``, already checked."""
+
+    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
+        """One direction."""
+        ...
+
+    def bidirectional(
+        self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool
+    ) -> Tensor:
+        """Mean of both directions."""
+        ...
+
+    def causal_conv1d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
+    ) -> Tensor:
+        """Causal depthwise convolution."""
+        ...
+
+
+class _Implementation(NamedTuple):
+    state: Callable[[], str]  # AVAILABLE, or a sentence that says why not
+    serves: Callable[[torch.device, torch.dtype], bool]
+    load: Callable[[], Operators]
+
+
+def available_implementations() -> dict[str, str]:
+    """What can run here: the name of each implementation, with "available" or a sentence that says why not.
+
+    Never raises, and needs no GPU.
+    """
+    return {name: entry.state() for name, entry in _IMPLEMENTATIONS.items()}
+
+
+def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
+    """The name of the implementation that "auto" chooses for tensors of this device and data type."""
+    device = torch.device(device)
+    forced = _forced.get()
+    if forced != "auto":
+        return forced
+    for name, entry in _IMPLEMENTATIONS.items():
+        if entry.serves(device, dtype) and entry.state() == AVAILABLE:
+            return name
+    return "torch"
+
+
+@contextmanager
+def use_implementation(name: str) -> Iterator[None]:
+    """Within this context "auto" means the named implementation, for measurements and for debugging.
+
+    Raises:
+        ValueError: If there is no implementation of this name.
+    """
+    _known(name)
+    token = _forced.set(name)
+    try:
+        yield
+    finally:
+        _forced.reset(token)
+
+
+def implementation_serving(tensor: Tensor, name: str = "auto") -> Operators:
+    """The operators for tensors like this one.
+
+    Raises:
+        ValueError: If the named implementation is unknown, absent, or not for this device and data type.
+    """
+    if name == "auto":
+        name = implementation_for(tensor.device, tensor.dtype)
+    _known(name)
+    entry = _IMPLEMENTATIONS[name]
+    if entry.state() != AVAILABLE:
+        raise ValueError(f'The selective scan "{name}" cannot be used: {entry.state()}')
+    if not entry.serves(tensor.device, tensor.dtype):
+        where = f"{tensor.dtype} on {tensor.device.type}"
+        raise ValueError(f'The selective scan "{name}" does not serve {where}.')
+    return entry.load()
+
+
+def _known(name: str) -> None:
+    if name != "auto" and name not in _IMPLEMENTATIONS:
+        names = ", ".join(["auto", *_IMPLEMENTATIONS])
+        raise ValueError(f'There is no selective scan called "{name}"; choose one of {names}.')
+
+
+@cache
+def _load_torch() -> Operators:
+    from backbones.selective_scan.autograd import Differentiable
+    from backbones.selective_scan.plain import PlainKernels
+
+    return Differentiable(PlainKernels())
+
+
+_IMPLEMENTATIONS: dict[str, _Implementation] = {
+    "torch": _Implementation(lambda: AVAILABLE, lambda device, dtype: dtype.is_floating_point, _load_torch),
+}
