@@ -14,7 +14,7 @@ CAMERA_COEFFICIENT = 3.0
 """Weight of the camera embedding in TransReID's and ReIDMamba's code (`SIE_COE`)."""
 
 CAMERA_MODES = ("on", "off", "mean")
-"""`on`: the embedding of each image's camera; `off`: none; `mean`: the mean of all trained cameras for every image."""
+"""`on`: the embedding of each image's camera; `off`: none; `mean`: the mean of all trained cameras, for any image."""
 
 
 def neck_norm(dim: int) -> nn.BatchNorm1d:
@@ -151,4 +151,4 @@ def set_camera_mode(module: nn.Module, mode: str) -> None:
         raise UsageError(f"Camera embedding '{mode}' is none of {', '.join(CAMERA_MODES)}.")
     for part in module.modules():
         if hasattr(part, "camera_mode"):
-            part.camera_mode = mode
+            setattr(part, "camera_mode", mode)  # noqa: B010, a plain attribute of the part
