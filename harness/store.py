@@ -1,0 +1,367 @@
+"""The truth: one folder a run, `results/<dataset>/<backbone>/<run_id[:12]>/record.json`, written atomically.
+
+Nothing here is shared between runs, so any number of machines may write at once. `results/.index.json` is a
+cache of `index` alone: it may be deleted at any time, and it is left out where the folder is read-only.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import math
+import os
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, cast
+
+from harness.errors import RecordError
+from harness.job import run_folder, slug
+from harness.record import PER_QUERY_COLUMNS, SCHEMA_VERSION, Record, validate
+from harness.spec import RunSpec
+
+RECORD = "record.json"
+INDEX = ".index.json"
+PLAN = "plan.json"
+INDEX_VERSION = 1
+
+MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""From a schema version to the next one; `read` applies them in turn, the file stays as it is."""
+
+PerQuery = Mapping[str, Sequence[Any]]
+"""Columns of one evaluation by name, see `PER_QUERY_COLUMNS`; all of the same length."""
+
+Problem = Callable[[RecordError], None]
+
+_NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
+
+log = logging.getLogger(__name__)
+
+
+class Entry(NamedTuple):
+    """What a listing needs to know of a record. `mAP` and `rank1` are of the plain test after training."""
+
+    path: str
+    run_id: str
+    backbone: str
+    dataset: str
+    recipe: str
+    seed: int
+    status: str
+    stage: str | None
+    message: str
+    source: str
+    seconds: float
+    mAP: float | None
+    rank1: float | None
+
+
+def write(folder: Path, record: Record, per_query: Mapping[str, PerQuery] | None = None) -> Path:
+    """Writes a record, and the per-query values its evaluations name, into the folder of the run.
+
+    Each file replaces its predecessor whole and the record comes last, so a crash or a full disk leaves the
+    former record readable.
+
+    Args:
+        folder: the run's folder, made if absent.
+        record: a valid record.
+        per_query: file name, as in `evaluations[].per_query`, to columns.
+
+    Returns:
+        Path of `record.json`.
+
+    Raises:
+        RecordError: the record is invalid, or the disk did not take it.
+    """
+    path = folder / RECORD
+    try:
+        text = render(record)
+    except (TypeError, ValueError) as error:
+        raise RecordError(f"The record for {path} is not plain JSON: {error}; a missing number is null.") from None
+    if problems := validate(record):
+        raise RecordError(f"The record for {path} is invalid: {'; '.join(problems[:5])}.")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, columns in (per_query or {}).items():
+            replace(folder / name, _to_csv(columns))
+        replace(path, text)
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(f"{path} could not be written ({reason}); what was there is kept.") from error
+    return path
+
+
+def render(record: Record) -> str:
+    """Text of a record: sorted keys, a line a value, but a list of numbers on one line."""
+    text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
+    return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+
+
+def read(path: Path) -> Record:
+    """Reads and checks a record; an older schema is migrated in memory.
+
+    Args:
+        path: a `record.json`, or the folder that holds it.
+
+    Raises:
+        RecordError: absent, truncated, invalid, or of a newer schema.
+    """
+    path = path / RECORD if path.is_dir() else path
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecordError(f"{path} cannot be read: {error.strerror}.") from error
+    return parse(data, str(path))
+
+
+def parse(data: bytes | str, where: str) -> Record:
+    """Checks the text of a record, for example one that came from MLflow; `where` names it in errors."""
+    try:
+        record = json.loads(data, parse_constant=_not_a_number)
+    except (ValueError, RecursionError) as error:
+        raise RecordError(f"{where} is not valid JSON ({error}); it is damaged or truncated: run it again.") from None
+    version = record.get("schema_version") if isinstance(record, dict) else None
+    if not isinstance(version, int) or isinstance(version, bool):
+        raise RecordError(f"{where} has no schema_version, so it is not a record of this harness.")
+    if version > SCHEMA_VERSION:
+        raise RecordError(
+            f"{where} has schema version {version} but this harness reads up to {SCHEMA_VERSION}: update the harness."
+        )
+    while version < SCHEMA_VERSION:
+        if version not in MIGRATIONS:
+            raise RecordError(f"{where} has schema version {version}, which this harness cannot read.")
+        record = {**MIGRATIONS[version](record), "schema_version": version + 1}
+        version += 1
+    if problems := validate(record):
+        raise RecordError(f"{where} is invalid: {'; '.join(problems[:5])}.")
+    return cast(Record, record)
+
+
+def folder_of(results: Path, record: Record) -> Path:
+    """The folder a record belongs to."""
+    spec = record["spec"]
+    return results / slug(spec["dataset"]) / slug(spec["backbone"]) / record["run_id"][:12]
+
+
+def records(results: Path, problem: Problem | None = None) -> Iterator[Record]:
+    """Yields every readable record in order of path; the others go to `problem`, by default the log."""
+    for path in _paths(results):
+        try:
+            record = read(Path(path))
+            if folder_of(results, record) != Path(path).parent:
+                raise RecordError(f"{path} belongs into {folder_of(results, record)}: move it or delete it.")
+            yield record
+        except RecordError as error:
+            (problem or _warn)(error)
+
+
+def find(results: Path, run: RunSpec | str) -> Record | None:
+    """Returns the record of a run, given its spec (one look) or its run id (one look a backbone folder).
+
+    Raises:
+        RecordError: the record is there but cannot be read.
+    """
+    if isinstance(run, RunSpec):
+        run_id, folders = run.run_id, [run_folder(results, run)]
+    else:
+        run_id, folders = run, sorted(results.glob(f"*/*/{run[:12]}"))
+    for folder in folders:
+        if (folder / RECORD).is_file() and (record := read(folder))["run_id"] == run_id:
+            return record
+    return None
+
+
+def index(results: Path, problem: Problem | None = None) -> list[Entry]:
+    """Lists all records in order of path, reading only those that are new since the last call.
+
+    A file counts as known while its time of change, size and inode stay the same.
+    """
+    known = _read_index(results)
+    entries: dict[str, list[Any]] = {}
+    for path in _paths(results):
+        relative = os.path.relpath(path, results)
+        try:
+            status = os.stat(path)
+            stamp = [status.st_mtime_ns, status.st_size, status.st_ino]
+            if (old := known.get(relative)) and old[0] == stamp:
+                entries[relative] = old
+            else:
+                entries[relative] = [stamp, _entry(relative, read(Path(path)))]
+        except OSError:
+            continue  # removed while we looked
+        except RecordError as error:
+            (problem or _warn)(error)
+    if entries != known:
+        _write_index(results, entries)
+    return [Entry(*row) for _, row in entries.values()]
+
+
+def plain(record: Record) -> dict[str, Any] | None:
+    """The evaluation a run is known by: after training, on its own dataset, no flip, no re-ranking; or the first."""
+    own = [e for e in record["evaluations"] if e["trained"] and e["dataset"] == record["spec"]["dataset"]]
+    return cast("dict[str, Any] | None", min(own, key=lambda e: (e["rerank"], e["flip"]), default=None))
+
+
+def per_query_name(dataset: str, *, flip: bool, rerank: bool, first: bool) -> str:
+    """File name of an evaluation's per-query values; `first` is the plain test on the run's own dataset."""
+    if first:
+        return "per_query.csv"
+    return f"per_query.{slug(dataset)}{'.flip' * flip}{'.rerank' * rerank}.csv"
+
+
+def read_per_query(folder: Path, name: str) -> dict[str, list[Any]]:
+    """Reads per-query values; a query without a match has NaN for AP and INP, and rank 0.
+
+    Raises:
+        RecordError: absent, or not what `write` writes.
+    """
+    path = folder / Path(name).name
+    try:
+        return parse_per_query(path.read_text(encoding="utf-8"), str(path))
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecordError(f"{path} cannot be read: {error}.") from error
+
+
+def parse_per_query(text: str, where: str) -> dict[str, list[Any]]:
+    """Parses the text of per-query values; `where` names it in errors."""
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
+        raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
+    try:
+        columns = [list(c) for c in zip(*rows[1:], strict=True)] or [[] for _ in PER_QUERY_COLUMNS]
+        table: dict[str, list[Any]] = dict(zip(PER_QUERY_COLUMNS, columns, strict=True))
+        for name in ("pid", "camid", "first_match_rank", "positives"):
+            table[name] = [int(v) for v in table[name]]
+        for name in ("AP", "INP"):
+            table[name] = [float(v) if v else math.nan for v in table[name]]
+    except ValueError as error:
+        raise RecordError(f"{where} is damaged: {error}.") from None
+    return table
+
+
+def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
+    """Remembers what was planned but could not run, so that the report can say so.
+
+    Args:
+        results: the results folder.
+        cells: one mapping a planned run with `backbone`, `dataset`, `recipe`, `state` and `reason`. They replace
+            what was remembered of the same backbone, dataset and recipe; only `blocked` and `to do` are kept.
+    """
+    keys = ("backbone", "dataset", "recipe", "state", "reason")
+    new = [{k: str(cell.get(k) or "") for k in keys} for cell in cells]
+    replaced = {(c["backbone"], c["dataset"], c["recipe"]) for c in new}
+    kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
+    cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
+    unique = list({tuple(c.values()): c for c in cells}.values())
+    results.mkdir(parents=True, exist_ok=True)
+    replace(results / PLAN, json.dumps(unique, indent=1) + "\n")
+
+
+def read_plan(results: Path) -> list[dict[str, str]]:
+    """What `write_plan` remembered; empty if nothing was.
+
+    Raises:
+        RecordError: the file is damaged.
+    """
+    path = results / PLAN
+    try:
+        cells = json.loads(path.read_text(encoding="utf-8"))
+        return [{k: str(cell[k]) for k in ("backbone", "dataset", "recipe", "state", "reason")} for cell in cells]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
+
+
+def replace(path: Path, text: str) -> None:
+    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed."""
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _to_csv(columns: PerQuery) -> str:
+    if set(columns) != set(PER_QUERY_COLUMNS):
+        raise RecordError(f"Per-query values need {', '.join(PER_QUERY_COLUMNS)}; there are {', '.join(columns)}.")
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(PER_QUERY_COLUMNS)
+    for query, pid, camid, ap, inp, rank, positives in zip(*(columns[c] for c in PER_QUERY_COLUMNS), strict=True):
+        writer.writerow([query, int(pid), int(camid), _fraction(ap), _fraction(inp), int(rank), int(positives)])
+    return text.getvalue()
+
+
+def _fraction(value: Any) -> str:
+    """Nine digits: more than the single precision of the distances."""
+    return "" if value is None or math.isnan(value) else f"{float(value):.9g}"
+
+
+def _paths(results: Path) -> list[str]:
+    """Paths of all records, sorted; three levels of `scandir` are an order of magnitude faster than `rglob`."""
+    folders = [str(results)]
+    for _ in range(3):
+        folders = [sub for folder in folders for sub in _subfolders(folder)]
+    return sorted(path for f in folders if os.path.isfile(path := os.path.join(f, RECORD)))
+
+
+def _subfolders(folder: str) -> list[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return [entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
+    except OSError:
+        return []
+
+
+def _entry(relative: str, record: Record) -> Entry:
+    spec, error, main = record["spec"], record["error"], plain(record) or {}
+    return Entry(
+        path=relative,
+        run_id=record["run_id"],
+        backbone=spec["backbone"],
+        dataset=spec["dataset"],
+        recipe=spec["recipe"],
+        seed=spec["seed"],
+        status=record["status"],
+        stage=record["stage"],
+        message=error["message"] if error else "",
+        source=record["source"],
+        seconds=float(sum((record["timing"].get("seconds") or {}).values())),
+        mAP=main.get("mAP"),
+        rank1=main.get("rank-1"),
+    )
+
+
+def _read_index(results: Path) -> dict[str, list[Any]]:
+    try:
+        stored = json.loads((results / INDEX).read_bytes())
+        current = stored["version"] == [INDEX_VERSION, SCHEMA_VERSION, list(Entry._fields)]
+        return stored["entries"] if current else {}
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}  # absent, damaged or from another version: read the records again
+
+
+def _write_index(results: Path, entries: dict[str, list[Any]]) -> None:
+    stored = {"version": [INDEX_VERSION, SCHEMA_VERSION, list(Entry._fields)], "entries": entries}
+    try:
+        replace(results / INDEX, json.dumps(stored, separators=(",", ":")))
+    except OSError as error:
+        log.debug("no index kept: %s", error)
+
+
+def _not_a_number(name: str) -> Any:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def _warn(error: RecordError) -> None:
+    log.warning("%s", error)
