@@ -1,0 +1,143 @@
+"""Decoded images in one file that all runs on a machine map into memory; built once."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from PIL import __version__ as pillow_version
+
+from harness.data.prefetch import in_order
+from harness.data.transforms import Images, Pixels, decode
+from harness.errors import DataError
+
+Progress = Callable[[int, int], None]
+"""Called with the number of images done and the number of all."""
+
+LAYOUT = 1
+SPARE = 1 << 28
+"""Bytes that must stay free on the disk of the cache."""
+
+
+class FileImages:
+    """Images decoded from their files each time they are asked for: slow, but needs no disk."""
+
+    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], interpolation: str) -> None:
+        self.paths, self.image_size, self.interpolation = paths, image_size, interpolation
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index: int) -> Pixels:
+        return decode(self.paths[index], self.image_size, self.interpolation)
+
+
+def open_images(
+    paths: Sequence[Path],
+    image_size: tuple[int, int],
+    interpolation: str,
+    *,
+    folder: Path | None,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> Images:
+    """Returns the resized images, from the cache in `folder`, which is built first if need be.
+
+    The cache is `<key>.npy`, uint8 [N, 3, H, W], mapped read-only; the key is made of paths, sizes and times of the
+    files and of how they are resized. One process builds while others wait for its lock; a file appears under its
+    name only when it is whole, so a crash leaves nothing that could be taken for a cache.
+    Without a folder, or where it cannot be written or lacks room, images come straight from their files.
+
+    Args:
+        paths: image files.
+        image_size: (height, width) in pixels.
+        interpolation: `bicubic` or `bilinear`.
+        folder: place of the cache; `None` for none.
+        workers: threads that decode while the cache is built.
+        progress: told about the building.
+
+    Raises:
+        DataError: an image that is missing or cannot be read.
+    """
+    files = FileImages(paths, image_size, interpolation)
+    if folder is None or not paths:
+        return files
+    shape = (len(paths), 3, *image_size)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / f"{key(files)}.npy"
+        if (cached := _mapped(path, shape)) is not None:
+            return cached
+        with _locked(path) as part:
+            if _mapped(path, shape) is None:
+                _build(files, shape, path, part, workers, progress)
+        return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
+    except OSError as error:
+        warnings.warn(f"No cache of decoded images in {folder} ({error}); reading image files instead.", stacklevel=2)
+        return files
+
+
+def key(files: FileImages) -> str:
+    """Names a cache by everything its pixels depend on."""
+    entries = []
+    for path in files.paths:
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise DataError(f"Cannot read the image {path}: {error.strerror}. Extract the archive again.") from error
+        entries.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
+    text = json.dumps([LAYOUT, pillow_version, files.image_size, files.interpolation, entries])
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
+    """Maps a finished cache; `None` where there is none or it is damaged."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None
+    return np.asarray(array) if array.shape == shape and array.dtype == np.uint8 else None
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[Path]:
+    """Waits until no other process builds this cache; yields the file to build in."""
+    with open(path.with_suffix(".lock"), "w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            part = path.with_suffix(".part")
+        except OSError:  # a file system without locks: both build, each its own file, and the last one stays
+            part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            yield part
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _build(
+    files: FileImages, shape: tuple[int, ...], path: Path, part: Path, workers: int, progress: Progress | None
+) -> None:
+    """Writes in order through the file, not through a mapping, so that a full disk is an error and not a signal."""
+    part.unlink(missing_ok=True)
+    needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
+    if free < needed + SPARE:
+        raise OSError(f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+    with open(part, "wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        pixels = in_order(files.__getitem__, range(len(files)), threads=max(1, workers), ahead=16)
+        for done, image in enumerate(pixels, start=1):
+            file.write(image.data)
+            if progress and (done % 64 == 0 or done == len(files)):
+                progress(done, len(files))
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(part, path)

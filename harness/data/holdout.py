@@ -1,0 +1,79 @@
+"""A validation split cut out of the training images, so that a search never looks at the test set."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+from harness.contracts import Item
+from harness.data.draws import generator, integers, permutation
+from harness.errors import DataError, UsageError
+
+
+def holdout_split(items: Sequence[Item], *, seed: int, share: float) -> tuple[list[Item], list[Item], list[Item]]:
+    """Splits training images by identity into images to train on, a query and a gallery.
+
+    Identities are held out at random, about `share` of them; every camera stays in the training part, so that
+    camera embeddings fit. The query takes one image per held-out identity and camera, the gallery the others. A
+    query always has a match from another camera: where it would not, the image goes to the gallery, too.
+    Held-out identities seen by one camera are distractors in the gallery.
+
+    Args:
+        items: the training images of a dataset.
+        seed: of the choice.
+        share: of the identities to hold out, between 0 and 1.
+
+    Returns:
+        Training items, query and gallery, each in the order of `items`.
+
+    Raises:
+        UsageError: a share that is not between 0 and 1.
+        DataError: no held-out identity can be a query.
+    """
+    if not 0 < share < 1:
+        raise UsageError(f"The share of identities to hold out must lie between 0 and 1, found {share}.")
+    by_identity: dict[int, list[int]] = defaultdict(list)
+    for index, item in enumerate(items):
+        by_identity[item.pid].append(index)
+    held = _held_out(items, by_identity, seed, share)
+    query: set[int] = set()
+    for pid in held:
+        query |= _queries(items, by_identity[pid], seed)
+    if not query:
+        raise DataError(
+            f"None of the {len(held)} held-out identities can be a query: each is seen by one camera. "
+            "Use a larger share or another seed, or a dataset with several cameras."
+        )
+    parts: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
+    for index, item in enumerate(items):
+        parts[0 if item.pid not in held else 1 if index in query else 2].append(item)
+    return parts
+
+
+def _held_out(items: Sequence[Item], by_identity: dict[int, list[int]], seed: int, share: float) -> set[int]:
+    cameras = {pid: {items[i].camid for i in members} for pid, members in by_identity.items()}
+    seen_by = Counter(camera for of_identity in cameras.values() for camera in of_identity)
+    pids = sorted(by_identity)
+    wanted = max(1, round(share * len(pids)))
+    held: set[int] = set()
+    for position in permutation(generator(seed, "holdout"), len(pids)):
+        pid = pids[position]
+        if len(held) < wanted and all(seen_by[camera] > 1 for camera in cameras[pid]):
+            held.add(pid)
+            seen_by.subtract(cameras[pid])
+    return held
+
+
+def _queries(items: Sequence[Item], members: list[int], seed: int) -> set[int]:
+    """One image per camera, but none from a camera whose query would find no match elsewhere."""
+    by_camera: dict[int, list[int]] = defaultdict(list)
+    for index in members:
+        by_camera[items[index].camid].append(index)
+    if len(by_camera) < 2:
+        return set()
+    cameras = sorted(by_camera)
+    if sum(len(by_camera[camera]) > 1 for camera in cameras) < 2:
+        cameras.remove(max(cameras, key=lambda camera: len(by_camera[camera])))
+    rng = generator(seed, "holdout", items[members[0]].pid)
+    picks = (integers(rng, 1, len(by_camera[camera]))[0] for camera in cameras)
+    return {by_camera[camera][pick] for camera, pick in zip(cameras, picks, strict=True)}

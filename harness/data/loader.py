@@ -1,0 +1,184 @@
+"""Batches for training and for evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.contracts import Item
+from harness.data.cache import Progress, open_images
+from harness.data.draws import generator
+from harness.data.prefetch import in_order
+from harness.data.sampler import PKSampler
+from harness.data.transforms import Normalization, augment
+from harness.errors import DataError
+from harness.recipe import Recipe
+
+
+class Batch(NamedTuple):
+    """One batch.
+
+    Attributes:
+        images: normalised, float32 [B, 3, H, W].
+        labels: classes 0 .. C - 1 in training, `pid`s in evaluation, int64 [B].
+        camera_ids: zero-based, int64 [B].
+    """
+
+    images: Tensor
+    labels: Tensor
+    camera_ids: Tensor
+
+
+class TrainingData:
+    """Augmented batches in PK order: K consecutive images of one identity, P times.
+
+    A batch is a function of the items, the recipe, the normalisation, the seed, the epoch and its number in it. It
+    does not matter how many threads or processes make batches, nor which were made before.
+
+    Args:
+        items: training images.
+        recipe: image size, augmentation and sampler.
+        mean: of each channel, for images in 0 .. 1.
+        std: likewise.
+        seed: of the run.
+        cache: folder of decoded images; `None` reads the files.
+        workers: threads that make batches; 0 is one, too, which works while the caller trains.
+        progress: told about the building of the cache.
+        pin_memory: batches in page-locked memory, so that copies to a GPU need not wait.
+
+    Attributes:
+        labels: class of each `pid`, by sorted `pid`.
+        num_classes: number of identities.
+        num_cameras: largest `camid` + 1.
+        batch_size: P * K.
+
+    Raises:
+        DataError: no images, or one that cannot be read.
+        UsageError: too few identities for the sampler.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        recipe: Recipe,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        seed: int,
+        cache: Path | None = None,
+        workers: int = 0,
+        progress: Progress | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        if not items:
+            raise DataError("There are no training images. Check the data root and the layout of the dataset.")
+        self.recipe, self.seed, self.workers, self.pin_memory = recipe, seed, workers, pin_memory
+        self.labels = {pid: label for label, pid in enumerate(sorted({item.pid for item in items}))}
+        self.num_classes = len(self.labels)
+        self.num_cameras = max(item.camid for item in items) + 1
+        self._labels = np.array([self.labels[item.pid] for item in items], dtype=np.int64)
+        self._cameras = np.array([item.camid for item in items], dtype=np.int64)
+        self._sampler = PKSampler(self._labels, recipe.sampler, seed=seed)
+        self.batch_size = self._sampler.batch_size
+        self._normalization = Normalization.of(mean, std)
+        augmentation = recipe.augmentation
+        self._images = open_images(
+            [item.path for item in items],
+            _size(augmentation.image_size),
+            augmentation.interpolation_train,
+            folder=cache,
+            workers=workers,
+            progress=progress,
+        )
+
+    def iterations(self, epoch: int) -> int:
+        """Number of batches of an epoch."""
+        return self._sampler.iterations(epoch)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Yields the batches of an epoch; `start` skips as many without making them."""
+        tasks = range(start, self.iterations(epoch))
+        return in_order(lambda iteration: self.batch(epoch, iteration), tasks, threads=max(1, self.workers))
+
+    def batch(self, epoch: int, iteration: int) -> Batch:
+        """Makes one batch, by itself."""
+        rows = self._sampler.batches(epoch)[iteration]
+        images = augment(
+            self._images,
+            rows,
+            self.recipe.augmentation,
+            self._normalization,
+            generator(self.seed, "batch", epoch, iteration),
+            pin_memory=self.pin_memory,
+        )
+        return Batch(images, torch.from_numpy(self._labels[rows]), torch.from_numpy(self._cameras[rows]))
+
+
+class EvaluationData:
+    """Batches in the order of the items, resized and normalised; the batch size never changes a value.
+
+    Args:
+        items: images of a query or gallery.
+        image_size: (height, width) in pixels.
+        interpolation: `bicubic` or `bilinear`.
+        mean: of each channel, for images in 0 .. 1.
+        std: likewise.
+        batch_size: images per batch; the last may hold fewer.
+        cache: folder of decoded images; `None` reads the files.
+        workers: threads that make batches; 0 is one, too.
+        progress: told about the building of the cache.
+        pin_memory: batches in page-locked memory.
+
+    Raises:
+        DataError: an image that cannot be read.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[Item],
+        *,
+        image_size: Sequence[int],
+        interpolation: str,
+        mean: Sequence[float],
+        std: Sequence[float],
+        batch_size: int,
+        cache: Path | None = None,
+        workers: int = 0,
+        progress: Progress | None = None,
+        pin_memory: bool = False,
+    ) -> None:
+        self.items, self.image_size, self.batch_size = items, _size(image_size), batch_size
+        self.workers, self.pin_memory = workers, pin_memory
+        self._normalization = Normalization.of(mean, std)
+        paths = [item.path for item in items]
+        self._images = open_images(
+            paths, self.image_size, interpolation, folder=cache, workers=workers, progress=progress
+        )
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return -(-len(self.items) // self.batch_size)
+
+    def __iter__(self) -> Iterator[Batch]:
+        return in_order(self.batch, range(len(self)), threads=max(1, self.workers))
+
+    def batch(self, number: int) -> Batch:
+        """Makes one batch, by itself."""
+        first = number * self.batch_size
+        items = self.items[first : first + self.batch_size]
+        images = torch.empty(len(items), 3, *self.image_size, pin_memory=self.pin_memory)
+        for row, out in enumerate(images.numpy(), start=first):
+            out[:] = self._images[row]
+            self._normalization.apply(out)
+        pids = torch.tensor([item.pid for item in items])
+        return Batch(images, pids, torch.tensor([item.camid for item in items]))
+
+
+def _size(image_size: Sequence[int]) -> tuple[int, int]:
+    height, width = image_size
+    return height, width
