@@ -1,0 +1,224 @@
+"""Finds a dataset below the data root and reads it, by the layouts its card declares."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import memory
+from datasets.readers import READERS, Reader
+from datasets.readers.source import Source
+from harness.cards import Layout
+from harness.contracts import SPLITS, Item, Splits
+from harness.errors import DataError, UsageError, unknown
+from harness.registry import DatasetEntry, _same_type
+
+STAND_IN = "stand-in.json"
+VERSION = "version"
+OURS = ("needs", "hint")
+"""Layout options read here; all others go to the reader."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where a dataset was found: layout name, folder, and the other places that would do as (layout, folder)."""
+
+    layout: str
+    folder: Path
+    alternatives: tuple[tuple[str, Path], ...] = ()
+
+
+def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
+    """Finds the folder of a dataset without reading it.
+
+    Layouts are tried in the card's order; the first complete one is chosen and the others are reported.
+
+    Args:
+        entry: the dataset.
+        root: the folder that holds the datasets, or the dataset's own folder.
+        version: name of the layout to take, or its last word (`v2` for `msmt17-v2`); empty takes the first found.
+
+    Raises:
+        DataError: nothing is found; says what was tried, what is incomplete, and where to ask for the data.
+    """
+    root = Path(os.path.abspath(root))
+    if not root.is_dir():
+        raise DataError(f"The data root {root} is not a folder. Name it with --data-root, or set REID_DATASETS.")
+    layouts = _chosen(entry, version)
+    found: list[tuple[str, Path]] = []
+    refused: dict[str, None] = {}
+    for layout in layouts:
+        for folder in _places(layout, root):
+            if reason := _refusal(entry, layout, folder):
+                refused[f"{folder} ({layout.name}): {reason}"] = None
+            elif not any(name == layout.name and os.path.samefile(folder, other) for name, other in found):
+                found.append((layout.name, folder))
+    if not found:  # last, the root itself under any name
+        found = [(layout.name, root) for layout in layouts if not _refusal(entry, layout, root)][:1]
+    if not found:
+        raise DataError(_nowhere(entry, layouts, root, list(refused)))
+    (name, folder), *others = found
+    return Found(name, folder, tuple(others))
+
+
+def load(entry: DatasetEntry, root: Path, **options: Any) -> Splits:
+    """Reads the splits of a dataset; no image is opened.
+
+    Args:
+        entry: the dataset.
+        root: the folder that holds the datasets, or the dataset's own folder.
+        **options: reader options of the card, and `version`.
+
+    Raises:
+        DataError: nothing found, or what was found is damaged.
+        UsageError: an option the card does not declare.
+    """
+    values = _options(entry, options)
+    return _read(entry, find(entry, root, values.pop(VERSION)), values)[0]
+
+
+def fingerprint(entry: DatasetEntry, root: Path, **options: Any) -> str:
+    """Hash over (split, relative path, size, identity, camera) of every item `load` returns.
+
+    The hash is remembered in the cache folder, and used again as long as the folders and lists that were read keep
+    their modification times. An image rewritten in place under its old name is noticed once the cache is emptied.
+
+    Args:
+        entry: the dataset.
+        root: the folder that holds the datasets, or the dataset's own folder.
+        **options: reader options of the card, and `version`.
+
+    Raises:
+        DataError: nothing found, or what was found is damaged.
+    """
+    values = _options(entry, options)
+    found = find(entry, root, values.pop(VERSION))
+    key = memory.key(entry.folder, [entry.name, found.layout, str(found.folder), values])
+    if remembered := memory.recall(key, found.folder):
+        return remembered
+    splits, source = _read(entry, found, values)
+    digest = memory.digest(splits)
+    memory.remember(key, digest, source.stamps)
+    return digest
+
+
+def _options(entry: DatasetEntry, given: dict[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {VERSION: "", **entry.card.options}
+    for key, value in given.items():
+        if key not in values:
+            raise unknown(f"option of {entry.name}", key, values)
+        values[key] = _same_type(value, values[key], f"{entry.name}.{key}")
+    return values
+
+
+def _chosen(entry: DatasetEntry, version: str) -> list[Layout]:
+    layouts = list(entry.card.layouts)
+    if version:
+        names = [layout.name for layout in layouts]
+        layouts = [x for x in layouts if x.name == version or x.name.endswith(f"-{version}")]
+        if not layouts:
+            raise unknown(f"version of {entry.name}", version, names)
+    return layouts
+
+
+def _places(layout: Layout, root: Path) -> Iterator[Path]:
+    """Existing folders of a layout: below the root, or the root itself or its parent being a part of the way."""
+    for folder in layout.folders:
+        parts = Path(folder).parts
+        for known in range(len(parts) + 1):
+            if known == 0 or root.parts[-known:] == parts[:known]:
+                place = root.joinpath(*parts[known:])
+                if place.is_dir():
+                    yield place
+
+
+def _refusal(entry: DatasetEntry, layout: Layout, folder: Path) -> str:
+    """Why this folder does not hold the layout; empty if it seems to."""
+    reader = _reader(entry, layout)
+    options = _reader_options(layout)
+    needed = [*reader.needs(**options), *layout.options.get("needs", ())]
+    if missing := [name for name in needed if not (folder / name).exists()]:
+        return f"it lacks {', '.join(missing)}"
+    return reader.probe(folder, **options)
+
+
+def _reader(entry: DatasetEntry, layout: Layout) -> Reader:
+    if ":" in layout.reader:
+        return Reader(read=entry.reader(layout.reader), needs=lambda **_: [])
+    if layout.reader not in READERS:
+        raise unknown(f"reader of {entry.name}", layout.reader, READERS)
+    return READERS[layout.reader]
+
+
+def _reader_options(layout: Layout) -> dict[str, Any]:
+    return {key: value for key, value in layout.options.items() if key not in OURS}
+
+
+def _read(entry: DatasetEntry, found: Found, values: dict[str, Any]) -> tuple[Splits, Source]:
+    layout = next(layout for layout in entry.card.layouts if layout.name == found.layout)
+    source = Source(found.folder)
+    generated = _stand_in(entry, source)
+    options = {**_reader_options(layout), **values}
+    read = _reader(entry, layout).read
+    _check_arguments(entry, layout, read, options)
+    splits = read(source, **options)
+    _check_items(entry, layout, found.folder, splits)
+    if found.alternatives:
+        source.notes["alternatives"] = [f"{name} in {folder}" for name, folder in found.alternatives]
+    train, query, gallery = (splits[split] for split in SPLITS)
+    return Splits(train, query, gallery, found.folder, found.layout, generated, source.notes), source
+
+
+def _stand_in(entry: DatasetEntry, source: Source) -> dict[str, Any] | None:
+    """Contents of `stand-in.json`, which marks generated data."""
+    path = source.folder / STAND_IN
+    if not os.path.lexists(path):
+        return None
+    try:
+        content = json.loads(source.text(STAND_IN))
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not valid JSON; generate the stand-in again.") from error
+    if not isinstance(content, dict) or content.get("generated") is not True:
+        raise DataError(f"{path} must say '\"generated\": true'; generate the stand-in again.")
+    made_for = content.get("layout", entry.name)
+    if entry.name != made_for and not entry.name.startswith(f"{made_for}-"):
+        raise DataError(f"{source.folder} holds generated data for {made_for}, not for {entry.name}.")
+    return content
+
+
+def _check_arguments(entry: DatasetEntry, layout: Layout, read: Callable[..., Any], options: dict[str, Any]) -> None:
+    try:
+        inspect.signature(read).bind(None, **options)
+    except TypeError as error:
+        raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
+
+
+def _check_items(entry: DatasetEntry, layout: Layout, folder: Path, splits: dict[str, list[Item]]) -> None:
+    """What every reader must keep: all splits there and not empty, sorted, below the folder."""
+    below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # the readers here keep it by construction
+    for split in SPLITS:
+        items = splits.get(split, [])
+        if not items:
+            raise DataError(f"{folder} ({layout.name}) holds no images (.jpg, .jpeg, .png) of the {split} split.")
+        if below and any(i.pid < 0 or i.camid < 0 or not str(i.path).startswith(below) for i in items):
+            raise DataError(f"The reader of {entry.name} returned an image outside {folder} or a negative label.")
+
+
+def _nowhere(entry: DatasetEntry, layouts: list[Layout], root: Path, refused: list[str]) -> str:
+    card = entry.card
+    accepted = "; ".join(f"{layout.name}: {' or '.join(layout.folders)}" for layout in layouts)
+    hints = dict.fromkeys(str(layout.options["hint"]) for layout in layouts if "hint" in layout.options)
+    sentences = [
+        f"{card.title} was not found below {root}.",
+        *(f"Incomplete or something else: {reason}." for reason in refused),
+        f"Accepted folders: {accepted}.",
+        *hints,
+        f"Where to get it: {card.ask}" if card.ask else (f"See {card.url}." if card.url else ""),
+        card.notice,
+    ]
+    return " ".join(sentence for sentence in sentences if sentence)

@@ -1,0 +1,105 @@
+"""Market-style folders: one folder a split, identity and camera in the file name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from datasets.readers.source import IMAGE_SUFFIXES, SPLIT_FOLDERS, Source, first, number, pattern_of
+from harness.contracts import Item
+from harness.errors import DataError
+
+PATTERN = r"(?P<pid>-1|\d+)_c(?P<camid>\d+)"
+PROBED = 32
+
+
+def needs(
+    *,
+    train: str = SPLIT_FOLDERS["train"],
+    query: str = SPLIT_FOLDERS["query"],
+    gallery: str = SPLIT_FOLDERS["gallery"],
+    **_: Any,
+) -> list[str]:
+    """Folders that must exist."""
+    return [train, query, gallery]
+
+
+def probe(
+    folder: Path,
+    *,
+    train: str = SPLIT_FOLDERS["train"],
+    pattern: str = PATTERN,
+    example: str = "0002_c1s1_000451_03.jpg",
+    **_: Any,
+) -> str:
+    """Says why the first training images do not fit the pattern; empty if one of them does, or none is there."""
+    fits = pattern_of(pattern, "pid", "camid")
+    seen = []
+    try:
+        with os.scandir(folder / train) as entries:
+            for entry in entries:
+                if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
+                    seen.append(entry.name)
+                    if fits.match(entry.name):
+                        return ""
+                if len(seen) == PROBED:
+                    break
+    except OSError as error:
+        return f"{train} cannot be read: {error.strerror}"
+    return f"image names such as {seen[0]!r} are not like {example}" if seen else ""
+
+
+def read(
+    source: Source,
+    *,
+    train: str = SPLIT_FOLDERS["train"],
+    query: str = SPLIT_FOLDERS["query"],
+    gallery: str = SPLIT_FOLDERS["gallery"],
+    pattern: str = PATTERN,
+    example: str = "0002_c1s1_000451_03.jpg",
+    first_camera: int = 1,
+    own_train_labels: bool = False,
+) -> dict[str, list[Item]]:
+    """Reads three folders of images whose base names hold identity and camera.
+
+    Args:
+        source: the dataset's folder.
+        train: folder of the training images; `query` and `gallery` likewise.
+        query: folder of the query images.
+        gallery: folder of the gallery images.
+        pattern: regular expression with the groups `pid` and `camid`, matched at the start of the base name.
+        example: a name that fits, for messages.
+        first_camera: number of the first camera in the names.
+        own_train_labels: training and test labels overlap in number but mean different people.
+
+    Raises:
+        DataError: a folder is missing or empty, or an image's name does not fit.
+    """
+    fits = pattern_of(pattern, "pid", "camid")
+    splits: dict[str, list[Item]] = {}
+    junk: dict[str, int] = {}
+    for split, sub in (("train", train), ("query", query), ("gallery", gallery)):
+        prefix = f"{source.folder / sub}/"
+        items: list[Item] = []
+        wrong: list[str] = []
+        for name in source.images(sub):
+            match = fits.match(name)
+            pid, camera = (number(match["pid"]), number(match["camid"])) if match else (None, None)
+            if pid is None or camera is None or camera < first_camera:
+                wrong.append(name)
+            elif pid < 0:
+                junk[split] = junk.get(split, 0) + 1
+            else:
+                items.append(Item(Path(prefix + name), pid, camera - first_camera))
+        if wrong:
+            raise DataError(
+                f"{prefix[:-1]} holds {len(wrong)} image(s) whose name is not like {example} with cameras counted "
+                f"from {first_camera}: {first(wrong)}. Remove them, or check that this is the right folder."
+            )
+        splits[split] = items
+    if junk:
+        source.notes["junk"] = junk
+    if own_train_labels:
+        source.notes["own_train_labels"] = True
+    return splits

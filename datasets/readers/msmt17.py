@@ -1,0 +1,110 @@
+"""List files that name the images of each split: `<path> <pid>` a line, as MSMT17 does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.readers.source import Source, first, inside, number, order, pattern_of, shown
+from harness.contracts import Item
+from harness.errors import DataError
+
+PATTERN = r"(?P<pid>\d+)_\d+_(?P<camid>\d+)_"
+TRAIN_LISTS = ("list_train.txt", "list_val.txt")
+
+
+def needs(
+    *,
+    train_lists: Sequence[str] = TRAIN_LISTS,
+    query_list: str = "list_query.txt",
+    gallery_list: str = "list_gallery.txt",
+    train: str = "train",
+    test: str = "test",
+    **_: Any,
+) -> list[str]:
+    """Folders and files that must exist."""
+    return [*dict.fromkeys((train, test)), *train_lists, query_list, gallery_list]
+
+
+def read(
+    source: Source,
+    *,
+    train_lists: Sequence[str] = TRAIN_LISTS,
+    query_list: str = "list_query.txt",
+    gallery_list: str = "list_gallery.txt",
+    train: str = "train",
+    test: str = "test",
+    pattern: str = PATTERN,
+    first_camera: int = 1,
+    own_train_labels: bool = True,
+) -> dict[str, list[Item]]:
+    """Reads the lists; the identity is the list's column, the camera comes from the base name.
+
+    Args:
+        source: the dataset's folder.
+        train_lists: list files that make up the training split.
+        query_list: list file of the query split.
+        gallery_list: list file of the gallery split.
+        train: folder the training lists' paths start from.
+        test: folder the query and gallery lists' paths start from.
+        pattern: regular expression with the group `camid`, and `pid` where the name repeats the identity.
+        first_camera: number of the first camera in the names.
+        own_train_labels: training and test labels overlap in number but mean different people.
+
+    Raises:
+        DataError: a list is missing or damaged, contradicts a name, or names an image that is absent.
+    """
+    parts: dict[str, int] = {}
+    splits: dict[str, list[Item]] = {}
+    for split, sub, lists in (
+        ("train", train, tuple(train_lists)), ("query", test, (query_list,)), ("gallery", test, (gallery_list,))
+    ):
+        items: list[tuple[str, int, int]] = []
+        for name in lists:
+            rows = _rows(source, name, sub, pattern, first_camera)
+            parts[Path(name).stem.removeprefix("list_")] = len(rows)
+            items += rows
+        names = [row[0] for row in items]
+        if len(set(names)) != len(names):
+            raise DataError(f"{', '.join(lists)} in {source.folder} name an image twice: {first(_repeated(names))}.")
+        if absent := source.absent(names):
+            raise DataError(
+                f"{', '.join(lists)} in {source.folder} name {len(absent)} image(s) that are absent: "
+                f"{first(absent)}. Unpack the archive again."
+            )
+        prefix = f"{source.folder}/"
+        items.sort(key=lambda row: order(row[0]))
+        splits[split] = [Item(Path(prefix + name), pid, camid) for name, pid, camid in items]
+    source.notes["lists"] = parts
+    if own_train_labels:
+        source.notes["own_train_labels"] = True
+    return splits
+
+
+def _rows(source: Source, name: str, sub: str, pattern: str, first_camera: int) -> list[tuple[str, int, int]]:
+    """Relative path, identity and zero-based camera of every line."""
+    fits = pattern_of(pattern, "camid")
+    checks_pid = "pid" in fits.groupindex
+    where = source.folder / name
+    rows = []
+    for line_number, line in enumerate(source.text(name).split("\n"), start=1):
+        if not line.strip():
+            continue
+        path, _, label = line.strip().rpartition(" ")
+        path, pid = path.strip(), number(label)
+        match = fits.match(path.rpartition("/")[2])
+        camera = number(match["camid"]) if match else None
+        if pid is None or pid < 0 or not inside(path):
+            raise DataError(f"{where}, line {line_number}: expected 'folder/name.jpg pid', found {shown(line)}.")
+        if match is None or camera is None or camera < first_camera:
+            raise DataError(f"{where}, line {line_number}: no camera from {first_camera} on in {shown(path)}.")
+        if checks_pid and number(match["pid"]) != pid:
+            raise DataError(f"{where}, line {line_number}: the identity {pid} contradicts the name {shown(path)}.")
+        rows.append((f"{sub}/{path}" if sub else path, pid, camera - first_camera))
+    return rows
+
+
+def _repeated(names: list[str]) -> list[str]:
+    seen: set[str] = set()
+    return [name for name in names if name in seen or seen.add(name)]  # type: ignore[func-returns-value]
