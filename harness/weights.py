@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-STRUCTURE = ("width", "patch_size")
-"""Build options that change the shape of the network: a file fits their default only, unless its name holds them."""
+STRUCTURE = ("width", "patch_size", "start")
+"""Build options that need another file: a file fits their default only, unless its name holds them."""
 
 WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training code puts the state dict."""
@@ -179,7 +179,7 @@ def unwrap(loaded: Any) -> dict[str, Tensor]:
 
 
 def strict_load(
-    module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), keep: Iterable[str] = ()
+    module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), optional: Iterable[str] = ()
 ) -> None:
     """Copies a state dict into a module; everything must fit but what is named here.
 
@@ -187,14 +187,17 @@ def strict_load(
         module: the module; unchanged where an error is raised.
         state: tensors by name.
         ignore: patterns (`base.fc.*`) of entries of `state` that the module does not have; they are left out.
-        keep: patterns of entries of the module that stay as they are, whatever `state` holds for them.
+        optional: patterns of entries of the module that stay as they are where `state` lacks them or holds
+            another shape.
 
     Raises:
         WeightsError: names the first missing, unexpected and misshaped keys.
     """
     own = module.state_dict()
-    kept = {key for key in own if _matches(key, keep)}
+    kept = {k for k in own if _matches(k, optional) and (k not in state or state[k].shape != own[k].shape)}
     given = {key: v for key, v in state.items() if key not in kept and (key in own or not _matches(key, ignore))}
+    if replaced := sorted(kept & state.keys()):
+        log.warning("%s does not fit and stays as built", ", ".join(replaced))
     missing = [key for key in own if key not in given and key not in kept]
     unexpected = [key for key in given if key not in own]
     misshaped = [
@@ -220,9 +223,9 @@ def _for_options(card: BackboneCard, options: Mapping[str, Any] | None) -> Pretr
     if card.pretrained is None:
         return None
     values = {**card.options, **(options or {})}
-    files = card.pretrained.files
     changed = [key for key in STRUCTURE if key in card.options and values[key] != card.options[key]]
-    if any(f"{{{key}}}" not in file for key in changed for file in files):
+    files = [file for file in card.pretrained.files if all(f"{{{key}}}" in file for key in changed)]
+    if not files:
         return None
     filled = {key: getattr(card.pretrained, key).format(**values) for key in ("hub", "timm")}
     return replace(

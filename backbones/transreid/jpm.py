@@ -1,0 +1,40 @@
+"""Jigsaw patch module (JPM) as an index table: which patches each local part sees, in which order."""
+
+from __future__ import annotations
+
+from harness.errors import UsageError
+
+PARTS = 4
+SHIFT = 5
+GROUPS = 2
+
+
+def jigsaw(num_patches: int, *, shift: int = SHIFT, groups: int = GROUPS, parts: int = PARTS) -> list[list[int]]:
+    """Returns the patch indices of each part, `parts` lists of `num_patches // parts`.
+
+    Published weights depend on three things the paper does not say (TransReID, model/make_model.py:11-25, 317):
+    the sequence is rotated by `shift - 1` patches, since the slice still counts the class token; an odd sequence
+    is filled up with its second-to-last element; patches that do not fill a part are left out.
+
+    Args:
+        num_patches: patches of an image, row by row.
+        shift: the setting of the original code (`SHIFT_NUM`), one more than the rotation.
+        groups: the sequence is cut into so many pieces, which are then interleaved (`SHUFFLE_GROUP`).
+        parts: local parts (`DEVIDE_LENGTH`).
+
+    Raises:
+        UsageError: fewer patches than parts.
+    """
+    if num_patches < parts:
+        raise UsageError(
+            f"JPM cuts the patches into {parts} parts, but the image has only {num_patches}; "
+            "choose a larger image, a smaller stride or patch_size, or jpm=false."
+        )
+    rotation = min(shift - 1, num_patches)
+    sequence = [*range(rotation, num_patches), *range(rotation)]
+    if num_patches % groups:
+        sequence.append(sequence[-2])
+    length = len(sequence) // groups
+    shuffled = [sequence[(k % groups) * length + k // groups] for k in range(groups * length)]
+    size = num_patches // parts
+    return [shuffled[part * size : (part + 1) * size] for part in range(parts)]
