@@ -1,0 +1,116 @@
+"""Cost of the ranking metrics at the size of MSMT17, against the matrix product alone.
+
+    python -m benchmarks.ranking [--lists DIR] [--dim 3456] [--threads 2] [--queries 11659] [--device cuda]
+
+`--lists` names the folder with MSMT17's list_query.txt and list_gallery.txt; without it, identities and cameras are
+drawn with the same counts. Two kinds of features: `random`, as bad as can be (every negative competes), and `trained`,
+clustered so that mAP is about that of a trained model. Wants about 4 GB of memory at full size.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.machine import describe, peak_memory, reset_peak_memory, resident_memory
+from harness.metrics import evaluate_ranking
+
+N_QUERY, N_GALLERY, N_IDENTITIES, N_CAMERAS = 11_659, 82_161, 3_060, 15
+
+
+def read_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """Reads pids and zero-based camids from an MSMT17 list; the camera is the third part of the file name."""
+    lines = [line.split() for line in path.read_text().splitlines() if line.strip()]
+    pids = np.array([int(pid) for _, pid in lines])
+    camids = np.array([int(Path(name).stem.split("_")[2]) - 1 for name, _ in lines])
+    return pids, camids
+
+
+def draw_list(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Draws pids and camids with MSMT17's counts, every identity at least once."""
+    pids = np.concatenate([np.arange(N_IDENTITIES), generator.integers(N_IDENTITIES, size=n - N_IDENTITIES)])
+    return pids, generator.integers(N_CAMERAS, size=n)
+
+
+def features(kind: str, pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
+    """Draws features [n, dim]: independent, or around one centre an identity within 48 directions."""
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "random":
+        return torch.randn(len(pids), dim, generator=generator)
+    shared = torch.Generator().manual_seed(0)
+    centres = torch.randn(N_IDENTITIES, 48, generator=shared)
+    directions = torch.randn(48, dim, generator=shared)
+    near = centres[torch.from_numpy(pids)] + 1.2 * torch.randn(len(pids), 48, generator=generator)
+    return near @ directions
+
+
+def timed(work: Callable[[], object], device: torch.device) -> tuple[float, object]:
+    """Returns seconds and result of one call."""
+    start = time.perf_counter()
+    result = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start, result
+
+
+def product(query: torch.Tensor, gallery: torch.Tensor) -> None:
+    """Multiplies queries and gallery in blocks of 256 MB, keeping nothing."""
+    size = max(1, min(len(query), 2**26 // len(gallery)))
+    buffer = torch.empty(size, len(gallery), device=query.device)
+    for start in range(0, len(query), size):
+        rows = query[start : start + size]
+        torch.mm(rows, gallery.T, out=buffer[: len(rows)])
+
+
+def main() -> None:
+    """Runs the benchmark and prints a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lists", type=Path, help="folder with list_query.txt and list_gallery.txt of MSMT17")
+    parser.add_argument("--dim", type=int, default=3456)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--queries", type=int, default=N_QUERY, help="use the first queries only")
+    parser.add_argument("--device", default="cpu")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    device = torch.device(options.device)
+
+    if options.lists:
+        query_pids, query_camids = read_list(options.lists / "list_query.txt")
+        gallery_pids, gallery_camids = read_list(options.lists / "list_gallery.txt")
+    else:
+        generator = np.random.default_rng(0)
+        query_pids, query_camids = draw_list(N_QUERY, generator)
+        gallery_pids, gallery_camids = draw_list(N_GALLERY, generator)
+    query_pids, query_camids = query_pids[: options.queries], query_camids[: options.queries]
+    labels = (query_pids, gallery_pids, query_camids, gallery_camids)
+
+    print(describe(options.threads, device))
+    print(f"{len(query_pids)} queries x {len(gallery_pids)} gallery x {options.dim} dimensions, ", end="")
+    print(f"identities and cameras {'from ' + options.lists.name if options.lists else 'drawn'}")
+    for kind in ("random", "trained"):
+        query = features(kind, query_pids, options.dim, 1).to(device)
+        gallery = features(kind, gallery_pids, options.dim, 2).to(device)
+        evaluate_ranking(
+            query[:64], gallery[:2048], labels[0][:64], labels[1][:2048], labels[2][:64], labels[3][:2048]
+        )
+        alone, _ = timed(lambda query=query, gallery=gallery: product(query, gallery), device)
+        before = resident_memory(device)
+        reset_peak_memory(device)
+        whole, result = timed(lambda query=query, gallery=gallery: evaluate_ranking(query, gallery, *labels), device)
+        extra = peak_memory(device) - before
+        print(
+            f"{kind:8s} product {alone:7.2f} s   evaluation {whole:7.2f} s   ratio {whole / alone:5.3f}   "
+            f"memory above features {extra / 1e9:5.2f} GB   mAP {result.mAP:.6f}   rank-1 {result.rank(1):.6f}   "
+            f"tied queries {result.tied_queries}   same-camera pairs {result.n_same_camera}",
+            flush=True,
+        )
+        del query, gallery
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,143 @@
+"""Who is ranked against whom: junk, own-camera views, and the matches of every query."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+
+from harness.errors import HarnessError
+
+JUNK_PID = -1
+"""Identity of a gallery image that is neither a match nor a mistake, and leaves the gallery before ranking."""
+
+
+class ProtocolError(HarnessError):
+    """Identities or cameras with which nothing can be ranked."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Pairs of a query and a gallery image that show the same identity, sorted by query.
+
+    Gallery columns count the images that are left once junk has gone; `kept` maps them back to the original gallery.
+
+    Attributes:
+        kept: original index of every gallery image that is not junk, [n_kept].
+        offsets: pairs of query i lie at `offsets[i]:offsets[i + 1]`, [n_query + 1].
+        columns: gallery column of every pair, [n_pairs].
+        is_match: False where the pair also shares the camera and is therefore ignored, [n_pairs].
+        n_gallery: gallery images before junk went.
+    """
+
+    kept: np.ndarray
+    offsets: np.ndarray
+    columns: np.ndarray
+    is_match: np.ndarray
+    n_gallery: int
+
+    @property
+    def n_query(self) -> int:
+        """Number of queries."""
+        return len(self.offsets) - 1
+
+    @property
+    def n_junk(self) -> int:
+        """Gallery images dropped as junk."""
+        return self.n_gallery - len(self.kept)
+
+    @property
+    def n_same_camera(self) -> int:
+        """Pairs of a query and a gallery image ignored because identity and camera are the same."""
+        return len(self.is_match) - int(self.is_match.sum())
+
+    @cached_property
+    def rows(self) -> np.ndarray:
+        """Query of every pair, [n_pairs]."""
+        return np.repeat(np.arange(self.n_query), np.diff(self.offsets))
+
+    @cached_property
+    def n_positives(self) -> np.ndarray:
+        """Matches of every query, [n_query]."""
+        return np.bincount(self.rows[self.is_match], minlength=self.n_query)
+
+    def of_query(self, query: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns gallery columns that share the identity of one query, and which of them are matches."""
+        span = slice(self.offsets[query], self.offsets[query + 1])
+        return self.columns[span], self.is_match[span]
+
+    def in_rows(self, rows: slice) -> Matches:
+        """Returns the pairs of a block of queries, numbered from zero."""
+        span = slice(self.offsets[rows.start], self.offsets[rows.stop])
+        offsets = self.offsets[rows.start : rows.stop + 1] - self.offsets[rows.start]
+        return Matches(self.kept, offsets, self.columns[span], self.is_match[span], self.n_gallery)
+
+
+def find_matches(query_pids: Any, gallery_pids: Any, query_camids: Any, gallery_camids: Any) -> Matches:
+    """Applies the protocol: junk leaves the gallery, own-camera views of the query's identity are ignored.
+
+    Args:
+        query_pids: identity of every query, [n_query].
+        gallery_pids: identity of every gallery image, [n_gallery]; negative means junk.
+        query_camids: camera of every query, [n_query].
+        gallery_camids: camera of every gallery image, [n_gallery].
+
+    Raises:
+        ProtocolError: the labels are not integers, do not fit each other, or no gallery image is left.
+    """
+    query_pids, gallery_pids = as_labels(query_pids, "query pids"), as_labels(gallery_pids, "gallery pids")
+    query_camids, gallery_camids = (
+        as_labels(query_camids, "query camids"),
+        as_labels(gallery_camids, "gallery camids"),
+    )
+    for side, pids, camids in (
+        ("query", query_pids, query_camids),
+        ("gallery", gallery_pids, gallery_camids),
+    ):
+        if len(pids) != len(camids):
+            raise ProtocolError(
+                f"There are {len(pids)} {side} pids but {len(camids)} {side} camids; give one an image."
+            )
+
+    kept = np.flatnonzero(gallery_pids >= 0)
+    if not len(query_pids) or not len(kept):
+        raise ProtocolError(
+            f"Nothing to rank: {len(query_pids)} queries and {len(kept)} gallery images that are not junk; "
+            "check which images the dataset lists."
+        )
+    order = np.argsort(gallery_pids[kept], kind="stable")
+    by_pid = gallery_pids[kept][order]
+    first, last = np.searchsorted(by_pid, query_pids, "left"), np.searchsorted(by_pid, query_pids, "right")
+    offsets = np.concatenate([[0], np.cumsum(last - first)])
+    rows = np.repeat(np.arange(len(query_pids)), last - first)
+    columns = order[np.arange(offsets[-1]) - offsets[rows] + first[rows]]
+    is_match = gallery_camids[kept][columns] != query_camids[rows]
+    return Matches(kept, offsets, columns, is_match, len(gallery_pids))
+
+
+def require_match(matches: Matches) -> None:
+    """Raises `ProtocolError` where no query has a match, naming identities or cameras as the reason."""
+    if matches.is_match.any():
+        return
+    if len(matches.columns):
+        raise ProtocolError(
+            f"No query has a match: all {len(matches.columns)} pairs of the same identity share the camera and are "
+            "ignored; check that query and gallery camids are read correctly and come from at least two cameras."
+        )
+    raise ProtocolError("No query has a match: query and gallery have no pid in common; check how pids are read.")
+
+
+def as_labels(values: Any, name: str) -> np.ndarray:
+    """Returns identities or cameras as int64 [n], from a list, an array or a tensor on any device."""
+    if hasattr(values, "detach"):
+        values = values.detach().cpu().numpy()
+    labels = np.asarray(values)
+    if labels.ndim != 1:
+        raise ProtocolError(f"The {name} have shape {labels.shape}; give one integer an image.")
+    if labels.size and (labels.dtype.kind not in "iuf" or (labels.astype(np.int64) != labels).any()):
+        raise ProtocolError(f"The {name} are not integers; map names to numbers first.")
+    return labels.astype(np.int64)

@@ -1,0 +1,176 @@
+"""CMC, mAP and mINP from the ranks of the matches."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.metrics.counting import count_ahead
+from harness.metrics.protocol import Matches, ProtocolError, find_matches, require_match
+from harness.metrics.similarity import DistanceSimilarity, FeatureSimilarity, Similarity
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores of one ranking, as fractions.
+
+    Attributes:
+        mAP: mean average precision over the valid queries.
+        mINP: mean inverse negative penalty over the valid queries.
+        cmc: share of valid queries whose first match is among the first k, k = 1 to `max_rank`; beyond the gallery
+            the last value goes on, [max_rank].
+        average_precision: [n_query], NaN where a query is not valid.
+        inverse_negative_penalty: [n_query], NaN where a query is not valid.
+        first_match_rank: rank of the nearest match counted from one, 0 where a query is not valid, [n_query].
+        n_positives: matches of each query, [n_query].
+        valid: whether a query has a match, [n_query]; the others count nowhere.
+        tied_queries: queries where a negative ties with a match, so that the tie rule decided a rank.
+        n_junk: gallery images dropped as junk.
+        n_same_camera: pairs of a query and a gallery image ignored for sharing identity and camera.
+    """
+
+    mAP: float
+    mINP: float
+    cmc: np.ndarray
+    average_precision: np.ndarray
+    inverse_negative_penalty: np.ndarray
+    first_match_rank: np.ndarray
+    n_positives: np.ndarray
+    valid: np.ndarray
+    tied_queries: int
+    n_junk: int
+    n_same_camera: int
+
+    @property
+    def n_query(self) -> int:
+        """All queries, with or without a match."""
+        return len(self.valid)
+
+    @property
+    def n_valid(self) -> int:
+        """Queries that have a match, over which the means are taken."""
+        return int(self.valid.sum())
+
+    def rank(self, k: int) -> float:
+        """Returns CMC at rank k: the share of valid queries with a match among the first k."""
+        return float(self.cmc[min(k, len(self.cmc)) - 1])
+
+
+def evaluate_ranking(
+    query_features: Any,
+    gallery_features: Any,
+    query_pids: Any,
+    gallery_pids: Any,
+    query_camids: Any,
+    gallery_camids: Any,
+    *,
+    max_rank: int = 50,
+    metric: str = "cosine",
+    device: Any = None,
+    block_size: int | None = None,
+) -> Ranking:
+    """Ranks the gallery for every query and scores the ranking under the standard protocol (see `harness.metrics`).
+
+    Args:
+        query_features: [n_query, dim], numpy array or torch tensor.
+        gallery_features: [n_gallery, dim], likewise.
+        query_pids: identities, [n_query].
+        gallery_pids: identities, [n_gallery]; negative is junk.
+        query_camids: cameras, [n_query].
+        gallery_camids: cameras, [n_gallery].
+        max_rank: length of the CMC curve.
+        metric: `cosine` or `euclidean`.
+        device: where to compute; where the gallery features are if None.
+        block_size: queries ranked at once; as many as need 256 MB if None.
+
+    Raises:
+        FeatureError: NaN, infinite, zero-norm or constant features, or shapes that do not fit.
+        ProtocolError: labels that do not fit, or no query with a match.
+    """
+    matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
+    _require_shape(query_features, gallery_features, matches)
+    similarity = FeatureSimilarity(
+        query_features,
+        gallery_features,
+        metric=metric,
+        kept=matches.kept,
+        device=device,
+        block_size=block_size,
+    )
+    return _evaluate(similarity, matches, max_rank)
+
+
+def evaluate_distances(
+    distances: Any,
+    query_pids: Any,
+    gallery_pids: Any,
+    query_camids: Any,
+    gallery_camids: Any,
+    *,
+    max_rank: int = 50,
+    block_size: int | None = None,
+) -> Ranking:
+    """Scores a ranking by given distances [n_query, n_gallery], for instance re-ranked ones; smaller is nearer.
+
+    The other arguments, the result and the errors are those of `evaluate_ranking`.
+    """
+    matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
+    shape, expected = tuple(np.shape(distances)), (matches.n_query, matches.n_gallery)
+    if shape != expected:
+        raise ProtocolError(f"Distances have shape {shape}, but there are pids for {expected}; give one a pair.")
+    return _evaluate(DistanceSimilarity(distances, kept=matches.kept, block_size=block_size), matches, max_rank)
+
+
+def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Ranking:
+    if max_rank < 1:
+        raise UsageError(f"max_rank is {max_rank}; give 1 or more.")
+    require_match(matches)
+    counts = [count_ahead(block, matches.in_rows(block.rows)) for block in similarity.blocks()]
+    at_least, above = (np.concatenate(parts) for parts in zip(*counts, strict=True))
+
+    rows, n_positives = matches.rows[matches.is_match], matches.n_positives
+    valid = n_positives > 0
+    ends = np.cumsum(n_positives)
+    # Matches stand in the order of how many negatives are ahead; among equals any order gives the same ranks.
+    at_least_sorted = at_least[np.lexsort((at_least, rows))]
+    position = np.arange(len(rows)) - (ends - n_positives)[rows] + 1
+    ranks = at_least_sorted + position
+
+    def per_query(values: np.ndarray, fill: float) -> np.ndarray:
+        out = np.full(len(valid), fill, dtype=values.dtype)
+        out[valid] = values
+        return out
+
+    precision = np.bincount(rows, weights=position / ranks, minlength=len(valid))[valid] / n_positives[valid]
+    penalty = n_positives[valid] / ranks[ends[valid] - 1]
+    first = ranks[(ends - n_positives)[valid]]
+    return Ranking(
+        mAP=float(precision.mean()),
+        mINP=float(penalty.mean()),
+        cmc=cmc_curve(first, max_rank),
+        average_precision=per_query(precision, np.nan),
+        inverse_negative_penalty=per_query(penalty, np.nan),
+        first_match_rank=per_query(first, 0),
+        n_positives=n_positives,
+        valid=valid,
+        tied_queries=len(np.unique(rows[at_least > above])),
+        n_junk=matches.n_junk,
+        n_same_camera=matches.n_same_camera,
+    )
+
+
+def cmc_curve(first_ranks: np.ndarray, max_rank: int) -> np.ndarray:
+    """Returns the share of first-match ranks [n] that are at most k, for k = 1 to `max_rank`."""
+    return np.searchsorted(np.sort(first_ranks), np.arange(1, max_rank + 1), side="right") / len(first_ranks)
+
+
+def _require_shape(query_features: Any, gallery_features: Any, matches: Matches) -> None:
+    for side, features, n in (
+        ("query", query_features, matches.n_query),
+        ("gallery", gallery_features, matches.n_gallery),
+    ):
+        if len(features) != n:
+            raise ProtocolError(f"There are {len(features)} {side} features but {n} {side} pids; give one an image.")

@@ -1,0 +1,112 @@
+"""The metric of the classic CUHK03 protocol: one gallery image an identity, drawn at random, many times."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from harness.errors import UsageError
+from harness.metrics.protocol import Matches, as_labels, find_matches
+from harness.metrics.ranking import Ranking, cmc_curve, evaluate_ranking
+from harness.metrics.similarity import FeatureSimilarity
+
+
+def evaluate_single_shot(
+    query_features: Any,
+    gallery_features: Any,
+    query_pids: Any,
+    gallery_pids: Any,
+    query_camids: Any,
+    gallery_camids: Any,
+    *,
+    max_rank: int = 50,
+    metric: str = "cosine",
+    draws: int = 10,
+    seed: int = 0,
+    other_cameras_only: bool = False,
+    device: Any = None,
+) -> Ranking:
+    """Scores a ranking under the single-gallery-shot protocol of classic CUHK03 (20 splits, 100 test identities).
+
+    After the standard removals, one image of every gallery identity is drawn uniformly, of the query's own identity
+    among its matches; the query is ranked against these alone. The CMC curve is the mean over all draws and valid
+    queries; everything else in the result (mAP, mINP, per-query values) is that of the full gallery, as usual.
+    Draws depend on `seed` and the order of the queries, on nothing else. The tie rule is the usual one.
+
+    Not for the 767/700 protocol, which is scored by `evaluate_ranking`; the two give very different figures.
+
+    Args:
+        query_features: [n_query, dim], and so on as for `evaluate_ranking`.
+        gallery_features: [n_gallery, dim].
+        query_pids: [n_query].
+        gallery_pids: [n_gallery].
+        query_camids: [n_query].
+        gallery_camids: [n_gallery].
+        max_rank: length of the CMC curve.
+        metric: `cosine` or `euclidean`.
+        draws: galleries drawn for each query.
+        seed: of the draws.
+        other_cameras_only: also leave out every other image taken by the query's camera, as in the original protocol
+            where query and gallery come from different views; False does as torchreid does.
+        device: where to compute.
+
+    Raises:
+        FeatureError, ProtocolError: as `evaluate_ranking`.
+    """
+    if draws < 1:
+        raise UsageError(f"draws is {draws}; give 1 or more.")
+    labels = (query_pids, gallery_pids, query_camids, gallery_camids)
+    full = evaluate_ranking(
+        query_features, gallery_features, *labels, max_rank=max_rank, metric=metric, device=device
+    )
+    matches = find_matches(*labels)
+    pids, camids = as_labels(gallery_pids, "gallery pids")[matches.kept], None
+    if other_cameras_only:
+        camids = as_labels(gallery_camids, "gallery camids")[matches.kept]
+    galleries = {
+        camera: _Gallery(pids, None if camids is None else camids != camera)
+        for camera in np.unique(as_labels(query_camids, "query camids"))
+    }
+    cameras = as_labels(query_camids, "query camids")
+    similarity = FeatureSimilarity(query_features, gallery_features, metric=metric, kept=matches.kept, device=device)
+    generator, ranks = np.random.default_rng(seed), []
+    for block in similarity.blocks():
+        scores, tolerance = block.similarity.cpu().numpy(), block.tolerance.cpu().numpy()
+        for row, query in enumerate(range(block.rows.start, block.rows.stop)):
+            if full.valid[query]:
+                ranks.append(
+                    galleries[cameras[query]].ranks(scores[row], tolerance[row], matches, query, draws, generator)
+                )
+    return dataclasses.replace(full, cmc=cmc_curve(np.concatenate(ranks), max_rank))
+
+
+class _Gallery:
+    """Gallery images grouped by identity, ready for draws."""
+
+    def __init__(self, pids: np.ndarray, eligible: np.ndarray | None) -> None:
+        columns = np.arange(len(pids)) if eligible is None else np.flatnonzero(eligible)
+        self.columns = columns[np.argsort(pids[columns], kind="stable")]
+        self.identities, self.starts, self.counts = np.unique(
+            pids[self.columns], return_index=True, return_counts=True
+        )
+        self.pids = pids
+
+    def ranks(
+        self,
+        scores: np.ndarray,
+        tolerance: np.floating[Any],
+        matches: Matches,
+        query: int,
+        draws: int,
+        generator: np.random.Generator,
+    ) -> np.ndarray:
+        """Returns the rank of the drawn match among one drawn image an identity, for each draw, [draws]."""
+        columns, is_match = matches.of_query(query)
+        own = columns[is_match]
+        match = scores[own[generator.integers(len(own), size=draws)]]
+        picks = self.starts + generator.integers(self.counts, size=(draws, len(self.counts)))
+        others = self.identities != self.pids[own[0]]
+        rivals = scores[self.columns[picks[:, others]]]
+        return 1 + (rivals >= (match - tolerance)[:, None]).sum(axis=1)
