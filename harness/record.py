@@ -7,7 +7,7 @@ import itertools
 import math
 from typing import Any, TypedDict
 
-from harness.job import STAGES, STATUSES
+from harness.job import STATUSES
 from harness.spec import RunSpec, canonical
 
 SCHEMA_VERSION = 1
@@ -113,6 +113,7 @@ _EVALUATION: dict[str, tuple[type, ...]] = {
     "n_query": (int,),
     "n_valid": (int,),
     "n_gallery": (int,),
+    "interval": (dict,),
 }
 _FRACTIONS = ("mAP", "mINP", "rank-1", "rank-5", "rank-10")
 
@@ -165,10 +166,10 @@ def _types(table: dict[str, Any], fields: dict[str, tuple[type, ...]], where: st
 
 
 def _outcome(record: dict[str, Any]) -> list[str]:
-    """Status, stage, error and evaluations must tell one story."""
+    """Status, error and evaluations must tell one story."""
     problems = []
     status, error = record["status"], record["error"]
-    for name, known in (("status", STATUSES), ("source", SOURCES), ("stage", (*STAGES, None))):
+    for name, known in (("status", STATUSES), ("source", SOURCES)):
         if record[name] not in known:
             problems.append(f"{name} is '{record[name]}'")
     if status == "ok" and error is not None:

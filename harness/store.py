@@ -31,8 +31,8 @@ INDEX_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From a schema version to the next one; `read` applies them in turn, the file stays as it is."""
 
-PerQuery = Mapping[str, Sequence[Any]]
-"""Columns of one evaluation by name, see `PER_QUERY_COLUMNS`; all of the same length."""
+PerQuery = Sequence[Mapping[str, Any]]
+"""One mapping a query, with the keys `PER_QUERY_COLUMNS`; a query without a match has None for what is undefined."""
 
 Problem = Callable[[RecordError], None]
 
@@ -59,7 +59,7 @@ class Entry(NamedTuple):
     rank1: float | None
 
 
-def write(folder: Path, record: Record, per_query: Mapping[str, PerQuery] | None = None) -> Path:
+def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, PerQuery] | None = None) -> Path:
     """Writes a record, and the per-query values its evaluations name, into the folder of the run.
 
     Each file replaces its predecessor whole and the record comes last, so a crash or a full disk leaves the
@@ -68,7 +68,7 @@ def write(folder: Path, record: Record, per_query: Mapping[str, PerQuery] | None
     Args:
         folder: the run's folder, made if absent.
         record: a valid record.
-        per_query: file name, as in `evaluations[].per_query`, to columns.
+        per_query: file name, as in `evaluations[].per_query`, to one row a query.
 
     Returns:
         Path of `record.json`.
@@ -85,8 +85,8 @@ def write(folder: Path, record: Record, per_query: Mapping[str, PerQuery] | None
         raise RecordError(f"The record for {path} is invalid: {'; '.join(problems[:5])}.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for name, columns in (per_query or {}).items():
-            replace(folder / name, _to_csv(columns))
+        for name, rows in (per_query or {}).items():
+            replace(folder / name, _to_csv(rows))
         replace(path, text)
     except OSError as error:
         reason = error.strerror or error
@@ -94,7 +94,7 @@ def write(folder: Path, record: Record, per_query: Mapping[str, PerQuery] | None
     return path
 
 
-def render(record: Record) -> str:
+def render(record: Mapping[str, Any]) -> str:
     """Text of a record: sorted keys, a line a value, but a list of numbers on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
     return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
@@ -140,7 +140,7 @@ def parse(data: bytes | str, where: str) -> Record:
     return cast(Record, record)
 
 
-def folder_of(results: Path, record: Record) -> Path:
+def folder_of(results: Path, record: Mapping[str, Any]) -> Path:
     """The folder a record belongs to."""
     spec = record["spec"]
     return results / slug(spec["dataset"]) / slug(spec["backbone"]) / record["run_id"][:12]
@@ -150,10 +150,7 @@ def records(results: Path, problem: Problem | None = None) -> Iterator[Record]:
     """Yields every readable record in order of path; the others go to `problem`, by default the log."""
     for path in _paths(results):
         try:
-            record = read(Path(path))
-            if folder_of(results, record) != Path(path).parent:
-                raise RecordError(f"{path} belongs into {folder_of(results, record)}: move it or delete it.")
-            yield record
+            yield _read_in_place(results, Path(path))
         except RecordError as error:
             (problem or _warn)(error)
 
@@ -174,8 +171,8 @@ def find(results: Path, run: RunSpec | str) -> Record | None:
     return None
 
 
-def index(results: Path, problem: Problem | None = None) -> list[Entry]:
-    """Lists all records in order of path, reading only those that are new since the last call.
+def index(results: Path, problem: Problem | None = None) -> dict[str, Entry]:
+    """Lists all records by run id, in order of path, reading only those that are new since the last call.
 
     A file counts as known while its time of change, size and inode stay the same.
     """
@@ -189,17 +186,17 @@ def index(results: Path, problem: Problem | None = None) -> list[Entry]:
             if (old := known.get(relative)) and old[0] == stamp:
                 entries[relative] = old
             else:
-                entries[relative] = [stamp, _entry(relative, read(Path(path)))]
+                entries[relative] = [stamp, _entry(relative, _read_in_place(results, Path(path)))]
         except OSError:
             continue  # removed while we looked
         except RecordError as error:
             (problem or _warn)(error)
     if entries != known:
         _write_index(results, entries)
-    return [Entry(*row) for _, row in entries.values()]
+    return {(entry := Entry(*row)).run_id: entry for _, row in entries.values()}
 
 
-def plain(record: Record) -> dict[str, Any] | None:
+def plain(record: Mapping[str, Any]) -> dict[str, Any] | None:
     """The evaluation a run is known by: after training, on its own dataset, no flip, no re-ranking; or the first."""
     own = [e for e in record["evaluations"] if e["trained"] and e["dataset"] == record["spec"]["dataset"]]
     return cast("dict[str, Any] | None", min(own, key=lambda e: (e["rerank"], e["flip"]), default=None))
@@ -213,7 +210,7 @@ def per_query_name(dataset: str, *, flip: bool, rerank: bool, first: bool) -> st
 
 
 def read_per_query(folder: Path, name: str) -> dict[str, list[Any]]:
-    """Reads per-query values; a query without a match has NaN for AP and INP, and rank 0.
+    """Reads per-query values as columns; a query without a match has NaN for AP and INP, and rank 0.
 
     Raises:
         RecordError: absent, or not what `write` writes.
@@ -234,7 +231,7 @@ def parse_per_query(text: str, where: str) -> dict[str, list[Any]]:
         columns = [list(c) for c in zip(*rows[1:], strict=True)] or [[] for _ in PER_QUERY_COLUMNS]
         table: dict[str, list[Any]] = dict(zip(PER_QUERY_COLUMNS, columns, strict=True))
         for name in ("pid", "camid", "first_match_rank", "positives"):
-            table[name] = [int(v) for v in table[name]]
+            table[name] = [int(v or 0) for v in table[name]]
         for name in ("AP", "INP"):
             table[name] = [float(v) if v else math.nan for v in table[name]]
     except ValueError as error:
@@ -257,7 +254,7 @@ def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
     unique = list({tuple(c.values()): c for c in cells}.values())
     results.mkdir(parents=True, exist_ok=True)
-    replace(results / PLAN, json.dumps(unique, indent=1) + "\n")
+    write_json(results / PLAN, unique)
 
 
 def read_plan(results: Path) -> list[dict[str, str]]:
@@ -276,6 +273,11 @@ def read_plan(results: Path) -> list[dict[str, str]]:
         raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
 
 
+def write_json(path: Path, value: Any) -> None:
+    """Writes plain data as JSON, whole or not at all."""
+    replace(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
+
+
 def replace(path: Path, text: str) -> None:
     """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed."""
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
@@ -291,20 +293,22 @@ def replace(path: Path, text: str) -> None:
         raise
 
 
-def _to_csv(columns: PerQuery) -> str:
-    if set(columns) != set(PER_QUERY_COLUMNS):
-        raise RecordError(f"Per-query values need {', '.join(PER_QUERY_COLUMNS)}; there are {', '.join(columns)}.")
+def _to_csv(rows: PerQuery) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(PER_QUERY_COLUMNS)
-    for query, pid, camid, ap, inp, rank, positives in zip(*(columns[c] for c in PER_QUERY_COLUMNS), strict=True):
-        writer.writerow([query, int(pid), int(camid), _fraction(ap), _fraction(inp), int(rank), int(positives)])
+    for row in rows:
+        if set(row) != set(PER_QUERY_COLUMNS):
+            raise RecordError(f"Per-query values need {', '.join(PER_QUERY_COLUMNS)}; there are {', '.join(row)}.")
+        writer.writerow([_cell(row[name]) for name in PER_QUERY_COLUMNS])
     return text.getvalue()
 
 
-def _fraction(value: Any) -> str:
-    """Nine digits: more than the single precision of the distances."""
-    return "" if value is None or math.isnan(value) else f"{float(value):.9g}"
+def _cell(value: Any) -> Any:
+    """Nine digits are more than the single precision of the distances; undefined is empty."""
+    if isinstance(value, float):
+        return "" if math.isnan(value) else f"{value:.9g}"
+    return "" if value is None else value
 
 
 def _paths(results: Path) -> list[str]:
@@ -321,6 +325,14 @@ def _subfolders(folder: str) -> list[str]:
             return [entry.path for entry in entries if not entry.name.startswith(".") and entry.is_dir()]
     except OSError:
         return []
+
+
+def _read_in_place(results: Path, path: Path) -> Record:
+    """Reads a record and checks that it lies where `find` would look for it."""
+    record = read(path)
+    if (folder := folder_of(results, record)) != path.parent:
+        raise RecordError(f"{path} belongs into {folder}: move it there or delete it.")
+    return record
 
 
 def _entry(relative: str, record: Record) -> Entry:
