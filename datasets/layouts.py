@@ -20,6 +20,7 @@ from harness.registry import DatasetEntry, _same_type
 
 STAND_IN = "stand-in.json"
 VERSION = "version"
+LACKS = "it lacks"
 OURS = ("needs", "hint")
 """Layout options read here; all others go to the reader."""
 
@@ -59,7 +60,9 @@ def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
             elif not any(name == layout.name and os.path.samefile(folder, other) for name, other in found):
                 found.append((layout.name, folder))
     if not found:  # last, the root itself under any name
-        found = [(layout.name, root) for layout in layouts if not _refusal(entry, layout, root)][:1]
+        reasons = {layout.name: _refusal(entry, layout, root) for layout in layouts}
+        found = [(name, root) for name, reason in reasons.items() if not reason][:1]
+        refused |= {f"{root} ({name}): {why}": None for name, why in reasons.items() if not why.startswith(LACKS)}
     if not found:
         raise DataError(_nowhere(entry, layouts, root, list(refused)))
     (name, folder), *others = found
@@ -143,7 +146,7 @@ def _refusal(entry: DatasetEntry, layout: Layout, folder: Path) -> str:
     options = _reader_options(layout)
     needed = [*reader.needs(**options), *layout.options.get("needs", ())]
     if missing := [name for name in needed if not (folder / name).exists()]:
-        return f"it lacks {', '.join(missing)}"
+        return f"{LACKS} {', '.join(missing)}"
     return reader.probe(folder, **options)
 
 
