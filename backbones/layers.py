@@ -8,7 +8,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from harness.errors import UsageError
+from harness.errors import UsageError, WeightsError
 
 CAMERA_COEFFICIENT = 3.0
 """Weight of the camera embedding in TransReID's and ReIDMamba's code (`SIE_COE`)."""
@@ -66,6 +66,22 @@ def patch_grid(image_size: Iterable[int], patch_size: int, stride: int) -> tuple
             "choose a larger image, a smaller patch_size, or a stride of at least 1."
         )
     return (height - patch_size) // stride + 1, (width - patch_size) // stride + 1
+
+
+def stride_of(num_patches: int, image_size: Iterable[int], patch_size: int) -> int:
+    """The largest stride that cuts an image into `num_patches`, as read off a checkpoint's position embedding.
+
+    Raises:
+        WeightsError: no stride does.
+    """
+    height, width = image_size
+    for stride in range(patch_size, 0, -1):
+        if math.prod(patch_grid((height, width), patch_size, stride)) == num_patches:
+            return stride
+    raise WeightsError(
+        f"The checkpoint has {num_patches} patches, which no stride up to {patch_size} gives at {height}x{width}; "
+        "give the image size it was trained at."
+    )
 
 
 class PatchEmbedding(nn.Module):
