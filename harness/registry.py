@@ -303,11 +303,15 @@ def _import(folder: Path, package: str, module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == f"{package}.{module}":
             raise UsageError(f"The plug-in in {folder} has no {module}.py.") from error
-        raise UsageError(f"The plug-in in {folder} needs the module '{error.name}', which is not installed.") from error
+        raise UsageError(
+            f"The plug-in in {folder} needs the module '{error.name}', which is not installed."
+        ) from error
 
 
 def _same_type(value: Any, default: Any, where: str) -> Any:
     """Converts text from the command line to the type of the default, or refuses."""
+    if isinstance(value, str) and isinstance(default, bool):
+        value = {"on": "True", "off": "False"}.get(value.lower(), value)
     if isinstance(value, str) and not isinstance(default, str):
         try:
             value = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
