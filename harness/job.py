@@ -37,6 +37,9 @@ class Job:
         workers: loader processes.
         allow_count_mismatch: go on when counts differ from the card; kept in the record.
         trust_pickle: the user allowed checkpoints that run code when loaded.
+        force: run again although a finished record is there.
+        attempt: how often this run was started, this one included.
+        ray_trial_id: trial that runs the job, or empty.
     """
 
     spec: RunSpec
@@ -46,6 +49,9 @@ class Job:
     workers: int = 0
     allow_count_mismatch: bool = False
     trust_pickle: bool = False
+    force: bool = False
+    attempt: int = 1
+    ray_trial_id: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

@@ -182,6 +182,11 @@ def lookup(recipe: Recipe, key: str) -> Any:
     return value
 
 
+def from_values(name: str, values: dict[str, Any]) -> Recipe:
+    """Rebuilds the recipe of a run spec from its values."""
+    return _check(from_table(Recipe, {**values, "name": name}, f"recipe {name}"), name)
+
+
 def _check(recipe: Recipe, where: str) -> Recipe:
     for key, choices in CHOICES.items():
         if (value := lookup(recipe, key)) not in choices:

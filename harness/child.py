@@ -1,0 +1,181 @@
+"""Starts `run-one` in a process group of its own, passes its events on, ends it on a hard limit, and makes sure
+that every run leaves a record.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.job import Job
+from harness.registry import REPOSITORY
+from harness.runner import base_record
+
+OnEvent = Callable[[dict[str, Any]], None]
+GRACE_SECONDS = 20.0
+"""Between asking a run to stop and ending its process group."""
+
+
+def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: threading.Event | None = None) -> str:
+    """Runs a job to its end and returns its status.
+
+    Args:
+        job: what to run; its folder is made, and `job.json` written into it.
+        on_event: receives every event of the run as a dict.
+        timeout: hard limit in seconds; the whole process group is ended.
+        stop: set by the caller to ask for a graceful end.
+    """
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    store.write_json(folder / "job.json", job.to_dict())
+    deadline = time.monotonic() + timeout if timeout else None
+    ooms = _oom_kills()
+    with (folder / "log.txt").open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "harness", "run-one", str(folder)],
+            cwd=REPOSITORY,
+            env=_environment(job),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            end, reason = _follow(process, on_event, deadline, stop)
+        finally:
+            _end_group(process)
+    status = (end or {}).get("status")
+    if reason == "timeout":
+        status = _leave_record(job, "timeout", f"Stopped after the limit of {timeout:.0f} s (--timeout).")
+    elif reason == "stop":
+        status = _leave_record(job, "interrupted", "Stopped on request.")
+    elif status is None:
+        status = _died(job, process.returncode, _oom_kills() > ooms)
+    return str(status)
+
+
+def _follow(
+    process: subprocess.Popen[bytes], on_event: OnEvent, deadline: float | None, stop: threading.Event | None
+) -> tuple[dict[str, Any] | None, str]:
+    """Passes events on until the run ends; returns its last event and why it was ended, if it was."""
+    events = _events(process)
+    end, reason, kill_at = None, "", None
+    while True:
+        with contextlib.suppress(queue.Empty):
+            event = events.get(timeout=0.2)
+            if event is None:
+                process.wait()
+                return end, reason if end is None or (reason == "stop" and end["status"] != "ok") else ""
+            if event.get("event") == "end":
+                end = event
+            on_event(event)
+        now = time.monotonic()
+        if deadline and now > deadline and not reason:
+            reason = "timeout"
+            _signal_group(process, signal.SIGKILL)
+        if stop is not None and stop.is_set() and not reason:
+            reason, kill_at = "stop", now + GRACE_SECONDS
+            _signal_group(process, signal.SIGTERM)
+        if kill_at and now > kill_at:
+            _signal_group(process, signal.SIGKILL)
+
+
+def _events(process: subprocess.Popen[bytes]) -> queue.Queue[dict[str, Any] | None]:
+    """Reads JSON lines in a thread; `None` marks the end. Lines that are not events are ignored."""
+    events: queue.Queue[dict[str, Any] | None] = queue.Queue()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            with contextlib.suppress(ValueError):
+                value = json.loads(line)
+                if isinstance(value, dict) and "event" in value:
+                    events.put(value)
+        events.put(None)
+
+    threading.Thread(target=read, daemon=True).start()
+    return events
+
+
+def _environment(job: Job) -> dict[str, str]:
+    """The run's environment: as many threads as it was given; a CPU run sees no GPU."""
+    threads = str(job.threads)
+    environment = {
+        **os.environ,
+        "OMP_NUM_THREADS": threads,
+        "MKL_NUM_THREADS": threads,
+        "NUMBA_NUM_THREADS": threads,
+        "HARNESS_PARENT": str(os.getpid()),
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
+    }
+    if job.spec.device == "cpu":
+        environment["CUDA_VISIBLE_DEVICES"] = ""
+    return environment
+
+
+def _died(job: Job, code: int | None, oom: bool) -> str:
+    """Writes the record of a run that ended without its last word."""
+    if (known := _finished(job)) is not None:
+        return known
+    if oom:
+        return _leave_record(job, "oom", "The operating system ended the run for want of memory.")
+    how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
+    return _leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
+
+
+def _finished(job: Job) -> str | None:
+    """Status of the record on disk if this attempt wrote it."""
+    with contextlib.suppress(Exception):
+        record = store.read(Path(job.folder) / "record.json")
+        if record["attempts"] == job.attempt:
+            return str(record["status"])
+    return None
+
+
+def _leave_record(job: Job, status: str, message: str) -> str:
+    tail = _tail(Path(job.folder) / "log.txt")
+    error = {"type": status, "message": message, "log_tail": tail}
+    with contextlib.suppress(OSError):  # a full disk: the status still reaches the driver
+        store.write(Path(job.folder), base_record(job, status, None, error))
+    return status
+
+
+def _tail(path: Path, size: int = 2000) -> str:
+    with contextlib.suppress(OSError):
+        return path.read_bytes()[-size:].decode(errors="replace")
+    return ""
+
+
+def _oom_kills() -> int:
+    """How often the kernel ended a process of this control group for want of memory."""
+    for path in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in path.read_text().splitlines():
+                if line.startswith("oom_kill "):
+                    return int(line.split()[1])
+    return 0
+
+
+def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, number)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    """Ends whatever the run left behind, loader processes included."""
+    _signal_group(process, signal.SIGKILL)
+    process.wait()
+    if process.stdout:
+        process.stdout.close()

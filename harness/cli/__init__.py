@@ -1,0 +1,104 @@
+"""The command line: one file a command, imported only when it is called, so that `--help` is instant."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import Any
+
+import click
+
+from harness import __version__
+from harness.errors import HarnessError, suggestion
+
+COMMANDS = {
+    "run": "Train and score backbones on datasets, then write the report.",
+    "plan": "Show what 'run' would do: finished, to do, blocked.",
+    "list": "List backbones, datasets, recipes or presets.",
+    "prepare": "Unpack, convert and check data and weights you have.",
+    "validate": "Check datasets against their cards, and plug-ins against the contract.",
+    "status": "Show the records in the results folder; send unsent ones to MLflow.",
+    "report": "Write BENCHMARKS.md and its plots from the records.",
+    "evaluate": "Score a checkpoint or stored features without training.",
+    "compare": "Compare two backbones on a dataset, with interval and p-value.",
+    "tune": "Search recipe or backbone settings on held-out training identities.",
+    "profile": "Measure parameters, FLOPs, throughput, latency and memory.",
+    "run-one": "",
+}
+
+
+class Commands(click.Group):
+    """Looks commands up by name and imports only the one that is called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [name for name, about in COMMANDS.items() if about]
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name == "ls":
+            name = "list"
+        if name not in COMMANDS:
+            return None
+        module = importlib.import_module(f"harness.cli.{name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        if args and args[0] not in {*COMMANDS, "ls"}:
+            known = ", ".join(self.list_commands(ctx))
+            raise HarnessError(f"Unknown command '{args[0]}'.{suggestion(args[0], COMMANDS)} Commands: {known}.")
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, about) for name, about in COMMANDS.items() if about])
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog="Example: python -m harness run --backbones reidmamba,transreid --datasets all --data-root DIR",
+)
+@click.version_option(__version__, prog_name="harness")
+def cli() -> None:
+    """Compares person re-identification backbones across datasets under identical data pipelines."""
+
+
+def main() -> int:
+    """Entry of `python -m harness`: 0 all ok or cached, 1 some run failed, 2 wrong usage, 130 interrupted."""
+    try:
+        _right_packages()
+        result = cli.main(standalone_mode=False, prog_name="python -m harness")
+        return int(result or 0)
+    except HarnessError as error:
+        click.echo(f"Error: {error}", err=True)
+        return error.exit_code
+    except click.exceptions.Exit as stop:
+        return stop.exit_code
+    except click.UsageError as error:
+        error.show()
+        return 2
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("Interrupted; what was finished is kept.", err=True)
+        return 130
+    except BrokenPipeError:
+        sys.stderr.close()
+        return 1
+
+
+def _right_packages() -> None:
+    """`datasets` and `backbones` must be this repository's; the Hugging Face library has the same name."""
+    from importlib.util import find_spec
+
+    from harness.registry import REPOSITORY
+
+    for name in ("backbones", "datasets"):
+        spec = find_spec(name)
+        origin = str(spec.origin) if spec else "nowhere"
+        if not origin.startswith(str(REPOSITORY)):
+            raise HarnessError(
+                f"The package '{name}' comes from {origin}, not from {REPOSITORY}: start from the checkout "
+                "('cd' into it), or remove the other package from the path."
+            )

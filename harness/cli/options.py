@@ -1,0 +1,142 @@
+"""Options that several commands share, and how they become a request."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness.cards import read_toml
+from harness.errors import UsageError, unknown
+from harness.job import Places
+from harness.plan import Request, parse_seeds
+
+PRESETS = Path(__file__).parent.parent / "presets"
+
+results_option = click.option(
+    "--results", default="results", show_default=True, help="Folder of the records.", type=click.Path(path_type=Path)
+)
+format_option = click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+)
+plugins_option = click.option("--plugins", default="", metavar="DIR", help="Folder of further plug-ins.")
+data_root_option = click.option(
+    "--data-root",
+    default="",
+    metavar="DIR",
+    help="Folder that holds the datasets; $REID_DATASETS if not given.",
+)
+
+
+def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that describe a grid of runs."""
+    for option in reversed(
+        (
+            click.option("--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
+            click.option("--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
+            click.option("--recipe", default="unified", show_default=True, help="Name or path; 'native' is each own."),
+            click.option("--preset", default="", help="Settings for small machines: demo or smoke."),
+            click.option("--seeds", default="0", show_default=True, help="Comma list of seeds."),
+            data_root_option,
+            click.option("--weights-root", default="", metavar="DIR", help="Folder of pretrained files."),
+            click.option("--eval-datasets", default="", help="Datasets every model is also scored on."),
+            click.option("--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
+            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
+            click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),
+            click.option("--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."),
+            click.option(
+                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Recipe key: optimizer.lr=0.01"
+            ),
+            click.option("--force", is_flag=True, help="Run again what is finished."),
+            click.option("--cache", default="", metavar="DIR", help="Folder of decoded images; $HARNESS_CACHE."),
+            plugins_option,
+            results_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def load_preset(name: str) -> dict[str, Any]:
+    """Reads a preset; its keys are those of the command line, its tables `options` and `generate`."""
+    if not name:
+        return {}
+    if not (path := PRESETS / f"{name}.toml").is_file():
+        raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.toml")])
+    return read_toml(path)
+
+
+def apply_preset(values: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
+    """Lays a preset's values under those the user gave."""
+    context = click.get_current_context()
+    given = click.core.ParameterSource.COMMANDLINE
+    for key, value in preset.items():
+        if key in values and context.get_parameter_source(key) != given:
+            values[key] = Path(value) if isinstance(values[key], Path) else value
+    return values
+
+
+def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
+    """Builds the request from command-line values, with a preset already applied."""
+    options: dict[str, dict[str, Any]] = {name: dict(table) for name, table in preset.get("options", {}).items()}
+    for text in values["options"]:
+        key, value = _pair("--option", text)
+        backbone, _, name = key.rpartition(".")
+        options.setdefault(backbone, {})[name] = value
+    if values["camera_embedding"]:
+        options.setdefault("", {})["camera_embedding"] = values["camera_embedding"]
+    return Request(
+        backbones=values["backbones"],
+        datasets=values["datasets"],
+        recipe=values["recipe"],
+        seeds=parse_seeds(values["seeds"]),
+        results=values["results"].absolute(),
+        places=Places(
+            data_root=absolute(values["data_root"] or os.environ.get("REID_DATASETS", "")),
+            weights_root=absolute(values["weights_root"] or os.environ.get("REID_WEIGHTS", "")),
+            cache=absolute(values["cache"] or str(cache_folder())),
+            plugins=absolute(values["plugins"]),
+        ),
+        device=values["device"],
+        options=options,
+        overrides={key: _literal(value) for key, value in (_pair("--set", text) for text in values["overrides"])},
+        eval_datasets=values["eval_datasets"],
+        from_scratch=values["from_scratch"],
+        force=values["force"],
+    )
+
+
+def cache_folder() -> Path:
+    """`$HARNESS_CACHE`, or the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("HARNESS_CACHE") or Path(base) / "reid-harness")
+
+
+def absolute(path: str) -> str:
+    """Absolute form of a path; empty stays empty."""
+    return str(Path(path).expanduser().absolute()) if path else ""
+
+
+def plugins_path(plugins: str) -> Path | None:
+    """The `--plugins` folder, or None."""
+    return Path(plugins).expanduser() if plugins else None
+
+
+def _pair(flag: str, text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise UsageError(f"{flag} wants KEY=VALUE, found '{text}'.")
+    return key.strip(), value.strip()
+
+
+def _literal(text: str) -> Any:
+    """Reads a value as TOML does; a bare word is text."""
+    import tomllib
+
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text

@@ -1,0 +1,47 @@
+"""`plan`: what a run would do."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from typing import Any
+
+import click
+
+from harness import plan
+from harness.cli.options import apply_preset, format_option, load_preset, make_request, request_options
+
+
+@click.command(epilog="Example: python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17")
+@request_options
+@format_option
+def command(form: str, preset: str, **values: Any) -> int:
+    """Shows every run of the grid: cached, to do or blocked, and why. Nothing is run."""
+    settings = load_preset(preset)
+    cells = plan.build(make_request(apply_preset(values, settings), settings))
+    if form == "json":
+        click.echo(json.dumps([cell.to_dict() for cell in cells], indent=1))
+    else:
+        click.echo(table(cells))
+    return 0
+
+
+def table(cells: list[plan.Planned]) -> str:
+    """The plan as text, a line a run; reasons of blocked runs once each below."""
+    width_b = max((len(c.spec.backbone) for c in cells), default=8)
+    width_d = max((len(c.spec.dataset) for c in cells), default=8)
+    lines, notes = [], {}
+    for cell in cells:
+        reason = cell.reason
+        if cell.state == plan.BLOCKED and len(reason) > 60:
+            number = notes.setdefault(reason, len(notes) + 1)
+            reason = f"see [{number}]"
+        spec = cell.spec
+        lines.append(
+            f"{cell.state:8} {spec.backbone:{width_b}}  {spec.dataset:{width_d}}  {spec.recipe}  "
+            f"seed {spec.seed}  {spec.run_id[:12]}  {reason}"
+        )
+    lines += [f"\n[{number}] {reason}" for reason, number in notes.items()]
+    counts = Counter(cell.state for cell in cells)
+    total = ", ".join(f"{counts[s]} {s}" for s in (plan.CACHED, plan.TODO, plan.BLOCKED) if counts[s])
+    return "\n".join([*lines, "", f"{len(cells)} runs: {total}."])

@@ -1,0 +1,48 @@
+"""`status`: the records that are there."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from harness import store
+from harness.cli.options import format_option, results_option
+from harness.progress import duration
+
+
+@click.command(epilog="Example: python -m harness status --results demo/results")
+@results_option
+@format_option
+@click.option("--sync", is_flag=True, help="Send to MLflow what it has not got.")
+@click.option("--mlflow-uri", default="", help="Tracking server; $MLFLOW_TRACKING_URI or sqlite in the results.")
+def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
+    """Shows every record: its status, its scores, or why it failed."""
+    problems: list[str] = []
+    entries = list(store.index(results, lambda error: problems.append(str(error))).values())
+    if form == "json":
+        click.echo(json.dumps([entry._asdict() for entry in entries], indent=1))
+    else:
+        for entry in entries:
+            click.echo(_line(entry))
+        counts = Counter(entry.status for entry in entries)
+        summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
+        click.echo(f"{len(entries)} records in {results}{': ' + summary if summary else ''}.")
+    for problem in problems:
+        click.echo(f"Warning: {problem}", err=True)
+    if sync:
+        from harness import tracking
+
+        uri = mlflow_uri or tracking.default_uri(results)
+        click.echo(f"Sent {tracking.sync(results.absolute(), uri)} records to MLflow at {tracking.mask(uri)}.")
+    return 0
+
+
+def _line(entry: store.Entry) -> str:
+    where = f"{entry.status:11} {entry.backbone:24} {entry.dataset:16} {entry.recipe:9} seed {entry.seed}"
+    if entry.status == "ok" and entry.mAP is not None:
+        return f"{where}  mAP {entry.mAP:6.1%}  rank-1 {entry.rank1:6.1%}  {duration(entry.seconds)}"
+    stage = f"at {entry.stage}: " if entry.stage else ""
+    return f"{where}  {stage}{entry.message.splitlines()[0] if entry.message else ''}"

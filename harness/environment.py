@@ -1,0 +1,102 @@
+"""What a result was measured on: versions, hardware, state of the checkout. No secrets: no environment variables."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import os
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from harness.registry import REPOSITORY
+
+PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "mamba-ssm", "causal-conv1d", "ray", "mlflow")
+
+
+def capture(device: str = "cpu") -> dict[str, Any]:
+    """Returns the environment block of a record.
+
+    Args:
+        device: `cpu` or `cuda`; with `cuda` the GPU and driver are asked through torch.
+    """
+    block = {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "cpu": _cpu(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "memory_bytes": _memory(),
+        **{name: _version(name) for name in PACKAGES},
+        "packages_hash": _packages(),
+        **_checkout(),
+    }
+    return {**block, **_gpu()} if device == "cuda" else block
+
+
+def _version(name: str) -> str | None:
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+@functools.cache
+def _packages() -> str:
+    """Hash of every installed distribution and version: equal hashes are equal environments."""
+    lines = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()})
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def _memory() -> int | None:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return None
+
+
+@functools.cache
+def _checkout() -> dict[str, Any]:
+    """Commit of this checkout and whether files differ from it."""
+    if not (REPOSITORY / ".git").exists():
+        return {"git_commit": None, "git_dirty": None}
+    git = ["git", "-C", str(REPOSITORY)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+        )
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "git_dirty": None}
+    return {"git_commit": commit.stdout.strip(), "git_dirty": bool(changes.stdout.strip())}
+
+
+def _gpu() -> dict[str, Any]:
+    import torch
+
+    if not torch.cuda.is_available():
+        return {}
+    return {
+        "gpu": torch.cuda.get_device_name(0),
+        "gpu_memory_bytes": torch.cuda.get_device_properties(0).total_memory,
+        "cuda": torch.version.cuda,
+        "cudnn": torch.backends.cudnn.version(),
+        "driver": _driver(),
+    }
+
+
+def _driver() -> str | None:
+    try:
+        text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
+    except OSError:
+        return None
+    return text.splitlines()[0].split("Module")[-1].split()[0] if "Module" in text else None

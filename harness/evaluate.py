@@ -1,0 +1,164 @@
+"""Scoring a module on the test split of a dataset: features, ranking, intervals, and the rows of the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from harness import metrics, stats
+from harness.contracts import Item
+from harness.data import EvaluationData
+from harness.recipe import Evaluation
+
+Emit = Callable[..., None]
+LoadItems = Callable[[Sequence[Item]], EvaluationData]
+
+
+@dataclass(frozen=True)
+class Features:
+    """Test-time features of a split [N, D], in item order, as the module returns them; flip-averaged if asked."""
+
+    plain: torch.Tensor
+    flipped: torch.Tensor | None
+
+
+@dataclass(frozen=True)
+class Scored:
+    """One row of the record's `evaluations`, and the per-query rows behind it."""
+
+    row: dict[str, Any]
+    per_query: list[dict[str, Any]]
+
+
+@torch.inference_mode()
+def extract(module: nn.Module, data: EvaluationData, device: torch.device, *, flip: bool, emit: Emit) -> Features:
+    """Runs the module in evaluation mode over a split.
+
+    With `flip`, the second tensor holds the mean of the outputs for the image and its mirror image.
+    """
+    module.eval()
+    plain: list[torch.Tensor] = []
+    flipped: list[torch.Tensor] = []
+    done, started, shown = 0, time.monotonic(), time.monotonic()
+    for batch in data:
+        images = batch.images.to(device, non_blocking=True)
+        output = module(images, batch.camera_ids).float()
+        plain.append(output)
+        if flip:
+            flipped.append((output + module(images.flip(-1), batch.camera_ids).float()) / 2)
+        done += len(batch.labels)
+        if (now := time.monotonic()) - shown > 1.0:
+            shown, rate = now, done / (now - started)
+            left = (len(data.items) - done) / rate
+            emit("progress", stage="evaluate", images_per_second=rate, seconds_left=left)
+    return Features(torch.cat(plain), torch.cat(flipped) if flip else None)
+
+
+def score_module(
+    module: nn.Module,
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    load: LoadItems,
+    *,
+    dataset: str,
+    device: torch.device,
+    settings: Evaluation,
+    protocol: str = "standard",
+    trained: bool = True,
+    flip: bool = True,
+    emit: Emit,
+) -> list[Scored]:
+    """Scores a module on one dataset; flip test and re-ranking are rows of their own.
+
+    Args:
+        module: the backbone.
+        query: query items.
+        gallery: gallery items.
+        load: makes the evaluation batches of a sequence of items.
+        dataset: name for the rows.
+        device: where the module lies.
+        settings: the recipe's evaluation part.
+        protocol: the dataset card's evaluation rule.
+        trained: False for the module before training.
+        flip: False leaves the flip row out whatever the settings say.
+        emit: receives progress events.
+    """
+    flip = flip and settings.flip and trained
+    queries = extract(module, load(query), device, flip=flip, emit=emit)
+    galleries = extract(module, load(gallery), device, flip=flip, emit=emit)
+    pairs = [(False, queries.plain, galleries.plain)]
+    if queries.flipped is not None and galleries.flipped is not None:
+        pairs.append((True, queries.flipped, galleries.flipped))
+    rows = []
+    for flipped, q, g in pairs:
+        for rerank in (False, True) if settings.rerank and trained else (False,):
+            row = {"dataset": dataset, "trained": trained, "flip": flipped, "rerank": rerank}
+            rows.append(score_features(q, g, query, gallery, row, settings, protocol))
+    return rows
+
+
+def score_features(
+    query_features: Any,
+    gallery_features: Any,
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    row: dict[str, Any],
+    settings: Evaluation,
+    protocol: str = "standard",
+) -> Scored:
+    """Ranks features [N, D] of both splits under the protocol and completes the row."""
+    pids, camids = _labels(query)
+    gallery_pids, gallery_camids = _labels(gallery)
+    labels = (pids, gallery_pids, camids, gallery_camids)
+    if row["rerank"]:
+        distances = metrics.rerank(query_features, gallery_features)
+        result = metrics.evaluate_distances(distances, *labels, max_rank=settings.max_rank)
+    else:
+        rank = metrics.evaluate_single_shot if protocol == "cuhk03-classic" else metrics.evaluate_ranking
+        result = rank(query_features, gallery_features, *labels, max_rank=settings.max_rank, metric=settings.metric)
+    valid, groups = result.valid, pids[result.valid]
+    found_first = (result.first_match_rank[valid] == 1).astype(float)
+    intervals = {
+        "mAP": list(stats.bootstrap_interval(result.average_precision[valid], groups)),
+        "rank-1": list(stats.bootstrap_interval(found_first, groups)),
+    }
+    complete = {
+        **row,
+        "metric": settings.metric,
+        "protocol": protocol,
+        "mAP": float(result.mAP),
+        "mINP": float(result.mINP),
+        **{f"rank-{k}": result.rank(k) for k in (1, 5, 10)},
+        "cmc": [round(float(v), 6) for v in result.cmc],
+        "n_query": result.n_query,
+        "n_valid": result.n_valid,
+        "n_gallery": len(gallery),
+        "n_junk": result.n_junk,
+        "tied_queries": result.tied_queries,
+        "interval": intervals,
+    }
+    return Scored(complete, _per_query(pids, camids, result))
+
+
+def _labels(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
+    return np.array([i.pid for i in items], dtype=np.int64), np.array([i.camid for i in items], dtype=np.int64)
+
+
+def _per_query(pids: np.ndarray, camids: np.ndarray, result: metrics.Ranking) -> list[dict[str, Any]]:
+    """The raw values behind a row; metrics and tests can be derived from them later without a GPU."""
+    columns = {
+        "query": range(len(pids)),
+        "pid": pids.tolist(),
+        "camid": camids.tolist(),
+        "AP": result.average_precision.tolist(),
+        "INP": result.inverse_negative_penalty.tolist(),
+        "first_match_rank": result.first_match_rank.tolist(),
+        "positives": result.n_positives.tolist(),
+    }
+    return [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]

@@ -1,0 +1,270 @@
+"""The straight line of one run, after its process is set up: data, build, train, evaluate, measure."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from harness import efficiency, recipe, registry, store, validate, weights
+from harness.cards import InputCard
+from harness.contracts import SPLITS, Item, Splits
+from harness.data import EvaluationData, TrainingData, holdout_split
+from harness.errors import DataError, WeightsError
+from harness.evaluate import Scored, score_module
+from harness.job import Job
+from harness.registry import DatasetEntry
+from harness.seeding import seed_torch
+from harness.train import Trainer
+
+if TYPE_CHECKING:
+    from harness.runner import Progress
+
+
+class Line:
+    """One run. What it finds out is in `blocks` and `tables` as soon as it is known.
+
+    Attributes:
+        blocks: the `data`, `evaluations` and `efficiency` blocks of the record.
+        tables: per-query rows, by file name.
+    """
+
+    def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
+        torch.set_num_threads(job.threads)
+        self.job, self.spec, self.folder, self.progress = job, job.spec, folder, progress
+        self.blocks: dict[str, Any] = {"data": {}, "evaluations": [], "efficiency": {}}
+        self.tables: dict[str, list[dict[str, Any]]] = {}
+        self.device = torch.device(self.spec.device)
+        self.recipe = recipe.from_values(self.spec.recipe, self.spec.values)
+        self.cache = Path(job.places.cache) if job.places.cache else None
+
+    def run(self) -> None:
+        """All stages, in order."""
+        self._enter("data")
+        self._look_up()
+        self.splits = self._read_training_set()
+        self.others = {entry.name: self._read(entry) for entry in self.other_datasets}
+        self._enter("build")
+        self.module = self._build()
+        scored: list[Scored] = []
+        if self.backbone.card.trainable:
+            if self.recipe.evaluation.untrained:
+                self._enter("evaluate")
+                scored += self._score(self.dataset, self.splits, trained=False)
+            self._enter("train")
+            self._train()
+        self._enter("evaluate")
+        scored += self._score(self.dataset, self.splits)
+        for entry in self.other_datasets:
+            with mean_camera(self.module):
+                scored += self._score(entry, self.others[entry.name])
+        self._keep(scored)
+        self._enter("measure")
+        self._measure()
+
+    def _enter(self, stage: str) -> None:
+        self.progress.enter(stage)
+
+    def _look_up(self) -> None:
+        plugins = Path(self.job.places.plugins) if self.job.places.plugins else None
+        self.backbone = registry.backbone(self.spec.backbone, plugins)
+        self.dataset = registry.dataset(self.spec.dataset, plugins)
+        self.other_datasets = [registry.dataset(name, plugins) for name, _ in self.spec.evaluate_on]
+        self.input = input_card(self.backbone)
+
+    def _read(self, entry: DatasetEntry) -> Splits:
+        splits = entry.load(self.job.places.data_root)
+        problems = validate.check_counts(entry, splits)
+        if problems and not self.job.allow_count_mismatch:
+            raise DataError(
+                f"{entry.name} is not what its card says: {' '.join(problems)} "
+                "Repair the folder, or pass --allow-count-mismatch to go on; the record will say so."
+            )
+        block = data_block(splits, problems)
+        if entry.name == self.spec.dataset:
+            self.blocks["data"] = block
+        else:
+            self.blocks["data"].setdefault("evaluated", {})[entry.name] = block
+        return splits
+
+    def _read_training_set(self) -> Splits:
+        splits = self._read(self.dataset)
+        if self.spec.purpose != "search":
+            return splits
+        train, query, gallery = holdout_split(
+            splits.train, seed=self.spec.holdout["seed"], share=self.spec.holdout["share"]
+        )
+        held_out = Splits(train, query, gallery, splits.root, splits.layout, splits.generated, splits.notes)
+        self.blocks["data"] = data_block(held_out, [])
+        return held_out
+
+    def _build(self) -> torch.nn.Module:
+        seed_torch(self.spec.seed, "build")
+        module = self.backbone.build(
+            num_classes=len({item.pid for item in self.splits.train}),
+            num_cameras=num_cameras(self.splits.train),
+            image_size=self._image_size(),
+            pretrained=self._starting_weights(),
+            **self.spec.options,
+        )
+        return module.to(self.device)
+
+    def _starting_weights(self) -> Path | None:
+        """The pretrained file the plan saw; another file under its name is refused."""
+        if self.spec.pretrained == "none":
+            return None
+        card, root = self.backbone.card, self.job.places.weights_root
+        if (found := weights.identity(card, root, self.spec.options)) != self.spec.pretrained:
+            raise WeightsError(
+                f"The starting weights of {card.name} below {root} changed since the plan: expected "
+                f"{self.spec.pretrained[:20]}..., found {found[:20]}...; plan again."
+            )
+        return weights.locate(card, root, self.spec.options)
+
+    def _train(self) -> None:
+        self.progress.emit("note", text="decoding images")
+        data = TrainingData(
+            self.splits.train,
+            self.recipe,
+            mean=self.input.mean,
+            std=self.input.std,
+            seed=self.spec.seed,
+            cache=self.cache,
+            workers=self.job.workers,
+        )
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        trainer = Trainer(
+            self.module,
+            data,
+            self.recipe,
+            device=self.device,
+            seed=self.spec.seed,
+            run_id=self.spec.run_id,
+            folder=self.folder,
+            emit=self._emit,
+            on_epoch=self._held_out if self.spec.purpose == "search" else None,
+        )
+        summary = trainer.fit()
+        self.blocks["efficiency"] = {
+            "train_images_per_second": summary.images_per_second,
+            "train_peak_memory_bytes": efficiency.peak_memory_bytes(self.device),
+            "train_batch_size": data.batch_size,
+            "train_precision": str(trainer.dtype).removeprefix("torch."),
+            "epochs": summary.epochs,
+            "resumed_at_epoch": summary.resumed_at,
+        }
+
+    def _keep(self, scored: list[Scored]) -> None:
+        """Puts scores into the record; the untrained model's per-query values are not worth a file."""
+        for one in scored:
+            row = one.row
+            own = row["dataset"] == self.spec.dataset
+            name = store.per_query_name(
+                row["dataset"],
+                flip=row["flip"],
+                rerank=row["rerank"],
+                first=own and not row["flip"] and not row["rerank"],
+            )
+            self.blocks["evaluations"].append({**row, "per_query": name if row["trained"] else None})
+            if row["trained"]:
+                self.tables[name] = one.per_query
+
+    def _emit(self, event: str, **values: Any) -> None:
+        """Passes an event on; an epoch's metrics are also kept in metrics.jsonl."""
+        if event == "epoch":
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": values["epoch"], **values["metrics"]}) + "\n")
+        self.progress.emit(event, **values)
+
+    def _held_out(self, epoch: int, module: torch.nn.Module) -> dict[str, float]:
+        """Held-out mAP after an epoch of a search; the test split is not touched."""
+        row = self._score(self.dataset, self.splits, flip=False)[0].row
+        return {"mAP": row["mAP"], "rank-1": row["rank-1"]}
+
+    def _score(self, entry: DatasetEntry, splits: Splits, *, trained: bool = True, flip: bool = True) -> list[Scored]:
+        return score_module(
+            self.module,
+            splits.query,
+            splits.gallery,
+            self._loader,
+            dataset=entry.name,
+            device=self.device,
+            settings=self.recipe.evaluation,
+            protocol=entry.card.protocol,
+            trained=trained,
+            flip=flip,
+            emit=self.progress.emit,
+        )
+
+    def _loader(self, items: Sequence[Item]) -> EvaluationData:
+        return EvaluationData(
+            items,
+            image_size=self._image_size(),
+            interpolation=self.recipe.augmentation.interpolation_test,
+            mean=self.input.mean,
+            std=self.input.std,
+            batch_size=self.recipe.evaluation.batch_size,
+            cache=self.cache,
+            workers=self.job.workers,
+        )
+
+    def _measure(self) -> None:
+        self.blocks["efficiency"] |= efficiency.measure(
+            self.module,
+            image_size=self._image_size(),
+            num_cameras=num_cameras(self.splits.train),
+            batch_size=min(64, self.recipe.evaluation.batch_size),
+            device=self.device,
+        )
+
+    def _image_size(self) -> tuple[int, int]:
+        height, width = self.recipe.augmentation.image_size
+        return height, width
+
+
+def input_card(backbone: registry.BackboneEntry) -> InputCard:
+    """The input normalisation: the card's, or an adapter's for its model."""
+    if backbone.card.adapter:
+        return backbone.model().input_card(backbone.variant)
+    return backbone.card.input
+
+
+def num_cameras(items: Sequence[Item]) -> int:
+    """Rows of a camera embedding: camera indices are zero-based and used as they are."""
+    return max((item.camid for item in items), default=0) + 1
+
+
+def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
+    """The `data` block of a record: what was read, and how it differs from the card."""
+    return {
+        "layout": splits.layout,
+        "generated": splits.generated,
+        "notes": splits.notes,
+        "count_mismatch": problems,
+        "splits": {
+            name: {
+                "images": len(items),
+                "identities": len({i.pid for i in items}),
+                "cameras": len({i.camid for i in items}),
+            }
+            for name, items in ((name, getattr(splits, name)) for name in SPLITS)
+        },
+    }
+
+
+@contextlib.contextmanager
+def mean_camera(module: torch.nn.Module) -> Iterator[None]:
+    """On another dataset the cameras are unknown: a camera embedding gives the mean of the trained ones."""
+    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == "on"]
+    for part in parts:
+        part.camera_mode = "mean"  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for part in parts:
+            part.camera_mode = "on"  # type: ignore[assignment]

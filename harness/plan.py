@@ -1,0 +1,222 @@
+"""Planning: backbones x datasets x seeds become run specs, each cached, to do or blocked, with the reason.
+
+Planning is pure: the same request gives the same ids. No image is opened and no torch, ray or mlflow imported.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import PROTOCOL_VERSION, recipe, registry, store, weights
+from harness.errors import HarnessError, UsageError, unknown
+from harness.job import Places, run_folder
+from harness.recipe import Recipe
+from harness.registry import BackboneEntry, DatasetEntry
+from harness.spec import RunSpec
+
+CACHED, TODO, BLOCKED = "cached", "to do", "blocked"
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        backbones: comma list of names, or `all`.
+        datasets: comma list of names, or `all`.
+        recipe: name or path of the recipe.
+        seeds: seeds to run.
+        results: folder of the records.
+        places: folders of this machine.
+        device: `auto`, `cpu` or `cuda`.
+        options: build options, per backbone name, or under `""` for every backbone that has them.
+        overrides: recipe keys (dotted) laid over the recipe.
+        eval_datasets: further datasets every model is scored on, comma list.
+        from_scratch: start from random weights instead of the card's pretrained file.
+        force: run again what is finished.
+    """
+
+    backbones: str = "all"
+    datasets: str = "all"
+    recipe: str = "unified"
+    seeds: tuple[int, ...] = (0,)
+    results: Path = Path("results")
+    places: Places = field(default_factory=Places)
+    device: str = "auto"
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    eval_datasets: str = ""
+    from_scratch: bool = False
+    force: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One cell of the plan."""
+
+    spec: RunSpec
+    state: str
+    reason: str
+    folder: Path
+
+    def to_dict(self) -> dict[str, Any]:
+        """One JSON object a run."""
+        return {
+            "run_id": self.spec.run_id,
+            "backbone": self.spec.backbone,
+            "dataset": self.spec.dataset,
+            "recipe": self.spec.recipe,
+            "seed": self.spec.seed,
+            "state": self.state,
+            "reason": self.reason,
+        }
+
+
+def build(request: Request) -> list[Planned]:
+    """Expands the request, in the order backbone, dataset, seed.
+
+    Raises:
+        UsageError: an unknown name, option or recipe key.
+    """
+    plugins = Path(request.places.plugins) if request.places.plugins else None
+    chosen = registry.resolve_backbones(request.backbones, plugins)
+    trained_on = registry.resolve_datasets(request.datasets, plugins)
+    scored_on = registry.resolve_datasets(request.eval_datasets, plugins) if request.eval_datasets else []
+    _check_options(request, chosen)
+    seen: dict[str, tuple[str, str]] = {}
+    for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
+        seen[entry.name] = _fingerprint(entry, request.places.data_root)
+    state = _State(
+        request, resolve_device(request.device), seen, store.index(request.results)
+    )
+    return [
+        state.cell(backbone, dataset, scored_on, seed)
+        for backbone in chosen
+        for dataset in trained_on
+        for seed in request.seeds
+    ]
+
+
+def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Recipe:
+    """The recipe as this backbone runs it on this dataset: file, variant, then the user's overrides."""
+    path = recipe.find(request.recipe, backbone.native_recipe)
+    return recipe.load(path, dataset, {**backbone.settings.recipe, **request.overrides})
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is `cuda` where the driver shows a device that is not hidden, told without importing torch."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise unknown("device", device, ("auto", "cpu", "cuda"))
+    if device != "auto":
+        return device
+    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
+    return "cuda" if Path("/proc/driver/nvidia/version").exists() and not hidden else "cpu"
+
+
+def torch_version() -> str:
+    """Major.Minor of the installed torch, told without importing it."""
+    return ".".join(importlib.metadata.version("torch").split(".")[:2])
+
+
+@dataclass(frozen=True)
+class _State:
+    """What is looked up once for the whole plan."""
+
+    request: Request
+    device: str
+    seen: dict[str, tuple[str, str]]
+    index: dict[str, store.Entry]
+    sources: dict[str, str] = field(default_factory=dict)
+
+    def cell(self, backbone: BackboneEntry, dataset: DatasetEntry, others: list[DatasetEntry], seed: int) -> Planned:
+        """One cell: the spec, then what stands in its way, then what is known of it."""
+        request = self.request
+        chosen = load_recipe(request, backbone, dataset.name)
+        options = backbone.options({**chosen.options, **_options(request, backbone)})
+        starting, problem = ("none", "") if request.from_scratch else _pretrained(backbone, options, request.places)
+        others = [other for other in others if other.name != dataset.name]
+        spec = RunSpec(
+            backbone=backbone.name,
+            dataset=dataset.name,
+            recipe=chosen.name,
+            values=chosen.values(),
+            seed=seed,
+            device=self.device,
+            protocol=PROTOCOL_VERSION,
+            torch=torch_version(),
+            source=self._source(backbone),
+            pretrained=starting,
+            fingerprint=self.seen[dataset.name][0],
+            options=options,
+            evaluate_on=tuple((other.name, self.seen[other.name][0]) for other in others),
+        )
+        problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
+        folder = run_folder(request.results, spec)
+        if reasons := [p for p in problems if p]:
+            return Planned(spec, BLOCKED, " ".join(reasons), folder)
+        return Planned(spec, *self._known(spec, folder), folder)
+
+    def _source(self, backbone: BackboneEntry) -> str:
+        return self.sources.setdefault(backbone.card.name, backbone.source_hash())
+
+    def _known(self, spec: RunSpec, folder: Path) -> tuple[str, str]:
+        entry = self.index.get(spec.run_id)
+        status = entry.status if entry else ""
+        if status == "ok" and not self.request.force:
+            return CACHED, "finished"
+        if status == "ok":
+            return TODO, "finished before; --force"
+        if status:
+            return TODO, f"{status} before"
+        return TODO, "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
+
+
+def _fingerprint(entry: DatasetEntry, root: str) -> tuple[str, str]:
+    """The fingerprint, or the first line of the reason why the data cannot be read."""
+    try:
+        return entry.fingerprint(root or "."), ""
+    except HarnessError as error:
+        return "", str(error)
+
+
+def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places) -> tuple[str, str]:
+    """Identity of the starting weights, or why there are none."""
+    card = backbone.card
+    if card.pretrained is None:
+        return "none", ""
+    try:
+        identity = weights.identity(card, places.weights_root, options)
+    except HarnessError as error:
+        return "missing", str(error)
+    if identity != "none":
+        return identity, ""
+    where = f"below {places.weights_root}" if places.weights_root else "(no --weights-root given)"
+    return "missing", (
+        f"Starting weights of {card.name} not found {where}: {' or '.join(card.pretrained.files)}. "
+        f"'python -m harness prepare --backbones {card.name} --weights-root DIR' fetches them, "
+        "--from-scratch starts without."
+    )
+
+
+def _options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
+    """The user's options for this backbone; those without a backbone's name go to all that declare them."""
+    shared = {k: v for k, v in request.options.get("", {}).items() if k in backbone.card.options}
+    return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
+
+
+def _check_options(request: Request, chosen: list[BackboneEntry]) -> None:
+    for key in request.options.get("", {}):
+        if not any(key in backbone.card.options for backbone in chosen):
+            raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Parses `0,1,2`."""
+    try:
+        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+    except ValueError as error:
+        raise UsageError(f"--seeds wants whole numbers separated by commas, found '{text}'.") from error

@@ -1,0 +1,190 @@
+"""One run in one process: seed, data, build, train, evaluate, measure, record. It always ends in a record.
+
+`python -m harness run-one FOLDER` reads FOLDER/job.json and speaks JSON lines on standard output; it is the same
+with and without Ray, so a debugger sees exactly what a cluster does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import json
+import os
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, Any
+
+from harness import record as records
+from harness import store
+from harness.errors import HarnessError
+from harness.job import STAGES, Job
+
+Emit = Callable[..., None]
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop; it keeps its checkpoint and says so in its record."""
+
+
+class Progress:
+    """Writes events as JSON lines, and remembers the stage and how long each took."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self.stage = "start"
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Writes one event; a reader that is gone does not stop the run."""
+        with contextlib.suppress(OSError, ValueError):
+            self._out.write(json.dumps({"event": event, **values}) + "\n")
+            self._out.flush()
+
+    def enter(self, stage: str) -> None:
+        """Begins a stage."""
+        now = time.monotonic()
+        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self._since, 3)
+        self.stage, self._since = stage, now
+        self.emit("stage", stage=stage)
+
+    def timing(self) -> dict[str, Any]:
+        """The timing block of the record."""
+        self.enter("record")
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        stages = {stage: seconds for stage, seconds in self.seconds.items() if stage != "start"}
+        return {"started": self.started, "ended": ended, "seconds": stages}
+
+
+def main(folder: Path) -> int:
+    """Runs the job of a folder; returns the exit code, 0 only for status `ok`."""
+    _die_with_parent()
+    progress = Progress(_private_stdout())
+    try:
+        job = Job.read(folder / "job.json")
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        progress.emit("end", status="failed", error=f"{folder / 'job.json'} cannot be read: {error}")
+        return 1
+    with _stop_on_signals(), _only_one(folder, progress):
+        try:
+            known = _known(folder)
+            if known is not None and known["status"] == "ok" and not job.force:
+                progress.emit("end", status="ok", cached=True)
+                return 0
+            _clear(folder, everything=job.force)
+            record, tables = _attempt(job, folder, progress)
+            store.write(folder, record, tables)
+        except Interrupted:
+            return 130
+        progress.emit("end", status=record["status"])
+        return 0 if record["status"] == "ok" else 1
+
+
+def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record, dict[str, Any]]:
+    """Runs the job and turns whatever happens into a record and its per-query tables."""
+    line, status, error = None, "ok", None
+    try:
+        from harness.line import Line
+
+        line = Line(job, folder, progress)
+        line.run()
+    except Interrupted:
+        status, error = "interrupted", {"type": "Interrupted", "message": "Stopped on request.", "log_tail": ""}
+    except Exception as problem:
+        status = _status_of(problem)
+        text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
+        tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
+        print(tail or text, file=sys.stderr)
+        error = {"type": type(problem).__name__, "message": text, "log_tail": tail}
+    record = base_record(job, status, progress.stage, error)
+    record["timing"] = progress.timing()
+    if line is None:
+        return record, {}
+    record.update(line.blocks)  # type: ignore[typeddict-item]
+    return record, line.tables if status == "ok" else {}
+
+
+def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] | None) -> records.Record:
+    """A record with everything but what the run found out; also written for a run that died without a word."""
+    from harness.environment import capture
+
+    device = job.spec.device if "torch" in sys.modules else "cpu"
+    record = records.new(job.spec, source="search" if job.spec.purpose == "search" else "trained")
+    record["status"], record["error"] = status, error  # type: ignore[typeddict-item]
+    record["stage"] = stage if stage in STAGES and status != "ok" else None
+    record["environment"] = {**capture(device), "threads": job.threads}
+    record["ray_trial_id"], record["attempts"] = job.ray_trial_id or None, job.attempt
+    return record
+
+
+def _known(folder: Path) -> records.Record | None:
+    """The record that is there already; a damaged one counts as none and is written anew."""
+    with contextlib.suppress(HarnessError):
+        return store.read(folder)
+    return None
+
+
+def _clear(folder: Path, *, everything: bool) -> None:
+    """Removes half-written files of a killed attempt; with `everything` also what would be gone on from."""
+    stale = [*folder.glob("*.tmp"), *(folder.glob("checkpoint*.pt") if everything else ())]
+    if everything or not any(folder.glob("checkpoint*.pt")):
+        stale.append(folder / "metrics.jsonl")
+    for path in stale:
+        path.unlink(missing_ok=True)
+
+
+def _status_of(problem: Exception) -> str:
+    """`diverged` and `oom` are told from other failures by type, and by text where torch has no type."""
+    if type(problem).__name__ == "Diverged":
+        return "diverged"
+    if isinstance(problem, MemoryError) or type(problem).__name__ in ("OutOfMemoryError", "AcceleratorError"):
+        return "oom" if "memory" in str(problem).lower() or isinstance(problem, MemoryError) else "failed"
+    text = str(problem).lower()
+    return "oom" if "can't allocate memory" in text or "out of memory" in text else "failed"
+
+
+def _private_stdout() -> IO[str]:
+    """Keeps standard output for events; whatever else is printed goes to standard error, which is the log."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _die_with_parent() -> None:
+    """On Linux the run ends when its driver or Ray worker dies, so that nothing is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.environ.get("HARNESS_PARENT", str(os.getppid())) != str(os.getppid()):
+            os._exit(1)  # the parent died before the line above
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise Interrupted
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
+    """Holds the run's lock; a second process of the same run waits and then finds it done."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            progress.emit("warning", text="Another process works on this run; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield

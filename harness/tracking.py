@@ -1,0 +1,366 @@
+"""MLflow as a view of `results/`: a parent run an invocation, a child run a run, off the training path.
+
+The only module that names MLflow. The driver is the only writer, in one thread of its own; a tracker that is slow,
+down or full loses nothing, because records are written first. What was not sent is sent by `status --sync`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import math
+import os
+import queue
+import re
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.errors import HarnessError, RecordError
+from harness.job import Job
+
+EXPERIMENT = "reid-harness"
+SIDECAR = ".mlflow.json"
+BATCH = 100
+"""Parameters or tags in one call; the server takes no more. Metrics go ten times as many."""
+
+Warn = Callable[[str], None]
+
+
+def default_uri(results: Path) -> str:
+    """`MLFLOW_TRACKING_URI` where it is set, else a sqlite file in the results folder."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
+
+
+def mask(uri: str) -> str:
+    """Hides user, password and token of a URL."""
+    uri = re.sub(r"(//)[^/@]*@", r"\1***@", uri)
+    return re.sub(r"([?&](?:token|key|password|secret|access_token)=)[^&]*", r"\1***", uri, flags=re.IGNORECASE)
+
+
+@dataclass
+class Sink:
+    """A tracking server and one experiment on it, made if absent."""
+
+    client: Any
+    experiment: str
+    uri: str
+
+    @classmethod
+    def connect(cls, uri: str, results: Path) -> Sink:
+        """Connects; for a local file store, artifacts lie beside the results."""
+        _quiet()
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is not None:
+            return cls(client, experiment.experiment_id, uri)
+        local = uri.startswith("sqlite:")
+        place = (results / "mlflow-artifacts").resolve().as_uri() if local else None
+        with contextlib.suppress(Exception):  # another driver may have made it in between
+            return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
+        return cls(client, client.get_experiment_by_name(EXPERIMENT).experiment_id, uri)
+
+    def start(self, name: str, tags: dict[str, str], parent: str = "") -> str:
+        """Creates a run and returns its id."""
+        tags = {**tags, "mlflow.runName": name, **({"mlflow.parentRunId": parent} if parent else {})}
+        return str(self.client.create_run(self.experiment, tags=tags).info.run_id)
+
+    def parameters(self, run: str, values: dict[str, Any]) -> None:
+        """Logs flat scalars; they can never be changed afterwards."""
+        from mlflow.entities import Param
+
+        params = [Param(name, str(value)[:500]) for name, value in values.items()]
+        for first in range(0, len(params), BATCH):
+            self.client.log_batch(run, params=params[first : first + BATCH])
+
+    def metrics(self, run: str, rows: list[tuple[int, dict[str, Any]]]) -> None:
+        """Logs finite numbers by step, as few calls as the server allows."""
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        metrics = [
+            Metric(name, float(value), now, step)
+            for step, values in rows
+            for name, value in values.items()
+            if isinstance(value, int | float) and math.isfinite(value)
+        ]
+        for first in range(0, len(metrics), 10 * BATCH):
+            self.client.log_batch(run, metrics=metrics[first : first + 10 * BATCH])
+
+    def end(self, run: str, status: str) -> None:
+        """Closes a run; MLflow knows fewer statuses than a record, which stays in the tag `status`."""
+        self.client.set_tag(run, "status", status)
+        known = {"ok": "FINISHED", "interrupted": "KILLED"}
+        self.client.set_terminated(run, known.get(status, "FAILED"))
+
+
+def parameters_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec as flat parameters: `recipe.loss.margin`, `option.stride`, `seed`, ..."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", {"recipe": spec["values"], "option": spec["options"]})
+    plain = {k: v for k, v in spec.items() if k not in ("values", "options", "holdout", "evaluate_on")}
+    return {**{("recipe.name" if k == "recipe" else k): v for k, v in plain.items()}, **flat}
+
+
+def metrics_of(record: Any) -> dict[str, Any]:
+    """The figures of a record as flat metrics; the plain test has the bare names."""
+    values: dict[str, Any] = {}
+    for row in record["evaluations"]:
+        marks = [] if row["trained"] else ["untrained"]
+        marks += [row["dataset"]] if row["dataset"] != record["spec"]["dataset"] else []
+        marks += [mark for mark in ("flip", "rerank") if row[mark]]
+        prefix = "".join(f"{mark}/" for mark in marks)
+        values |= {prefix + name: row[name] for name in ("mAP", "mINP", "rank-1", "rank-5", "rank-10")}
+    return {**values, **{f"efficiency/{k}": v for k, v in record["efficiency"].items() if not isinstance(v, bool)}}
+
+
+class Tracker:
+    """Sends events and records to MLflow from a thread of its own; never raises, never waits.
+
+    Args:
+        results: the results folder.
+        uri: the tracking server.
+        warn: told once when the server cannot be reached.
+        name: name of the parent run.
+        tags: tags of the parent run, for example the command.
+    """
+
+    def __init__(self, results: Path, uri: str, warn: Warn, *, name: str, tags: dict[str, str]) -> None:
+        self.results, self.uri, self.warn = results, uri, warn
+        self._name, self._tags = name, tags
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._sink: Sink | None = None
+        self._parent = ""
+        self._down_until = 0.0
+        self._children: dict[str, str] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._queue.put(self._connect)
+        self._thread.start()
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """Takes an event of a run; epochs and ends are logged, the rest is not."""
+        if event["event"] == "epoch":
+            self._queue.put(lambda: self._epoch(job, event))
+        elif event["event"] == "finished":
+            self._queue.put(lambda: self._finished(job))
+
+    def close(self, status: str, timeout: float = 120.0) -> bool:
+        """Sends what is queued; returns False if that took too long or something was not sent."""
+        self._queue.put(lambda: self._require().end(self._parent, status) if self._parent else None)
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._down_until
+
+    def _work(self) -> None:
+        while (action := self._queue.get()) is not None:
+            if time.monotonic() < self._down_until and action != self._connect:
+                continue
+            try:
+                action()
+            except Exception as error:
+                if not self._down_until:
+                    self.warn(
+                        f"MLflow at {mask(self.uri)} does not answer ({_brief(error)}). Results are kept; "
+                        "'python -m harness status --sync' sends them later."
+                    )
+                self._down_until = time.monotonic() + 30.0
+
+    def _connect(self) -> None:
+        self._sink = Sink.connect(self.uri, self.results)
+        self._parent = self._sink.start(self._name, self._tags)
+
+    def _require(self) -> Sink:
+        if self._sink is None or not self._parent:
+            self._connect()
+        assert self._sink is not None
+        return self._sink
+
+    def _child(self, job: Job) -> str:
+        """The child run of a job's attempt; its parameters are logged when it is made."""
+        key = job.folder
+        if key not in self._children:
+            sink = self._require()
+            spec = job.spec.to_dict()
+            self._children[key] = sink.start(_run_name(spec), _tags(spec, job.attempt), self._parent)
+            sink.parameters(self._children[key], parameters_of(spec))
+        return self._children[key]
+
+    def _epoch(self, job: Job, event: dict[str, Any]) -> None:
+        self._require().metrics(self._child(job), [(int(event["epoch"]), event["metrics"])])
+
+    def _finished(self, job: Job) -> None:
+        folder = Path(job.folder)
+        finish(self._require(), self._child(job), folder, store.read(folder))
+
+
+def finish(sink: Sink, run: str, folder: Path, record: Any) -> None:
+    """Logs the figures and files of a record and closes its run; then notes that all was sent."""
+    sink.metrics(run, [(0, metrics_of(record))])
+    names = [
+        "record.json",
+        "metrics.jsonl",
+        *sorted({e["per_query"] for e in record["evaluations"] if e["per_query"]}),
+    ]
+    for name in names:
+        if (folder / name).is_file():
+            sink.client.log_artifact(run, str(folder / name))
+    for picture in sorted((folder / "pictures").glob("*.png")):
+        sink.client.log_artifact(run, str(picture), "pictures")
+    sink.end(run, record["status"])
+    sent = {"uri": mask(sink.uri), "run": run, "attempts": record.get("attempts", 1)}
+    store.replace(folder / SIDECAR, json.dumps(sent) + "\n")
+
+
+def unsent(results: Path, uri: str) -> list[Path]:
+    """Folders of records that this server has not got whole."""
+    folders = []
+    for entry in store.index(results).values():
+        folder = (results / entry.path).parent
+        try:
+            sent = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
+            current = sent["uri"] == mask(uri) and sent["attempts"] == store.read(folder).get("attempts", 1)
+        except (OSError, ValueError, KeyError, RecordError):
+            current = False
+        if not current:
+            folders.append(folder)
+    return folders
+
+
+def sync(results: Path, uri: str) -> int:
+    """Sends every record the server has not got; returns how many.
+
+    Raises:
+        HarnessError: the server cannot be reached.
+    """
+    folders = unsent(results, uri)
+    if not folders:
+        return 0
+    try:
+        sink = Sink.connect(uri, results)
+        parent = sink.start("sync", {"command": "status --sync"})
+        for folder in folders:
+            record = store.read(folder)
+            _drop_partial(sink, record)
+            run = sink.start(_run_name(record["spec"]), _tags(record["spec"], record.get("attempts", 1)), parent)
+            sink.parameters(run, parameters_of(record["spec"]))
+            sink.metrics(run, list(_epochs(folder)))
+            finish(sink, run, folder, record)
+        sink.end(parent, "ok")
+    except HarnessError:
+        raise
+    except Exception as error:
+        raise HarnessError(
+            f"MLflow at {mask(uri)} does not answer ({_brief(error)}); start it, or set MLFLOW_TRACKING_URI, "
+            "then try again."
+        ) from error
+    return len(folders)
+
+
+def fetch(uri: str) -> Iterator[tuple[Any, Path]]:
+    """Yields every record on a tracking server, newest attempt first, with a folder that holds its files.
+
+    Raises:
+        HarnessError: the server cannot be reached or has no runs of this harness.
+    """
+    _quiet()
+    try:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(tracking_uri=uri)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        runs = _runs(client, experiment.experiment_id) if experiment else []
+    except Exception as error:
+        raise HarnessError(f"MLflow at {mask(uri)} does not answer ({_brief(error)}).") from error
+    if not runs:
+        raise HarnessError(f"MLflow at {mask(uri)} has no runs of the experiment '{EXPERIMENT}'.")
+    seen: set[str] = set()
+    with tempfile.TemporaryDirectory(prefix="harness-mlflow-") as place:
+        for run in runs:
+            run_id = run.data.tags["harness.run_id"]
+            files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
+            if run_id in seen or "record.json" not in files:
+                continue
+            seen.add(run_id)
+            folder = Path(place) / run.info.run_id
+            folder.mkdir()
+            for file in files:
+                if file == "record.json" or file.startswith("per_query"):
+                    client.download_artifacts(run.info.run_id, file, str(folder))
+            yield store.read(folder), folder
+
+
+def _runs(client: Any, experiment: str) -> list[Any]:
+    """Every child run, the newest first, page by page."""
+    runs: list[Any] = []
+    token = None
+    while True:
+        page = client.search_runs([experiment], "", max_results=1000, page_token=token)
+        runs += [run for run in page if "harness.run_id" in run.data.tags]
+        if not (token := page.token):
+            return sorted(runs, key=lambda run: -run.info.start_time)
+
+
+def _drop_partial(sink: Sink, record: Any) -> None:
+    """Deletes what an earlier, broken attempt to send this record left on the server."""
+    attempt = record.get("attempts", 1)
+    query = f"tags.`harness.run_id` = '{record['run_id']}' AND tags.`harness.attempt` = '{attempt}'"
+    for run in sink.client.search_runs([sink.experiment], query):
+        sink.client.delete_run(run.info.run_id)
+
+
+def _epochs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with contextlib.suppress(OSError):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):
+                values = json.loads(line)
+                yield int(values.pop("epoch")), values
+
+
+def _tags(spec: dict[str, Any], attempt: int) -> dict[str, str]:
+    from harness.spec import RunSpec
+
+    return {
+        "harness.run_id": RunSpec.from_dict(spec).run_id,
+        "harness.attempt": str(attempt),
+        "backbone": spec["backbone"],
+        "dataset": spec["dataset"],
+        "recipe": spec["recipe"],
+    }
+
+
+def _run_name(spec: dict[str, Any]) -> str:
+    return f"{spec['backbone']} on {spec['dataset']}, seed {spec['seed']}"
+
+
+def _brief(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return mask(f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__)
+
+
+def _quiet() -> None:
+    """A server that is down should be noticed in seconds, and nobody phones home."""
+    for name, value in (
+        ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
+        ("MLFLOW_HTTP_REQUEST_TIMEOUT", "15"),
+        ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
+        ("GIT_PYTHON_REFRESH", "quiet"),
+    ):
+        os.environ.setdefault(name, value)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    logging.getLogger("mlflow").setLevel(logging.ERROR)

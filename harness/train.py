@@ -1,0 +1,205 @@
+"""The training loop: the same for every backbone. Last epoch, fixed schedule, a checkpoint every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness import checkpoint, optim
+from harness.data import Batch, TrainingData
+from harness.errors import RunError
+from harness.losses import ReIDCriterion
+from harness.recipe import Recipe
+from harness.seeding import seed_torch
+
+Emit = Callable[..., None]
+
+
+class Diverged(RunError):
+    """The loss is no longer finite; training on would waste the machine."""
+
+
+@dataclass
+class Summary:
+    """What training cost. Images per second are those of the epochs trained in this process."""
+
+    epochs: int
+    images_per_second: float | None
+    seconds: float
+    resumed_at: int
+
+
+class Trainer:
+    """Trains one module with one recipe.
+
+    Args:
+        module: the backbone, already on `device`.
+        data: training batches in PK order.
+        recipe: what to do.
+        device: where.
+        seed: everything random in an epoch derives from it and the epoch's number, so that a resumed run
+            equals an uninterrupted one.
+        run_id: written into checkpoints, so that no other run goes on from them.
+        folder: where checkpoints go.
+        emit: receives progress and epoch events.
+        on_epoch: called after every epoch with its number and module; returns extra metrics.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        seed: int,
+        run_id: str,
+        folder: Path,
+        emit: Emit,
+        on_epoch: Callable[[int, nn.Module], dict[str, float]] | None = None,
+    ) -> None:
+        self.module, self.data, self.recipe = module, data, recipe
+        self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit
+        self.on_epoch = on_epoch
+        self.iteration = 0  # steps done since training began; what per-iteration schedules count
+        self.criterion = ReIDCriterion(recipe.loss, num_classes=data.num_classes).to(device)
+        self.optimizer = optim.build_optimizer(module, recipe.optimizer)
+        self.dtype = precision(recipe.training.precision, device)
+        scaled = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=recipe.training.loss_scale, enabled=scaled)
+
+    def fit(self) -> Summary:
+        """Trains to the last epoch of the recipe, from the newest checkpoint if there is one.
+
+        Raises:
+            Diverged: a loss that is not finite.
+        """
+        first = self._resume()
+        epochs, started, images, busy = self.recipe.training.epochs, time.monotonic(), 0, 0.0
+        for epoch in range(first, epochs):
+            metrics = self._epoch(epoch)
+            images += int(metrics.pop("images"))
+            busy += metrics["seconds"]
+            if self.on_epoch:
+                metrics |= self.on_epoch(epoch, self.module)
+            self._save(epoch)
+            self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
+        rate = images / busy if busy else None
+        return Summary(epochs, rate, time.monotonic() - started, first)
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One epoch; sums stay on the device, so that no step waits for the one before."""
+        seed_torch(self.seed, "epoch", epoch)
+        self.module.train()
+        iterations = self.data.iterations(epoch)
+        sums: dict[str, torch.Tensor] = {}
+        started = shown = time.monotonic()
+        images = steps = 0
+        for iteration, batch in enumerate(self.data.epoch(epoch)):
+            self._set_rates(epoch, iterations)
+            parts = self._step(batch)
+            for name, value in parts.items():
+                sums[name] = sums[name] + value if name in sums else value
+            images += len(batch.labels)
+            steps += 1
+            self.iteration += 1
+            if (now := time.monotonic()) - shown > 1.0:
+                self._check(sums["loss"], epoch, iteration)
+                self._progress(epoch, iteration + 1, iterations, images / (now - started))
+                shown = now
+        self._check(sums["loss"], epoch, steps - 1)
+        seconds = time.monotonic() - started
+        means = {name: float(value) / steps for name, value in sums.items()}
+        lr = self.optimizer.param_groups[0]["lr"]
+        return {**means, "lr": lr, "images_per_second": images / seconds, "seconds": seconds, "images": images}
+
+    def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
+        sampler = self.recipe.sampler
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.module(images, batch.camera_ids)
+            loss, parts = self.criterion(output, labels, sampler.identities, sampler.instances)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.criterion.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.recipe.training.grad_clip > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)
+        self.scaler.step(self.optimizer)
+        self.criterion.center_step(self.scaler.get_scale() if self.scaler.is_enabled() else 1.0)
+        self.scaler.update()
+        return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+
+    def _set_rates(self, epoch: int, iterations: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.rate(
+                self.recipe.schedule,
+                self.recipe.optimizer,
+                epoch=epoch + 1,
+                iteration=self.iteration,
+                iterations_per_epoch=iterations,
+                epochs=self.recipe.training.epochs,
+                is_bias=group.get("is_bias", False),
+            )
+
+    def _check(self, loss: torch.Tensor, epoch: int, iteration: int) -> None:
+        """Looks at the sum of the epoch's losses: one look finds a bad one anywhere before."""
+        if not math.isfinite(float(loss)):
+            raise Diverged(
+                f"The loss is not finite in epoch {epoch + 1}, at or before iteration {iteration + 1}. "
+                "A lower optimizer.lr, a longer warm-up or training.grad_clip may help."
+            )
+
+    def _progress(self, epoch: int, iteration: int, iterations: int, rate: float) -> None:
+        left = (iterations - iteration) + iterations * (self.recipe.training.epochs - epoch - 1)
+        self.emit(
+            "progress",
+            stage="train",
+            epoch=epoch + 1,
+            epochs=self.recipe.training.epochs,
+            iteration=iteration,
+            iterations=iterations,
+            images_per_second=rate,
+            seconds_left=left * self.data.batch_size / rate,
+        )
+
+    def _save(self, epoch: int) -> None:
+        state: dict[str, Any] = {
+            "run_id": self.run_id,
+            "epoch": epoch,
+            "iteration": self.iteration,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "scaler": self.scaler.state_dict(),
+        }
+        checkpoint.save(self.folder, state)
+
+    def _resume(self) -> int:
+        checkpoint.remove(self.folder)
+        state = checkpoint.load(self.folder, self.run_id, lambda text: self.emit("warning", text=text))
+        if state is None:
+            return 0
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.iteration = int(state["iteration"])
+        return int(state["epoch"]) + 1
+
+
+def precision(name: str, device: torch.device) -> torch.dtype:
+    """`auto` is float16 on a GPU and float32 on a CPU; float16 on a CPU is refused."""
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+    if dtype == torch.float16 and device.type == "cpu":
+        raise RunError("training.precision 'fp16' needs a GPU; use fp32 or bf16 on a CPU.")
+    return dtype
