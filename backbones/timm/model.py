@@ -1,0 +1,177 @@
+"""Adapter for every timm model: pooled features, a BN neck, and the input of its pretrained configuration."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from backbones.layers import identity_classifier, neck_norm
+from harness.cards import InputCard
+from harness.contracts import TrainingOutput
+from harness.errors import UsageError, WeightsError, suggestion
+from harness.weights import strict_load, unwrap
+
+INTERPOLATIONS = ("bicubic", "bilinear")
+
+
+def configuration(model: str) -> Any:
+    """Returns timm's pretrained configuration of a model, given with or without tag.
+
+    Raises:
+        UsageError: no such model or tag; suggests the nearest.
+    """
+    name, _, tag = model.partition(".")
+    if not timm.is_model(name):
+        raise UsageError(
+            f"Unknown timm model '{model}'.{suggestion(name, timm.list_models())} "
+            "timm.list_models() in Python lists them."
+        )
+    tags = [known.partition(".")[2] for known in timm.list_pretrained(name)]
+    if tag and tag not in tags:
+        raise UsageError(
+            f"timm model '{name}' has no weights tagged '{tag}'.{suggestion(tag, tags)} "
+            f"Known tags: {', '.join(tags) or 'none'}."
+        )
+    return timm.get_pretrained_cfg(model)
+
+
+def input_card(model: str) -> InputCard:
+    """Returns input size and normalisation the model was pretrained with.
+
+    Raises:
+        UsageError: no such model.
+    """
+    config = configuration(model)
+    interpolation = config.interpolation if config.interpolation in INTERPOLATIONS else "bicubic"
+    height, width = config.input_size[1:]
+    return InputCard((height, width), tuple(config.mean), tuple(config.std), interpolation)
+
+
+def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | None) -> tuple[nn.Module, int]:
+    """Builds a timm model without classifier, and tries it on one image.
+
+    Returns:
+        the module and the width of its pooled feature.
+
+    Raises:
+        UsageError: the model cannot take this image size, or gives no pooled feature; says timm's reason.
+        WeightsError: the file does not fit the model.
+    """
+    config = configuration(model)
+    try:
+        module = _create(model, image_size)
+        with torch.no_grad():
+            feature = module.eval()(torch.zeros(1, 3, *image_size))
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"timm model '{model}' cannot take images of {image_size[0]}x{image_size[1]}: {_reason(error)}. "
+            f"It was pretrained at {'x'.join(map(str, config.input_size[1:]))}; choose another image size "
+            "(--set augmentation.image_size) or another model."
+        ) from error
+    if feature.ndim != 2:
+        raise UsageError(f"timm model '{model}' gives no pooled feature, but a tensor of shape {tuple(feature.shape)}.")
+    if pretrained is not None:
+        try:
+            # timm resizes position embeddings and leaves the classifier out while it loads.
+            module = _create(model, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(pretrained)})
+        except (RuntimeError, OSError, ValueError, KeyError) as error:
+            raise WeightsError(f"{pretrained} does not fit timm model '{model}': {_reason(error)}.") from error
+    return module.train(), feature.shape[1]
+
+
+def _reason(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2]).rstrip(".") or type(error).__name__
+
+
+def _create(model: str, image_size: tuple[int, int], **settings: Any) -> nn.Module:
+    """Passes the image size to the models that are built for one, such as transformers."""
+    try:
+        return timm.create_model(model, num_classes=0, img_size=image_size, **settings)
+    except TypeError as error:
+        if "img_size" not in str(error):
+            raise
+        return timm.create_model(model, num_classes=0, **settings)
+
+
+class PooledModel(nn.Module):
+    """A timm model with a BN neck; triplet on the pooled feature, classifier and test after the neck.
+
+    Args:
+        model: timm's name, with or without tag.
+        num_classes: identities of the training split.
+        image_size: (height, width) in pixels.
+        pretrained: path of the model's weights, or `None`.
+        neck_feature: test-time feature `before` or `after` the BN neck.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        num_classes: int,
+        image_size: tuple[int, int],
+        *,
+        pretrained: str | Path | None = None,
+        neck_feature: str = "after",
+    ) -> None:
+        super().__init__()
+        if neck_feature not in ("before", "after"):
+            raise UsageError(f"timm.neck_feature must be 'before' or 'after', found '{neck_feature}'.")
+        self.neck_feature = neck_feature
+        self.base, self.feature_dim = pooled(model, image_size, pretrained)
+        self.bottleneck = neck_norm(self.feature_dim)
+        self.classifier = identity_classifier(self.feature_dim, num_classes)
+
+    def no_weight_decay(self) -> set[str]:
+        """What the timm model names."""
+        named: Any = getattr(self.base, "no_weight_decay", set)
+        return {f"base.{name}" for name in named()}
+
+    def forward(self, images: Tensor, camera_ids: Tensor | None = None) -> TrainingOutput | Tensor:
+        """Maps images [B, 3, H, W] to logits and features, or to the test-time feature; cameras are not used."""
+        features = self.base(images)
+        if not self.training and self.neck_feature == "before":
+            return features
+        normalised = self.bottleneck(features)
+        if not self.training:
+            return normalised
+        return TrainingOutput([self.classifier(normalised)], [features])
+
+    def load_published(self, state_dict: Mapping[str, Any]) -> None:
+        """Loads a checkpoint of this harness, strictly; in evaluation mode another classifier is left out.
+
+        Raises:
+            WeightsError: the file does not fit; the message names the keys.
+        """
+        strict_load(self, unwrap(state_dict), optional=() if self.training else ("classifier*",))
+
+
+def build(
+    *,
+    num_classes: int,
+    num_cameras: int,
+    image_size: tuple[int, int],
+    pretrained: str | Path | None = None,
+    model: str = "",
+    **options: Any,
+) -> PooledModel:
+    """Builds the adapter around `model`; see `PooledModel`. Cameras are not used.
+
+    Raises:
+        UsageError: no such model, or it cannot take the image size.
+    """
+    if not model:
+        raise UsageError("Name a timm model, for example timm:resnet50.a1_in1k.")
+    height, width = image_size
+    return PooledModel(model, num_classes, (height, width), pretrained=pretrained, **options)
+
+
+def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
+    """Reads off the number of identities; the model itself is named by the user, as `timm:<model>`."""
+    classifier = unwrap(state_dict).get("classifier.weight")
+    return {"num_classes": 1 if classifier is None else len(classifier), "num_cameras": 0, "options": {}}
