@@ -1,0 +1,24 @@
+"""Generated people: stand-ins for the five datasets and a dataset of their own, deterministic from a seed."""
+
+from datasets.synthetic.cameras import Camera, Climate, camera
+from datasets.synthetic.drawing import draw
+from datasets.synthetic.layouts import LAYOUTS, OFFICIAL
+from datasets.synthetic.people import Person, person
+from datasets.synthetic.worlds import SCALES, Scale
+from datasets.synthetic.writing import GENERATOR_VERSION, MARKER, generate
+
+__all__ = [
+    "GENERATOR_VERSION",
+    "LAYOUTS",
+    "MARKER",
+    "OFFICIAL",
+    "SCALES",
+    "Camera",
+    "Climate",
+    "Person",
+    "Scale",
+    "camera",
+    "draw",
+    "generate",
+    "person",
+]

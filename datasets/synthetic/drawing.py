@@ -1,0 +1,128 @@
+"""Draws one picture: a person walking past a camera, on its background, perhaps behind something."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from datasets.synthetic.cameras import Camera, expose, scene
+from datasets.synthetic.figure import Pose, draw_figure
+from datasets.synthetic.people import Person, derive
+from datasets.synthetic.people import person as make_person
+
+OVERSAMPLING = 2  # drawn this much larger, then reduced: smooth edges
+
+
+def draw(
+    person: Person | None,
+    camera: Camera,
+    shot: int,
+    size: tuple[int, int] = (128, 64),
+    *,
+    occluded: bool = False,
+    misaligned: bool = False,
+) -> np.ndarray:
+    """Return the picture that ``camera`` takes of ``person``.
+
+    Args:
+        person: who is seen; None for a false alarm of the detector, which shows the background alone.
+        camera: who looks.
+        shot: seed of the pose, the place, the light of the moment, the box and the noise.
+        size: (height, width) in pixels.
+        occluded: something stands before a third to a half of the person.
+        misaligned: the box is badly off, as for Market-1501's junk images.
+
+    Returns:
+        uint8 array [height, width, 3], RGB; a pure function of the arguments.
+    """
+    rng = np.random.default_rng(derive(shot, "shot"))
+    height, width = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
+    place = scene(camera.seed, camera.indoor, height, width)
+    left = int(rng.integers(place.width - width))
+    canvas = place.crop((left, 0, left + width, height))
+    pen = ImageDraw.Draw(canvas)
+    pose = _pose(camera, rng, height, width, misaligned)
+    if rng.random() < 0.10:
+        _passer_by(pen, pose, rng)
+    if person is not None:
+        _shadow(pen, pose)
+        draw_figure(pen, person, pose)
+    if occluded:
+        _occlude(pen, pose, height, width, rng)
+    return expose(_record(canvas, camera, size), camera, rng)
+
+
+def _pose(camera: Camera, rng: np.random.Generator, height: int, width: int, misaligned: bool) -> Pose:
+    """Return how the person stands in the box: direction, step, and the error of the box."""
+    yaw = camera.yaw + rng.normal() * camera.view_spread + (np.pi if rng.random() < 0.25 else 0.0)
+    zoom, shift_x, shift_y = rng.normal(0.0, 1.0, 3).clip(-2, 2) * camera.crop
+    if misaligned:
+        zoom, shift_x, shift_y = rng.uniform(0.1, 0.5), rng.choice((-0.28, 0.28)), rng.choice((-0.35, 0.35))
+    scale = height * 0.94 * (1 + zoom)
+    return Pose(
+        centre=width / 2 + shift_x * height,
+        top=(height - scale) / 2 + shift_y * height,
+        scale=float(scale),
+        yaw=float(yaw),
+        step=float(rng.uniform(0, 2 * np.pi)),
+        lift=float(rng.uniform(0.5, 1.0)) if rng.random() < 0.15 else 0.0,
+        elevation=camera.elevation,
+    )
+
+
+def _shadow(pen: ImageDraw.ImageDraw, pose: Pose) -> None:
+    x, y = pose.at(0, 0.985)
+    reach = 0.16 * pose.scale
+    pen.ellipse((x - reach, y - reach * 0.16, x + reach, y + reach * 0.2), fill=(70, 70, 74))
+
+
+def _passer_by(pen: ImageDraw.ImageDraw, pose: Pose, rng: np.random.Generator) -> None:
+    """Draw somebody else, smaller, at the edge of the background."""
+    share, side = float(rng.uniform(0.45, 0.7)), int(rng.choice((-1, 1)))
+    away = replace(
+        pose,
+        centre=pose.centre + side * 0.22 * pose.scale,
+        top=pose.top + (0.86 - share) * pose.scale,
+        scale=pose.scale * share,
+        yaw=float(rng.uniform(-np.pi, np.pi)),
+    )
+    draw_figure(pen, make_person(int(rng.integers(1 << 40))), away)
+
+
+def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng: np.random.Generator) -> None:
+    """Draw something before the person: a car or a wall below, a post or a pedestrian on one side."""
+    kind = str(rng.choice(("car", "wall", "post", "bush", "pedestrian")))
+    red, green, blue = (int(channel) for channel in rng.integers(40, 215, 3))
+    side = int(rng.choice((-1, 1)))
+    edge = pose.at(0, float(rng.uniform(0.52, 0.68)))[1]
+    if kind == "car":
+        pen.rectangle((0, min(edge + height * 0.3, height), width, height), fill=(58, 58, 62))
+        pen.rounded_rectangle((-width * 0.3, edge, width * 1.3, edge + height * 0.34), height // 16, fill=(red, green, blue))
+        pen.rectangle((0, edge + height * 0.03, width, edge + height * 0.09), fill=(60, 68, 78))
+    elif kind == "wall":
+        pen.rectangle((0, edge, width, height), fill=(red, (red + green) // 2, (red + blue) // 2))
+        pen.line((0, edge, width, edge), fill=(50, 50, 50), width=max(1, height // 60))
+    elif kind == "bush":
+        for x in np.linspace(0, width, 6):
+            reach = height * float(rng.uniform(0.12, 0.2))
+            pen.ellipse((x - reach, edge - reach * 0.4, x + reach, height + reach), fill=(44, 84 + int(x) % 30, 48))
+    elif kind == "post":
+        x = pose.centre + side * pose.scale * float(rng.uniform(0.02, 0.07))
+        reach = pose.scale * float(rng.uniform(0.055, 0.085))
+        pen.rectangle((x - reach, 0, x + reach, height), fill=(red, (red + green) // 2, (red + blue) // 2))
+    else:
+        before = replace(pose, centre=pose.centre + side * 0.13 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
+        before = replace(before, scale=pose.scale * 1.1, top=pose.top + 0.1 * pose.scale)
+        draw_figure(pen, make_person(int(rng.integers(1 << 40))), before)
+
+
+def _record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.ndarray:
+    """Return the canvas at the wanted size, having passed through the camera's own resolution."""
+    height, width = size
+    sensor = (max(8, round(width * camera.sharpness)), max(16, round(height * camera.sharpness)))
+    seen = canvas.resize(sensor, Image.Resampling.BOX)
+    if sensor != (width, height):
+        seen = seen.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(seen)

@@ -1,0 +1,119 @@
+"""Who the generated people are: an appearance drawn from a seed.
+
+An identity is a combination of attributes (build, hair, the cut, colour and pattern of the clothes, shoes, a bag), so
+that a model trained on some people has seen every attribute of the others, but never their combination.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+Colour = tuple[int, int, int]
+
+COLOURS: dict[str, Colour] = {
+    "black": (34, 34, 40),
+    "grey": (126, 128, 132),
+    "white": (232, 230, 224),
+    "red": (196, 38, 44),
+    "orange": (232, 128, 36),
+    "yellow": (236, 208, 64),
+    "green": (52, 142, 66),
+    "teal": (38, 150, 156),
+    "sky": (122, 182, 230),
+    "blue": (40, 80, 186),
+    "purple": (116, 62, 150),
+    "pink": (236, 138, 168),
+    "brown": (116, 76, 46),
+    "beige": (208, 184, 142),
+}
+SKIN: tuple[Colour, ...] = ((244, 208, 180), (224, 178, 140), (188, 134, 94), (122, 80, 54))
+HAIR: tuple[Colour, ...] = ((30, 24, 22), (86, 54, 32), (206, 168, 96), (164, 74, 38), (176, 176, 178))
+
+PATTERNS = ("plain", "hoops", "band", "bars", "split", "sash", "checks", "yoke", "panel")
+HAIR_STYLES = ("short", "long", "bun", "bald", "cap", "hood")
+BOTTOMS = ("trousers", "two-tone", "side-stripe", "shorts", "skirt", "long-skirt")
+BAGS = ("none", "backpack", "shoulder", "hand", "trolley")
+
+# A wardrobe gives the season of a dataset: odds of long sleeves, of a coat, and of each kind of bottom.
+WARDROBES: dict[str, tuple[float, float, tuple[float, ...]]] = {
+    "summer": (0.25, 0.10, (0.22, 0.10, 0.12, 0.24, 0.20, 0.12)),
+    "winter": (0.90, 0.50, (0.40, 0.20, 0.18, 0.04, 0.06, 0.12)),
+    "mixed": (0.55, 0.25, (0.30, 0.14, 0.14, 0.14, 0.16, 0.12)),
+}
+
+
+def derive(seed: int, *parts: object) -> int:
+    """Return a seed of its own for ``parts`` (words or numbers) below ``seed``; the same on every machine."""
+    text = "/".join(str(part) for part in (seed, *parts))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+@dataclass(frozen=True, slots=True)
+class Garment:
+    """A piece of clothing: its pattern is drawn with ``second`` upon ``first``."""
+
+    first: Colour
+    second: Colour
+    pattern: str
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """All that makes one generated identity; lengths are shares of the body height."""
+
+    girth: float
+    shoulders: float
+    leg_top: float
+    skin: Colour
+    hair_style: str
+    hair: Colour
+    top: Garment
+    sleeves: str
+    coat: bool
+    bottom_kind: str
+    bottom: Garment
+    shoes: Colour
+    bag: str
+    bag_colour: Colour
+    bag_side: int
+    scarf: Colour | None
+
+
+def person(seed: int, wardrobe: str = "mixed") -> Person:
+    """Return the person of ``seed``, dressed from ``wardrobe`` (a key of ``WARDROBES``)."""
+    rng = np.random.default_rng(derive(seed, "person"))
+    long_sleeves, coat, bottoms = WARDROBES[wardrobe]
+
+    def pick(options, odds=None):  # type: ignore[no-untyped-def]
+        return options[int(rng.choice(len(options), p=odds))]
+
+    def dye(*without: str) -> tuple[str, Colour]:
+        name = pick([colour for colour in COLOURS if colour not in without])
+        shade = rng.integers(-10, 11, 3)
+        red, green, blue = (int(np.clip(base + change, 12, 245)) for base, change in zip(COLOURS[name], shade, strict=True))
+        return name, (red, green, blue)
+
+    top_name, top = dye()
+    second_name, second = dye(top_name)
+    bottom_name, bottom = dye(top_name)
+    return Person(
+        girth=float(rng.uniform(0.95, 1.45)),
+        shoulders=float(rng.uniform(0.115, 0.15)),
+        leg_top=float(rng.uniform(0.47, 0.53)),
+        skin=pick(SKIN),
+        hair_style=pick(HAIR_STYLES, (0.30, 0.24, 0.10, 0.06, 0.18, 0.12)),
+        hair=pick(HAIR, (0.34, 0.26, 0.18, 0.12, 0.10)),
+        top=Garment(top, second, pick(PATTERNS, (0.20, *[0.10] * 8))),
+        sleeves="long" if rng.random() < long_sleeves else pick(("short", "none"), (0.75, 0.25)),
+        coat=bool(rng.random() < coat),
+        bottom_kind=pick(BOTTOMS, bottoms),
+        bottom=Garment(bottom, dye(bottom_name)[1], "plain"),
+        shoes=dye(bottom_name)[1],
+        bag=pick(BAGS, (0.34, 0.26, 0.18, 0.12, 0.10)),
+        bag_colour=dye(top_name, second_name)[1],
+        bag_side=pick((-1, 1)),
+        scarf=dye(top_name)[1] if rng.random() < 0.15 else None,
+    )

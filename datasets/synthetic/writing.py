@@ -1,0 +1,196 @@
+"""Writes the generated datasets: each folder appears whole or not at all."""
+
+from __future__ import annotations
+
+import fcntl
+import io
+import json
+import multiprocessing
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from datasets.synthetic.drawing import draw
+from datasets.synthetic.layouts import LAYOUTS, OFFICIAL, Layout
+from datasets.synthetic.people import derive, person
+from datasets.synthetic.worlds import SCALES, Scale, Sighting, World, camera_of
+from harness.errors import DataError, unknown
+
+GENERATOR_VERSION = 1  # raise it with every change that alters a picture or a name
+MARKER = "stand-in.json"
+JPEG_QUALITY = 78
+
+
+@dataclass(frozen=True, slots=True)
+class _Job:
+    """One picture and all the files that show it (Occluded-Duke shares Duke's)."""
+
+    world: World
+    seen: Sighting
+    seed: int
+    size: tuple[int, int]
+    box_error: float
+    paths: tuple[str, ...]
+
+
+def generate(
+    root: str | Path,
+    *,
+    layouts: Sequence[str] = OFFICIAL,
+    scale: str | Scale = "demo",
+    seed: int = 0,
+    size: tuple[int, int] = (128, 64),
+    progress: Callable[[int, int], None] | None = None,
+    workers: int = 1,
+) -> dict[str, Path]:
+    """Write generated stand-ins of the named datasets below ``root``.
+
+    Every dataset folder is filled beside its place and renamed when complete, with `stand-in.json` in it, so an
+    interrupted call leaves nothing that could be taken for a dataset. Folders already complete for the same arguments
+    are left alone. The bytes depend on the arguments alone, not on ``workers``.
+
+    Args:
+        root: data root; made if missing.
+        layouts: names of `LAYOUTS`; `cuhk03` means its two.
+        scale: a name of `SCALES`, or a `Scale`.
+        seed: another seed gives other people, cameras and pictures.
+        size: (height, width) of the images in pixels; some datasets vary below it.
+        progress: called with (images done, images in all).
+        workers: processes that draw.
+
+    Returns:
+        The folder of every dataset written or found.
+
+    Raises:
+        UsageError: a layout or scale nobody knows.
+        DataError: a folder that holds something else than the stand-in asked for; nothing is overwritten.
+    """
+    root, names = Path(root), _expand(layouts)
+    if isinstance(scale, str):
+        if scale not in SCALES:
+            raise unknown("scale", scale, SCALES)
+        scale = SCALES[scale]
+    root.mkdir(parents=True, exist_ok=True)
+    with _only_writer(root):
+        missing = [name for name in names if not _complete(root, name, _request(name, scale, seed, size))]
+        plans = {name: LAYOUTS[name].plan(scale, seed) for name in missing}
+        jobs: dict[tuple[World, Sighting, float], list[str]] = {}
+        for name, plan in plans.items():
+            partial = _partial(root, name)
+            shutil.rmtree(partial, ignore_errors=True)
+            for folder in {os.path.dirname(file.path) for file in plan.files}:
+                (partial / folder).mkdir(parents=True, exist_ok=True)
+            for file in plan.files:
+                key = LAYOUTS[name].world, file.seen, LAYOUTS[name].box_error
+                jobs.setdefault(key, []).append(str(partial / file.path))
+        work = [_Job(world, seen, seed, size, error, tuple(paths)) for (world, seen, error), paths in jobs.items()]
+        _run(work, workers, progress)
+        for name, plan in plans.items():
+            for path, text in plan.texts.items():
+                (_partial(root, name) / path).write_text(text, encoding="utf-8")
+            marker = {**_request(name, scale, seed, size), "counts": plan.counts()}
+            (_partial(root, name) / MARKER).write_text(json.dumps(marker, indent=2) + "\n", encoding="utf-8")
+            _partial(root, name).rename(root / LAYOUTS[name].folder)
+    return {name: root / LAYOUTS[name].folder for name in names}
+
+
+def render(layout: Layout, seen: Sighting, seed: int, size: tuple[int, int] = (128, 64)) -> Image.Image:
+    """Return the picture of one sighting, before it is encoded."""
+    return _render(_Job(layout.world, seen, seed, size, layout.box_error, ()))
+
+
+def _render(job: _Job) -> Image.Image:
+    world, seen = job.world, job.seen
+    camera = camera_of(world, job.seed, seen.camid, seen.slot)
+    camera = replace(camera, crop=camera.crop * job.box_error)
+    who = None if seen.who is None else person(seen.who, world.wardrobe)
+    pixels = draw(who, camera, seen.shot, job.size, occluded=seen.occluded, misaligned=seen.misaligned)
+    image = Image.fromarray(pixels)
+    if world.ragged:
+        tall, wide = np.random.default_rng(derive(seen.shot, "size")).uniform(0.75, 1.0, 2)
+        image = image.resize((round(job.size[1] * tall * (0.9 + 0.1 * wide)), round(job.size[0] * tall)))
+    return image
+
+
+def _write(job: _Job) -> None:
+    image, buffer = _render(job), io.BytesIO()
+    if job.paths[0].endswith(".png"):
+        image.save(buffer, "PNG")
+    else:
+        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    for path in job.paths:
+        Path(path).write_bytes(buffer.getvalue())
+
+
+def _run(work: list[_Job], workers: int, progress: Callable[[int, int], None] | None) -> None:
+    def drawn() -> Iterator[None]:
+        if workers <= 1:
+            yield from map(_write, work)
+        else:
+            with multiprocessing.get_context("spawn").Pool(workers) as pool:
+                yield from pool.imap_unordered(_write, work, chunksize=64)
+
+    for done, _ in enumerate(drawn(), start=1):
+        if progress is not None:
+            progress(done, len(work))
+
+
+def _expand(layouts: Sequence[str]) -> list[str]:
+    names: list[str] = []
+    for name in layouts:
+        if name != "cuhk03" and name not in LAYOUTS:
+            raise unknown("layout", name, [*LAYOUTS, "cuhk03"])
+        names += ["cuhk03-detected", "cuhk03-labeled"] if name == "cuhk03" else [name]
+    return list(dict.fromkeys(names))
+
+
+def _request(name: str, scale: Scale, seed: int, size: tuple[int, int]) -> dict[str, Any]:
+    """Return what is written into `stand-in.json` besides the counts; a folder with the same is complete."""
+    return {
+        "generated": True,
+        "layout": name,
+        "seed": seed,
+        "generator_version": GENERATOR_VERSION,
+        "size": list(size),
+        "scale": asdict(scale),
+    }
+
+
+def _complete(root: Path, name: str, request: dict[str, Any]) -> bool:
+    folder = root / LAYOUTS[name].folder
+    if not folder.exists():
+        return False
+    try:
+        found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{folder} exists and is not a generated stand-in; it is left alone. Name another data root."
+        ) from None
+    found.pop("counts", None)
+    if found != request:
+        other = ", ".join(key for key in request if found.get(key) != request[key])
+        raise DataError(f"{folder} holds a stand-in with another {other}. Remove it, or name another data root.")
+    return True
+
+
+def _partial(root: Path, name: str) -> Path:
+    folder = root / LAYOUTS[name].folder
+    return folder.with_name(f".{folder.name}.partial")
+
+
+@contextmanager
+def _only_writer(root: Path) -> Iterator[None]:
+    """Hold the data root for one process at a time, so that leftovers of an interrupted one may be removed."""
+    handle = os.open(root, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
