@@ -21,7 +21,7 @@ from harness.registry import DatasetEntry, _same_type
 STAND_IN = "stand-in.json"
 VERSION = "version"
 LACKS = "it lacks"
-OURS = ("needs", "hint")
+OURS = ("needs", "hint", "archives", "builder")
 """Layout options read here; all others go to the reader."""
 
 

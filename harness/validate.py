@@ -167,7 +167,9 @@ def _matches(splits: Splits) -> list[Finding]:
     findings = []
     if absent:
         findings.append(
-            Finding("warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent))
+            Finding(
+                "warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent)
+            )
         )
     if alone:
         findings.append(
@@ -265,7 +267,11 @@ def _duplicates(groups: Iterable[list[tuple[str, Item]]]) -> list[Finding]:
     kinds = (
         ("error", leaks, "image(s) are equal in train and test"),
         ("warning", wrong, "image(s) appear with more than one identity"),
-        ("info", copies, "query image(s) also lie in the gallery, same identity and camera; the protocol removes them"),
+        (
+            "info",
+            copies,
+            "query image(s) also lie in the gallery, same identity and camera; the protocol removes them",
+        ),
         ("warning", others, "image(s) appear more than once with one identity"),
     )
     return [

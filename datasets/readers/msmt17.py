@@ -58,7 +58,9 @@ def read(
     parts: dict[str, int] = {}
     splits: dict[str, list[Item]] = {}
     for split, sub, lists in (
-        ("train", train, tuple(train_lists)), ("query", test, (query_list,)), ("gallery", test, (gallery_list,))
+        ("train", train, tuple(train_lists)),
+        ("query", test, (query_list,)),
+        ("gallery", test, (gallery_list,)),
     ):
         items: list[tuple[str, int, int]] = []
         for name in lists:
