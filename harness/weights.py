@@ -32,6 +32,27 @@ WRAPPERS = ("model", "state_dict", "model_state_dict")
 """Keys under which training code puts the state dict."""
 
 
+def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> PretrainedCard | None:
+    """Returns the card's starting file with build options filled into its names.
+
+    `None` where the build starts at random: the card has no file, or none fits a changed option of `STRUCTURE`.
+    """
+    if card.pretrained is None:
+        return None
+    values = {**card.options, **(options or {})}
+    changed = [key for key in STRUCTURE if key in card.options and values[key] != card.options[key]]
+    files = [file for file in card.pretrained.files if all(f"{{{key}}}" in file for key in changed)]
+    if not files:
+        return None
+    filled = {key: getattr(card.pretrained, key).format(**values) for key in ("hub", "timm")}
+    return replace(
+        card.pretrained,
+        files=tuple(file.format(**values) for file in files),
+        sha256="" if changed else card.pretrained.sha256,
+        **filled,
+    )
+
+
 def locate(
     card: BackboneCard, weights_root: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
 ) -> Path | None:
@@ -44,10 +65,10 @@ def locate(
         weights_root: the folder of weights; the file lies in it or in its folder named after the backbone.
         options: build options; those left out have the card's default.
     """
-    if not weights_root or not (wanted := _for_options(card, options)):
+    if not weights_root or not (start := wanted(card, options)):
         return None
     root = Path(weights_root).expanduser()
-    places = [folder / name for name in wanted.files for folder in (root, root / card.name)]
+    places = [folder / name for name in start.files for folder in (root, root / card.name)]
     return next((place for place in places if place.is_file()), None)
 
 
@@ -71,14 +92,14 @@ def identity(
     if (path := locate(card, weights_root, options)) is None:
         return "none"
     digest = checksum(path, cache)
-    wanted = _for_options(card, options)
-    expected = wanted.sha256 if wanted and path.name == wanted.files[0] else ""
+    start = wanted(card, options)
+    expected = start.sha256 if start and path.name == start.files[0] else ""
     # torch.hub's convention: the name ends with the first digits of the checksum.
     expected = expected or ("".join(re.findall(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)))
     if not digest.startswith(expected):
         raise WeightsError(
             f"{path} has the checksum {digest[:16]}..., expected {expected[:16]}...; download it again"
-            f"{' from ' + wanted.url if wanted and wanted.url else ''}, or remove it."
+            f"{' from ' + start.url if start and start.url else ''}, or remove it."
         )
     return f"sha256:{digest}"
 
@@ -93,21 +114,21 @@ def fetch(
     Raises:
         WeightsError: there is no network, or the hub does not have the file; says where to find it by hand.
     """
-    if (found := locate(card, weights_root, options)) or not (wanted := _for_options(card, options)):
+    if (found := locate(card, weights_root, options)) or not (start := wanted(card, options)):
         return found
-    target = Path(weights_root).expanduser() / wanted.files[0]
-    by_hand = f"put {' or '.join(wanted.files)} into {target.parent}{' (' + wanted.url + ')' if wanted.url else ''}"
+    target = Path(weights_root).expanduser() / start.files[0]
+    by_hand = f"put {' or '.join(start.files)} into {target.parent}{' (' + start.url + ')' if start.url else ''}"
     try:
         from huggingface_hub import hf_hub_download
 
-        repository, file = _on_hub(wanted)
+        repository, file = _on_hub(start)
         source = Path(hf_hub_download(repository, file))
     except Exception as error:  # the hub raises many kinds; each means that the file did not come
         raise WeightsError(
             f"The starting weights of {card.name} cannot be fetched ({type(error).__name__}: "
             f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); {by_hand}."
         ) from error
-    name = next((file for file in wanted.files if file.endswith(source.suffix)), wanted.files[0])
+    name = next((file for file in start.files if file.endswith(source.suffix)), start.files[0])
     target = target.with_name(name)
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}")
@@ -218,32 +239,14 @@ def strict_load(
     module.load_state_dict(given, strict=False)
 
 
-def _for_options(card: BackboneCard, options: Mapping[str, Any] | None) -> PretrainedCard | None:
-    """The card's starting file with build options filled in; `None` where no file fits the build."""
-    if card.pretrained is None:
-        return None
-    values = {**card.options, **(options or {})}
-    changed = [key for key in STRUCTURE if key in card.options and values[key] != card.options[key]]
-    files = [file for file in card.pretrained.files if all(f"{{{key}}}" in file for key in changed)]
-    if not files:
-        return None
-    filled = {key: getattr(card.pretrained, key).format(**values) for key in ("hub", "timm")}
-    return replace(
-        card.pretrained,
-        files=tuple(file.format(**values) for file in files),
-        sha256="" if changed else card.pretrained.sha256,
-        **filled,
-    )
-
-
-def _on_hub(wanted: PretrainedCard) -> tuple[str, str]:
+def _on_hub(start: PretrainedCard) -> tuple[str, str]:
     """Repository and file on the hub; timm knows them for its own models."""
-    if wanted.hub:
-        repository, _, file = wanted.hub.partition(":")
+    if start.hub:
+        repository, _, file = start.hub.partition(":")
         return repository, file
     import timm
 
-    config = timm.get_pretrained_cfg(wanted.timm) if wanted.timm else None
+    config = timm.get_pretrained_cfg(start.timm) if start.timm else None
     if config is None or not config.hf_hub_id:
         raise WeightsError("they are on no hub")
     return config.hf_hub_id, config.hf_hub_filename or "model.safetensors"

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from backbones.layers import identity_classifier, neck_norm, patch_grid
+from backbones.layers import identity_classifier, neck_norm, stride_of
 from backbones.transreid import imagenet
 from backbones.transreid.jpm import PARTS, jigsaw
 from backbones.transreid.vit import WIDTHS, VisionTransformer, initialise, norm_layer, transformer_block
@@ -25,9 +25,6 @@ DEAD_WITH_JPM = ("base.fc.*", "base.blocks.11.*", "base.norm.*")
 
 DEAD_WITHOUT_JPM = ("base.fc.*",)
 
-STRIDES = (16, 12, 11, 14, 8)
-"""Strides tried first when one is inferred from the number of patches; the paper's, then other common ones."""
-
 
 class TransReID(nn.Module):
     """TransReID, or its ViT baseline with `jpm` and `camera_embedding` off.
@@ -38,7 +35,7 @@ class TransReID(nn.Module):
         image_size: (height, width) in pixels.
         stride: step between patches.
         jpm: four local branches on jigsaw patches besides the global one.
-        camera_embedding: add the camera's embedding to every token.
+        camera_embedding: add the camera's embedding to every token; also given as "on" or "off".
         neck_feature: test-time feature `before` or `after` the BN neck.
         drop_path: stochastic depth of the last block.
         width: `base` (ViT-B) or `tiny` (demonstrations).
@@ -55,7 +52,7 @@ class TransReID(nn.Module):
         *,
         stride: int = 16,
         jpm: bool = True,
-        camera_embedding: bool = True,
+        camera_embedding: bool | str = True,
         neck_feature: str = "before",
         drop_path: float = 0.1,
         width: str = "base",
@@ -70,7 +67,7 @@ class TransReID(nn.Module):
             width=width,
             patch_size=patch_size,
             stride=stride,
-            num_cameras=num_cameras if camera_embedding else 0,
+            num_cameras=num_cameras if camera_embedding in (True, "on") else 0,
             drop_path=drop_path,
             leave_out=int(jpm),
         )
@@ -205,25 +202,13 @@ def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[st
         "num_classes": 1 if classifier is None else len(classifier),
         "num_cameras": 0 if cameras is None else len(cameras),
         "options": {
-            "stride": _stride(state["base.pos_embed"].shape[1] - 1, image_size, patch_size),
+            "stride": stride_of(state["base.pos_embed"].shape[1] - 1, image_size, patch_size),
             "jpm": any(key.startswith("b1.") for key in state),
             "camera_embedding": cameras is not None,
             "width": width,
             "patch_size": patch_size,
         },
     }
-
-
-def _stride(num_patches: int, image_size: tuple[int, int], patch_size: int) -> int:
-    candidates = dict.fromkeys([*(s for s in STRIDES if s <= patch_size), *range(patch_size, 0, -1)])
-    for stride in candidates:
-        rows, columns = patch_grid(image_size, patch_size, stride)
-        if rows * columns == num_patches:
-            return stride
-    raise WeightsError(
-        f"The checkpoint has {num_patches} patches, which no stride up to {patch_size} gives at "
-        f"{image_size[0]}x{image_size[1]}; give the image size it was trained at."
-    )
 
 
 def _known_widths() -> str:
