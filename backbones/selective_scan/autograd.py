@@ -58,9 +58,7 @@ class Differentiable:
         """See ``operators.selective_scan``."""
         return _Scan.apply(self._kernels, softplus, (reverse,), z, *inputs)
 
-    def bidirectional(
-        self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool
-    ) -> Tensor:
+    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
         """See ``operators.bidirectional_scan``."""
         return _Scan.apply(self._kernels, softplus, (False, True), z, *forward, *backward)
 
@@ -125,8 +123,7 @@ def _compute_in_float32(kernels: Kernels, lead: Tensor, tensors: Sequence[Tensor
 
 def _directions(tensors: Sequence[Any], reverses: tuple[bool, ...]) -> list[Direction]:
     return [
-        Direction(ScanInputs(*tensors[i * _FIELDS : (i + 1) * _FIELDS]), reverse)
-        for i, reverse in enumerate(reverses)
+        Direction(ScanInputs(*tensors[i * _FIELDS : (i + 1) * _FIELDS]), reverse) for i, reverse in enumerate(reverses)
     ]
 
 

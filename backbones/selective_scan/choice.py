@@ -1,5 +1,6 @@
 """Which implementation serves which tensors, and why the others do not."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -24,9 +25,7 @@ class Operators(Protocol):
         """One direction."""
         ...
 
-    def bidirectional(
-        self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool
-    ) -> Tensor:
+    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
         """Mean of both directions."""
         ...
 
@@ -102,6 +101,20 @@ def _known(name: str) -> None:
         raise ValueError(f'There is no selective scan called "{name}"; choose one of {names}.')
 
 
+def _numba_state() -> str:
+    if importlib.util.find_spec("numba") is None:
+        return "numba is not installed; install it with: pip install numba"
+    return AVAILABLE
+
+
+@cache
+def _load_cpu() -> Operators:
+    from backbones.selective_scan.autograd import Differentiable
+    from backbones.selective_scan.cpu import CpuKernels
+
+    return Differentiable(CpuKernels())
+
+
 @cache
 def _load_torch() -> Operators:
     from backbones.selective_scan.autograd import Differentiable
@@ -111,5 +124,8 @@ def _load_torch() -> Operators:
 
 
 _IMPLEMENTATIONS: dict[str, _Implementation] = {
+    "cpu": _Implementation(
+        _numba_state, lambda device, dtype: device.type == "cpu" and dtype in _HALF_OR_SINGLE, _load_cpu
+    ),
     "torch": _Implementation(lambda: AVAILABLE, lambda device, dtype: dtype.is_floating_point, _load_torch),
 }
