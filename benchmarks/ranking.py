@@ -37,16 +37,17 @@ def draw_list(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.nd
     return pids, generator.integers(N_CAMERAS, size=n)
 
 
-def features(kind: str, pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
-    """Draws features [n, dim]: independent, or around one centre an identity within 48 directions."""
-    generator = torch.Generator().manual_seed(seed)
-    if kind == "random":
-        return torch.randn(len(pids), dim, generator=generator)
-    shared = torch.Generator().manual_seed(0)
+def random_features(pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
+    """Draws independent features [n, dim]."""
+    return torch.randn(len(pids), dim, generator=torch.Generator().manual_seed(seed))
+
+
+def clustered_features(pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
+    """Draws features [n, dim] around one centre an identity, within 48 directions."""
+    shared, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
     centres = torch.randn(N_IDENTITIES, 48, generator=shared)
     directions = torch.randn(48, dim, generator=shared)
-    near = centres[torch.from_numpy(pids)] + 1.2 * torch.randn(len(pids), 48, generator=generator)
-    return near @ directions
+    return (centres[torch.from_numpy(pids)] + 1.2 * torch.randn(len(pids), 48, generator=generator)) @ directions
 
 
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, object]:
@@ -92,12 +93,10 @@ def main() -> None:
     print(describe(options.threads, device))
     print(f"{len(query_pids)} queries x {len(gallery_pids)} gallery x {options.dim} dimensions, ", end="")
     print(f"identities and cameras {'from ' + options.lists.name if options.lists else 'drawn'}")
-    for kind in ("random", "trained"):
-        query = features(kind, query_pids, options.dim, 1).to(device)
-        gallery = features(kind, gallery_pids, options.dim, 2).to(device)
-        evaluate_ranking(
-            query[:64], gallery[:2048], labels[0][:64], labels[1][:2048], labels[2][:64], labels[3][:2048]
-        )
+    for kind, draw in (("random", random_features), ("trained", clustered_features)):
+        query = draw(query_pids, options.dim, seed=1).to(device)
+        gallery = draw(gallery_pids, options.dim, seed=2).to(device)
+        evaluate_ranking(query[:64], gallery[:2048], labels[0][:64], labels[1][:2048], labels[2][:64], labels[3][:2048])
         alone, _ = timed(lambda query=query, gallery=gallery: product(query, gallery), device)
         before = resident_memory(device)
         reset_peak_memory(device)

@@ -42,15 +42,18 @@ def count_ahead(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]
 def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
-    similarity, tolerance = block.similarity.numpy(), block.tolerance.numpy()
+    similarity = block.similarity.numpy()
+    tolerances = block.query_tolerance.numpy(), block.gallery_tolerance.numpy()
     out = np.zeros((2, int(matches.is_match.sum())), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(matches.n_positives)])
     edges = np.linspace(0, len(similarity), min(torch.get_num_threads(), len(similarity)) + 1).astype(int)
 
+    kernel = _kernel()
+
     def count(first: int, last: int) -> None:
-        _kernel()(
+        kernel(
             similarity, len(matches.kept), first, last, matches.offsets, matches.columns, matches.is_match,
-            tolerance, starts, out[0], out[1],
+            *tolerances, starts, out[0], out[1],
         )  # fmt: skip
 
     with ThreadPoolExecutor(len(edges) - 1) as pool:
@@ -68,8 +71,9 @@ def _kernel() -> Any:
 
 
 def _count_rows(  # type: ignore[no-untyped-def]
-    similarity, n_gallery, first, last, offsets, columns, is_match, tolerance, starts, at_least, above
-):
+    similarity, n_gallery, first, last, offsets, columns, is_match,
+    query_tolerance, gallery_tolerance, starts, at_least, above,
+):  # fmt: skip
     one, zero = np.float32(1), np.float32(0)
     for row in range(first, last):
         scores = similarity[row, :n_gallery]
@@ -79,8 +83,9 @@ def _count_rows(  # type: ignore[no-untyped-def]
         found = 0
         for pair in range(offsets[row], offsets[row + 1]):
             if is_match[pair]:
-                low[found] = scores[columns[pair]] - tolerance[row]
-                high[found] = scores[columns[pair]] + tolerance[row]
+                tolerance = max(query_tolerance[row], gallery_tolerance[columns[pair]])
+                low[found] = scores[columns[pair]] - tolerance
+                high[found] = scores[columns[pair]] + tolerance
                 found += 1
         for pair in range(offsets[row], offsets[row + 1]):
             scores[columns[pair]] = -np.inf
@@ -113,7 +118,7 @@ def _count_sorted(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarra
     match_rows = matches.rows[matches.is_match]
     slots = torch.as_tensor(np.arange(len(match_rows)) - starts[match_rows], device=device)
     match_rows = torch.as_tensor(match_rows, device=device)
-    tolerance = block.tolerance[match_rows]
+    tolerance = torch.maximum(block.query_tolerance[match_rows], block.gallery_tolerance[columns[is_match]])
 
     def beyond(edges: torch.Tensor, right: bool) -> np.ndarray:
         table = torch.full((len(scores), int(matches.n_positives.max(initial=1))), torch.inf, device=device)

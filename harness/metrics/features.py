@@ -49,9 +49,7 @@ class FeatureReader:
     def __len__(self) -> int:
         return self._length
 
-    def blocks(
-        self, size: int, dtype: torch.dtype | None = None
-    ) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+    def blocks(self, size: int, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
         """Yields all rows in order, `size` at a time: which, features [n, dim] and norms [n], checked.
 
         Raises:

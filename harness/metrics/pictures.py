@@ -93,9 +93,7 @@ def ranked_list(
     return RankedLists(np.where(found, matches.kept[columns], -1), distances, is_match)
 
 
-def _merge(
-    scores: np.ndarray, ahead: np.ndarray, matches: Matches, row: int, k: int
-) -> tuple[np.ndarray, np.ndarray]:
+def _merge(scores: np.ndarray, ahead: np.ndarray, matches: Matches, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
     """Puts matches at their ranks and fills the places between with negatives."""
     own, is_match = matches.of_query(row)
     positives = own[is_match]

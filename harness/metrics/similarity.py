@@ -7,11 +7,11 @@ with a large common part lose no digits.
 
 Everything is float32; float64 features stay float64; half precision is raised to float32.
 
-Two similarities tie when they differ by at most `TIE_ULPS` * eps * scale, eps being the spacing of the type at 1 and
-scale the size of what was added up: 1 for cosine, ((|q| + rms |g|) / 2)^2 for Euclidean, the largest magnitude in
-the row for given distances. Exact equality would not do: the same product summed in another order differs in its
-last digits, so that copies of one feature would not tie. For the same reason gallery and blocks are padded to whole
-tiles of the matrix product, where equal columns are summed in equal order.
+A negative ties with a match when their similarities differ by at most `TIE_ULPS` * eps * scale, eps being the spacing
+of the type at 1 and scale the size of what was added up: 1 for cosine, the larger of |q|^2 and the match's |g|^2 for
+Euclidean, the largest magnitude in the row for given distances. Exact equality would not do: the same product summed
+in another order differs in its last digits, so that copies of one feature would not tie. For the same reason gallery
+and blocks are padded to whole tiles of the matrix product, where equal columns are summed in equal order.
 """
 
 from __future__ import annotations
@@ -44,14 +44,16 @@ class Block:
         rows: which queries.
         similarity: [n_rows, n_gallery or more]; columns beyond the gallery are padding. One buffer serves all blocks,
             so a consumer may overwrite it and must copy what it keeps.
-        tolerance: largest difference of two similarities that still tie, [n_rows].
+        query_tolerance: largest difference from a match that is still a tie, [n_rows] ...
+        gallery_tolerance: ... unless this is larger for the match, [n_gallery].
         offset: distance of a similarity of zero: 1 for cosine, |q|^2 (squared) for Euclidean, 0 for given; [n_rows].
         euclidean: whether distances are Euclidean.
     """
 
     rows: slice
     similarity: torch.Tensor
-    tolerance: torch.Tensor
+    query_tolerance: torch.Tensor
+    gallery_tolerance: torch.Tensor
     offset: torch.Tensor
     euclidean: bool = False
 
@@ -123,6 +125,10 @@ class FeatureSimilarity:
         for rows, features, norms in gallery.blocks(ROWS, self.dtype):
             self._padded_gallery[rows] = self._prepare(features, norms)
         self._half_square = row_norms(self._padded_gallery).square_().div_(2) if self.euclidean else None
+        self._unit = TIE_ULPS * torch.finfo(self.dtype).eps
+        self._gallery_tolerance = self._zeros(self.n_gallery)
+        if self._half_square is not None:
+            self._gallery_tolerance = 2 * self._unit * self._half_square[: self.n_gallery]
         self.block_size = block_size or max(1, min(self.n_query, _BLOCK_ELEMENTS // len(self._padded_gallery)))
         self._refuse_constant()
 
@@ -139,8 +145,8 @@ class FeatureSimilarity:
             n_rows = rows.stop - rows.start
             queries[:n_rows] = self._prepare(features, norms)
             self._multiply(queries[: _padded(n_rows)], buffer[: _padded(n_rows)])
-            tolerance, offset = self._scales(queries[:n_rows])
-            yield Block(rows, buffer[:n_rows], tolerance, offset, self.euclidean)
+            square = row_norms(queries[:n_rows]).square() if self.euclidean else self._zeros(n_rows) + 1
+            yield Block(rows, buffer[:n_rows], self._unit * square, self._gallery_tolerance, square, self.euclidean)
 
     def _multiply(self, queries: torch.Tensor, out: torch.Tensor) -> None:
         import torch
@@ -153,26 +159,13 @@ class FeatureSimilarity:
     def _prepare(self, features: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
         return features - self._mean if self._mean is not None else features / norms[:, None]
 
-    def _scales(self, queries: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        import torch
-
-        unit = TIE_ULPS * torch.finfo(self.dtype).eps
-        if self._half_square is None:
-            ones = torch.ones(len(queries), dtype=self.dtype, device=self.device)
-            return unit * ones, ones
-        norms = row_norms(queries)
-        typical = (2 * self._half_square.sum() / self.n_gallery).sqrt()
-        return unit * ((norms + typical) / 2).square(), norms.square()
-
     def _refuse_constant(self) -> None:
         """Raises when every query and gallery image has the same feature; stops at the first block that differs."""
-        import torch
-
         if self.n_gallery < 2:
             return
         first = self.gallery[0]
         scale = first.abs().max() + (self._mean.abs().max() if self._mean is not None else 0)
-        bound = TIE_ULPS * torch.finfo(self.dtype).eps * scale
+        bound = self._unit * scale
         queries = (self._prepare(features, norms) for _, features, norms in self._query.blocks(ROWS, self.dtype))
         for features in itertools.chain(self.gallery.split(ROWS), queries):
             if bool((features - first).abs().max() > bound):
@@ -217,14 +210,14 @@ class DistanceSimilarity:
         for start in range(0, self.n_query, self.block_size):
             rows = slice(start, min(start + self.block_size, self.n_query))
             block = self._distances[rows] if self._kept is None else self._distances[rows][:, self._kept]
-            block = block if isinstance(block, torch.Tensor) else torch.from_numpy(np.array(block))
-            similarity = -block.to(torch.float64 if block.dtype == torch.float64 else torch.float32)
+            block = block if isinstance(block, torch.Tensor) else torch.from_numpy(np.array(block, order="C"))
+            similarity = -block.contiguous().to(torch.float64 if block.dtype == torch.float64 else torch.float32)
             if not bool(similarity.isfinite().all()):
                 row = rows.start + int((~similarity.isfinite()).any(dim=1).nonzero()[0])
                 raise FeatureError(f"Row {row} of the distances holds NaN or infinity; compute them again.")
             unit = TIE_ULPS * torch.finfo(similarity.dtype).eps
             tolerance = unit * similarity.abs().amax(dim=1)
-            yield Block(rows, similarity, tolerance, torch.zeros_like(tolerance))
+            yield Block(rows, similarity, tolerance, torch.zeros_like(similarity[0]), torch.zeros_like(tolerance))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import UsageError
-from harness.metrics.protocol import Matches, as_labels, find_matches
+from harness.metrics.protocol import as_labels, find_matches
 from harness.metrics.ranking import Ranking, cmc_curve, evaluate_ranking
 from harness.metrics.similarity import FeatureSimilarity
 
@@ -58,9 +58,7 @@ def evaluate_single_shot(
     if draws < 1:
         raise UsageError(f"draws is {draws}; give 1 or more.")
     labels = (query_pids, gallery_pids, query_camids, gallery_camids)
-    full = evaluate_ranking(
-        query_features, gallery_features, *labels, max_rank=max_rank, metric=metric, device=device
-    )
+    full = evaluate_ranking(query_features, gallery_features, *labels, max_rank=max_rank, metric=metric, device=device)
     matches = find_matches(*labels)
     pids, camids = as_labels(gallery_pids, "gallery pids")[matches.kept], None
     if other_cameras_only:
@@ -73,12 +71,14 @@ def evaluate_single_shot(
     similarity = FeatureSimilarity(query_features, gallery_features, metric=metric, kept=matches.kept, device=device)
     generator, ranks = np.random.default_rng(seed), []
     for block in similarity.blocks():
-        scores, tolerance = block.similarity.cpu().numpy(), block.tolerance.cpu().numpy()
+        scores = block.similarity.cpu().numpy()[:, : len(matches.kept)]
+        of_query, of_gallery = block.query_tolerance.cpu().numpy(), block.gallery_tolerance.cpu().numpy()
         for row, query in enumerate(range(block.rows.start, block.rows.stop)):
             if full.valid[query]:
-                ranks.append(
-                    galleries[cameras[query]].ranks(scores[row], tolerance[row], matches, query, draws, generator)
-                )
+                own, is_match = matches.of_query(query)
+                thresholds = scores[row] - np.maximum(of_query[row], of_gallery)
+                gallery = galleries[cameras[query]]
+                ranks.append(gallery.ranks(scores[row], thresholds, own[is_match], draws, generator))
     return dataclasses.replace(full, cmc=cmc_curve(np.concatenate(ranks), max_rank))
 
 
@@ -88,25 +88,20 @@ class _Gallery:
     def __init__(self, pids: np.ndarray, eligible: np.ndarray | None) -> None:
         columns = np.arange(len(pids)) if eligible is None else np.flatnonzero(eligible)
         self.columns = columns[np.argsort(pids[columns], kind="stable")]
-        self.identities, self.starts, self.counts = np.unique(
-            pids[self.columns], return_index=True, return_counts=True
-        )
+        self.identities, self.starts, self.counts = np.unique(pids[self.columns], return_index=True, return_counts=True)
         self.pids = pids
 
     def ranks(
         self,
         scores: np.ndarray,
-        tolerance: np.floating[Any],
-        matches: Matches,
-        query: int,
+        thresholds: np.ndarray,
+        own: np.ndarray,
         draws: int,
         generator: np.random.Generator,
     ) -> np.ndarray:
         """Returns the rank of the drawn match among one drawn image an identity, for each draw, [draws]."""
-        columns, is_match = matches.of_query(query)
-        own = columns[is_match]
-        match = scores[own[generator.integers(len(own), size=draws)]]
+        match = own[generator.integers(len(own), size=draws)]
         picks = self.starts + generator.integers(self.counts, size=(draws, len(self.counts)))
         others = self.identities != self.pids[own[0]]
         rivals = scores[self.columns[picks[:, others]]]
-        return 1 + (rivals >= (match - tolerance)[:, None]).sum(axis=1)
+        return 1 + (rivals >= thresholds[match][:, None]).sum(axis=1)
