@@ -115,6 +115,8 @@ def pattern_of(text: str, *groups: str) -> re.Pattern[str]:
 
 def number(text: str) -> int | None:
     """Reads a whole number of sane size; `None` for anything else."""
+    if len(text) < 10 and text.isascii() and text.isdigit():  # nearly all
+        return int(text)
     if not NUMBER.fullmatch(text):
         return None
     value = int(text)
@@ -128,7 +130,7 @@ def order(name: str) -> str:
 
 def inside(name: str) -> bool:
     """Whether a relative path from a list stays below its folder."""
-    return bool(name) and not name.startswith("/") and "\0" not in name and ".." not in name.split("/")
+    return bool(name) and name[0] != "/" and "\0" not in name and "/../" not in f"/{name}/"
 
 
 def printable(name: str) -> str:
