@@ -1,0 +1,146 @@
+"""BENCHMARKS.md and its figures, from records alone: the same records give the same bytes.
+
+Needs neither torch nor Ray nor MLflow. A section is a function `Context -> Section`; add one to `SECTIONS`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from pathlib import Path
+
+from harness.errors import UsageError
+from harness.report import (
+    accuracy,
+    costs,
+    environments,
+    failures,
+    gallery,
+    header,
+    overview,
+    profiles,
+    published,
+    search,
+    significance,
+)
+from harness.report.drawing import same_picture
+from harness.report.material import Material, gather
+from harness.report.section import Builder, Context, Section
+
+__all__ = ["SECTIONS", "Context", "Material", "Section", "build", "check", "collect", "gather", "write"]
+
+FIGURES = "figures"
+
+SECTIONS: list[Builder] = [
+    header.build,
+    overview.build,
+    accuracy.build,
+    significance.build,
+    costs.build,
+    profiles.build,
+    search.build,
+    failures.build,
+    gallery.build,
+    environments.build,
+    published.build,  # last: it ends with the footnotes of all
+]
+
+
+def build(material: Material, out: Path, *, figures: str = FIGURES, results: str | None = None) -> list[Path]:
+    """Writes the page and its figures.
+
+    Args:
+        material: what the page is made of.
+        out: the page; figures go into a folder beside it.
+        figures: name of that folder.
+        results: path of the results folder from the page, for links to pictures; None leaves links out.
+
+    Returns:
+        The files of the report, the page first. Figures that a former page showed and this one does not are removed.
+    """
+    page, pictures = _render(material, figures, results)
+    former = _linked(_read(out).decode(errors="replace"), figures)
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        written = [_put(out.parent / figures / name, data) for name, data in sorted(pictures.items())]
+        for name in former - pictures.keys():
+            (out.parent / figures / name).unlink(missing_ok=True)
+        return [_put(out, page), *written]
+    except OSError as error:
+        raise UsageError(f"The report cannot be written to {out} ({error.strerror}); choose another --out.") from error
+
+
+def collect(results: Path) -> Material:
+    """The material of a results folder with the cards of every registered plug-in."""
+    from harness import registry
+
+    backbones = [entry.card for entry in registry.backbones()]
+    return gather(results, backbones, [entry.card for entry in registry.datasets()])
+
+
+def write(results: Path, out: Path) -> list[Path]:
+    """Builds the report of a results folder; returns its files, the page first."""
+    return build(collect(results), out, results=_way(results, out))
+
+
+def check(results: Path, out: Path) -> list[str]:
+    """Builds the report anew and compares: returns the files that are stale, missing or left over.
+
+    Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the values in
+    it are.
+    """
+    page, pictures = _render(collect(results), FIGURES, _way(results, out))
+    old = _read(out)
+    stale = [] if old == page else [str(out)]
+    folder = out.parent / FIGURES
+    stale += [
+        str(folder / name) for name, data in sorted(pictures.items()) if not same_picture(_read(folder / name), data)
+    ]
+    return stale + sorted(
+        str(folder / name)
+        for name in _linked(old.decode(errors="replace"), FIGURES) - pictures.keys()
+        if (folder / name).exists()
+    )
+
+
+def _render(material: Material, figures: str, results: str | None) -> tuple[bytes, dict[str, bytes]]:
+    context = Context(material, figures, results)
+    sections = [section for builder in SECTIONS if (section := builder(context)).markdown]
+    pictures = {name: data for section in sections for name, data in section.figures.items()}
+    text = "\n\n".join(section.markdown.strip("\n") for section in sections) + "\n"
+    return text.encode(), pictures
+
+
+def _way(results: Path, out: Path) -> str | None:
+    """Path of the results from the page, if they lie below its folder."""
+    way = os.path.relpath(results.absolute(), out.absolute().parent)
+    return None if way.startswith("..") else Path(way).as_posix()
+
+
+def _linked(page: str, figures: str) -> set[str]:
+    """Names of the figures that a page shows."""
+    return set(re.findall(rf"\]\({re.escape(figures)}/([\w.-]+\.png)\)", page))
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def _put(path: Path, data: bytes) -> Path:
+    """Writes a file whole or not at all, and not if it is there already."""
+    if _read(path) != data:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(data)
+            os.chmod(temporary, 0o644)
+            os.replace(temporary, path)
+        except BaseException:
+            Path(temporary).unlink(missing_ok=True)
+            raise
+    return path

@@ -1,0 +1,53 @@
+"""What every setting costs: the efficiency table of the scored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.report import text
+from harness.report.accuracy import device
+from harness.report.rows import Row
+from harness.report.section import Context, Section, paragraphs
+
+RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)", "Batch")
+
+
+def build(context: Context) -> Section:
+    """One line a setting and dataset; medians over seeds."""
+    lines = [_line(context, row) for table in context.tables for row in table.plain()]
+    if not lines:
+        return Section()
+    about = (
+        "Medians over seeds. Speeds compare only between equal devices, precisions and batch sizes; GFLOPs count two "
+        "operations a multiply-add, for one image; “at test” leaves out the classifiers and whatever else the "
+        "test-time feature does not need; memory is the peak of the run: what torch allocated on a GPU, what was "
+        "resident on a CPU."
+    )
+    return Section(paragraphs("## Efficiency", about, text.table(lines, RIGHT)))
+
+
+def _line(context: Context, row: Row) -> dict[str, str]:
+    record, key = row.scored[0][0], row.setting.spec
+    numbers = record["efficiency"]
+    return {
+        "Backbone": text.escape(row.label),
+        "Dataset": text.escape(context.material.title(key["dataset"])),
+        "Recipe": text.escape(key["recipe"]),
+        "Size": text.size(row.image_size()),
+        "Params (M)": text.millions(row.efficiency("parameters")),
+        "At test (M)": text.millions(row.efficiency("parameters_inference")),
+        "GFLOPs": text.giga(row.efficiency("flops")),
+        "Train images/s": text.rate(row.efficiency("train_images_per_second")),
+        "Test images/s": text.rate(row.efficiency("inference_images_per_second")),
+        "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
+        "Batch": recorded(numbers, "batch_size"),
+        "Precision": recorded(numbers, "precision"),
+        "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
+        "Device": text.escape(device(record)),
+    }
+
+
+def recorded(numbers: Mapping[str, Any], name: str) -> str:
+    """A value as text, or that it was not recorded."""
+    return text.NOT_RECORDED if numbers.get(name) is None else text.escape(numbers[name])

@@ -1,0 +1,37 @@
+"""Links to the pictures that runs keep beside their records: ranked lists, distance histograms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness import store
+from harness.report import text
+from harness.report.section import Context, Section, bullets, paragraphs
+
+MOST_LINES = 100
+
+
+def build(context: Context) -> Section:
+    """One line a setting, its first seed's pictures."""
+    lines = []
+    for table in context.tables:
+        for row in table.plain():
+            run = row.scored[0][0]
+            if names := [name for name in run.get("pictures") or () if ".." not in Path(name).parts]:
+                folder = store.folder_of(Path(), run).as_posix()
+                shown = ", ".join(_link(context, f"{folder}/{name}", name) for name in sorted(names))
+                title = f"{context.material.title(table.key.dataset)}, {table.key.recipe}, {row.label}"
+                lines.append(f"{text.escape(title)}, seed {run['spec']['seed']}: {shown}")
+    if not lines:
+        return Section()
+    about = "Worst, median and best queries with their ranked lists, and distances of same and different identities."
+    rest = f"And {text.count(len(lines) - MOST_LINES, 'more setting')}." if len(lines) > MOST_LINES else ""
+    return Section(paragraphs("## Pictures", about, bullets(lines[:MOST_LINES]), rest))
+
+
+def _link(context: Context, path: str, name: str) -> str:
+    """A link where the results lie below the page, else the path within the results folder."""
+    if context.results is None:
+        return text.code(path)
+    target = f"{context.results}/{path}" if context.results else path
+    return f"[{text.escape(Path(name).stem.replace('_', ' '))}](<{text.address(target)}>)"

@@ -1,0 +1,84 @@
+"""What the report is made of: records, per-query values, cards, the plan. Nothing else reaches the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.cards import BackboneCard, DatasetCard
+from harness.errors import RecordError
+
+LoadPerQuery = Callable[[Mapping[str, Any], str], dict[str, list[Any]]]
+"""From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
+
+
+def no_per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+    """Stands where no per-query values are at hand."""
+    raise RecordError(f"The per-query values {name} of run {record['run_id'][:12]} are not at hand.")
+
+
+@dataclass(frozen=True)
+class Material:
+    """All the report may use.
+
+    Attributes:
+        records: valid records, in any order; the page does not depend on it.
+        per_query: loads the per-query values of a record.
+        backbones: cards by name, for titles, side information and published numbers.
+        datasets: cards by name, for titles, notices and access.
+        plan: cells that were planned and did not run: `backbone`, `dataset`, `recipe`, `state`, `reason`.
+        problems: records that could not be read, one sentence each.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    per_query: LoadPerQuery = no_per_query
+    backbones: Mapping[str, BackboneCard] = field(default_factory=dict)
+    datasets: Mapping[str, DatasetCard] = field(default_factory=dict)
+    plan: Sequence[Mapping[str, str]] = ()
+    problems: Sequence[str] = ()
+
+    def backbone(self, name: str) -> BackboneCard | None:
+        """Card of a backbone given with or without its variant."""
+        return self.backbones.get(name) or self.backbones.get(name.partition(":")[0])
+
+    def title(self, dataset: str) -> str:
+        """Title of a dataset, or its name."""
+        return self.datasets[dataset].title if dataset in self.datasets else dataset
+
+
+def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iterable[DatasetCard] = ()) -> Material:
+    """Reads the material of a results folder; what cannot be read becomes a problem on the page."""
+    problems: list[str] = []
+
+    def note(error: RecordError) -> None:
+        problems.append(_portable(error, results))
+
+    def per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+        try:
+            return store.read_per_query(store.folder_of(results, record), name)
+        except RecordError as error:
+            raise RecordError(_portable(error, results)) from None
+
+    records = list(store.records(results, note))
+    try:
+        plan = store.read_plan(results)
+    except RecordError as error:
+        note(error)
+        plan = []
+    return Material(
+        records=records,
+        per_query=per_query,
+        backbones={card.name: card for card in backbones},
+        datasets={card.name: card for card in datasets},
+        plan=plan,
+        problems=sorted(problems),
+    )
+
+
+def _portable(error: RecordError, results: Path) -> str:
+    """The message without the place of the results on this machine: the page is the same elsewhere."""
+    return str(error).replace(f"{results}{os.sep}", "")

@@ -1,0 +1,255 @@
+"""From records to rows: runs that differ in the seed alone are one setting; each way of scoring it is a row."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from harness.record import SCORED
+from harness.report import text
+from harness.report.material import Material
+from harness.spec import canonical
+
+SHOWN_DIFFERENCES = 3
+"""Keys that tell two settings of one backbone apart; more are counted."""
+
+
+class Way(NamedTuple):
+    """A way of scoring; sorts from the plain test to re-ranking, the untrained model last."""
+
+    untrained: bool
+    rerank: bool
+    flip: bool
+
+    @property
+    def label(self) -> str:
+        """Words for the table."""
+        extras = [name for name, on in (("flip", self.flip), ("re-ranking", self.rerank)) if on]
+        return "before training" if self.untrained else " + ".join(extras) or "plain"
+
+
+PLAIN = Way(untrained=False, rerank=False, flip=False)
+
+
+class TableKey(NamedTuple):
+    """What the rows of one table share; nothing else is comparable."""
+
+    dataset: str
+    trained_on: str
+    recipe: str
+    generated: bool
+    protocol: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    """Runs of one backbone under one recipe on one dataset that differ in the seed alone, by seed."""
+
+    runs: Sequence[Mapping[str, Any]]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Spec of the first run."""
+        return self.runs[0]["spec"]
+
+    @property
+    def backbone(self) -> str:
+        """Registered name with the variant."""
+        return self.spec["backbone"]
+
+    @property
+    def source(self) -> str:
+        """Where the numbers come from: trained here, a published checkpoint, features from outside."""
+        return self.runs[0]["source"]
+
+    @cached_property
+    def ok(self) -> list[Mapping[str, Any]]:
+        """Finished runs."""
+        return [run for run in self.runs if run["status"] == "ok"]
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Everything of the spec that may tell this setting from another one, by dotted key."""
+        spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
+        flat: dict[str, Any] = {"source of the numbers": self.source}
+        _flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
+        _flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
+        return flat
+
+    def status(self) -> str:
+        """'ok', or how many runs ended how."""
+        counts = Counter(run["status"] for run in self.runs)
+        if set(counts) == {"ok"}:
+            return "ok"
+        return ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (s != "ok", s)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting scored in one way on one dataset: its evaluations, one a finished run."""
+
+    setting: Setting
+    way: Way
+    label: str
+    scored: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+    def values(self, name: str) -> list[float]:
+        """The values of a metric over the seeds, where recorded."""
+        return [e[name] for _, e in self.scored if e.get(name) is not None]
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over the seeds, a fraction."""
+        return statistics.fmean(self.values(name))
+
+    def deviation(self, name: str) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        values = self.values(name)
+        return statistics.stdev(values) if len(values) > 1 else None
+
+    def interval(self, name: str) -> list[float] | None:
+        """Bounds of the interval over the query set, each averaged over the seeds; None where not recorded."""
+        bounds = [e["interval"][name] for _, e in self.scored if e["interval"].get(name)]
+        return [statistics.fmean(b[i] for b in bounds) for i in (0, 1)] if len(bounds) == len(self.scored) else None
+
+    def efficiency(self, *names: str) -> float | None:
+        """Median over the seeds of the first of these efficiency numbers that is recorded."""
+        for name in names:
+            values = [r["efficiency"][name] for r, _ in self.scored if r["efficiency"].get(name) is not None]
+            if values:
+                return statistics.median(values)
+        return None
+
+    def image_size(self) -> list[int] | None:
+        """(height, width) of the input."""
+        return image_size(self.scored[0][0])
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one dataset and recipe, and the settings of it that have no finished run."""
+
+    key: TableKey
+    rows: Sequence[Row]
+    unfinished: Sequence[tuple[str, Setting]]
+
+    def plain(self) -> list[Row]:
+        """One row a setting: the plain test, or where there is none, with the flip; never re-ranked or untrained."""
+        best: dict[str, Row] = {}
+        for row in self.rows:
+            if not row.way.untrained and not row.way.rerank:
+                best.setdefault(row.label, row)
+        return list(best.values())
+
+
+def image_size(record: Mapping[str, Any]) -> list[int] | None:
+    """(height, width) that a run used."""
+    size = record["efficiency"].get("image_size")
+    return size or record["spec"]["values"].get("augmentation", {}).get("image_size")
+
+
+def settings(records: Sequence[Mapping[str, Any]]) -> list[Setting]:
+    """Groups records that differ in the seed alone; sorted, whatever the order of the records."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        spec = {k: v for k, v in record["spec"].items() if k != "seed"}
+        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec))].append(record)
+    order = sorted(groups)
+    return [Setting(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"]))) for key in order]
+
+
+def tables(material: Material) -> list[Table]:
+    """All tables of scored runs, sorted: real data before generated, a dataset's own before cross-domain ones."""
+    of_table: dict[TableKey, list[Setting]] = defaultdict(list)
+    scored = [r for r in material.records if r["source"] in SCORED]
+    generated = {part for record in scored for part in _generated(record)}
+    for setting in settings(scored):
+        for key in _keys(setting, generated):
+            of_table[key].append(setting)
+    made = [_table(key, members) for key, members in of_table.items()]
+    return sorted(made, key=lambda t: (t.key.generated, t.key.dataset != t.key.trained_on, t.key))
+
+
+def fingerprint(spec: Mapping[str, Any], dataset: str) -> str:
+    """Fingerprint of a dataset that a run trained or was scored on; empty if it is not recorded."""
+    return dict(_fingerprints(spec)).get(dataset, "")
+
+
+def _generated(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and fingerprint of the datasets that a run found to be generated."""
+    spec, data = record["spec"], record["data"]
+    read = {spec["dataset"]: data, **(data.get("evaluated") or {})}
+    return [part for part in _fingerprints(spec) if (read.get(part[0]) or {}).get("generated")]
+
+
+def _fingerprints(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(spec["dataset"], spec.get("fingerprint", "")), *((n, f) for n, f in spec.get("evaluate_on") or ())]
+
+
+def _keys(setting: Setting, generated: set[tuple[str, str]]) -> list[TableKey]:
+    """A setting belongs to the table of every dataset it was scored on, or of its own if it never finished.
+
+    A run that failed before it read its data is told from the others by the fingerprint.
+    """
+    spec, protocol = setting.spec, setting.runs[0]["protocol_version"]
+    own = (spec["dataset"], spec.get("fingerprint", "")) in generated
+    scored_on = {e["dataset"] for run in setting.ok for e in run["evaluations"]} or {spec["dataset"]}
+    return [
+        TableKey(name, spec["dataset"], spec["recipe"], own or (name, fingerprint(spec, name)) in generated, protocol)
+        for name in sorted(scored_on)
+    ]
+
+
+def _table(key: TableKey, members: Sequence[Setting]) -> Table:
+    labels = _labels(members)
+    rows, unfinished = [], []
+    for setting, label in zip(members, labels, strict=True):
+        ways: dict[Way, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
+        for run in setting.ok:
+            for e in run["evaluations"]:
+                if e["dataset"] == key.dataset:
+                    ways[Way(not e["trained"], e["rerank"], e["flip"])].append((run, e))
+        rows += [Row(setting, way, label, ways[way]) for way in sorted(ways)]
+        if not ways:
+            unfinished.append((label, setting))
+    return Table(key, rows, unfinished)
+
+
+def _labels(members: Sequence[Setting]) -> list[str]:
+    """Name of each setting: the backbone, and what tells it from the table's other settings of that backbone."""
+    of_backbone: dict[str, list[Setting]] = defaultdict(list)
+    for setting in members:
+        of_backbone[setting.backbone].append(setting)
+    different = {name: _different(group) for name, group in of_backbone.items()}
+    return [_label(setting, different[setting.backbone]) for setting in members]
+
+
+def _different(group: Sequence[Setting]) -> list[str]:
+    keys = sorted({key for setting in group for key in setting.flat}) if len(group) > 1 else []
+    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in group}) > 1]
+
+
+def _label(setting: Setting, keys: Sequence[str]) -> str:
+    parts = [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    if len(keys) > SHOWN_DIFFERENCES:
+        parts.append(f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}")
+        parts.append(f"run {setting.runs[0]['run_id'][:8]}")
+    return f"{setting.backbone} ({', '.join(parts)})" if parts else setting.backbone
+
+
+def _short(value: Any) -> str:
+    """A value in a label; hashes are cut to eight digits."""
+    words = value if isinstance(value, str) else canonical(value)
+    return words[:8] if len(words) > 24 and all(c in "0123456789abcdef" for c in words) else words
+
+
+def _flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
+    for key, inner in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(inner, dict):
+            _flatten(inner, name, flat)
+        else:
+            flat[name] = inner

@@ -1,0 +1,137 @@
+"""Text for Markdown: escaping, number formats with fixed digits, tables by pandas and tabulate."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+import urllib.parse
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+NOT_APPLICABLE = "–"
+"""Where a number can have no meaning, for example a published one of a generated dataset."""
+
+NOT_RECORDED = "not recorded"
+
+_PUNCTUATION = re.compile(r"([\\`*_\[\]|~$]|^[#+=-])")
+_SPACE = re.compile(r"\s+")
+
+
+def escape(value: Any, limit: int = 0) -> str:
+    """Returns text that Markdown, HTML and a table cell show as it is, on one line.
+
+    Names, file names and error messages come from users and from other programs: none of their characters may
+    end a cell, start a tag, a link, an image or a formula, or address a person.
+
+    Args:
+        value: anything; shown as text.
+        limit: longest text in characters, 0 for no limit; what is cut is replaced by an ellipsis.
+    """
+    text = "".join(c if _printable(c) else " " for c in str(value))
+    text = _SPACE.sub(" ", text).strip()
+    if limit and len(text) > limit:
+        text = text[: limit - 1].rstrip() + "…"
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    text = _PUNCTUATION.sub(r"\\\1", text)
+    text = text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda m: f"{m[1]}&#{ord(m[2])};", text)  # not the first entry of a list
+
+
+def code(value: Any) -> str:
+    """Returns text as a code span, safe inside a table cell."""
+    text = _SPACE.sub(" ", "".join(c if _printable(c) else " " for c in str(value))).strip()
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text.replace('|', chr(92) + '|')}{pad}{fence}" if text else ""
+
+
+def address(path: str) -> str:
+    """Returns a relative path as the target of a link."""
+    return urllib.parse.quote(path, safe="/._-+")
+
+
+def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = ()) -> str:
+    """Renders rows as a Markdown table; the keys of the first row are the header.
+
+    Args:
+        rows: cells that are Markdown already; None of them may be missing.
+        right: columns to align to the right.
+    """
+    import pandas
+    import tabulate
+
+    tabulate.WIDE_CHARS_MODE = False  # else the padding depends on whether wcwidth is installed
+    frame = pandas.DataFrame(list(rows), dtype=object)
+    if frame.empty:
+        return ""
+    if frame.isna().any(axis=None):
+        raise ValueError("a cell of a table is empty; say why there is no value")
+    align = ["right" if column in right else "left" for column in frame.columns]
+    return tabulate.tabulate(
+        frame, headers="keys", tablefmt="pipe", showindex=False, disable_numparse=True, colalign=align
+    )
+
+
+def percent(fraction: float | None) -> str:
+    """0.8512 -> '85.1'."""
+    return NOT_RECORDED if fraction is None else f"{100 * fraction:.1f}"
+
+
+def spread(mean: float, deviation: float | None) -> str:
+    """Mean and standard deviation over seeds in percent; one seed has no spread."""
+    return percent(mean) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
+
+
+def signed(points: float) -> str:
+    """A difference in percentage points, with its sign; no '-0.0'."""
+    return f"{points:+.1f}" if abs(round(points, 1)) > 0 else "0.0"
+
+
+def interval(bounds: Sequence[float] | None) -> str:
+    """An interval of fractions in percent: '[84.0, 86.2]'."""
+    return NOT_RECORDED if not bounds else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
+
+
+def millions(count: float | None) -> str:
+    """Parameters in millions."""
+    return NOT_RECORDED if count is None else f"{count / 1e6:.2f}"
+
+
+def giga(count: float | None) -> str:
+    """FLOPs in units of 10^9."""
+    return NOT_RECORDED if count is None else f"{count / 1e9:.2f}"
+
+
+def gibibytes(count: float | None) -> str:
+    """Bytes in GiB."""
+    return NOT_RECORDED if count is None else f"{count / 2**30:.2f}"
+
+
+def rate(value: float | None) -> str:
+    """Images per second, three significant digits below 100."""
+    if value is None:
+        return NOT_RECORDED
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def count(number: int, noun: str) -> str:
+    """'1 run', '2,000 runs'; `noun` is a singular whose plural ends in s, y -> ies."""
+    plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
+    return f"{number:,} {noun if number == 1 else plural}"
+
+
+def size(value: Sequence[int] | None) -> str:
+    """(256, 128) -> '256 × 128', height first."""
+    return " × ".join(str(v) for v in value) if value else NOT_RECORDED
+
+
+def anchor(heading: str) -> str:
+    """The id that GitHub gives a heading."""
+    kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
+    return kept.replace(" ", "-")
+
+
+def _printable(char: str) -> bool:
+    """No control, format, surrogate or private characters: they hide or turn text around."""
+    return unicodedata.category(char)[0] != "C"
