@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,7 @@ class Scored:
 
     row: dict[str, Any]
     per_query: list[dict[str, Any]]
+    features: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
 @torch.inference_mode()
@@ -99,7 +100,8 @@ def score_module(
     for flipped, q, g in pairs:
         for rerank in (False, True) if settings.rerank and trained else (False,):
             row = {"dataset": dataset, "trained": trained, "flip": flipped, "rerank": rerank}
-            rows.append(score_features(q, g, query, gallery, row, settings, protocol))
+            scored = score_features(q, g, query, gallery, row, settings, protocol)
+            rows.append(replace(scored, features=(q, g)))
     return rows
 
 

@@ -38,6 +38,7 @@ class Job:
         allow_count_mismatch: go on when counts differ from the card; kept in the record.
         trust_pickle: the user allowed checkpoints that run code when loaded.
         force: run again although a finished record is there.
+        stored: a checkpoint or feature file to score instead of training.
         attempt: how often this run was started, this one included.
         ray_trial_id: trial that runs the job, or empty.
     """
@@ -50,6 +51,7 @@ class Job:
     allow_count_mismatch: bool = False
     trust_pickle: bool = False
     force: bool = False
+    stored: str = ""
     attempt: int = 1
     ray_trial_id: str = ""
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 
 from harness import efficiency, recipe, registry, store, validate, weights
@@ -15,7 +16,7 @@ from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
 from harness.data import EvaluationData, TrainingData, holdout_split
 from harness.errors import DataError, WeightsError
-from harness.evaluate import Scored, score_module
+from harness.evaluate import Scored, score_features, score_module
 from harness.job import Job
 from harness.registry import DatasetEntry
 from harness.seeding import seed_torch
@@ -48,10 +49,14 @@ class Line:
         self._look_up()
         self.splits = self._read_training_set()
         self.others = {entry.name: self._read(entry) for entry in self.other_datasets}
+        if self.spec.purpose == "features":
+            self._enter("evaluate")
+            self._keep([self._score_stored()])
+            return
         self._enter("build")
         self.module = self._build()
         scored: list[Scored] = []
-        if self.backbone.card.trainable:
+        if self.backbone.card.trainable and self.spec.purpose != "checkpoint":
             if self.recipe.evaluation.untrained:
                 self._enter("evaluate")
                 scored += self._score(self.dataset, self.splits, trained=False)
@@ -77,7 +82,7 @@ class Line:
         self.input = input_card(self.backbone)
 
     def _read(self, entry: DatasetEntry) -> Splits:
-        splits = entry.load(self.job.places.data_root)
+        splits = entry.load(self.job.places.data_root, **self.spec.dataset_options.get(entry.name, {}))
         problems = validate.check_counts(entry, splits)
         if problems and not self.job.allow_count_mismatch:
             raise DataError(
@@ -103,6 +108,8 @@ class Line:
         return held_out
 
     def _build(self) -> torch.nn.Module:
+        if self.spec.purpose == "checkpoint":
+            return self._build_from_checkpoint()
         seed_torch(self.spec.seed, "build")
         module = self.backbone.build(
             num_classes=len({item.pid for item in self.splits.train}),
@@ -112,6 +119,40 @@ class Line:
             **self.spec.options,
         )
         return module.to(self.device)
+
+    def _build_from_checkpoint(self) -> torch.nn.Module:
+        """A trained model out of its file; what the file tells about its build goes before the options' defaults."""
+        state = weights.load_state(self._stored_file(), self.job.trust_pickle)
+        found = self.backbone.model().infer(state, self._image_size())
+        options = {**self.spec.options, **found["options"]}
+        module = self.backbone.build(
+            num_classes=found["num_classes"],
+            num_cameras=found["num_cameras"] or num_cameras(self.splits.train),
+            image_size=self._image_size(),
+            **options,
+        )
+        module.load_published(state)  # type: ignore[operator]
+        return module.to(self.device)
+
+    def _score_stored(self) -> Scored:
+        """Scores features somebody else extracted: `query` and `gallery`, rows in the order of the sorted paths."""
+        with np.load(self._stored_file(), allow_pickle=False) as file:
+            if not {"query", "gallery"} <= set(file.files):
+                raise DataError(f"{self.job.stored} must hold the arrays query and gallery, found {file.files}.")
+            query, gallery = file["query"], file["gallery"]
+        for name, features, items in (("query", query, self.splits.query), ("gallery", gallery, self.splits.gallery)):
+            if len(features) != len(items):
+                raise DataError(f"{self.job.stored}: {len(features)} {name} features for {len(items)} images.")
+        row = {"dataset": self.dataset.name, "trained": True, "flip": False, "rerank": False}
+        splits, settings = self.splits, self.recipe.evaluation
+        return score_features(query, gallery, splits.query, splits.gallery, row, settings, self.dataset.card.protocol)
+
+    def _stored_file(self) -> Path:
+        """The checkpoint or features of the job; another file than the one that was planned is refused."""
+        path = Path(self.job.stored)
+        if f"sha256:{weights.checksum(path)}" != self.spec.pretrained:
+            raise WeightsError(f"{path} changed since the run was planned; start the command again.")
+        return path
 
     def _starting_weights(self) -> Path | None:
         """The pretrained file the plan saw; another file under its name is refused."""

@@ -34,6 +34,7 @@ class Request:
         places: folders of this machine.
         device: `auto`, `cpu` or `cuda`.
         options: build options, per backbone name, or under `""` for every backbone that has them.
+        dataset_options: reader options, per dataset name.
         overrides: recipe keys (dotted) laid over the recipe.
         eval_datasets: further datasets every model is scored on, comma list.
         from_scratch: start from random weights instead of the card's pretrained file.
@@ -48,6 +49,7 @@ class Request:
     places: Places = field(default_factory=Places)
     device: str = "auto"
     options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dataset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     eval_datasets: str = ""
     from_scratch: bool = False
@@ -89,10 +91,8 @@ def build(request: Request) -> list[Planned]:
     _check_options(request, chosen)
     seen: dict[str, tuple[str, str]] = {}
     for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
-        seen[entry.name] = _fingerprint(entry, request.places.data_root)
-    state = _State(
-        request, resolve_device(request.device), seen, store.index(request.results)
-    )
+        seen[entry.name] = _fingerprint(entry, request)
+    state = _State(request, resolve_device(request.device), seen, store.index(request.results))
     return [
         state.cell(backbone, dataset, scored_on, seed)
         for backbone in chosen
@@ -136,7 +136,7 @@ class _State:
         """One cell: the spec, then what stands in its way, then what is known of it."""
         request = self.request
         chosen = load_recipe(request, backbone, dataset.name)
-        options = backbone.options({**chosen.options, **_options(request, backbone)})
+        options = backbone.options({**chosen.options, **chosen_options(request, backbone)})
         starting, problem = ("none", "") if request.from_scratch else _pretrained(backbone, options, request.places)
         others = [other for other in others if other.name != dataset.name]
         spec = RunSpec(
@@ -151,6 +151,7 @@ class _State:
             source=self._source(backbone),
             pretrained=starting,
             fingerprint=self.seen[dataset.name][0],
+            dataset_options={e.name: o for e in (dataset, *others) if (o := request.dataset_options.get(e.name))},
             options=options,
             evaluate_on=tuple((other.name, self.seen[other.name][0]) for other in others),
         )
@@ -175,10 +176,11 @@ class _State:
         return TODO, "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
 
 
-def _fingerprint(entry: DatasetEntry, root: str) -> tuple[str, str]:
-    """The fingerprint, or the first line of the reason why the data cannot be read."""
+def _fingerprint(entry: DatasetEntry, request: Request) -> tuple[str, str]:
+    """The fingerprint, or the reason why the data cannot be read."""
+    options = request.dataset_options.get(entry.name, {})
     try:
-        return entry.fingerprint(root or "."), ""
+        return entry.fingerprint(request.places.data_root or ".", **options), ""
     except HarnessError as error:
         return "", str(error)
 
@@ -202,7 +204,7 @@ def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places
     )
 
 
-def _options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
+def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
     """The user's options for this backbone; those without a backbone's name go to all that declare them."""
     shared = {k: v for k, v in request.options.get("", {}).items() if k in backbone.card.options}
     return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}

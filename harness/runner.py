@@ -28,6 +28,10 @@ from harness.job import STAGES, Job
 Emit = Callable[..., None]
 
 
+SOURCES = {"test": "trained", "search": "search", "checkpoint": "published-checkpoint", "features": "features"}
+"""Source of a record by the purpose of its run."""
+
+
 class Interrupted(BaseException):
     """The run was asked to stop; it keeps its checkpoint and says so in its record."""
 
@@ -116,7 +120,7 @@ def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] 
     from harness.environment import capture
 
     device = job.spec.device if "torch" in sys.modules else "cpu"
-    record = records.new(job.spec, source="search" if job.spec.purpose == "search" else "trained")
+    record = records.new(job.spec, source=SOURCES[job.spec.purpose])
     record["status"], record["error"] = status, error  # type: ignore[typeddict-item]
     record["stage"] = stage if stage in STAGES and status != "ok" else None
     record["environment"] = {**capture(device), "threads": job.threads}

@@ -172,7 +172,7 @@ def _stop_gate(stop: threading.Event) -> Any:
         def stopped(self) -> bool:
             return self._stopped
 
-    gate = Gate.remote()
+    gate = Gate.remote()  # type: ignore[attr-defined]
 
     def watch() -> None:
         stop.wait()

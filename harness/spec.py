@@ -29,6 +29,7 @@ class RunSpec:
         pretrained: identity of the starting weights (checksum or timm tag), or `none`.
         dataset: registered name of the training dataset.
         fingerprint: hash of what was read: relative paths, sizes, identities, cameras.
+        dataset_options: reader options given by the user, per dataset name.
         evaluate_on: dataset name and fingerprint of every dataset scored besides the test split of `dataset`.
         recipe: name of the recipe.
         values: every value of the recipe.
@@ -36,7 +37,8 @@ class RunSpec:
         device: `cpu` or `cuda`.
         torch: Major.Minor of torch.
         purpose: `test` trains on the whole training set and scores the test split;
-            `search` trains on part of the training identities and scores the held-out rest.
+            `search` trains on part of the training identities and scores the held-out rest;
+            `checkpoint` and `features` score the file that `pretrained` names.
         holdout: seed and share of the held-out identities, for `search`.
     """
 
@@ -52,6 +54,7 @@ class RunSpec:
     pretrained: str = "none"
     fingerprint: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    dataset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     evaluate_on: tuple[tuple[str, str], ...] = ()
     purpose: str = "test"
     holdout: dict[str, Any] = field(default_factory=dict)

@@ -13,6 +13,7 @@ import math
 import os
 import queue
 import re
+import shutil
 import tempfile
 import threading
 import time
@@ -62,7 +63,7 @@ class Sink:
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is not None:
             return cls(client, experiment.experiment_id, uri)
         local = uri.startswith("sqlite:")
-        place = (results / "mlflow-artifacts").resolve().as_uri() if local else None
+        place = (results / ".mlflow-artifacts").resolve().as_uri() if local else None
         with contextlib.suppress(Exception):  # another driver may have made it in between
             return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
         return cls(client, client.get_experiment_by_name(EXPERIMENT).experiment_id, uri)
@@ -271,8 +272,8 @@ def sync(results: Path, uri: str) -> int:
     return len(folders)
 
 
-def fetch(uri: str) -> Iterator[tuple[Any, Path]]:
-    """Yields every record on a tracking server, newest attempt first, with a folder that holds its files.
+def restore(uri: str, results: Path) -> int:
+    """Rebuilds a results folder from a tracking server alone: the newest attempt of every run; returns how many.
 
     Raises:
         HarnessError: the server cannot be reached or has no runs of this harness.
@@ -286,22 +287,29 @@ def fetch(uri: str) -> Iterator[tuple[Any, Path]]:
         runs = _runs(client, experiment.experiment_id) if experiment else []
     except Exception as error:
         raise HarnessError(f"MLflow at {mask(uri)} does not answer ({_brief(error)}).") from error
-    if not runs:
-        raise HarnessError(f"MLflow at {mask(uri)} has no runs of the experiment '{EXPERIMENT}'.")
     seen: set[str] = set()
+    for run in runs:
+        run_id = run.data.tags["harness.run_id"]
+        files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
+        if run_id in seen or "record.json" not in files:
+            continue
+        seen.add(run_id)
+        _download(client, run.info.run_id, files, results)
+    if not seen:
+        raise HarnessError(f"MLflow at {mask(uri)} has no finished runs of the experiment '{EXPERIMENT}'.")
+    return len(seen)
+
+
+def _download(client: Any, run: str, files: list[str], results: Path) -> None:
+    """Brings the record of a run and its per-query values into their folder below `results`."""
     with tempfile.TemporaryDirectory(prefix="harness-mlflow-") as place:
-        for run in runs:
-            run_id = run.data.tags["harness.run_id"]
-            files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
-            if run_id in seen or "record.json" not in files:
-                continue
-            seen.add(run_id)
-            folder = Path(place) / run.info.run_id
-            folder.mkdir()
-            for file in files:
-                if file == "record.json" or file.startswith("per_query"):
-                    client.download_artifacts(run.info.run_id, file, str(folder))
-            yield store.read(folder), folder
+        wanted = [f for f in files if f == "record.json" or (f.startswith("per_query") and f.endswith(".csv"))]
+        for file in wanted:
+            client.download_artifacts(run, file, place)
+        folder = store.folder_of(results, store.read(Path(place)))
+        folder.mkdir(parents=True, exist_ok=True)
+        for file in wanted:
+            shutil.copyfile(Path(place) / Path(file).name, folder / Path(file).name)
 
 
 def _runs(client: Any, experiment: str) -> list[Any]:

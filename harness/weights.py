@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 STRUCTURE = ("width", "patch_size", "start")
 """Build options that need another file: a file fits their default only, unless its name holds them."""
 
-WRAPPERS = ("model", "state_dict", "model_state_dict")
+WRAPPERS = ("model", "state_dict", "model_state_dict", "module")
 """Keys under which training code puts the state dict."""
 
 

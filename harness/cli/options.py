@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from harness import registry
 from harness.cards import read_toml
 from harness.errors import UsageError, unknown
 from harness.job import Places
@@ -46,6 +47,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
             click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),
+            click.option("--data-option", multiple=True, metavar="DATASET.KEY=VALUE", help="Reader option."),
             click.option("--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."),
             click.option(
                 "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Recipe key: optimizer.lr=0.01"
@@ -88,7 +90,13 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
         options.setdefault(backbone, {})[name] = value
     if values["camera_embedding"]:
         options.setdefault("", {})["camera_embedding"] = values["camera_embedding"]
+    readers: dict[str, dict[str, Any]] = {}
+    for text in values["data_option"]:
+        key, value = _pair("--data-option", text)
+        dataset, _, name = key.rpartition(".")
+        readers.setdefault(registry.dataset(dataset, plugins_path(values["plugins"])).name, {})[name] = _literal(value)
     return Request(
+        dataset_options=readers,
         backbones=values["backbones"],
         datasets=values["datasets"],
         recipe=values["recipe"],

@@ -30,7 +30,8 @@ def table(cells: list[plan.Planned]) -> str:
     """The plan as text, a line a run; reasons of blocked runs once each below."""
     width_b = max((len(c.spec.backbone) for c in cells), default=8)
     width_d = max((len(c.spec.dataset) for c in cells), default=8)
-    lines, notes = [], {}
+    lines: list[str] = []
+    notes: dict[str, int] = {}
     for cell in cells:
         reason = cell.reason
         if cell.state == plan.BLOCKED and len(reason) > 60:

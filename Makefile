@@ -1,0 +1,28 @@
+# `make demo` and `make test` are the whole set-up; both make .venv with the pinned versions first.
+PYTHON ?= python3
+VENV := .venv
+PY := $(VENV)/bin/python
+
+.PHONY: demo demo-search test lint clean
+
+demo: $(VENV)/.ready
+	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
+
+demo-search: $(VENV)/.ready
+	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo
+
+test: $(VENV)/.ready
+	$(PY) -m pytest
+
+lint: $(VENV)/.ready
+	$(PY) -m ruff check
+	$(PY) -m ruff format --check
+	$(PY) -m mypy
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PY) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) demo

@@ -1,0 +1,84 @@
+"""`prepare`: get data and weights ready from what the user holds."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+from harness import registry, weights
+from harness.cli.options import data_root_option, plugins_option, plugins_path
+from harness.errors import HarnessError, UsageError
+
+
+@click.command(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
+@click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
+@click.option("--backbones", default="", help="Backbones whose starting weights to fetch, or 'all'.")
+@click.option("--from", "sources", multiple=True, metavar="FILE", help="Archive or folder you hold; repeatable.")
+@click.option("--weights-root", default="", metavar="DIR", help="Folder of pretrained files.")
+@data_root_option
+@plugins_option
+def command(
+    datasets: str, backbones: str, sources: tuple[str, ...], weights_root: str, data_root: str, plugins: str
+) -> int:
+    """Unpacks archives, extracts CUHK03, builds Occluded-Duke, fetches starting weights.
+
+    It can be repeated and interrupted. Data behind a form or withdrawn is never downloaded: the command says
+    where to ask.
+    """
+    folder = plugins_path(plugins)
+    if not datasets and not backbones:
+        raise UsageError("Nothing to prepare: give --datasets, --backbones or both.")
+    good = True
+    if datasets:
+        root = data_root or os.environ.get("REID_DATASETS", "")
+        if not root:
+            raise UsageError("--data-root DIR (or $REID_DATASETS) says where the datasets go.")
+        for entry in registry.resolve_datasets(datasets, folder):
+            good &= _dataset(entry, Path(root), sources)
+    if backbones:
+        root = weights_root or os.environ.get("REID_WEIGHTS", "")
+        if not root:
+            raise UsageError("--weights-root DIR (or $REID_WEIGHTS) says where the weights go.")
+        for backbone in registry.resolve_backbones(backbones, folder):
+            good &= _weights(backbone, root)
+    return 0 if good else 1
+
+
+def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...]) -> bool:
+    from harness.prepare import prepare_dataset
+
+    try:
+        outcome = prepare_dataset(entry, root, sources=sources, progress=counter(entry.name))
+    except HarnessError as error:
+        click.echo(f"{entry.name}: {error}", err=True)
+        return False
+    click.echo(f"{entry.name}: {outcome.status}")
+    for sentence in outcome.sentences:
+        click.echo(f"  {sentence}")
+    return outcome.status != "absent"
+
+
+def _weights(backbone: registry.BackboneEntry, root: str) -> bool:
+    try:
+        path = weights.fetch(backbone.card, root, backbone.options())
+    except HarnessError as error:
+        click.echo(f"{backbone.name}: {error}", err=True)
+        return False
+    click.echo(f"{backbone.name}: {path or 'has no starting weights'}")
+    return True
+
+
+def counter(name: str) -> Callable[[int, int], None]:
+    """A progress callback that prints at most once a second."""
+    last = [time.monotonic()]
+
+    def show(done: int, total: int) -> None:
+        if time.monotonic() - last[0] > 1.0:
+            last[0] = time.monotonic()
+            click.echo(f"  {name}: {done}/{total}")
+
+    return show

@@ -1,0 +1,42 @@
+"""`report`: BENCHMARKS.md from records alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from harness.cli.options import results_option
+
+
+@click.command(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
+@results_option
+@click.option("--out", default="BENCHMARKS.md", show_default=True, type=click.Path(path_type=Path), help="The page.")
+@click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the page or a figure is stale.")
+@click.option("--from-mlflow", default="", metavar="URI", help="Take the records from a tracking server alone.")
+def command(results: Path, out: Path, check: bool, from_mlflow: str) -> int:
+    """Writes the page and its plots; the same records give the same bytes."""
+    if from_mlflow:
+        import tempfile
+
+        from harness import tracking
+
+        with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
+            tracking.restore(from_mlflow, Path(place))
+            return _write(Path(place), out, check)
+    return _write(results, out, check)
+
+
+def _write(results: Path, out: Path, check: bool) -> int:
+    from harness import report
+
+    if not check:
+        report.write(results, out)
+        click.echo(f"Report: {out}")
+        return 0
+    stale = report.check(results, out)
+    for name in stale:
+        click.echo(f"{name} is stale; 'python -m harness report' writes it anew.", err=True)
+    if not stale:
+        click.echo(f"{out} is up to date.")
+    return 1 if stale else 0

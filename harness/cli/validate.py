@@ -1,0 +1,74 @@
+"""`validate`: datasets against their cards, plug-ins against the contract."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict
+from typing import Any
+
+import click
+
+from harness import registry, validate
+from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
+from harness.errors import HarnessError, UsageError, unknown
+
+
+@click.command(
+    epilog="Examples: python -m harness validate bot | python -m harness validate --datasets all --data-root DIR"
+)
+@click.argument("names", nargs=-1)
+@click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
+@click.option("--backbones", default="", help="Comma list of backbones, or 'all'.")
+@click.option("--images/--no-images", default=True, show_default=True, help="Open every image as well.")
+@data_root_option
+@plugins_option
+@format_option
+def command(
+    names: tuple[str, ...], datasets: str, backbones: str, images: bool, data_root: str, plugins: str, form: str
+) -> int:
+    """Checks what a plug-in promises; exit code 1 if anything is wrong."""
+    chosen = _choose(names, datasets, backbones, plugins)
+    root = data_root or os.environ.get("REID_DATASETS", "")
+    findings: dict[str, list[Any]] = {}
+    for entry in chosen:
+        try:
+            if isinstance(entry, registry.BackboneEntry):
+                findings[entry.name] = validate.check_backbone(entry)
+            else:
+                findings[entry.name] = validate.validate_dataset(entry, root or ".", deep=images)
+        except HarnessError as error:
+            findings[entry.name] = [validate.Finding("error", str(error), ())]
+        if form == "text":
+            _show(entry.name, findings[entry.name])
+    if form == "json":
+        click.echo(json.dumps({name: [asdict(f) for f in found] for name, found in findings.items()}, indent=1))
+    return 1 if any(f.level == "error" for found in findings.values() for f in found) else 0
+
+
+def _choose(names: tuple[str, ...], datasets: str, backbones: str, plugins: str) -> list[Any]:
+    """Names given bare may be of either kind."""
+    folder = plugins_path(plugins)
+    chosen: list[Any] = registry.resolve_backbones(backbones, folder) if backbones else []
+    chosen += registry.resolve_datasets(datasets, folder) if datasets else []
+    for name in names:
+        try:
+            chosen.append(registry.backbone(name, folder))
+        except UsageError:
+            try:
+                chosen.append(registry.dataset(name, folder))
+            except UsageError:
+                both = [e.name for e in registry.backbones(folder)] + [e.name for e in registry.datasets(folder)]
+                raise unknown("backbone or dataset", name, both) from None
+    if not chosen:
+        raise UsageError("Nothing to validate: give names, --datasets or --backbones.")
+    return chosen
+
+
+def _show(name: str, findings: list[Any]) -> None:
+    errors = sum(f.level == "error" for f in findings)
+    click.echo(f"{name}: {'good' if not errors else f'{errors} error(s)'}")
+    for finding in findings:
+        click.echo(f"  {finding.level}: {finding.sentence}")
+        for example in finding.examples:
+            click.echo(f"    {example}")
