@@ -119,7 +119,7 @@ def score_features(
     gallery_pids, gallery_camids = _labels(gallery)
     labels = (pids, gallery_pids, camids, gallery_camids)
     if row["rerank"]:
-        distances = metrics.rerank(query_features, gallery_features)
+        distances = metrics.rerank(query_features, gallery_features, metric=settings.metric)
         result = metrics.evaluate_distances(distances, *labels, max_rank=settings.max_rank)
     else:
         rank = metrics.evaluate_single_shot if protocol == "cuhk03-classic" else metrics.evaluate_ranking
