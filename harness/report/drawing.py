@@ -22,8 +22,8 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 
-SAME, DIFFERENT = "#009E73", "#D55E00"
-"""Right and wrong, same and different identities; frames differ in line style, too."""
+SAME, DIFFERENT = "#009E73", "#CC3311"
+"""Same and different identities, right and wrong: a green and a red that differ in lightness, too."""
 
 LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
 

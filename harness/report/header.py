@@ -34,7 +34,7 @@ def _counts(context: Context) -> str:
     statuses = Counter(r["status"] for r in records)
     ended = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
     backbones = len({r["spec"]["backbone"] for r in records})
-    datasets = len({r["spec"]["dataset"] for r in records})
+    datasets = len({r["spec"]["dataset"] for r in records if r["source"] != "profile"})
     return (
         f"{text.count(len(records), 'run')} ({ended}) of {text.count(backbones, 'backbone')} on "
         f"{text.count(datasets, 'dataset')}."
