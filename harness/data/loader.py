@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from harness.contracts import Item
+from harness.data.buffers import Buffers
 from harness.data.cache import Progress, open_images
 from harness.data.draws import generator
 from harness.data.prefetch import in_order
@@ -77,7 +78,7 @@ class TrainingData:
     ) -> None:
         if not items:
             raise DataError("There are no training images. Check the data root and the layout of the dataset.")
-        self.recipe, self.seed, self.workers, self.pin_memory = recipe, seed, workers, pin_memory
+        self.recipe, self.seed, self.workers = recipe, seed, workers
         self.labels = {pid: label for label, pid in enumerate(sorted({item.pid for item in items}))}
         self.num_classes = len(self.labels)
         self.num_cameras = max(item.camid for item in items) + 1
@@ -86,10 +87,11 @@ class TrainingData:
         self._sampler = PKSampler(self._labels, recipe.sampler, seed=seed)
         self.batch_size = self._sampler.batch_size
         self._normalization = Normalization.of(mean, std)
-        augmentation = recipe.augmentation
+        augmentation, size = recipe.augmentation, _size(recipe.augmentation.image_size)
+        self._buffers = Buffers((self.batch_size, 3, *size), pin_memory=pin_memory)
         self._images = open_images(
             [item.path for item in items],
-            _size(augmentation.image_size),
+            size,
             augmentation.interpolation_train,
             folder=cache,
             workers=workers,
@@ -108,14 +110,9 @@ class TrainingData:
     def batch(self, epoch: int, iteration: int) -> Batch:
         """Makes one batch, by itself."""
         rows = self._sampler.batches(epoch)[iteration]
-        images = augment(
-            self._images,
-            rows,
-            self.recipe.augmentation,
-            self._normalization,
-            generator(self.seed, "batch", epoch, iteration),
-            pin_memory=self.pin_memory,
-        )
+        rng = generator(self.seed, "batch", epoch, iteration)
+        images = self._buffers.take()
+        augment(self._images, rows, self.recipe.augmentation, self._normalization, rng, images)
         return Batch(images, torch.from_numpy(self._labels[rows]), torch.from_numpy(self._cameras[rows]))
 
 
@@ -152,13 +149,11 @@ class EvaluationData:
         progress: Progress | None = None,
         pin_memory: bool = False,
     ) -> None:
-        self.items, self.image_size, self.batch_size = items, _size(image_size), batch_size
-        self.workers, self.pin_memory = workers, pin_memory
+        self.items, self.batch_size, self.workers = items, batch_size, workers
+        size, paths = _size(image_size), [item.path for item in items]
         self._normalization = Normalization.of(mean, std)
-        paths = [item.path for item in items]
-        self._images = open_images(
-            paths, self.image_size, interpolation, folder=cache, workers=workers, progress=progress
-        )
+        self._buffers = Buffers((batch_size, 3, *size), pin_memory=pin_memory)
+        self._images = open_images(paths, size, interpolation, folder=cache, workers=workers, progress=progress)
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -171,7 +166,7 @@ class EvaluationData:
         """Makes one batch, by itself."""
         first = number * self.batch_size
         items = self.items[first : first + self.batch_size]
-        images = torch.empty(len(items), 3, *self.image_size, pin_memory=self.pin_memory)
+        images = self._buffers.take()[: len(items)]
         for row, out in enumerate(images.numpy(), start=first):
             out[:] = self._images[row]
             self._normalization.apply(out)

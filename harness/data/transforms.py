@@ -118,20 +118,16 @@ def augment(
     augmentation: Augmentation,
     normalization: Normalization,
     rng: np.random.Generator,
-    *,
-    pin_memory: bool = False,
-) -> torch.Tensor:
-    """Returns the augmented and normalised images of a batch, float32 [B, 3, H, W]."""
+    batch: torch.Tensor,
+) -> None:
+    """Fills a batch, float32 [B, 3, H, W], with augmented and normalised images."""
     draws = draw(rng, len(rows), augmentation)
-    height, width = augmentation.image_size
-    batch = torch.empty(len(rows), 3, height, width, pin_memory=pin_memory)
-    canvas = np.empty((3, height, width), dtype=np.uint8)
+    canvas = np.empty(batch.shape[1:], dtype=np.uint8)
     for out, row, down, right, flip in zip(batch.numpy(), rows, *draws[:3], strict=True):
         shift(images[int(row)], int(down), int(right), canvas)
         out[:] = canvas[:, :, ::-1] if flip else canvas
         normalization.apply(out)
     erase(batch, draws.box, augmentation.erasing, seed=int(rng.random() * 2**53))
-    return batch
 
 
 def shift(image: Pixels, down: int, right: int, canvas: Pixels) -> None:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from harness.contracts import Item
 from harness.data import Batch, EvaluationData, TrainingData
+from harness.data.buffers import Buffers
 from harness.errors import DataError, UsageError
 from harness.recipe import Augmentation, Erasing, Recipe, Sampler
 
@@ -66,14 +67,10 @@ def test_a_label_and_a_camera_belong_to_their_image(tmp_path):
         path = tmp_path / f"{number}.png"
         Image.new("RGB", (16, 32), (number * 5, number // 10 * 50, number % 10 * 20)).save(path)
         items.append(Item(path, number // 10, number % 10))
-    recipe = replace(
-        RECIPE, augmentation=Augmentation((32, 16), pad=0, erasing=replace(Augmentation().erasing, area=(0.02, 0.1)))
-    )
-    for batch in training(items, recipe=recipe).epoch(1):
-        middle = batch.images.flatten(2).median(dim=2).values * torch.tensor(NORMAL["std"]) + torch.tensor(
-            NORMAL["mean"]
-        )
-        levels = (middle * 255).round().long()
+    little = Augmentation((32, 16), pad=0, erasing=Erasing(area=(0.02, 0.1)))
+    mean, std = torch.tensor(NORMAL["mean"]), torch.tensor(NORMAL["std"])
+    for batch in training(items, recipe=replace(RECIPE, augmentation=little)).epoch(1):
+        levels = ((batch.images.flatten(2).median(dim=2).values * std + mean) * 255).round().long()
         assert torch.equal(levels[:, 1] // 50, batch.labels)
         assert torch.equal(levels[:, 2] // 20, batch.camera_ids)
 
@@ -152,6 +149,22 @@ def test_ray_processes_make_the_same_batches(items, tmp_path):
 def test_seed_epoch_and_iteration_all_matter(items):
     digests = [d for seed in (0, 1) for epoch in (0, 1) for d in digest(training(items, seed=seed).epoch(epoch))]
     assert len(set(digests)) == 24
+
+
+def test_memory_is_used_again_but_never_under_a_batch_that_is_held():
+    buffers = Buffers((2, 3))
+    first, second = buffers.take(), buffers.take()
+    view = first.fill_(1)[1]
+    second.fill_(2)
+    places = {first.data_ptr(), second.data_ptr()}
+    del first, second
+    third, fourth = buffers.take(), buffers.take()
+    assert third.data_ptr() in places
+    assert fourth.data_ptr() not in places
+    third.fill_(3), fourth.fill_(4)
+    assert view.tolist() == [1, 1, 1]
+    del view
+    assert buffers.take().data_ptr() in places
 
 
 def test_stopping_early_leaves_no_thread_behind(items):

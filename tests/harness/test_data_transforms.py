@@ -31,6 +31,12 @@ def picture(seed: int, height: int = 128, width: int = 64) -> Image.Image:
     return Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
 
 
+def augmented(images, rows: list[int], recipe: Augmentation, seed: int) -> torch.Tensor:
+    batch = torch.full((len(rows), 3, *recipe.image_size), torch.nan)
+    augment(images, np.array(rows), recipe, Normalization.of(MEAN, STD), generator(seed), batch)
+    return batch
+
+
 def same_mean(found: np.ndarray, original: np.ndarray, what: str) -> None:
     """Two samples have the same mean within three standard errors of their difference."""
     error = math.sqrt(found.var() / len(found) + original.var() / len(original))
@@ -46,7 +52,7 @@ def test_test_pixels_are_those_of_the_original_pipeline(tmp_path, interpolation,
     with Image.open(tmp_path / "a.jpg") as image:
         expected = original(image.convert("RGB"))
     images = [decode(tmp_path / "a.jpg", SIZE, interpolation)]
-    found = augment(images, np.array([0]), PLAIN, Normalization.of(MEAN, STD), generator(0))[0]
+    found = augmented(images, [0], PLAIN, seed=0)[0]
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=2e-6)
 
 
@@ -85,10 +91,10 @@ def test_augmented_pixels_are_those_of_the_original_functions():
     """With the same draws, pad, crop, flip and normalisation give what torchvision gives."""
     images = np.stack([np.asarray(picture(i, *SIZE)).transpose(2, 0, 1) for i in range(8)])
     recipe = Augmentation(SIZE, erasing=Erasing(probability=0.0))
-    rows = np.array([3, 1, 7, 1])
+    rows = [3, 1, 7, 1]
     draws = draw(generator(4), 4, recipe)
     assert draws.flip.any() and not draws.flip.all()
-    found = augment(images, rows, recipe, Normalization.of(MEAN, STD), generator(4))
+    found = augmented(images, rows, recipe, seed=4)
     for image, row, down, right, flip in zip(found, rows, *draws[:3], strict=True):
         expected = F.crop(F.pad(torch.from_numpy(images[row]), [10]), 10 - down, 10 - right, *SIZE)
         expected = F.normalize((F.horizontal_flip(expected) if flip else expected) / 255, MEAN, STD)
@@ -98,7 +104,7 @@ def test_augmented_pixels_are_those_of_the_original_functions():
 def test_what_comes_in_from_outside_is_black_before_normalisation():
     recipe = Augmentation(SIZE, pad=10, flip=0.5, erasing=Erasing(probability=0.0))
     white = np.full((1, 3, *SIZE), 255, dtype=np.uint8)
-    found = augment(white, np.zeros(64, dtype=np.int64), recipe, Normalization.of(MEAN, STD), generator(1))
+    found = augmented(white, [0] * 64, recipe, seed=1)
     black = -torch.tensor(MEAN) / torch.tensor(STD)
     light = (1 - torch.tensor(MEAN)) / torch.tensor(STD)
     for channel in range(3):
