@@ -64,7 +64,7 @@ def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | Non
     """
     config = configuration(model)
     try:
-        module = _create(model, image_size)
+        module = _create(model, image_size, num_classes=0)
         with torch.no_grad():
             feature = module.eval()(torch.zeros(1, 3, *image_size))
     except (RuntimeError, AssertionError, ValueError, TypeError) as error:
@@ -76,12 +76,22 @@ def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | Non
     if feature.ndim != 2:
         raise UsageError(f"timm model '{model}' gives no pooled feature, but a tensor of shape {tuple(feature.shape)}.")
     if pretrained is not None:
-        try:
-            # timm resizes position embeddings and leaves the classifier out while it loads.
-            module = _create(model, image_size, pretrained=True, pretrained_cfg_overlay={"file": str(pretrained)})
-        except (RuntimeError, OSError, ValueError, KeyError) as error:
-            raise WeightsError(f"{pretrained} does not fit timm model '{model}': {_reason(error)}.") from error
+        module = _loaded(model, image_size, pretrained)
     return module.train(), feature.shape[1]
+
+
+def _loaded(model: str, image_size: tuple[int, int], path: str | Path) -> nn.Module:
+    """Builds the model with its classifier, so that timm loads strictly, then takes the classifier off.
+
+    timm resizes position embeddings while it loads.
+    """
+    overlay = {"file": str(path)}
+    try:
+        module: Any = _create(model, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
+    except (RuntimeError, OSError, ValueError, KeyError) as error:
+        raise WeightsError(f"{path} does not fit timm model '{model}': {_reason(error)}.") from error
+    module.reset_classifier(0)
+    return module
 
 
 def _reason(error: Exception) -> str:
@@ -92,11 +102,11 @@ def _reason(error: Exception) -> str:
 def _create(model: str, image_size: tuple[int, int], **settings: Any) -> nn.Module:
     """Passes the image size to the models that are built for one, such as transformers."""
     try:
-        return timm.create_model(model, num_classes=0, img_size=image_size, **settings)
+        return timm.create_model(model, img_size=image_size, **settings)
     except TypeError as error:
         if "img_size" not in str(error):
             raise
-        return timm.create_model(model, num_classes=0, **settings)
+        return timm.create_model(model, **settings)
 
 
 class PooledModel(nn.Module):
@@ -128,9 +138,9 @@ class PooledModel(nn.Module):
         self.classifier = identity_classifier(self.feature_dim, num_classes)
 
     def no_weight_decay(self) -> set[str]:
-        """What the timm model names."""
+        """What the timm model names, of what it has."""
         named: Any = getattr(self.base, "no_weight_decay", set)
-        return {f"base.{name}" for name in named()}
+        return {f"base.{name}" for name in named()} & {name for name, _ in self.named_parameters()}
 
     def forward(self, images: Tensor, camera_ids: Tensor | None = None) -> TrainingOutput | Tensor:
         """Maps images [B, 3, H, W] to logits and features, or to the test-time feature; cameras are not used."""

@@ -18,6 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost more than they give
+
 GOLDEN = Path(__file__).resolve().parent.parent / "golden"
 EMBEDDINGS = ("cls_token", "pos_embed", "pos_embed_cls", "sie_embed")
 

@@ -16,7 +16,6 @@ CAMERAS = torch.tensor([0, 4])
 @pytest.fixture(scope="module")
 def official() -> dict[str, torch.Tensor]:
     """An official checkpoint with JPM and camera embedding; the baseline's entries are among its entries."""
-    torch.set_num_threads(2)
     return golden.state(golden.shapes("transreid")["A_jpm_sie_256_s16"]["shapes"], seed=2)
 
 
