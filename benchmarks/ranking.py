@@ -48,7 +48,7 @@ def clustered_features(pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
     shared, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
     centres = torch.randn(N_IDENTITIES, 48, generator=shared)
     directions = torch.randn(48, dim, generator=shared)
-    return (centres[torch.from_numpy(pids)] + 1.2 * torch.randn(len(pids), 48, generator=generator)) @ directions
+    return (centres[torch.from_numpy(pids)] + 1.0 * torch.randn(len(pids), 48, generator=generator)) @ directions
 
 
 def timed(work: Callable[[], object], device: torch.device) -> tuple[float, float, Any]:

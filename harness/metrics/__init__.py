@@ -11,8 +11,8 @@ The standard protocol, which `evaluate_ranking` follows:
 - A query without a match is counted (`n_query - n_valid`) and enters no mean. If no query has one, that is an error.
 - Beyond the length of the gallery the CMC curve goes on with its last value.
 - Ties are pessimistic: a negative that ties with a match stands ahead of it, so that features which cannot tell
-  images apart gain nothing. `harness.metrics.similarity` defines when two similarities tie; queries where that
-  decided something are counted (`tied_queries`).
+  images apart gain nothing. `harness.metrics.similarity` defines when two similarities tie; queries that lost by it
+  are counted (`tied_queries`), and so is the loss (`tie_loss`).
 - NaN, infinite, zero-norm and constant features are errors (`FeatureError`), never a low score.
 
 AP is the mean of precisions (not the trapezoid of the first Market-1501 scripts, which is up to a point lower), as in

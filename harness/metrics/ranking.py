@@ -12,6 +12,8 @@ from harness.metrics.counting import count_ahead
 from harness.metrics.protocol import Matches, ProtocolError, find_matches, require_match
 from harness.metrics.similarity import DistanceSimilarity, FeatureSimilarity, Similarity
 
+_NO_LOSS = 1e-6
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -27,7 +29,9 @@ class Ranking:
         first_match_rank: rank of the nearest match counted from one, 0 where a query is not valid, [n_query].
         n_positives: matches of each query, [n_query].
         valid: whether a query has a match, [n_query]; the others count nowhere.
-        tied_queries: queries where a negative ties with a match, so that the tie rule decided a rank.
+        tied_queries: queries whose AP the tie rule lowers, by more than 1e-6: among thousands of negatives some always
+            tie with the farthest matches, and change nothing.
+        tie_loss: what the tie rule takes from mAP; had every tie been won, mAP would be higher by this.
         n_junk: gallery images dropped as junk.
         n_same_camera: pairs of a query and a gallery image ignored for sharing identity and camera.
     """
@@ -41,6 +45,7 @@ class Ranking:
     n_positives: np.ndarray
     valid: np.ndarray
     tied_queries: int
+    tie_loss: float
     n_junk: int
     n_same_camera: int
 
@@ -131,20 +136,25 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
     counts = [count_ahead(block, matches.in_rows(block.rows)) for block in similarity.blocks()]
     at_least, above = (np.concatenate(parts) for parts in zip(*counts, strict=True))
 
-    rows, n_positives = matches.rows[matches.is_match], matches.n_positives
-    valid = n_positives > 0
-    ends = np.cumsum(n_positives)
-    # Matches stand in the order of how many negatives are ahead; among equals any order gives the same ranks.
-    at_least_sorted = at_least[np.lexsort((at_least, rows))]
+    valid, n_positives = matches.n_positives > 0, matches.n_positives
+    rows, ends = matches.rows[matches.is_match], np.cumsum(n_positives)
     position = np.arange(len(rows)) - (ends - n_positives)[rows] + 1
-    ranks = at_least_sorted + position
+
+    def ranks_of(ahead: np.ndarray) -> np.ndarray:
+        # In the order of how many negatives are ahead; among equals any order gives the same ranks.
+        return ahead[np.lexsort((ahead, rows))] + position
+
+    def mean_precision(ranks: np.ndarray) -> np.ndarray:
+        return np.bincount(rows, weights=position / ranks, minlength=len(valid))[valid] / n_positives[valid]
 
     def per_query(values: np.ndarray, fill: float) -> np.ndarray:
         out = np.full(len(valid), fill, dtype=values.dtype)
         out[valid] = values
         return out
 
-    precision = np.bincount(rows, weights=position / ranks, minlength=len(valid))[valid] / n_positives[valid]
+    ranks = ranks_of(at_least)
+    precision = mean_precision(ranks)
+    tie_loss = mean_precision(ranks_of(above)) - precision
     penalty = n_positives[valid] / ranks[ends[valid] - 1]
     first = ranks[(ends - n_positives)[valid]]
     return Ranking(
@@ -156,7 +166,8 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
         first_match_rank=per_query(first, 0),
         n_positives=n_positives,
         valid=valid,
-        tied_queries=len(np.unique(rows[at_least > above])),
+        tied_queries=int((tie_loss > _NO_LOSS).sum()),
+        tie_loss=float(tie_loss.mean()),
         n_junk=matches.n_junk,
         n_same_camera=matches.n_same_camera,
     )

@@ -76,11 +76,18 @@ def test_tie_never_helps_wherever_it_stands_in_the_gallery(order):
     result = score(gallery, pids.tolist())
     assert result.average_precision == pytest.approx([(1 / 2 + 2 / 3) / 2])
     assert result.tied_queries == 1
+    assert result.tie_loss == pytest.approx((1 + 2 / 3) / 2 - (1 / 2 + 2 / 3) / 2)
 
 
 def test_ties_among_matches_or_among_negatives_are_no_ties():
     result = score(at_angles(10, 10, 30, 30), [1, 1, 2, 2])
-    assert result.mAP == 1 and result.tied_queries == 0
+    assert result.mAP == 1 and result.tied_queries == 0 and result.tie_loss == 0
+
+
+def test_ties_far_down_the_list_change_nothing_and_are_not_counted():
+    distances = np.concatenate([[0.0], np.linspace(1, 2, 5000), [3.0, 3.0]])[None]
+    pids = [1] + [2] * 5001 + [1]
+    assert evaluate_distances(distances, [1], pids, [0], [1] * len(pids)).tied_queries == 0
 
 
 def test_copies_of_another_length_tie_under_cosine():
