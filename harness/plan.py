@@ -188,7 +188,7 @@ def _fingerprint(entry: DatasetEntry, request: Request) -> tuple[str, str]:
 def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places) -> tuple[str, str]:
     """Identity of the starting weights, or why there are none."""
     card = backbone.card
-    if card.pretrained is None:
+    if (start := weights.wanted(card, options)) is None:
         return "none", ""
     try:
         identity = weights.identity(card, places.weights_root, options)
@@ -198,7 +198,7 @@ def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places
         return identity, ""
     where = f"below {places.weights_root}" if places.weights_root else "(no --weights-root given)"
     return "missing", (
-        f"Starting weights of {card.name} not found {where}: {' or '.join(card.pretrained.files)}. "
+        f"Starting weights of {card.name} not found {where}: {' or '.join(start.files)}. "
         f"'python -m harness prepare --backbones {card.name} --weights-root DIR' fetches them, "
         "--from-scratch starts without."
     )
