@@ -199,7 +199,7 @@ def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places
     where = f"below {places.weights_root}" if places.weights_root else "(no --weights-root given)"
     return "missing", (
         f"Starting weights of {card.name} not found {where}: {' or '.join(start.files)}. "
-        f"'python -m harness prepare --backbones {card.name} --weights-root DIR' fetches them, "
+        f"'python -m harness prepare --backbones {backbone.name} --weights-root DIR' fetches them, "
         "--from-scratch starts without."
     )
 
