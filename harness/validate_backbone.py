@@ -196,7 +196,7 @@ def _side_information(checks: _Checks, module: nn.Module) -> None:
         return
     parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == "on"]
     if not parts:
-        checks.say("error", "A camera-aware model needs `camera_mode`, so that it can be scored on unknown cameras.")
+        checks.say("warning", "A camera-aware model needs `camera_mode`, so that it can be scored on unknown cameras.")
         return
     for part in parts:
         part.camera_mode = "mean"  # type: ignore[assignment]

@@ -145,5 +145,5 @@ def shown(text: str, limit: int = 80) -> str:
 
 def first(names: list[str]) -> str:
     """The first few names of a list, for a message."""
-    shown = ", ".join(shown(name) for name in names[:EXAMPLES])
-    return shown + (f", and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")
+    examples = ", ".join(shown(name) for name in names[:EXAMPLES])
+    return examples + (f", and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")

@@ -10,6 +10,9 @@ from PIL import Image, ImageDraw
 
 from datasets.synthetic.people import Colour, derive
 
+INDOORS = ("door", "poster", "gap", "pillar")
+OUTDOORS = ("tree", "window", "gap", "pole", "car")
+
 
 @dataclass(frozen=True, slots=True)
 class Climate:
@@ -93,17 +96,22 @@ def expose(picture: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.
     grey = (1 - camera.saturation) * np.array([0.299, 0.587, 0.114])
     mix = (camera.saturation * np.eye(3) + grey[:, None]) * np.array(camera.gain)
     exposure = 2.0 ** (rng.normal() * camera.exposure_spread)
-    slope_x, slope_y = rng.uniform(-camera.shade, camera.shade, 2)
-    light = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
     seen = picture.astype(np.float32) @ (mix * exposure / 255).astype(np.float32)
-    folds = rng.normal(128, 10, (12, 7)).clip(60, 196).astype(np.uint8)
-    light = light * (np.asarray(Image.fromarray(folds).resize((width, height), Image.Resampling.BICUBIC)) / 128)
-    seen *= light.astype(np.float32)[:, :, None]
+    seen *= _light(height, width, camera.shade, rng)[:, :, None]
     np.clip(seen, 0.0, 1.0, out=seen)
     levels = (np.linspace(0, 1, 1024) ** camera.gamma * (1 - camera.haze) + camera.haze) * 255
     seen = levels.astype(np.float32)[(seen * 1023).astype(np.int32)]
     seen += camera.noise * _grain(height, width, rng)
     return np.clip(seen, 0, 255).astype(np.uint8)
+
+
+def _light(height: int, width: int, shade: float, rng: np.random.Generator) -> np.ndarray:
+    """Return [height, width] brightness: a slope across the picture, and folds and soft shadows."""
+    slope_x, slope_y = rng.uniform(-shade, shade, 2)
+    slope = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
+    coarse = rng.normal(128, 9, (12, 7)).clip(90, 166).astype(np.uint8)
+    folds = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
+    return (slope * np.asarray(folds) / 128).astype(np.float32)
 
 
 @lru_cache(maxsize=1)
@@ -139,13 +147,13 @@ def scene(seed: int, indoor: bool, height: int, width: int) -> Image.Image:
     length, horizon = 6 * width, round(height * float(rng.uniform(0.4, 0.6)))
     wall, floor = tone(138, 162, 6), tone(112, 136, 6)
     image = Image.new("RGB", (length, height))
-    image.paste(_stones(wall, length, horizon, height // 20, 0.28, rng), (0, 0))
-    image.paste(_stones(floor, length, height - horizon, height // 13, 0.32, rng), (0, horizon))
+    image.paste(_stones(wall, length, horizon, height // 20, 0.5, rng), (0, 0))
+    image.paste(_stones(floor, length, height - horizon, height // 13, 0.5, rng), (0, horizon))
     draw = ImageDraw.Draw(image)
     x = 0.0
     while x < length:  # what stands along the wall
         span = width * float(rng.uniform(0.25, 0.9))
-        thing = rng.choice(["door", "poster", "gap", "pillar"] if indoor else ["tree", "window", "gap", "pole", "car"])
+        thing = str(rng.choice(INDOORS if indoor else OUTDOORS))
         top, colour = horizon * float(rng.uniform(0.05, 0.5)), tone(60, 200, 24)
         if thing in ("door", "car"):
             top = horizon * (0.12 if thing == "door" else 0.75)
@@ -165,7 +173,7 @@ def scene(seed: int, indoor: bool, height: int, width: int) -> Image.Image:
 def _stones(tone: Colour, width: int, height: int, rise: int, spread: float, rng: np.random.Generator) -> Image.Image:
     """Return a wall or pavement of stones that differ in brightness, so that no single colour marks the place."""
     rows, columns = height // rise + 1, width // (2 * rise) + 1
-    bright = rng.normal(1.0, spread, (rows, columns)).clip(0.35, 1.65).repeat(rise, 0).repeat(2 * rise, 1)
+    bright = rng.normal(1.0, spread, (rows, columns)).clip(0.15, 1.85).repeat(rise, 0).repeat(2 * rise, 1)
     for row in range(1, rows, 2):  # every other row is shifted by half a stone
         bright[row * rise : (row + 1) * rise] = np.roll(bright[row * rise : (row + 1) * rise], rise, axis=1)
     stones = bright[:height, :width, None] * np.array(tone)

@@ -96,10 +96,11 @@ def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng:
     kind = str(rng.choice(("car", "wall", "post", "bush", "pedestrian")))
     red, green, blue = (int(channel) for channel in rng.integers(40, 215, 3))
     side = int(rng.choice((-1, 1)))
-    edge = pose.at(0, float(rng.uniform(0.52, 0.68)))[1]
+    edge = min(pose.at(0, float(rng.uniform(0.56, 0.72)))[1], 0.9 * height)  # a misaligned box may end above it
     if kind == "car":
         pen.rectangle((0, min(edge + height * 0.3, height), width, height), fill=(58, 58, 62))
-        pen.rounded_rectangle((-width * 0.3, edge, width * 1.3, edge + height * 0.34), height // 16, fill=(red, green, blue))
+        body = -width * 0.3, edge, width * 1.3, edge + height * 0.34
+        pen.rounded_rectangle(body, height // 16, fill=(red, green, blue))
         pen.rectangle((0, edge + height * 0.03, width, edge + height * 0.09), fill=(60, 68, 78))
     elif kind == "wall":
         pen.rectangle((0, edge, width, height), fill=(red, (red + green) // 2, (red + blue) // 2))
@@ -113,7 +114,7 @@ def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng:
         reach = pose.scale * float(rng.uniform(0.055, 0.085))
         pen.rectangle((x - reach, 0, x + reach, height), fill=(red, (red + green) // 2, (red + blue) // 2))
     else:
-        before = replace(pose, centre=pose.centre + side * 0.13 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
+        before = replace(pose, centre=pose.centre + side * 0.17 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
         before = replace(before, scale=pose.scale * 1.1, top=pose.top + 0.1 * pose.scale)
         draw_figure(pen, make_person(int(rng.integers(1 << 40))), before)
 

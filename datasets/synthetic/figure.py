@@ -109,8 +109,8 @@ class _Figure:
         right, bottom = self.pose.at(x + across, y + down)
         self.pen.ellipse((left, top, right, bottom), fill=colour)
 
-    def _limb(self, start: Point, end: Point, wide: float, narrow: float, colour: Colour) -> Quad:
-        """Draw a tapering limb and return its corners, first along ``start``."""
+    def _limb(self, start: Point, end: Point, wide: float, narrow: float, colour: Colour) -> None:
+        """Draw a limb that tapers from half width ``wide`` to ``narrow``."""
         run, fall = end[0] - start[0], end[1] - start[1]
         length = hypot(run, fall) or 1.0
         nx, ny = fall / length, -run / length
@@ -121,7 +121,6 @@ class _Figure:
             (end[0] - nx * narrow, end[1] - ny * narrow),
         )
         self._polygon(quad, colour)
-        return quad
 
     def _cloth(self, quad: Quad, garment: Garment) -> None:
         """Draw a patterned garment; seen from behind, left and right change places."""
@@ -145,14 +144,12 @@ class _Figure:
         spread = self.hips * (1.12 if person.coat else 1.02)
         neck = 0.035
         self._polygon(_box(-0.026, 0.12, 0.026, 0.2), person.skin)
-        self._cloth(((-self.half, SHOULDER - 0.01), (self.half, SHOULDER - 0.01), (spread, hem), (-spread, hem)), person.top)
-        self._polygon(((-self.half, SHOULDER), (-neck, 0.155), (neck, 0.155), (self.half, SHOULDER)), self._yoke_colour())
+        half, high = self.half, SHOULDER - 0.01
+        self._cloth(((-half, high), (half, high), (spread, hem), (-spread, hem)), person.top)
+        collar = person.top.second if person.top.pattern == "yoke" else person.top.first
+        self._polygon(((-half, SHOULDER), (-neck, 0.155), (neck, 0.155), (half, SHOULDER)), collar)
         if person.scarf:
             self._polygon(_box(-0.055, 0.14, 0.055, 0.185), person.scarf)
-
-    def _yoke_colour(self) -> Colour:
-        top = self.person.top
-        return top.second if top.pattern == "yoke" else top.first
 
     def _arm(self, side: int) -> None:
         person, pose = self.person, self.pose
@@ -163,15 +160,14 @@ class _Figure:
         wrist = (elbow[0] + reach * 0.6 + 0.03 * self.aside, WRIST)
         if pose.lift and side == self.near:
             wrist = (elbow[0] + 0.10 * self.aside - side * 0.05 * self.facing, WRIST - 0.26 * pose.lift)
-        sleeve = person.top.second if person.top.pattern in ("yoke", "split") and self._second_sleeve(side) else person.top.first
+        second = person.top.pattern == "yoke" or (person.top.pattern == "split" and side > 0)
+        sleeve = person.top.second if second else person.top.first
         self._limb(elbow, wrist, thick * 0.9, thick * 0.7, sleeve if person.sleeves == "long" else person.skin)
         self._limb(shoulder, elbow, thick * 1.15, thick * 0.95, person.skin if person.sleeves == "none" else sleeve)
         self._ellipse(wrist[0], wrist[1] + 0.012, 0.02, 0.02, person.skin)
         if person.bag == "hand" and side == person.bag_side:
-            self._polygon(_box(wrist[0] - 0.055, wrist[1] + 0.03, wrist[0] + 0.055, wrist[1] + 0.15), person.bag_colour)
-
-    def _second_sleeve(self, side: int) -> bool:
-        return self.person.top.pattern == "yoke" or side > 0
+            x, y = wrist
+            self._polygon(_box(x - 0.055, y + 0.03, x + 0.055, y + 0.15), person.bag_colour)
 
     def _leg(self, side: int) -> None:
         person, kind = self.person, self.person.bottom_kind
@@ -183,13 +179,12 @@ class _Figure:
         bare = kind in ("shorts", "skirt", "long-skirt")
         shin = person.bottom.second if kind == "two-tone" else person.skin if bare else cloth
         self._limb(knee, ankle, wide * (0.62 if bare else 0.8), wide * (0.45 if bare else 0.68), shin)
-        thigh = self._limb(hip, knee, wide, wide * 0.82, cloth if kind not in ("skirt", "long-skirt") else person.skin)
+        self._limb(hip, knee, wide, wide * 0.82, person.skin if kind in ("skirt", "long-skirt") else cloth)
         if kind == "side-stripe":
             rim = side * (1 if self.facing > 0 else -1) * wide * 0.55
             middle = hip if abs(self.facing) < 0.4 else (hip[0] + rim, hip[1])
             end = ankle if abs(self.facing) < 0.4 else (ankle[0] + rim * 0.8, ankle[1])
             self._limb(middle, end, wide * 0.3, wide * 0.25, person.bottom.second)
-        del thigh
         toe = ankle[0] + 0.04 * self.aside
         self._polygon(_box(min(ankle[0], toe) - 0.03, ANKLE - 0.012, max(ankle[0], toe) + 0.03, 0.995), person.shoes)
 
@@ -234,7 +229,9 @@ class _Figure:
             x, half = -0.105 * self.aside, 0.05 + 0.05 * abs(self.facing)
             self._polygon(_box(x - half, 0.19, x + half, 0.45), person.bag_colour)
             if self.facing < 0:
-                self._polygon(_box(x - half * 0.6, 0.33, x + half * 0.6, 0.42), tuple(int(c * 0.7) for c in person.bag_colour))  # type: ignore[arg-type]
+                red, green, blue = person.bag_colour
+                pocket = int(red * 0.7), int(green * 0.7), int(blue * 0.7)
+                self._polygon(_box(x - half * 0.6, 0.33, x + half * 0.6, 0.42), pocket)
         elif person.bag == "trolley":
             x = -0.19 * self.aside + person.bag_side * 0.15 * self.facing
             self._polygon(_box(x - 0.006, 0.52, x + 0.006, 0.72), (60, 60, 64))

@@ -89,14 +89,17 @@ def _occluded_duke(seen: Sequence[Sighting]) -> Plan:
 
 def _msmt17(seen: Sequence[Sighting]) -> Plan:
     """`train|test/PPPP/PPPP_III_CC_MMDDslot_FFFF_K[_ex].jpg` and four lists; val shares train's identities."""
-    files, lists, running = [], {name: "" for name in ("train", "val", "query", "gallery")}, Counter[tuple[str, int]]()
+    files: list[File] = []
+    lists = {split: "" for split in ("train", "val", "query", "gallery")}
+    running: Counter[tuple[str, int]] = Counter()
     for index, one in enumerate(seen):
         folder = "train" if one.split == "train" else "test"
         number = running[folder, one.pid]
         running[folder, one.pid] += 1
         day = f"0{3 + one.shot % 2}{1 + one.shot % 28:02d}{SLOTS[one.slot]}"
         extra = "_ex" if one.shot % 5 == 0 else ""
-        name = f"{one.pid:04d}/{one.pid:04d}_{number:03d}_{one.camid + 1:02d}_{day}_{index % 10_000:04d}_{one.shot % 3}{extra}.jpg"
+        frame = f"{index % 10_000:04d}_{one.shot % 3}{extra}"
+        name = f"{one.pid:04d}/{one.pid:04d}_{number:03d}_{one.camid + 1:02d}_{day}_{frame}.jpg"
         split = "val" if folder == "train" and number % 10 == 4 else one.split
         lists[split] += f"{name} {one.pid}\n"
         files.append(File(f"{folder}/{name}", split, one))

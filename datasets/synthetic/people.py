@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -82,6 +83,7 @@ class Person:
     scarf: Colour | None
 
 
+@lru_cache(maxsize=4096)
 def person(seed: int, wardrobe: str = "mixed") -> Person:
     """Return the person of ``seed``, dressed from ``wardrobe`` (a key of ``WARDROBES``)."""
     rng = np.random.default_rng(derive(seed, "person"))
@@ -92,8 +94,7 @@ def person(seed: int, wardrobe: str = "mixed") -> Person:
 
     def dye(*without: str) -> tuple[str, Colour]:
         name = pick([colour for colour in COLOURS if colour not in without])
-        shade = rng.integers(-10, 11, 3)
-        red, green, blue = (int(np.clip(base + change, 12, 245)) for base, change in zip(COLOURS[name], shade, strict=True))
+        red, green, blue = (np.array(COLOURS[name]) + rng.integers(-10, 11, 3)).clip(12, 245).tolist()
         return name, (red, green, blue)
 
     top_name, top = dye()

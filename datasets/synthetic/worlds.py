@@ -52,7 +52,8 @@ class World:
         climate: how far the cameras differ.
         labels: identity numbers: "dense" 1, 2, ...; "sparse" up to 7140; "separate" from 0 for train and for test.
         occlusion: share of the images in which something stands before the person.
-        strangers: what is in the gallery besides: "nobody", "junk" (label -1 and 0), "people" (own labels, one camera).
+        strangers: what else is in the gallery: "nobody", "junk" (labels -1 and 0), "people" (own labels,
+            one camera).
         daylight: change of the light over the day, 0 to 1.
         ragged: images differ in size.
     """
@@ -72,17 +73,17 @@ class World:
 WORLDS: dict[str, World] = {
     world.name: world
     for world in (
-        World("market", 6, (3, 5), "summer", Climate(cast=0.7, light=0.6, crop=0.8), strangers="junk"),
+        World("market", 6, (3, 5), "summer", Climate(cast=0.30, light=0.20, crop=0.6), strangers="junk"),
         World(
-            "duke", 8, (2, 4), "winter", Climate(cast=0.6, light=0.7, crop=0.6),
+            "duke", 8, (2, 4), "winter", Climate(cast=0.22, light=0.16, crop=0.4),
             labels="sparse", occlusion=0.18, strangers="people", ragged=True,
         ),
         World(
-            "msmt", 15, (4, 6), "mixed", Climate(cast=0.7, light=0.7, indoor=0.3, crop=0.6),
-            labels="separate", daylight=0.6, ragged=True,
+            "msmt", 15, (4, 6), "mixed", Climate(cast=0.20, light=0.16, indoor=0.35, crop=0.4),
+            labels="separate", daylight=0.2, ragged=True,
         ),
-        World("cuhk", 2, (2, 2), "mixed", Climate(cast=0.9, light=0.7, crop=0.9, noise=0.2), ragged=True),
-        World("synthetic", 6, (3, 5), "mixed", Climate(cast=0.7, light=0.6, indoor=0.2), strangers="junk"),
+        World("cuhk", 2, (2, 2), "mixed", Climate(cast=0.40, light=0.25, crop=0.7, noise=0.0), ragged=True),
+        World("synthetic", 6, (3, 5), "mixed", Climate(cast=0.24, light=0.16, indoor=0.2), strangers="junk"),
     )
 }  # fmt: skip
 
@@ -132,8 +133,8 @@ def sightings(world: World, scale: Scale, seed: int) -> list[Sighting]:
 
     def see(split: str, pid: int, camid: int, who: int | None, **quality: bool) -> None:
         shot = derive(seed, world.name, "shot", len(found))
-        occluded = bool(rng.random() < world.occlusion)
-        found.append(Sighting(split, pid, camid, who, shot, int(rng.integers(3)), **{"occluded": occluded, **quality}))
+        quality.setdefault("occluded", bool(rng.random() < world.occlusion))
+        found.append(Sighting(split, pid, camid, who, shot, int(rng.integers(3)), **quality))
 
     for index, pid in enumerate(train):
         cameras = _cameras(world, rng)
