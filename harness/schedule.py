@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import tempfile
 import threading
+import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -72,6 +73,14 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
 
     by_id = {job.spec.run_id: job for job in jobs}
     statuses: dict[str, str] = {}
+
+    def listen(run_id: str, event: dict[str, Any]) -> None:
+        if event["event"] == "finished":
+            statuses[run_id] = event["status"]
+        on_event(by_id[run_id], event)
+
+    token = uuid.uuid4().hex
+    _listeners[token] = listen
     started_here = _start(resources)
     try:
         _check_fits(resources)
@@ -94,11 +103,12 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
                     storage_path=storage,
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=1),
-                    callbacks=[_callback(by_id, statuses, on_event)],
+                    callbacks=[_callback(token)],
                 ),
             )
             tuner.fit()
     finally:
+        del _listeners[token]
         if started_here:
             ray.shutdown()
     for run_id in by_id.keys() - statuses.keys():
@@ -129,22 +139,26 @@ def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
     tune.report({"event": {"event": "finished", "status": status}})
 
 
-def _callback(by_id: dict[str, Job], statuses: dict[str, str], on_event: OnEvent) -> Any:
+_listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
+"""Who is told of reports, by a token: Ray pickles a callback with all it holds, and these cannot be pickled."""
+
+
+def _tell(token: str, trial: Any, event: dict[str, Any]) -> None:
+    _listeners[token](_run_id(trial), event)
+
+
+def _callback(token: str) -> Any:
     from ray import tune
 
     class Forward(tune.Callback):
         """Passes reports on to the driver; a trial that ends without its last report has failed."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            job = by_id[_run_id(trial)]
-            if result["event"].get("event") == "finished":
-                statuses[job.spec.run_id] = result["event"]["status"]
-            on_event(job, result["event"])
+            _tell(token, trial, result["event"])
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            job = by_id[_run_id(trial)]
-            statuses[job.spec.run_id] = "failed"
-            on_event(job, {"event": "finished", "status": "failed", "error": "its Ray worker was lost twice"})
+            lost = {"event": "finished", "status": "failed", "error": "its Ray worker was lost twice"}
+            _tell(token, trial, lost)
 
     return Forward()
 

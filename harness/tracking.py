@@ -66,7 +66,9 @@ class Sink:
         place = (results / ".mlflow-artifacts").resolve().as_uri() if local else None
         with contextlib.suppress(Exception):  # another driver may have made it in between
             return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
-        return cls(client, client.get_experiment_by_name(EXPERIMENT).experiment_id, uri)
+        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+            raise HarnessError(f"MLflow at {mask(uri)} does not take the experiment '{EXPERIMENT}'.")
+        return cls(client, experiment.experiment_id, uri)
 
     def start(self, name: str, tags: dict[str, str], parent: str = "") -> str:
         """Creates a run and returns its id."""

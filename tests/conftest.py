@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,3 +34,110 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if "gpu" in item.keywords:
                 item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+
+
+@pytest.fixture(scope="session")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data root with small generated stand-ins of all datasets; tests must not write into it."""
+    from datasets.synthetic import generate
+
+    root = tmp_path_factory.mktemp("world")
+    generate(root, scale="smoke", size=(64, 32))
+    return root
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keeps decoded images and fingerprints of tests out of the user's cache."""
+    os.environ["HARNESS_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Calls the command line in this process; returns exit code, standard output and standard error."""
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        from harness.cli import main
+
+        monkeypatch.setattr("sys.argv", ["harness", *map(str, arguments)])
+        capfd.readouterr()
+        code = main()
+        return code, *capfd.readouterr()
+
+    return call
+
+
+@pytest.fixture
+def plugin_folder(tmp_path: Path) -> Path:
+    """A `--plugins` folder with a tiny backbone `pixels`: a linear layer on a 4x2 thumbnail."""
+    folder = tmp_path / "plugins" / "pixels"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(PIXELS_CARD)
+    (folder / "model.py").write_text(PIXELS_MODEL)
+    return folder.parent
+
+
+PIXELS_CARD = """
+kind = "backbone"
+name = "pixels"
+title = "Linear layer on a thumbnail"
+feature_dim = 24
+
+[options]
+fault = ""
+
+[input]
+image_size = [64, 32]
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+"""
+
+PIXELS_MODEL = '''
+"""A linear layer on a 4x2 thumbnail, with faults on request."""
+
+import os
+from collections.abc import Callable
+import time
+
+import torch
+from torch import nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from harness.contracts import TrainingOutput
+
+
+class Pixels(nn.Module):
+    feature_dim = 24
+
+    def __init__(self, num_classes, fault):
+        super().__init__()
+        self.mix = nn.Linear(24, 24)
+        self.classify = nn.Linear(24, num_classes)
+        self.fault = fault
+
+    def forward(self, images, camera_ids):
+        features = self.mix(adaptive_avg_pool2d(images, (4, 2)).flatten(1))
+        if not self.training:
+            if self.fault == "nan-features":
+                features = features * float("nan")
+            return features
+        if self.fault == "nan":
+            features = features * float("nan")
+        if self.fault == "raise":
+            raise ValueError("this backbone breaks | on purpose")
+        if self.fault == "kill":
+            os.kill(os.getpid(), 9)
+        if self.fault == "hang":
+            time.sleep(600)
+        if self.fault == "memory":
+            raise torch.OutOfMemoryError("CUDA out of memory (faked)")
+        if self.fault == "slow":
+            time.sleep(0.2)
+        return TrainingOutput([self.classify(features)], [features])
+
+
+def build(*, num_classes, num_cameras, image_size, pretrained=None, fault=""):
+    if fault == "build":
+        raise RuntimeError("it cannot be built")
+    return Pixels(num_classes, fault)
+'''

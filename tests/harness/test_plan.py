@@ -1,0 +1,93 @@
+"""Planning is pure, quick, and says why something cannot run."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import plan, store
+from harness.errors import UsageError
+from harness.job import Places
+from harness.plan import Request
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def request_on(world: Path, results: Path, **changes: object) -> Request:
+    values = {"backbones": "bot,dummy", "datasets": "market1501", "recipe": "smoke", "from_scratch": True}
+    return Request(**{**values, "results": results, "places": Places(data_root=str(world)), **changes})  # type: ignore[arg-type]
+
+
+def test_the_same_request_gives_the_same_ids_in_any_order(world: Path, tmp_path: Path) -> None:
+    first = {c.spec.run_id for c in plan.build(request_on(world, tmp_path))}
+    second = {c.spec.run_id for c in plan.build(request_on(world, tmp_path, backbones="dummy,bot"))}
+    assert first == second and len(first) == 2
+
+
+def test_moving_the_data_root_keeps_the_ids(world: Path, tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere_c4"
+    elsewhere.symlink_to(world)
+    ids = [[c.spec.run_id for c in plan.build(request_on(root, tmp_path))] for root in (world, elsewhere)]
+    assert ids[0] == ids[1]
+
+
+def test_missing_data_is_blocked_with_where_and_whom_to_ask(tmp_path: Path) -> None:
+    cells = plan.build(request_on(tmp_path, tmp_path, datasets="market1501,dukemtmc"))
+    assert {c.state for c in cells} == {"blocked"}
+    assert str(tmp_path) in cells[0].reason and "Market-1501-v15.09.15" in cells[0].reason
+
+
+def test_missing_weights_are_blocked_unless_from_scratch(world: Path, tmp_path: Path) -> None:
+    (cell,) = plan.build(request_on(world, tmp_path, backbones="bot", from_scratch=False))
+    assert cell.state == "blocked" and "--weights-root" in cell.reason and "--from-scratch" in cell.reason
+
+
+def test_only_an_ok_record_is_cached(world: Path, tmp_path: Path) -> None:
+    from harness import record as records
+
+    (cell,) = plan.build(request_on(world, tmp_path, backbones="dummy"))
+    assert (cell.state, cell.reason) == ("to do", "new")
+    record = records.new(cell.spec)
+    store.write(cell.folder, record)
+    (cell,) = plan.build(request_on(world, tmp_path, backbones="dummy"))
+    assert (cell.state, cell.reason) == ("to do", "interrupted before")
+
+
+def test_plan_prints_json_and_text(cli: Cli, world: Path, tmp_path: Path) -> None:
+    arguments = ["--backbones", "bot", "--datasets", "cuhk03", "--recipe", "smoke", "--from-scratch"]
+    arguments += ["--data-root", str(world), "--results", str(tmp_path)]
+    code, out, _ = cli("plan", *arguments, "--format", "json")
+    cells = json.loads(out)
+    assert code == 0 and [c["dataset"] for c in cells] == ["cuhk03-detected", "cuhk03-labeled"]
+    assert set(cells[0]) == {"run_id", "backbone", "dataset", "recipe", "seed", "state", "reason"}
+    code, out, _ = cli("plan", *arguments)
+    assert "2 runs: 2 to do." in out
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"backbones": "resnet"}, "Unknown backbone 'resnet'"),
+        ({"datasets": "markt1501"}, "Did you mean .market1501"),
+        ({"recipe": "unifed"}, "Did you mean 'unified'"),
+        ({"overrides": {"optimizer.lr": -1.0}}, "must be above zero"),
+        ({"overrides": {"optimizer.rate": 1.0}}, "Unknown key"),
+        ({"overrides": {"loss.branches": "sum"}}, "Unknown value of loss.branches"),
+        ({"options": {"": {"strid": 3}}}, "Unknown backbone option"),
+        ({"device": "tpu"}, "Unknown device"),
+    ],
+)
+def test_wrong_words_are_refused_with_a_sentence(
+    world: Path, tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        plan.build(request_on(world, tmp_path, **change))
+
+
+def test_seeds() -> None:
+    assert plan.parse_seeds("0,1,1,2") == (0, 1, 2)
+    with pytest.raises(UsageError, match="whole numbers"):
+        plan.parse_seeds("0,a")

@@ -1,0 +1,203 @@
+"""The main line, end to end, on generated people: command to record to report, and what happens when it breaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from harness import store
+from harness.registry import REPOSITORY
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def arguments(
+    world: Path, folder: Path, *more: object, backbones: str = "dummy", scheduler: str = "inline"
+) -> list[str]:
+    fixed = ["run", "--backbones", backbones, "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
+    fixed += ["--data-root", str(world), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
+    fixed += ["--report", str(folder / "BENCHMARKS.md"), "--scheduler", scheduler, "--device", "cpu", "--no-mlflow"]
+    return [*fixed, *map(str, more)]
+
+
+def only_record(folder: Path) -> store.Record:
+    (record,) = store.records(folder / "results")
+    return record
+
+
+def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world: Path, tmp_path: Path) -> None:
+    code, out, err = cli(*arguments(world, tmp_path))
+    assert code == 0, out + err
+    record = only_record(tmp_path)
+    assert record["status"] == "ok" and record["data"]["generated"]["generated"] is True
+    assert {e["flip"] for e in record["evaluations"]} == {False, True}
+    assert "dummy" in (tmp_path / "BENCHMARKS.md").read_text()
+    code, out, _ = cli(*arguments(world, tmp_path))
+    assert code == 0 and "1 cached" in out, "a finished run is never repeated"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["bot", "transreid", "reidmamba"])
+def test_each_backbone_trains_scores_and_records(cli: Cli, world: Path, tmp_path: Path, backbone: str) -> None:
+    code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone))
+    assert code == 0, out + err
+    record = only_record(tmp_path)
+    assert [e["trained"] for e in record["evaluations"]] == [False, True, True]
+    assert record["efficiency"]["flops"] > 0 and record["efficiency"]["inference_images_per_second"] > 0
+    folder = store.folder_of(tmp_path / "results", record)
+    epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [e["epoch"] for e in epochs] == [1, 2]
+    assert (folder / "checkpoint.pt").exists()
+
+
+@pytest.mark.parametrize(
+    ("fault", "status", "stage", "message"),
+    [
+        ("raise", "failed", "train", "this backbone breaks"),
+        ("build", "failed", "build", "cannot be built"),
+        ("nan", "diverged", "train", "not finite"),
+        ("nan-features", "failed", "evaluate", "NaN|finite"),
+        ("memory", "oom", "train", "out of memory"),
+        ("kill", "failed", None, "SIGKILL"),
+    ],
+)
+def test_a_fault_ends_in_a_record_and_exit_code_1(
+    cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path, fault: str, status: str, stage: str, message: str
+) -> None:
+    more = ["--plugins", plugin_folder, "--option", f"pixels.fault={fault}", "--set", "evaluation.untrained=false"]
+    code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    record = only_record(tmp_path)
+    assert code == 1, out + err
+    assert (record["status"], record["stage"]) == (status, stage)
+    assert record["error"] is not None
+    import re
+
+    assert re.search(message, record["error"]["message"])
+    page = (tmp_path / "BENCHMARKS.md").read_text()
+    assert status in page
+    assert not list((tmp_path / "results").rglob("*.tmp"))
+
+
+def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang", "--timeout", "12s"]
+    code, _, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    record = only_record(tmp_path)
+    assert code == 1 and record["status"] == "timeout" and "12 s" in record["error"]["message"]  # type: ignore[index]
+
+
+def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    model = plugin_folder / "pixels" / "model.py"
+    sound = model.read_text()
+    model.write_text(sound.replace("return Pixels(num_classes, fault)", "raise OSError('no such luck')"))
+    cli(*arguments(world, tmp_path, "--plugins", plugin_folder, backbones="pixels"))
+    assert only_record(tmp_path)["status"] == "failed"
+    model.write_text(sound)
+    code, out, _ = cli(*arguments(world, tmp_path, "--plugins", plugin_folder, backbones="pixels"))
+    assert code == 0, out
+
+
+def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
+    world: Path, plugin_folder: Path, tmp_path: Path
+) -> None:
+    more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", "training.epochs=8"]
+    broken, whole = tmp_path / "broken", tmp_path / "whole"
+    command = [sys.executable, "-m", "harness", *arguments(world, broken, *more, backbones="pixels")]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    wait_for(lambda: list(broken.rglob("checkpoint.pt")))
+    process.send_signal(signal.SIGINT)
+    assert process.wait(60) == 130, process.stderr.read() if process.stderr else ""
+    assert only_record(broken)["status"] == "interrupted"
+
+    for folder in (broken, whole):
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *arguments(world, folder, *more, backbones="pixels")],
+            cwd=REPOSITORY,
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+    resumed, straight = only_record(broken), only_record(whole)
+    assert resumed["efficiency"]["resumed_at_epoch"] > 0
+    assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
+
+
+def test_killing_the_driver_leaves_no_process_behind(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang"]
+    command = [sys.executable, "-m", "harness", *arguments(world, tmp_path, *more, backbones="pixels")]
+    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    wait_for(lambda: running(tmp_path))
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    wait_for(lambda: not running(tmp_path))
+
+
+@pytest.mark.slow
+def test_ray_runs_the_same_line(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
+    more = ["--plugins", plugin_folder, "--max-concurrent", 2, "--cpus-per-run", 1, "--seeds", "0,1"]
+    inline, ray = tmp_path / "inline", tmp_path / "ray"
+    for folder, scheduler in ((inline, "inline"), (ray, "ray")):
+        code, out, err = cli(*arguments(world, folder, *more, backbones="pixels,dummy", scheduler=scheduler))
+        assert code == 0, out + err
+    scores = [{r["run_id"]: r["evaluations"] for r in store.records(folder / "results")} for folder in (inline, ray)]
+    assert len(scores[0]) == 4 and scores[0] == scores[1]
+
+
+def test_no_data_ends_with_2_before_anything_is_scheduled(cli: Cli, tmp_path: Path) -> None:
+    (tmp_path / "nothing").mkdir()
+    code, out, err = cli(*arguments(tmp_path / "nothing", tmp_path))
+    assert code == 2 and "Market-1501-v15.09.15" in out and "blocked" in err
+    assert not (tmp_path / "results").exists()
+
+
+def test_a_results_folder_that_is_a_file_is_refused(cli: Cli, world: Path, tmp_path: Path) -> None:
+    (tmp_path / "results").write_text("")
+    code, _, err = cli(*arguments(world, tmp_path))
+    assert code == 2 and "not writable" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["rum"], "Did you mean 'run'"),
+        (["run", "--preset", "dmeo"], "Did you mean 'demo'"),
+        (["run", "--timeout", "soon"], "90s, 30m or 10h"),
+        (["run", "--set", "seed"], "KEY=VALUE"),
+        (["run", "--schedular", "ray"], "No such option"),
+        (["compare", "bot", "dummy", "--dataset", "market1501"], "No finished run"),
+        (["validate"], "Nothing to validate"),
+    ],
+)
+def test_wrong_words_get_one_sentence_and_exit_code_2(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, _, err = cli(*words)
+    assert code == 2 and message in err and "Traceback" not in err
+
+
+def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.2)
+
+
+def running(folder: Path) -> list[str]:
+    """Command lines of live `run-one` processes of this folder."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = process.read_bytes().decode(errors="replace").replace("\0", " ")
+        except OSError:
+            continue
+        if "run-one" in line and str(folder) in line:
+            found.append(line)
+    return found
