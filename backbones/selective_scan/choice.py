@@ -1,6 +1,7 @@
 """Which implementation serves which tensors, and why the others do not."""
 
 import importlib.util
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -103,7 +104,7 @@ def _known(name: str) -> None:
 
 def _numba_state() -> str:
     if importlib.util.find_spec("numba") is None:
-        return "numba is not installed; install it with: pip install numba"
+        return "Numba is not installed; pip install numba."
     return AVAILABLE
 
 
@@ -113,6 +114,44 @@ def _load_cpu() -> Operators:
     from backbones.selective_scan.cpu import CpuKernels
 
     return Differentiable(CpuKernels())
+
+
+def _mamba_ssm_state() -> str:
+    from backbones.selective_scan.mamba_ssm import scan_function
+
+    return scan_function()[1] or AVAILABLE
+
+
+@cache
+def _load_mamba_ssm() -> Operators:
+    from backbones.selective_scan.mamba_ssm import MambaSsm
+
+    return MambaSsm()
+
+
+def _triton_state() -> str:
+    if importlib.util.find_spec("triton") is None:
+        return "Triton is not installed; it comes with PyTorch for GPUs on Linux."
+    if not torch.cuda.is_available() and not _interpreted():
+        return "Triton needs a GPU, and PyTorch sees none here."
+    return AVAILABLE
+
+
+def _serves_triton(device: torch.device, dtype: torch.dtype) -> bool:
+    return dtype in _HALF_OR_SINGLE and (device.type == "cuda" or (device.type == "cpu" and _interpreted()))
+
+
+def _interpreted() -> bool:
+    """Whether Triton kernels run in Triton's interpreter, on the CPU: correct and very slow, for tests."""
+    return os.environ.get("TRITON_INTERPRET") == "1"
+
+
+@cache
+def _load_triton() -> Operators:
+    from backbones.selective_scan.autograd import Differentiable
+    from backbones.selective_scan.gpu import GpuKernels
+
+    return Differentiable(GpuKernels())
 
 
 @cache
@@ -127,5 +166,9 @@ _IMPLEMENTATIONS: dict[str, _Implementation] = {
     "cpu": _Implementation(
         _numba_state, lambda device, dtype: device.type == "cpu" and dtype in _HALF_OR_SINGLE, _load_cpu
     ),
+    "mamba_ssm": _Implementation(
+        _mamba_ssm_state, lambda device, dtype: device.type == "cuda" and dtype in _HALF_OR_SINGLE, _load_mamba_ssm
+    ),
+    "triton": _Implementation(_triton_state, _serves_triton, _load_triton),
     "torch": _Implementation(lambda: AVAILABLE, lambda device, dtype: dtype.is_floating_point, _load_torch),
 }

@@ -1,0 +1,72 @@
+"""The kernels of the packages ``mamba-ssm`` and ``causal-conv1d``, through their public functions, on NVIDIA GPUs."""
+
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from backbones.selective_scan.autograd import Differentiable
+from backbones.selective_scan.plain import PlainKernels
+from backbones.selective_scan.shapes import ScanInputs
+
+
+@cache
+def state(module: str, function: str, package: str) -> tuple[Any, str]:
+    """The public function, or None and a sentence that says why it cannot be had."""
+    if not torch.cuda.is_available():
+        return None, f"{package} needs an NVIDIA GPU, and PyTorch sees none here."
+    try:
+        return getattr(import_module(module), function), ""
+    # Its compiled part may be absent (ImportError) or built for another PyTorch (OSError and others).
+    except Exception as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        return None, f"{package} cannot be imported ({reason}); pip install --no-build-isolation {package}."
+
+
+def scan_function() -> tuple[Any, str]:
+    """``mamba_ssm``'s ``selective_scan_fn``, or None and why not."""
+    return state("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", "mamba-ssm")
+
+
+def conv_function() -> tuple[Any, str]:
+    """``causal_conv1d``'s ``causal_conv1d_fn``, or None and why not."""
+    return state("causal_conv1d", "causal_conv1d_fn", "causal-conv1d")
+
+
+class MambaSsm:
+    """The operators on top of the two packages; the reverse direction is flipped before and after."""
+
+    def __init__(self) -> None:
+        self._scan = scan_function()[0]
+        self._conv = conv_function()[0]
+        self._plain = Differentiable(PlainKernels())
+
+    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
+        """See ``operators.selective_scan``."""
+        u, delta, A, B, C, D, bias = inputs
+        if reverse:
+            u, delta, B, C = (tensor.flip(-1) for tensor in (u, delta, B, C))
+            z = None if z is None else z.flip(-1)
+        # The parameters stay in float32, the rest has one data type, as the kernels want it.
+        delta, B, C = (tensor.to(u.dtype) for tensor in (delta, B, C))
+        D, bias = (None if tensor is None else tensor.float() for tensor in (D, bias))
+        z = None if z is None else z.to(u.dtype)
+        out = self._scan(u, delta, A.float(), B, C, D, z=z, delta_bias=bias, delta_softplus=softplus)
+        return out.flip(-1) if reverse else out
+
+    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
+        """See ``operators.bidirectional_scan``."""
+        return (self.scan(forward, z, softplus, False) + self.scan(backward, z, softplus, True)) / 2
+
+    def causal_conv1d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
+    ) -> Tensor:
+        """See ``operators.causal_conv1d``; in plain PyTorch where the package is absent or the filter too wide."""
+        if self._conv is None or not 2 <= weight.shape[1] <= 4:
+            return self._plain.causal_conv1d(x, weight, bias, activation, reverse)
+        x = x.flip(-1) if reverse else x
+        weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
+        out = self._conv(x, weight, bias, activation=activation)
+        return out.flip(-1) if reverse else out

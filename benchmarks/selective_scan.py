@@ -1,0 +1,144 @@
+"""Measures the selective scan on this CPU against the reference formula under autograd, in one run.
+
+    python benchmarks/selective_scan.py                     the table of backbones/selective_scan/README.md
+    python benchmarks/selective_scan.py --shape 4 192 64 16 --repeats 3
+
+The reference is ``selective_scan_ref`` of mamba-ssm where that package can be imported, else the same formula written
+out below: the discretised matrices as [B, D, L, N] tensors, a Python loop over the steps, gradients by autograd. Each
+measurement is a child process of its own, so that its peak memory is its own. Ours and the reference take turns, so
+that what else the machine does falls on both; times are medians over all turns.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+
+from backbones.selective_scan import implementation_for, selective_scan
+
+
+def formula(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """The reference: every discretised matrix at once, then one step after the other."""
+    delta = delta + delta_bias[:, None]
+    delta = torch.nn.functional.softplus(delta) if delta_softplus else delta
+    decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
+    drive = torch.einsum("bdl,bnl,bdl->bdln", delta, B, u)
+    h = torch.zeros_like(decay[:, :, 0])
+    outputs = []
+    for t in range(u.shape[2]):
+        h = decay[:, :, t] * h + drive[:, :, t]
+        outputs.append(torch.einsum("bdn,bn->bd", h, C[:, :, t]))
+    y = torch.stack(outputs, dim=2) + u * D[:, None]
+    return y * torch.nn.functional.silu(z)
+
+
+def reference():
+    """The reference function and what it is called in the table."""
+    try:
+        from mamba_ssm.ops.selective_scan_interface import selective_scan_ref
+    except Exception:  # not installed, or without its compiled part
+        return formula, "reference formula"
+    return selective_scan_ref, "mamba-ssm selective_scan_ref"
+
+
+def tensors(shape, gradients):
+    batch, channels, length, states = shape
+    torch.manual_seed(0)
+    values = {
+        "u": torch.randn(batch, channels, length),
+        "delta": torch.randn(batch, channels, length),
+        "A": -torch.arange(1.0, states + 1).repeat(channels, 1),
+        "B": torch.randn(batch, states, length),
+        "C": torch.randn(batch, states, length),
+        "D": torch.ones(channels),
+        "z": torch.randn(batch, channels, length),
+        "delta_bias": torch.full((channels,), -4.0),
+    }
+    return {name: value.requires_grad_(gradients) for name, value in values.items()}
+
+
+def peak_kib() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: int) -> dict:
+    """Seconds of each repeat after one warm-up, and the growth of this process's peak memory over its inputs."""
+    torch.set_num_threads(threads)
+    function = selective_scan if who == "ours" else reference()[0]
+    # Code is loaded and compiled before memory is read.
+    warm = function(**tensors([1, 2, 3, 2], True), delta_softplus=True)
+    warm.sum().backward()
+    values = tensors(shape, backward)
+    grad = torch.randn(values["u"].shape)
+    before, seconds = peak_kib(), []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        with torch.set_grad_enabled(backward):
+            out = function(**values, delta_softplus=True)
+            if backward:
+                torch.autograd.grad(out, list(values.values()), grad)
+        seconds.append(time.perf_counter() - start)
+        del out
+    return {"seconds": seconds[1:], "peak_mib": (peak_kib() - before) / 1024}
+
+
+def in_child(who: str, options: argparse.Namespace, backward: bool) -> dict:
+    command = [sys.executable, __file__, "--child", who, "--repeats", str(options.repeats if who == "ours" else 1)]
+    command += ["--threads", str(options.threads), "--shape", *map(str, options.shape)]
+    command += ["--backward"] if backward else []
+    return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--shape", type=int, nargs=4, default=[16, 768, 140, 16], metavar=("B", "D", "L", "N"))
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of ours a turn; the reference takes one")
+    parser.add_argument("--turns", type=int, default=3, help="how often ours and the reference take turns")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--child", choices=["ours", "reference"], help=argparse.SUPPRESS)
+    parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child:
+        print(json.dumps(measure(options.child, options.shape, options.backward, options.repeats, options.threads)))
+        return
+    versions = ", ".join(f"{name} {metadata.version(name)}" for name in ("torch", "numba"))
+    ours = implementation_for("cpu", torch.float32)
+    print(f"{processor()}, {options.threads} threads; Python {platform.python_version()}, {versions}")
+    print(f'ours: "{ours}"; reference: {reference()[1]}; batch, channels, length, state: {options.shape}, float32\n')
+    print("| | ours, ms | reference, ms | times faster | ours, peak MiB | reference, peak MiB | share of memory |")
+    print("|---|---|---|---|---|---|---|")
+    for backward, label in ((False, "forward"), (True, "forward + backward")):
+        runs = {"ours": [], "reference": []}
+        for _ in range(options.turns):
+            for who, found in runs.items():
+                found.append(in_child(who, options, backward))
+        seconds = {who: statistics.median(s for run in found for s in run["seconds"]) for who, found in runs.items()}
+        peaks = {who: statistics.median(run["peak_mib"] for run in found) for who, found in runs.items()}
+        print(
+            f"| {label} | {1e3 * seconds['ours']:.1f} | {1e3 * seconds['reference']:.0f} "
+            f"| {seconds['reference'] / seconds['ours']:.0f} | {peaks['ours']:.0f} | {peaks['reference']:.0f} "
+            f"| {peaks['ours'] / peaks['reference']:.3f} |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()

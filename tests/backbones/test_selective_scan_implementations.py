@@ -1,0 +1,153 @@
+"""Which implementation is chosen, and that the fast CPU one does not depend on threads, forks or a writable cache."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.selective_scan import (
+    ScanInputs,
+    available_implementations,
+    bidirectional_scan,
+    causal_conv1d,
+    implementation_for,
+    selective_scan,
+    use_implementation,
+)
+from backbones.selective_scan import cpu as cpu_implementation
+from tests.backbones.test_selective_scan import scan_tensors
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def results(batch=2, channels=130, states=4, length=40):
+    """Outputs and all gradients of the three operators, on more than one task and one chunk of work."""
+    one, two = (scan_tensors(batch, channels, states, length, dtype=torch.float32, seed=seed) for seed in (0, 1))
+    leaves = [*one.values(), *two.values()]
+    z = one.pop("z")
+    del two["z"]
+    outputs = [
+        selective_scan(**one, z=z, delta_softplus=True),
+        bidirectional_scan(ScanInputs(**one), ScanInputs(**two), z=z),
+        causal_conv1d(one["u"], one["A"], one["D"]),
+    ]
+    total = sum((output * output).sum() for output in outputs)
+    return [*outputs, *(g for g in torch.autograd.grad(total, leaves, allow_unused=True) if g is not None)]
+
+
+@pytest.fixture
+def threads():
+    """Sets the number of threads for one test, and makes even small work use them."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_choice_by_device_and_type():
+    assert implementation_for("cpu", torch.float32) == "cpu"
+    assert implementation_for("cpu", torch.bfloat16) == "cpu"
+    assert implementation_for("cpu", torch.float64) == "torch"
+    assert implementation_for(torch.device("mps"), torch.float32) == "torch"
+
+
+def test_every_implementation_is_available_or_says_why_not():
+    states = available_implementations()
+    assert set(states) == {"cpu", "mamba_ssm", "triton", "torch"}
+    assert states["torch"] == states["cpu"] == "available"
+    for state in states.values():
+        assert state == "available" or (state.endswith(".") and "Traceback" not in state)
+
+
+def test_a_forced_implementation_is_used_and_forgotten():
+    tensors = scan_tensors(1, 3, 2, 5, dtype=torch.float32)
+    with use_implementation("torch"):
+        assert implementation_for("cpu", torch.float32) == "torch"
+        forced = selective_scan(**tensors)
+    assert implementation_for("cpu", torch.float32) == "cpu"
+    assert torch.equal(forced, selective_scan(**tensors, implementation="torch"))
+    with pytest.raises(ValueError, match="no selective scan called"), use_implementation("fastest"):
+        pass
+
+
+def test_an_unfit_implementation_is_a_sentence():
+    tensors = scan_tensors(1, 3, 2, 5)
+    with pytest.raises(ValueError, match=r"does not serve torch\.float64 on cpu"):
+        selective_scan(**tensors, implementation="cpu")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="says why there is no GPU implementation")
+@pytest.mark.parametrize("name", ["mamba_ssm", "triton"])
+def test_an_absent_implementation_is_a_sentence(name):
+    if available_implementations()[name] == "available":
+        pytest.skip("Triton runs in its interpreter")
+    with pytest.raises(ValueError, match=f'"{name}" cannot be used: .*GPU'):
+        selective_scan(**scan_tensors(1, 3, 2, 5, dtype=torch.float32), implementation=name)
+
+
+def test_bit_identical_for_any_number_of_threads(threads, monkeypatch):
+    monkeypatch.setattr(cpu_implementation, "SMALL", 0)
+    threads(1)
+    one = results()
+    for count in (2, 3, 8):
+        threads(count)
+        assert all(torch.equal(a, b) for a, b in zip(one, results(), strict=True))
+
+
+def test_calls_from_several_threads_at_once(threads, monkeypatch):
+    monkeypatch.setattr(cpu_implementation, "SMALL", 0)
+    threads(2)
+    alone = results()
+    with ThreadPoolExecutor(4) as pool:
+        for together in pool.map(lambda _: results(), range(12)):
+            assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+FORK = """
+import os, torch
+from backbones.selective_scan import cpu
+from tests.backbones.test_selective_scan_implementations import results
+cpu.SMALL = 0
+torch.set_num_threads(2)
+before = results()
+child = os.fork()
+if child == 0:
+    torch.set_num_threads(1)  # PyTorch's own OpenMP threads do not survive a fork
+    cpu.torch.get_num_threads = lambda: 2
+    os._exit(0 if all(torch.equal(a, b) for a, b in zip(before, results())) else 3)
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+def run_python(program: str, **environment: str) -> str:
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=REPOSITORY,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert result.returncode == 0, result.stderr
+    return result.stdout.strip()
+
+
+def test_works_in_a_forked_child():
+    assert run_python(FORK) == "0"
+
+
+@pytest.mark.slow
+def test_works_where_no_cache_can_be_written():
+    program = """
+import torch
+from backbones.selective_scan import selective_scan
+from backbones.selective_scan.cpu_kernels import scan
+assert type(scan._cache).__name__ == "NullCache", scan._cache
+x = torch.rand(1, 2, 3)
+print(tuple(selective_scan(x, x, -torch.ones(2, 4), torch.ones(1, 4, 3), torch.ones(1, 4, 3)).shape))
+"""
+    # The one place this leaves to look for a cache exists in notebooks only.
+    assert run_python(program, NUMBA_CACHE_LOCATOR_CLASSES="IPythonCacheLocator") == "(1, 2, 3)"
