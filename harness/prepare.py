@@ -23,7 +23,7 @@ class Outcome:
     Attributes:
         dataset: its name.
         status: `ready` (was there already), `built`, or `absent` (the sentences say where to ask for it).
-        sentences: what was done, what is missing, and the notice of the card, in this order.
+        sentences: what was done; where the data is and how it differs from the card, or where to ask; the notice.
         splits: what was read at the end, `None` for an absent dataset.
     """
 
@@ -52,7 +52,7 @@ def prepare_dataset(
         progress: called with (done, in all) while something long goes on.
 
     Raises:
-        DataError: an input is damaged or unsafe, or the result is not what the card says.
+        DataError: an input is damaged or unsafe.
     """
     from datasets.layouts import find
 
@@ -74,9 +74,10 @@ def prepare_dataset(
     except DataError as error:
         return Outcome(entry.name, "absent", (*done, str(error)))
     splits = entry.load(root)
-    done += check_counts(entry, splits)
     where = f"{entry.card.title} is in {splits.root} ({splits.layout})."
-    return Outcome(entry.name, "built" if done else "ready", (*done, where, *notice), splits)
+    return Outcome(
+        entry.name, "built" if done else "ready", (*done, where, *check_counts(entry, splits), *notice), splits
+    )
 
 
 def _found(entry: DatasetEntry, root: Path) -> bool:
