@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from harness import efficiency, recipe, registry, store, validate, weights
+from harness import efficiency, recipe, registry, run_pictures, store, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
 from harness.data import EvaluationData, TrainingData, holdout_split
@@ -68,6 +68,7 @@ class Line:
             with mean_camera(self.module):
                 scored += self._score(entry, self.others[entry.name])
         self._keep(scored)
+        self._draw(scored)
         self._enter("measure")
         self._measure()
 
@@ -193,7 +194,7 @@ class Line:
         summary = trainer.fit()
         self.blocks["efficiency"] = {
             "train_images_per_second": summary.images_per_second,
-            "train_peak_memory_bytes": efficiency.peak_memory_bytes(self.device),
+            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device),
             "train_batch_size": data.batch_size,
             "train_precision": str(trainer.dtype).removeprefix("torch."),
             "epochs": summary.epochs,
@@ -214,6 +215,15 @@ class Line:
             self.blocks["evaluations"].append({**row, "per_query": name if row["trained"] else None})
             if row["trained"]:
                 self.tables[name] = one.per_query
+
+    def _draw(self, scored: list[Scored]) -> None:
+        """Pictures of the plain test on the run's own dataset."""
+        plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
+        title = f"{self.backbone.name} on {self.dataset.card.title}"
+        metric = self.recipe.evaluation.metric
+        self.blocks["pictures"] = run_pictures.draw(
+            plain, self.splits.query, self.splits.gallery, self.folder, title, metric
+        )
 
     def _emit(self, event: str, **values: Any) -> None:
         """Passes an event on; an epoch's metrics are also kept in metrics.jsonl."""

@@ -1,0 +1,77 @@
+"""Pictures of one run: ranked lists of its worst, median and best queries, and its distances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import metrics, pictures
+from harness.contracts import Item
+from harness.evaluate import Scored
+
+TOP = 10
+
+
+def draw(
+    scored: Scored, query: Sequence[Item], gallery: Sequence[Item], folder: Path, title: str, metric: str
+) -> list[str]:
+    """Draws the pictures of one evaluation.
+
+    Args:
+        scored: an evaluation with its features.
+        query: query items.
+        gallery: gallery items.
+        folder: the run's folder; pictures go into its `pictures`.
+        title: names the run above each picture.
+        metric: of the recipe.
+
+    Returns:
+        File names, relative to the run's folder.
+    """
+    if scored.features is None:
+        return []
+    labels = [np.array([getattr(i, key) for i in items]) for key in ("pid", "camid") for items in (query, gallery)]
+    features = scored.features
+    bins = metrics.distance_histogram(*features, *labels, metric=metric)
+    histogram = pictures.distance_histogram(
+        bins.edges.tolist(),
+        bins.same.tolist(),
+        bins.different.tolist(),
+        folder / "pictures" / "distances.png",
+        title=f"Distances, {title}",
+        metric=metric,
+    )
+    chosen = pictures.choose_queries([row["AP"] for row in scored.per_query])
+    rows = np.array([index for _, index in chosen])
+    query_pids, gallery_pids, query_camids, gallery_camids = labels
+    lists = metrics.ranked_list(
+        features[0][rows],
+        features[1],
+        query_pids[rows],
+        gallery_pids,
+        query_camids[rows],
+        gallery_camids,
+        k=TOP,
+        metric=metric,
+    )
+    sheet = pictures.ranked_sheet(
+        [
+            {
+                **_plain(query[index]),
+                "ap": scored.per_query[index]["AP"],
+                "kind": kind,
+                "results": [_plain(gallery[i]) for i in lists.indices[row] if i >= 0],
+            }
+            for row, (kind, index) in enumerate(chosen)
+        ],
+        folder / "pictures" / "ranked_lists.png",
+        title=f"Ranked lists, {title}",
+    )
+    return [path.relative_to(folder).as_posix() for path in (sheet, histogram)]
+
+
+def _plain(item: Item) -> dict[str, Any]:
+    return {"path": item.path, "pid": item.pid, "camid": item.camid}
