@@ -123,7 +123,7 @@ def test_a_builder_that_was_killed_leaves_nothing_that_counts(paths, folder):
     assert names(folder) == {".npy", ".lock"}
 
 
-@pytest.mark.parametrize("damage", ["cut", "text", "pickle"])
+@pytest.mark.parametrize("damage", ["cut", "text", "pickle", "shape"])
 def test_a_damaged_cache_is_built_again(paths, folder, damage):
     open_images(paths, SIZE, "bicubic", folder=folder)
     (cached,) = folder.glob("*.npy")
@@ -131,6 +131,8 @@ def test_a_damaged_cache_is_built_again(paths, folder, damage):
         os.truncate(cached, 5000)
     elif damage == "text":
         cached.write_text("no array")
+    elif damage == "shape":
+        np.save(cached, np.zeros((10, 3, 16, 32), dtype=np.uint8))
     else:
         np.save(cached, np.array([print] * 10, dtype=object), allow_pickle=True)
     told = Told()

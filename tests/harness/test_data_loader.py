@@ -151,6 +151,15 @@ def test_seed_epoch_and_iteration_all_matter(items):
     assert len(set(digests)) == 24
 
 
+def test_augmentation_differs_from_batch_to_batch(items, tmp_path):
+    """All images are white here, so that only the augmentation can tell batches apart."""
+    path = tmp_path / "white.png"
+    Image.new("RGB", (16, 32), "white").save(path)
+    data = training([item._replace(path=path) for item in items])
+    images = [batch.images for epoch in (0, 1) for batch in data.epoch(epoch)]
+    assert len({image.numpy().tobytes() for image in images}) == 12
+
+
 def test_memory_is_used_again_but_never_under_a_batch_that_is_held():
     buffers = Buffers((2, 3))
     first, second = buffers.take(), buffers.take()
