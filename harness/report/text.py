@@ -126,12 +126,6 @@ def size(value: Sequence[int] | None) -> str:
     return " × ".join(str(v) for v in value) if value else NOT_RECORDED
 
 
-def anchor(heading: str) -> str:
-    """The id that GitHub gives a heading."""
-    kept = "".join(c for c in heading.lower() if c.isalnum() or c in " -_")
-    return kept.replace(" ", "-")
-
-
 def _printable(char: str) -> bool:
     """No control, format, surrogate or private characters: they hide or turn text around."""
     return unicodedata.category(char)[0] != "C"
