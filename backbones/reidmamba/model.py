@@ -47,7 +47,7 @@ class Width:
 WIDTHS = {
     "small": Width(dim=384, depth=24, state=16),  # MambaR-Small
     "base": Width(dim=768, depth=24, state=16),  # MambaR-Base
-    "demo": Width(dim=96, depth=6, state=8),  # of this repository: trains on a CPU, has no published weights
+    "tiny": Width(dim=64, depth=4, state=8),  # of this repository, for a CPU; not MambaR-Tiny, no published weights
 }
 
 

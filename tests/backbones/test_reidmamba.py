@@ -23,11 +23,11 @@ from harness.recipe import load
 CARD = registry.backbone("reidmamba").card
 SHAPES = shapes("reidmamba_shapes")
 SMALL = {"num_classes": 751, "num_cameras": 6, "image_size": (256, 128)}
-DEMO = {
+TINY = {
     "num_classes": 5,
     "num_cameras": 3,
     "image_size": (32, 16),
-    "width": "demo",
+    "width": "tiny",
     "patch_size": 8,
     "stride": 8,
     "class_tokens": 4,
@@ -43,12 +43,12 @@ def two_threads() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-def demo(**options: object) -> ReIDMamba:
+def tiny(**options: object) -> ReIDMamba:
     torch.manual_seed(0)
-    return build(**{**DEMO, **options})
+    return build(**{**TINY, **options})
 
 
-def demo_batch() -> tuple[Tensor, Tensor]:
+def tiny_batch() -> tuple[Tensor, Tensor]:
     return images(4, 32, 16, seed=1), torch.tensor([0, 1, 2, 0])
 
 
@@ -188,7 +188,7 @@ def test_the_imagenet_start_is_that_of_the_original(mambar: Path) -> None:
 
 def test_weights_of_another_width_are_refused(mambar: Path) -> None:
     with pytest.raises(WeightsError, match="MambaR weights of this width: 'cls_token' is of shape"):
-        build(**DEMO, pretrained=mambar)
+        build(**TINY, pretrained=mambar)
 
 
 # What is built -------------------------------------------------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_weight_decay_spares_embeddings_state_space_and_vectors() -> None:
 
 
 def test_the_shift_of_every_bn_neck_is_frozen_at_zero() -> None:
-    model = demo(branches=3)
+    model = tiny(branches=3)
     assert all(not neck.bn.bias.requires_grad and not neck.bn.bias.any() for neck in model.bnnecks)
 
 
@@ -244,27 +244,27 @@ def test_the_shift_of_every_bn_neck_is_frozen_at_zero() -> None:
 
 @pytest.mark.parametrize(("branches", "fusion"), [(1, "max"), (2, "mean"), (3, "max"), (3, "gem")])
 def test_every_parameter_learns_and_test_features_have_unit_branches(branches: int, fusion: str) -> None:
-    model = demo(branches=branches, fusion=fusion)
-    output = model(*demo_batch())
+    model = tiny(branches=branches, fusion=fusion)
+    output = model(*tiny_batch())
     assert isinstance(output, TrainingOutput)
     assert [tuple(t.shape) for t in output.logits] == [(4, 5)] * branches
-    assert [tuple(t.shape) for t in output.features] == [(4, 96)] * branches
+    assert [tuple(t.shape) for t in output.features] == [(4, 64)] * branches
     sum(logits.square().sum() for logits in output.logits).backward()
     still = {name for name, p in model.named_parameters() if p.requires_grad and p.grad is None}
     assert still == ({"gems.1.p", "gems.3.p"} if fusion == "gem" else set())
-    features = evaluated(model, *[demo_batch()[0], [0, 1, 2, 0]])
+    features = evaluated(model, *[tiny_batch()[0], [0, 1, 2, 0]])
     assert features.shape == (4, model.feature_dim)
     assert torch.allclose(features.unflatten(1, (branches, -1)).norm(dim=2), torch.ones(4, branches), atol=1e-6)
 
 
 def test_branches_start_equal_but_are_not_shared() -> None:
-    model = demo()
+    model = tiny()
     first, second = model.multi_layers[0][0].mixer.in_proj.weight, model.multi_layers[1][0].mixer.in_proj.weight
     assert torch.equal(first, second) and first.data_ptr() != second.data_ptr()
 
 
 def test_the_camera_is_side_information() -> None:
-    model, batch = demo(), demo_batch()[0]
+    model, batch = tiny(), tiny_batch()[0]
     seen = evaluated(model, batch, [0, 0, 0, 0])
     assert not torch.allclose(seen, evaluated(model, batch, [1, 1, 1, 1]))
     with pytest.raises(UsageError, match="--camera-embedding"):
@@ -278,15 +278,15 @@ def test_the_camera_is_side_information() -> None:
 
 
 def test_without_camera_embedding_there_is_no_parameter_for_it() -> None:
-    model = demo(camera_embedding=False)
+    model = tiny(camera_embedding=False)
     assert "sie_embed" not in model.state_dict()
-    assert evaluated(model, demo_batch()[0], [9, 9, 9, 9]).shape == (4, model.feature_dim)
-    assert "sie_embed" not in demo(camera_embedding="off").state_dict()
+    assert evaluated(model, tiny_batch()[0], [9, 9, 9, 9]).shape == (4, model.feature_dim)
+    assert "sie_embed" not in tiny(camera_embedding="off").state_dict()
 
 
 @pytest.mark.parametrize("layout", ["bare", "model", "model_state_dict", "module."])
 def test_checkpoints_load_in_every_layout_the_original_writes(layout: str) -> None:
-    saved = demo().state_dict()
+    saved = tiny().state_dict()
     wrapped = {
         "bare": saved,
         "model": {"epoch": 3, "model": saved, "scaler": {}},
@@ -294,15 +294,15 @@ def test_checkpoints_load_in_every_layout_the_original_writes(layout: str) -> No
         "module.": {f"module.{key}": value for key, value in saved.items()},
     }[layout]
     torch.manual_seed(1)
-    model = build(**DEMO)
+    model = build(**TINY)
     model.load_published(wrapped)
     assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
 
 
 def test_a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
-    model = demo()
+    model = tiny()
     saved = model.state_dict()
-    extra = {**saved, "head.bias": torch.zeros(3), "cls_token": torch.zeros(1, 5, 96)}
+    extra = {**saved, "head.bias": torch.zeros(3), "cls_token": torch.zeros(1, 5, 64)}
     del extra["norm_fs.0.weight"]
     with pytest.raises(WeightsError) as error:
         model.load_published(extra)
@@ -310,17 +310,17 @@ def test_a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
 
 
 def test_classifiers_of_other_identities_do_not_hinder_evaluation() -> None:
-    saved = demo(num_classes=9).state_dict()
+    saved = tiny(num_classes=9).state_dict()
     with pytest.raises(WeightsError, match="bnnecks"):
-        demo().train().load_published(saved)
-    model = demo().eval()
+        tiny().train().load_published(saved)
+    model = tiny().eval()
     model.load_published(saved)
     assert torch.equal(model.pos_embed, saved["pos_embed"])
 
 
 @pytest.mark.parametrize("options", [{}, {"stride": 4, "branches": 2, "camera_embedding": False}, {"fusion": "gem"}])
 def test_a_checkpoint_says_how_to_build_its_model(options: dict[str, object]) -> None:
-    saved = demo(**options).state_dict()
+    saved = tiny(**options).state_dict()
     found = infer({"model": saved}, (32, 16))
     rebuilt = build(
         num_classes=found["num_classes"], num_cameras=found["num_cameras"], image_size=(32, 16), **found["options"]
@@ -336,19 +336,19 @@ def test_a_checkpoint_says_how_to_build_its_model(options: dict[str, object]) ->
         ({"class_tokens": 6}, "multiple of 4"),
         ({"width": "smal"}, "Did you mean 'small'"),
         ({"fusion": "avg"}, "max, mean"),
-        ({"neck_reduction": 5}, "must divide 96"),
+        ({"neck_reduction": 5}, "must divide 64"),
         ({"drop_path": 1.0}, "below 1"),
         ({"camera_embedding": "of"}, "Did you mean 'off'"),
     ],
 )
 def test_options_that_do_not_fit_say_why(options: dict[str, object], message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        demo(**options)
+        tiny(**options)
 
 
 def test_images_of_another_size_are_refused() -> None:
     with pytest.raises(UsageError, match="built for images of 32x16"):
-        evaluated(demo(), images(1, 40, 16, seed=0), [0])
+        evaluated(tiny(), images(1, 40, 16, seed=0), [0])
 
 
 def test_variants_are_the_papers_ablation() -> None:
