@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from golden_weights import difference, images, relative, shapes, state, values, without_start
 from torch import Tensor, nn
 
@@ -372,3 +373,14 @@ def test_the_native_recipe_follows_the_sources_for_each_dataset() -> None:
     }
     warmups = [recipe.schedule.warmup_iterations for recipe in found.values()]
     assert warmups == [1200, 1200, 2500, 1000, 1200]
+
+
+def test_half_precision_stays_near_full_precision_and_keeps_the_stream_in_float32() -> None:
+    model, (batch, cameras) = tiny().eval(), tiny_batch()
+    with torch.no_grad():
+        full = model(batch, cameras)
+        with torch.autocast("cpu", torch.bfloat16):
+            half = model(batch, cameras)
+            hidden, stream = model.layers[1](*model.layers[0](model._embed(batch, cameras), None))
+    assert (hidden.dtype, stream.dtype) == (torch.bfloat16, torch.float32)
+    assert F.cosine_similarity(full, half.float()).min() > 0.99
