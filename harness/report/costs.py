@@ -10,7 +10,7 @@ from harness.report.accuracy import device
 from harness.report.rows import Row
 from harness.report.section import Context, Section, paragraphs
 
-RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)", "Batch")
+RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)")
 
 
 def build(context: Context) -> Section:
@@ -41,11 +41,17 @@ def _line(context: Context, row: Row) -> dict[str, str]:
         "Train images/s": text.rate(row.efficiency("train_images_per_second")),
         "Test images/s": text.rate(row.efficiency("inference_images_per_second")),
         "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
-        "Batch": recorded(numbers, "batch_size"),
-        "Precision": recorded(numbers, "precision"),
+        "Batch (train / test)": _both(numbers, "batch_size"),
+        "Precision (train / test)": _both(numbers, "precision"),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
         "Device": text.escape(device(record)),
     }
+
+
+def _both(numbers: Mapping[str, Any], name: str) -> str:
+    """The value for training and the one for the test; a run that was only scored has no training."""
+    trained = recorded(numbers, f"train_{name}") if numbers.get(f"train_{name}") else text.NOT_APPLICABLE
+    return f"{trained} / {recorded(numbers, name)}"
 
 
 def recorded(numbers: Mapping[str, Any], name: str) -> str:
