@@ -101,9 +101,15 @@ def _blocks(steps, rows):
 def _gather(block, tensor, b, first, lanes, start, steps, reverse):
     """block[s, i] = step ``start + s`` (in the order of the scan) of channel ``first + i``."""
     last = tensor.shape[2] - 1
-    for i in range(lanes):
+    if tensor.strides[1] < tensor.strides[2]:  # in the order of the memory outside
         for s in range(steps):
-            block[s, i] = tensor[b, first + i, last - start - s if reverse else start + s]
+            t = last - start - s if reverse else start + s
+            for i in range(lanes):
+                block[s, i] = tensor[b, first + i, t]
+    else:
+        for i in range(lanes):
+            for s in range(steps):
+                block[s, i] = tensor[b, first + i, last - start - s if reverse else start + s]
     for i in range(lanes, LANES):  # zero input and zero gradient: these lanes add nothing to any sum
         for s in range(steps):
             block[s, i] = 0
@@ -113,10 +119,16 @@ def _gather(block, tensor, b, first, lanes, start, steps, reverse):
 def _scatter(tensor, block, b, first, lanes, start, steps, reverse, add):
     """The inverse of ``_gather``; with ``add`` onto what the tensor holds."""
     last = tensor.shape[2] - 1
-    for i in range(lanes):
+    if tensor.strides[1] < tensor.strides[2]:
         for s in range(steps):
             t = last - start - s if reverse else start + s
-            tensor[b, first + i, t] = block[s, i] + (tensor[b, first + i, t] if add else f4(0.0))
+            for i in range(lanes):
+                tensor[b, first + i, t] = block[s, i] + (tensor[b, first + i, t] if add else f4(0.0))
+    else:
+        for i in range(lanes):
+            for s in range(steps):
+                t = last - start - s if reverse else start + s
+                tensor[b, first + i, t] = block[s, i] + (tensor[b, first + i, t] if add else f4(0.0))
 
 
 @_part

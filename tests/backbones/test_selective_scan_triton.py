@@ -1,0 +1,187 @@
+"""The Triton kernels: values and gradients on a GPU, or in Triton's interpreter where there is none.
+
+The interpreter has to be chosen before Triton is imported, so without a GPU this file runs itself once in a process of
+its own. That the kernels become GPU code without spilling registers is checked by compiling them, which needs no GPU.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d, selective_scan
+from tests.backbones.test_selective_scan import (
+    assert_same,
+    difference,
+    in_float64,
+    loop_conv,
+    loop_scan,
+    scan_tensors,
+)
+
+pytest.importorskip("triton")
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+GPU = torch.cuda.is_available() and not INTERPRETED
+DEVICE = "cuda" if GPU else "cpu"
+runs_kernels = pytest.mark.skipif(not (GPU or INTERPRETED), reason="runs in the interpreter's own process")
+
+# Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
+SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 9, 4, 8), (1, 3, 16, 9)]
+SHAPES += [(2, 768, 16, 140), (3, 130, 16, 401)] if GPU else []
+
+
+@pytest.fixture(autouse=True)
+def small_tiles(monkeypatch):
+    """The interpreter takes its time for every element of a tile; small ones also make several of small shapes."""
+    if INTERPRETED:
+        from backbones.selective_scan import gpu
+
+        for name in ("CHANNELS", "STEPS", "CONV_STEPS"):
+            monkeypatch.setattr(gpu, name, 4)
+
+
+def on_device(tensors):
+    return {name: tensor.detach().to(DEVICE).requires_grad_() for name, tensor in tensors.items()}
+
+
+def channels_last(tensor):
+    """The layout a linear layer gives."""
+    return tensor.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
+
+
+@pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this very process")
+def test_under_the_interpreter():
+    result = subprocess.run(
+        [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-x", "-p", "no:cacheprovider", __file__],
+        cwd=REPOSITORY,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        timeout=280,
+    )
+    assert result.returncode == 0, result.stdout[-3000:]
+    assert " passed" in result.stdout
+
+
+@runs_kernels
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scan(shape, reverse):
+    tensors = on_device(scan_tensors(*shape, dtype=torch.float32))
+    exact = in_float64(tensors)
+    options = {"delta_softplus": True, "reverse": reverse}
+    found = selective_scan(**tensors, **options, implementation="triton")
+    assert_same(found, loop_scan(**exact, **options), tensors, exact, 1e-5)
+
+
+@runs_kernels
+@pytest.mark.parametrize("layout", ["steps last", "channels last"])
+@pytest.mark.parametrize("gated", [True, False])
+def test_both_directions_in_one_launch(layout, gated):
+    one, two = (on_device(scan_tensors(2, 5, 3, 11, dtype=torch.float32, seed=seed)) for seed in (1, 2))
+    z = one.pop("z")
+    del two["z"]
+    if layout == "channels last":
+        # z is half of a projection: its strides are not those of u. B of one direction needs a copy.
+        one["u"], two["u"], two["B"] = channels_last(one["u"]), channels_last(two["u"]), channels_last(two["B"])
+        z = torch.cat([z.detach().transpose(1, 2)] * 2, dim=2)[:, :, :5].transpose(1, 2).requires_grad_()
+    inputs = {f"{name} {i}": tensor for i, side in enumerate((one, two)) for name, tensor in side.items()}
+    if gated:
+        inputs["z"] = z
+    exact = in_float64(inputs)
+    exact_one, exact_two = ({name: exact[f"{name} {i}"] for name in one} for i in (0, 1))
+    options = {"z": exact.get("z"), "delta_softplus": True}
+    expected = (loop_scan(**exact_one, **options) + loop_scan(**exact_two, **options, reverse=True)) / 2
+    found = bidirectional_scan(ScanInputs(**one), ScanInputs(**two), z=inputs.get("z"), implementation="triton")
+    assert_same(found, expected, inputs, exact, 1e-5)
+
+
+@runs_kernels
+def test_optional_tensors():
+    tensors = on_device(scan_tensors(1, 3, 2, 9, dtype=torch.float32))
+    for name in ("D", "z", "delta_bias"):
+        del tensors[name]
+    tensors["delta"] = tensors["delta"].detach().abs().requires_grad_()
+    exact = in_float64(tensors)
+    found = selective_scan(**tensors, implementation="triton")
+    assert_same(found, loop_scan(**exact), tensors, exact, 1e-5)
+
+
+@runs_kernels
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_accumulates_in_float32(dtype):
+    one, two = (on_device(scan_tensors(1, 3, 4, 21, dtype=dtype, seed=seed)) for seed in (1, 2))
+    z = one.pop("z")
+    del two["z"]
+    inputs = [*one.values(), *two.values(), z]
+    found = bidirectional_scan(ScanInputs(**one), ScanInputs(**two), z=z, implementation="triton")
+    grads = torch.autograd.grad(found.sum(), inputs)
+    exact_one, exact_two, exact_z = in_float64(one), in_float64(two), z.detach().double().requires_grad_()
+    options = {"z": exact_z, "delta_softplus": True}
+    expected = (loop_scan(**exact_one, **options) + loop_scan(**exact_two, **options, reverse=True)) / 2
+    exact_grads = torch.autograd.grad(expected.sum(), [*exact_one.values(), *exact_two.values(), exact_z])
+    rounding = torch.finfo(dtype).eps
+    assert found.dtype == dtype and difference(found, expected) < rounding
+    for grad, exact_grad in zip(grads, exact_grads, strict=True):
+        assert grad.dtype == dtype and difference(grad, exact_grad) < rounding
+
+
+@runs_kernels
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize(
+    ("shape", "width", "silu"), [((2, 5, 7), 4, True), ((1, 9, 11), 4, True), ((1, 2, 2), 3, False)]
+)
+def test_causal_conv(shape, width, silu, reverse):
+    generator = torch.Generator().manual_seed(0)
+    tensors = {"x": torch.randn(shape, generator=generator)}
+    tensors["weight"] = torch.randn(shape[1], width, generator=generator)
+    if silu:
+        tensors["bias"] = torch.randn(shape[1], generator=generator)
+    tensors = on_device(tensors)
+    exact = in_float64(tensors)
+    activation = "silu" if silu else None
+    found = causal_conv1d(**tensors, activation=activation, reverse=reverse, implementation="triton")
+    expected = loop_conv(exact["x"], exact["weight"], exact.get("bias"), silu, reverse)
+    assert_same(found, expected, tensors, exact, 1e-5)
+
+
+HALF = {"u", "delta", "B", "C", "u2", "delta2", "B2", "C2", "z", "out", "x", "grad"}
+HALF |= {"grad_u", "grad_delta", "grad_z", "grad_u2", "grad_delta2", "grad_x"}
+SCAN = {"REVERSE": False, "BOTH": True, "SOFTPLUS": True, "GATED": True, "STEPS": 8, "STATES": 16, "CHANNELS": 32}
+CONV = {"REVERSE": True, "SILU": True, "WIDTH": 4, "STEPS": 32, "CHANNELS": 32}
+
+
+@pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler")
+@pytest.mark.parametrize(
+    ("name", "constants"),
+    [("scan_forward", SCAN), ("scan_backward", SCAN), ("conv_forward", CONV), ("conv_backward", CONV | {"TAPS": 4})],
+)
+def test_compiles_for_a_gpu(name, constants):
+    triton = pytest.importorskip("triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    from backbones.selective_scan import gpu, gpu_kernels
+
+    assert constants["CHANNELS"] == gpu.CHANNELS
+    kernel = getattr(gpu_kernels, name)
+
+    def type_of(parameter):
+        if parameter in constants:
+            return "constexpr"
+        if parameter == "scale":
+            return "fp32"
+        if parameter in ("channels", "N", "length", "chunks") or parameter.startswith("stride"):
+            return "i32"
+        return "*bf16" if parameter in HALF else "*fp32"
+
+    signature = {parameter.name: type_of(parameter.name) for parameter in kernel.params}
+    source = ASTSource(kernel, signature, constants)
+    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": gpu.WARPS})
+    assert compiled.asm["cubin"]
+    assert compiled.metadata.shared <= 48 * 1024
