@@ -167,9 +167,7 @@ def _matches(splits: Splits) -> list[Finding]:
     findings = []
     if absent:
         findings.append(
-            Finding(
-                "warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent)
-            )
+            Finding("warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent))
         )
     if alone:
         findings.append(

@@ -1,0 +1,165 @@
+"""Contract checks of a backbone, on a tiny plug-in and its misbehaving relatives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from harness import registry, validate
+
+CARD = """kind = "backbone"
+name = "tiny"
+title = "Tiny"
+paper = "none, a test"
+licence = "none"
+feature_dim = 8
+side_information = ["camera"]
+[input]
+image_size = [16, 8]
+mean = [0.5, 0.5, 0.5]
+std = [0.5, 0.5, 0.5]
+[options]
+camera_embedding = true
+[variants.blind]
+about = "without cameras"
+options = { camera_embedding = false }
+[[parameters]]
+count = 88
+num_classes = 6
+num_cameras = 2
+image_size = [16, 8]
+"""
+MODEL = """
+import torch
+from torch import nn
+from harness.contracts import TrainingOutput
+from harness.errors import WeightsError
+
+class Tiny(nn.Module):
+    def __init__(self, num_classes, num_cameras, camera_embedding):
+        super().__init__()
+        self.feature_dim = 8
+        self.camera_mode = "on" if camera_embedding else "off"
+        self.stem = nn.Conv2d(3, 8, 1, bias=False)
+        self.norm = nn.BatchNorm2d(8, affine=False)
+        self.cameras = nn.Parameter(torch.randn(num_cameras, 8))
+        self.head = nn.Linear(8, num_classes, bias=False)
+
+    def forward(self, images, camera_ids=None):
+        feature = self.norm(self.stem(images)).relu().mean((2, 3))
+        if self.camera_mode == "on":
+            feature = feature + self.cameras[camera_ids]
+        if self.camera_mode == "mean":
+            feature = feature + self.cameras.mean(0)
+        if self.training:
+            return TrainingOutput([self.head(feature)], [feature])
+        return feature
+
+    def no_weight_decay(self):
+        return {"cameras"}
+
+    def load_published(self, state_dict):
+        if state_dict.keys() != self.state_dict().keys():
+            raise WeightsError("The checkpoint does not fit.")
+        self.load_state_dict(state_dict)
+
+def build(*, num_classes, num_cameras, image_size, pretrained=None, camera_embedding):
+    return Tiny(num_classes, num_cameras, camera_embedding)
+"""
+
+
+def check(tmp_path: Path, card: str = CARD, model: str = MODEL, name: str = "tiny") -> list[str]:
+    # a folder of its own for every test, because a plug-in is imported once in a process
+    folder = tmp_path / "tiny"
+    folder.mkdir(parents=True)
+    (folder / "card.toml").write_text(card)
+    (folder / "model.py").write_text(model)
+    return [f"{f.level}: {f}" for f in validate.check_backbone(registry.backbone(name, tmp_path))]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_import(monkeypatch: pytest.MonkeyPatch) -> None:
+    import sys
+
+    for module in [name for name in sys.modules if name.startswith("harness_plugins")]:
+        monkeypatch.delitem(sys.modules, module)
+
+
+def test_a_good_backbone_has_no_finding(tmp_path: Path) -> None:
+    assert check(tmp_path) == []
+
+
+def test_a_variant_without_cameras_has_no_finding(tmp_path: Path) -> None:
+    assert check(tmp_path, name="tiny:blind") == [
+        "warning: 1 parameters get no gradient from logits and features. For example: cameras."
+    ]
+
+
+FAULTS: dict[str, tuple[str, str, str]] = {
+    "wrong width in the card": (
+        "card",
+        "feature_dim = 8|feature_dim = 9",
+        "The card says feature_dim = 9",
+    ),
+    "wrong width": ("model", "self.feature_dim = 8|self.feature_dim = 7", "The feature has shape [4, 8], not [4, 7]"),
+    "wrong count": ("card", "count = 88|count = 89", "The card counts 89 parameters"),
+    "hidden cameras": ("card", 'side_information = ["camera"]|', "depends on the camera, but the card"),
+    "cameras not used": ("model", "self.cameras[camera_ids]|0.0", "the feature does not depend on it"),
+    "no camera mode": ("model", 'camera_mode = "on"|camera_mode = "yes"', "does not depend on it"),
+    "unequal lists": ("model", "[feature])|[feature, feature])", "has 1 logits but 2 features"),
+    "no branch": ("model", "TrainingOutput([self.head(feature)], [feature])|TrainingOutput([], [])", "has no branch"),
+    "logits of another width": ("model", "nn.Linear(8, num_classes|nn.Linear(8, 1 + num_classes", "not [4, 5]"),
+    "not finite": ("model", "return feature\n|return feature * float('nan')\n", "The feature is not finite"),
+    "random evaluation": ("model", "return feature\n|return feature + torch.rand(8)\n", "Two evaluations"),
+    "looks at the batch": ("model", "return feature\n|return feature - feature.mean(0)\n", "depends on the others"),
+    "blind": (
+        "model",
+        "return feature\n|return feature * 0 + self.cameras[camera_ids]\n",
+        "does not depend on the image",
+    ),
+    "a list for a feature": ("model", "return feature\n|return [feature]\n", "is a list, not a tensor"),
+    "unseeded": ("model", "torch.randn(num_c|torch.randn(torch.seed() and num_c", "same seed builds different weights"),
+    "takes any weights": ("model", "raise WeightsError|return|", "takes a checkpoint that has nothing in common"),
+    "crashes on weights": ("model", "raise WeightsError|raise KeyError", "with KeyError"),
+    "decay of nothing": ("model", '{"cameras"}|{"camera"}', "no_weight_decay names parameters that do not exist"),
+    "crashes in training": ("model", "if self.training:|if self.training and undefined:", "Training fails: NameError"),
+    "crashes when built": ("model", "self.feature_dim = 8|self.feature_dim = 1 // 0", "Building the model fails"),
+    "unknown dataset": (
+        "card",
+        "[[parameters]]|[[published]]\ndataset = 'x'\nmAP = 1\nrank1 = 1\nimage_size = []\nsource = ''\n[[parameters]]",
+        "published results of datasets nobody registered. For example: x",
+    ),
+    "unknown option of a variant": ("card", "{ camera_e|{ kamera_e", "Variant 'blind' sets options the card does not"),
+    "missing requirement": (
+        "card",
+        "[[parameters]]|[[requires]]\nmodule = 'no_such_module'\ndistribution = 'no-such'\n[[parameters]]",
+        "cannot be built: no-such is not installed",
+    ),
+    "trained all the same": ("card", "feature_dim = 8|feature_dim = 8\ntrainable = false", "cannot be trained, but it"),
+}
+
+
+@pytest.mark.parametrize("kind", FAULTS)
+def test_a_broken_contract_is_found(kind: str, tmp_path: Path) -> None:
+    where, change, sentence = FAULTS[kind]
+    old, new = change.split("|")[:2]
+    assert old in (CARD if where == "card" else MODEL)
+    card, model = (CARD.replace(old, new), MODEL) if where == "card" else (CARD, MODEL.replace(old, new))
+    if kind == "takes any weights":
+        model = MODEL.replace('raise WeightsError("The checkpoint does not fit.")', "return")
+    findings = check(tmp_path, card, model)
+    assert any(finding.startswith("error") and sentence in finding for finding in findings), findings
+
+
+@pytest.mark.parametrize("name", ["dummy", "timm:test_resnet.r160_in1k"])
+def test_light_backbones_of_the_repository_keep_the_contract(name: str) -> None:
+    findings = validate.check_backbone(registry.backbone(name))
+    assert [str(finding) for finding in findings if finding.level == "error"] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("entry", [e for e in registry.backbones() if not e.card.adapter], ids=lambda e: e.name)
+def test_every_backbone_of_the_repository_keeps_the_contract(entry: registry.BackboneEntry) -> None:
+    findings = validate.check_backbone(entry)
+    assert [str(finding) for finding in findings if finding.level == "error"] == []
