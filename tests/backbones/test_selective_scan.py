@@ -19,7 +19,7 @@ def loop_scan(u, delta, A, B, C, D=None, *, z=None, delta_bias=None, delta_softp
     if delta_softplus:
         d = F.softplus(d)
     length = u.shape[2]
-    h, outputs = torch.zeros(()), [None] * length
+    h, outputs = u.new_zeros(()), [None] * length
     for t in reversed(range(length)) if reverse else range(length):
         h = torch.exp(d[:, :, t, None] * A) * h + (d[:, :, t] * u[:, :, t])[..., None] * B[:, None, :, t]
         outputs[t] = (h * C[:, None, :, t]).sum(-1)
@@ -67,20 +67,25 @@ def in_float64(tensors):
     return {name: tensor.detach().double().requires_grad_() for name, tensor in tensors.items()}
 
 
-def difference(found, expected):
-    """Relative error in the norm."""
-    return ((found.double() - expected).norm() / expected.norm().clamp_min(1e-12)).item()
+def difference(found, expected, floor=0.0):
+    """Relative error in the norm; a root mean square below the floor counts as the floor."""
+    size = max(expected.norm().item(), floor * expected.numel() ** 0.5, 1e-12)
+    return (found.double() - expected).norm().item() / size
 
 
-def assert_same(found, expected, found_inputs, expected_inputs, tolerance):
+def assert_same(found, expected, found_inputs, expected_inputs, tolerance, floor=0.0):
     """Compares outputs, and the gradients of all inputs for one random gradient of the output."""
-    grad = torch.from_numpy(np.random.default_rng(1).standard_normal(tuple(expected.shape)))
+    grad = torch.from_numpy(np.random.default_rng(1).standard_normal(tuple(expected.shape))).to(found.device)
     found_grads = torch.autograd.grad(found, list(found_inputs.values()), grad.to(found.dtype))
     expected_grads = torch.autograd.grad(expected, list(expected_inputs.values()), grad)
-    errors = {"output": difference(found, expected)}
+    errors = {"output": difference(found, expected, floor)}
     for name, a, b in zip(found_inputs, found_grads, expected_grads, strict=True):
-        errors[name] = difference(a, b)
+        errors[name] = difference(a, b, floor)
     assert max(errors.values()) < tolerance, errors
+
+
+# Where one number is the sum of many random ones it may cancel to almost nothing, with the rounding of its terms left.
+CANCELLATION = 0.1
 
 
 def check_scan(implementation, shape, dtype, *, tolerance, **options):
@@ -113,7 +118,7 @@ def test_any_shape(implementation, shape, softplus, reverse):
     exact = in_float64(tensors)
     options = {"delta_softplus": softplus, "reverse": reverse}
     found = selective_scan(**tensors, implementation=implementation, **options)
-    assert_same(found, loop_scan(**exact, **options), tensors, exact, 1e-5)
+    assert_same(found, loop_scan(**exact, **options), tensors, exact, 1e-5, CANCELLATION)
 
 
 @pytest.mark.parametrize("implementation", CPU)
@@ -269,7 +274,7 @@ def test_causal_conv(implementation, shape, width, silu, biased, reverse):
     activation = "silu" if silu else None
     found = causal_conv1d(**tensors, activation=activation, reverse=reverse, implementation=implementation)
     expected = loop_conv(exact["x"], exact["weight"], exact.get("bias"), silu, reverse)
-    assert_same(found, expected, tensors, exact, 1e-5)
+    assert_same(found, expected, tensors, exact, 1e-5, CANCELLATION)
 
 
 def test_causal_conv_takes_the_weight_of_a_module():
