@@ -6,7 +6,7 @@ import gc
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,7 +36,7 @@ class Found:
     alternatives: tuple[tuple[str, Path], ...] = ()
 
 
-def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
+def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[str] = SPLITS) -> Found:
     """Finds the folder of a dataset without reading it.
 
     Layouts are tried in the card's order; the first complete one is chosen and the others are reported.
@@ -45,6 +45,7 @@ def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
         entry: the dataset.
         root: the folder that holds the datasets, or the dataset's own folder.
         version: name of the layout to take, or its last word (`v2` for `msmt17-v2`); empty takes the first found.
+        splits: what must be there.
 
     Raises:
         DataError: nothing is found; says what was tried, what is incomplete, and where to ask for the data.
@@ -57,12 +58,12 @@ def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
     refused: dict[str, None] = {}
     for layout in layouts:
         for folder in _places(layout, root):
-            if reason := _refusal(entry, layout, folder):
+            if reason := _refusal(entry, layout, folder, splits):
                 refused[f"{folder} ({layout.name}): {reason}"] = None
             elif not any(name == layout.name and os.path.samefile(folder, other) for name, other in found):
                 found.append((layout.name, folder))
     if not found:  # last, the root itself under any name
-        reasons = {layout.name: _refusal(entry, layout, root) for layout in layouts}
+        reasons = {layout.name: _refusal(entry, layout, root, splits) for layout in layouts}
         found = [(name, root) for name, reason in reasons.items() if not reason][:1]
         refused |= {f"{root} ({name}): {why}": None for name, why in reasons.items() if not why.startswith(LACKS)}
     if not found:
@@ -71,12 +72,13 @@ def find(entry: DatasetEntry, root: Path, version: str = "") -> Found:
     return Found(name, folder, tuple(others))
 
 
-def load(entry: DatasetEntry, root: Path, **options: Any) -> Splits:
+def load(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> Splits:
     """Reads the splits of a dataset; no image is opened.
 
     Args:
         entry: the dataset.
         root: the folder that holds the datasets, or the dataset's own folder.
+        splits: those to read; the files of the others may be absent, and they are returned empty.
         **options: reader options of the card, and `version`.
 
     Raises:
@@ -84,10 +86,10 @@ def load(entry: DatasetEntry, root: Path, **options: Any) -> Splits:
         UsageError: an option the card does not declare.
     """
     values = _options(entry, options)
-    return _read(entry, find(entry, root, values.pop(VERSION)), values)[0]
+    return _read(entry, find(entry, root, values.pop(VERSION), splits), values, splits)[0]
 
 
-def fingerprint(entry: DatasetEntry, root: Path, **options: Any) -> str:
+def fingerprint(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> str:
     """Hash over (split, relative path, size, identity, camera) of every item `load` returns.
 
     The hash is remembered in the cache folder, and used again as long as the folders and lists that were read keep
@@ -96,18 +98,20 @@ def fingerprint(entry: DatasetEntry, root: Path, **options: Any) -> str:
     Args:
         entry: the dataset.
         root: the folder that holds the datasets, or the dataset's own folder.
+        splits: those to read, as for `load`.
         **options: reader options of the card, and `version`.
 
     Raises:
         DataError: nothing found, or what was found is damaged.
     """
     values = _options(entry, options)
-    found = find(entry, root, values.pop(VERSION))
-    key = memory.key(entry.folder, [entry.name, found.layout, str(found.folder), values])
+    found = find(entry, root, values.pop(VERSION), splits)
+    part = [] if len(splits) == len(SPLITS) else [list(splits)]
+    key = memory.key(entry.folder, [entry.name, found.layout, str(found.folder), values, *part])
     if remembered := memory.recall(key, found.folder):
         return remembered
-    splits, source = _read(entry, found, values)
-    digest = memory.digest(splits)
+    read, source = _read(entry, found, values, splits)
+    digest = memory.digest(read)
     memory.remember(key, digest, source.stamps)
     return digest
 
@@ -142,11 +146,11 @@ def _places(layout: Layout, root: Path) -> Iterator[Path]:
                     yield place
 
 
-def _refusal(entry: DatasetEntry, layout: Layout, folder: Path) -> str:
+def _refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence[str]) -> str:
     """Why this folder does not hold the layout; empty if it seems to."""
     reader = _reader(entry, layout)
     options = _reader_options(layout)
-    needed = [*reader.needs(**options), *layout.options.get("needs", ())]
+    needed = [*reader.needs(**options, splits=splits), *layout.options.get("needs", ())]
     if missing := [name for name in needed if not (folder / name).exists()]:
         return f"{LACKS} {', '.join(missing)}"
     return reader.probe(folder, **options)
@@ -164,19 +168,19 @@ def _reader_options(layout: Layout) -> dict[str, Any]:
     return {key: value for key, value in layout.options.items() if key not in OURS}
 
 
-def _read(entry: DatasetEntry, found: Found, values: dict[str, Any]) -> tuple[Splits, Source]:
+def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Sequence[str]) -> tuple[Splits, Source]:
     layout = next(layout for layout in entry.card.layouts if layout.name == found.layout)
-    source = Source(found.folder)
+    source = Source(found.folder, splits=wanted)
     generated = _stand_in(entry, source)
     options = {**_reader_options(layout), **values}
     read = _reader(entry, layout).read
     _check_arguments(entry, layout, read, options)
     with _collector_paused():
         splits = read(source, **options)
-    _check_items(entry, layout, found.folder, splits)
+    _check_items(entry, layout, found.folder, {split: splits.get(split, []) for split in wanted})
     if found.alternatives:
         source.notes["alternatives"] = [f"{name} in {folder}" for name, folder in found.alternatives]
-    train, query, gallery = (splits[split] for split in SPLITS)
+    train, query, gallery = (splits.get(split, []) if split in wanted else [] for split in SPLITS)
     return Splits(train, query, gallery, found.folder, found.layout, generated, source.notes), source
 
 
@@ -217,10 +221,9 @@ def _check_arguments(entry: DatasetEntry, layout: Layout, read: Callable[..., An
 
 
 def _check_items(entry: DatasetEntry, layout: Layout, folder: Path, splits: dict[str, list[Item]]) -> None:
-    """What every reader must keep: all splits there and not empty, sorted, below the folder."""
+    """What every reader must keep: the wanted splits there and not empty, sorted, below the folder."""
     below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # the readers here keep it by construction
-    for split in SPLITS:
-        items = splits.get(split, [])
+    for split, items in splits.items():
         if not items:
             raise DataError(f"{folder} ({layout.name}) holds no images (.jpg, .jpeg, .png) of the {split} split.")
         if below and any(i.pid < 0 or i.camid < 0 or not str(i.path).startswith(below) for i in items):

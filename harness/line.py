@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from datasets import layouts
 from harness import efficiency, recipe, registry, run_pictures, store, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
@@ -42,6 +44,7 @@ class Line:
         self.device = torch.device(self.spec.device)
         self.recipe = recipe.from_values(self.spec.recipe, self.spec.values)
         self.cache = Path(job.places.cache) if job.places.cache else None
+        self.searching = self.spec.purpose == "search"
 
     def run(self) -> None:
         """All stages, in order."""
@@ -57,7 +60,7 @@ class Line:
         self.module = self._build()
         scored: list[Scored] = []
         if self.backbone.card.trainable and self.spec.purpose != "checkpoint":
-            if self.recipe.evaluation.untrained:
+            if self.recipe.evaluation.untrained and not self.searching:
                 self._enter("evaluate")
                 scored += self._score(self.dataset, self.splits, trained=False)
             self._enter("train")
@@ -68,6 +71,8 @@ class Line:
             with mean_camera(self.module):
                 scored += self._score(entry, self.others[entry.name])
         self._keep(scored)
+        if self.searching:  # a trial is known by its held-out score alone
+            return
         self._draw(scored)
         self._enter("measure")
         self._measure()
@@ -83,8 +88,10 @@ class Line:
         self.input = input_card(self.backbone)
 
     def _read(self, entry: DatasetEntry) -> Splits:
-        splits = entry.load(self.job.places.data_root, **self.spec.dataset_options.get(entry.name, {}))
-        problems = validate.check_counts(entry, splits)
+        options = self.spec.dataset_options.get(entry.name, {})
+        wanted = ("train",) if self.searching else SPLITS
+        splits = layouts.load(entry, Path(self.job.places.data_root), splits=wanted, **options)
+        problems = [p for p in validate.check_counts(entry, splits) if p.startswith(wanted)]
         if problems and not self.job.allow_count_mismatch:
             raise DataError(
                 f"{entry.name} is not what its card says: {' '.join(problems)} "
@@ -99,7 +106,7 @@ class Line:
 
     def _read_training_set(self) -> Splits:
         splits = self._read(self.dataset)
-        if self.spec.purpose != "search":
+        if not self.searching:
             return splits
         train, query, gallery = holdout_split(
             splits.train, seed=self.spec.holdout["seed"], share=self.spec.holdout["share"]
@@ -168,7 +175,6 @@ class Line:
         return weights.locate(card, root, self.spec.options)
 
     def _train(self) -> None:
-        self.progress.emit("note", text="decoding images")
         data = TrainingData(
             self.splits.train,
             self.recipe,
@@ -177,6 +183,8 @@ class Line:
             seed=self.spec.seed,
             cache=self.cache,
             workers=self.job.workers,
+            progress=self._decoding,
+            pin_memory=self.device.type == "cuda",
         )
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -189,7 +197,7 @@ class Line:
             run_id=self.spec.run_id,
             folder=self.folder,
             emit=self._emit,
-            on_epoch=self._held_out if self.spec.purpose == "search" else None,
+            on_epoch=self._held_out if self.searching else None,
         )
         summary = trainer.fit()
         self.blocks["efficiency"] = {
@@ -234,10 +242,13 @@ class Line:
 
     def _held_out(self, epoch: int, module: torch.nn.Module) -> dict[str, float]:
         """Held-out mAP after an epoch of a search; the test split is not touched."""
-        row = self._score(self.dataset, self.splits, flip=False)[0].row
+        row = self._score(self.dataset, self.splits)[0].row
         return {"mAP": row["mAP"], "rank-1": row["rank-1"]}
 
-    def _score(self, entry: DatasetEntry, splits: Splits, *, trained: bool = True, flip: bool = True) -> list[Scored]:
+    def _score(self, entry: DatasetEntry, splits: Splits, *, trained: bool = True) -> list[Scored]:
+        settings = self.recipe.evaluation
+        if self.searching:
+            settings = replace(settings, flip=False, rerank=False)
         return score_module(
             self.module,
             splits.query,
@@ -245,10 +256,9 @@ class Line:
             self._loader,
             dataset=entry.name,
             device=self.device,
-            settings=self.recipe.evaluation,
+            settings=settings,
             protocol=entry.card.protocol,
             trained=trained,
-            flip=flip,
             emit=self.progress.emit,
         )
 
@@ -262,7 +272,14 @@ class Line:
             batch_size=self.recipe.evaluation.batch_size,
             cache=self.cache,
             workers=self.job.workers,
+            progress=self._decoding,
+            pin_memory=self.device.type == "cuda",
         )
+
+    def _decoding(self, done: int, total: int) -> None:
+        """Says how far the cache of decoded images is."""
+        if done % 500 == 0 or done == total:
+            self.progress.emit("progress", stage="decode", done=done, total=total)
 
     def _measure(self) -> None:
         self.blocks["efficiency"] |= efficiency.measure(

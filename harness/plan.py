@@ -39,6 +39,8 @@ class Request:
         eval_datasets: further datasets every model is scored on, comma list.
         from_scratch: start from random weights instead of the card's pretrained file.
         force: run again what is finished.
+        holdout: seed and share of held-out training identities; if given, runs are trials of a search, which read
+            the training split alone.
     """
 
     backbones: str = "all"
@@ -54,6 +56,7 @@ class Request:
     eval_datasets: str = ""
     from_scratch: bool = False
     force: bool = False
+    holdout: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -154,6 +157,8 @@ class _State:
             dataset_options={e.name: o for e in (dataset, *others) if (o := request.dataset_options.get(e.name))},
             options=options,
             evaluate_on=tuple((other.name, self.seen[other.name][0]) for other in others),
+            purpose="search" if request.holdout else "test",
+            holdout=request.holdout,
         )
         problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
         folder = run_folder(request.results, spec)
@@ -178,9 +183,14 @@ class _State:
 
 def _fingerprint(entry: DatasetEntry, request: Request) -> tuple[str, str]:
     """The fingerprint, or the reason why the data cannot be read."""
+    from datasets import layouts
+
     options = request.dataset_options.get(entry.name, {})
     try:
-        return entry.fingerprint(request.places.data_root or ".", **options), ""
+        root = Path(request.places.data_root or ".")
+        if request.holdout:  # the files of the test split may be absent
+            return layouts.fingerprint(entry, root, splits=("train",), **options), ""
+        return entry.fingerprint(root, **options), ""
     except HarnessError as error:
         return "", str(error)
 

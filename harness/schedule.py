@@ -1,6 +1,11 @@
 """Gives each run its share of the machine: Ray Tune over many GPUs and nodes, or inline without Ray.
 
 The only module that names Ray. One trial is one child process; Ray never sees the model, the data or the result.
+
+A list of jobs is known before it starts; a search (`harness.tune`) decides about its next job, and about stopping one,
+from what it heard so far. For that a `Feed` is asked: in threads by `feed_inline`, by Ray Tune as its search algorithm
+by `feed_with_ray`. Ray's own adapters for Optuna and ASHA are not used: their state lives in Ray's experiment folder,
+can be restored by the same Ray on the same paths alone, and would differ from what a search without Ray does.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from harness import child
 from harness.errors import RunError
@@ -60,6 +65,76 @@ def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: t
     return statuses
 
 
+class Feed(Protocol):
+    """Jobs that are decided upon while others run. Methods are called from several threads."""
+
+    def next(self) -> Job | None:
+        """The next job; None if there is nothing to start now."""
+
+    def event(self, job: Job, event: dict[str, Any]) -> bool:
+        """Takes an event of a job; returns whether the job must stop."""
+
+
+def feed_inline(feed: Feed, resources: Resources, stop: threading.Event) -> None:
+    """Runs what a feed gives on this machine without Ray, `max_concurrent` at a time."""
+    running: set[threading.Event] = set()
+
+    def work() -> None:
+        while not stop.is_set() and (job := feed.next()) is not None:
+            running.add(stopped := threading.Event())
+            feed.event(job, {"event": "start"})
+            status = child.run(job, _listener(feed, job, stopped), timeout=resources.timeout or None, stop=stopped)
+            running.discard(stopped)
+            feed.event(job, {"event": "finished", "status": status})
+
+    with ThreadPoolExecutor(max(resources.max_concurrent, 1)) as pool:
+        futures = [pool.submit(work) for _ in range(max(resources.max_concurrent, 1))]
+        while not all(future.done() for future in futures):
+            if stop.wait(0.2):
+                for stopped in list(running):
+                    stopped.set()
+        for future in futures:
+            future.result()
+
+
+def _listener(feed: Feed, job: Job, stopped: threading.Event) -> child.OnEvent:
+    def listen(event: dict[str, Any]) -> None:
+        if feed.event(job, event):
+            stopped.set()
+
+    return listen
+
+
+def feed_with_ray(feed: Feed, resources: Resources, stop: threading.Event) -> None:
+    """Runs what a feed gives as trials of Ray Tune.
+
+    Raises:
+        RunError: as for `with_ray`.
+    """
+    jobs: dict[str, Job] = {}
+    tell_gate: list[Callable[[str], None]] = []
+
+    def following() -> Job | None:
+        if not stop.is_set() and (job := feed.next()) is not None:
+            jobs[job.spec.run_id] = job
+            return job
+        return None
+
+    def listen(run_id: str, event: dict[str, Any]) -> None:
+        job = jobs[run_id]
+        if event["event"] == "finished":
+            del jobs[run_id]
+        if feed.event(job, event):
+            tell_gate[0](_key(job))
+
+    token = uuid.uuid4().hex
+    _listeners[token], _feeds[token] = listen, (following, lambda: not jobs)
+    try:
+        _fit(token, resources, stop, tell_gate.append, param_space={})
+    finally:
+        del _listeners[token], _feeds[token]
+
+
 def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
     """Runs jobs as trials of Ray Tune; returns status by run id.
 
@@ -68,9 +143,6 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
     Raises:
         RunError: the cluster cannot be reached or has not what a run asks for.
     """
-    import ray
-    from ray import tune
-
     by_id = {job.spec.run_id: job for job in jobs}
     statuses: dict[str, str] = {}
 
@@ -81,19 +153,46 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
 
     token = uuid.uuid4().hex
     _listeners[token] = listen
+    try:
+        jobs_as_data = [job.to_dict() for job in jobs]
+        _fit(token, resources, stop, lambda tell: None, param_space={"job": jobs_as_data})
+    finally:
+        del _listeners[token]
+    for run_id in by_id.keys() - statuses.keys():
+        if not stop.is_set():
+            statuses[run_id] = "failed"
+    return statuses
+
+
+def _fit(
+    token: str,
+    resources: Resources,
+    stop: threading.Event,
+    on_gate: Callable[[Callable[[str], None]], None],
+    *,
+    param_space: dict[str, Any],
+) -> None:
+    """One experiment of Ray Tune: the jobs of `param_space`, or without any those that the token's feed gives."""
+    import ray
+    from ray import tune
+
     started_here = _start(resources)
     try:
-        _check_fits(resources)
+        at_once = _check_fits(resources)
         gate = _stop_gate(stop)
+        on_gate(lambda key: gate.stop.remote(key))
+        fed = not param_space
         with tempfile.TemporaryDirectory(prefix="harness-ray-") as storage:
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(_trial, gate=gate, timeout=resources.timeout),
                     tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}]),
                 ),
-                param_space={"job": tune.grid_search([job.to_dict() for job in jobs])},
+                param_space={name: tune.grid_search(values) for name, values in param_space.items()},
                 tune_config=tune.TuneConfig(
-                    max_concurrent_trials=resources.max_concurrent or None,
+                    search_alg=_searcher(token) if fed else None,
+                    num_samples=-1 if fed else 1,
+                    max_concurrent_trials=resources.max_concurrent or (at_once if fed else None),
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                     reuse_actors=False,
@@ -108,13 +207,8 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
             )
             tuner.fit()
     finally:
-        del _listeners[token]
         if started_here:
             ray.shutdown()
-    for run_id in by_id.keys() - statuses.keys():
-        if not stop.is_set():
-            statuses[run_id] = "failed"
-    return statuses
 
 
 def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
@@ -127,8 +221,8 @@ def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
     stop, done = threading.Event(), threading.Event()
 
     def watch() -> None:
-        while not done.wait(1.0):
-            if ray.get(gate.stopped.remote()):
+        while not done.wait(0.5):
+            if ray.get(gate.stopped.remote(_key(job))):
                 stop.set()
                 return
 
@@ -141,6 +235,9 @@ def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
 
 _listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
 """Who is told of reports, by a token: Ray pickles a callback with all it holds, and these cannot be pickled."""
+
+_feeds: dict[str, tuple[Callable[[], Job | None], Callable[[], bool]]] = {}
+"""The next job of a feed, and whether none runs, by the same token."""
 
 
 def _tell(token: str, trial: Any, event: dict[str, Any]) -> None:
@@ -163,34 +260,64 @@ def _callback(token: str) -> Any:
     return Forward()
 
 
+def _searcher(token: str) -> Any:
+    """A search algorithm of Ray Tune that asks a feed."""
+    from ray.tune.search import Searcher
+
+    class Ask(Searcher):
+        """Ray asks again later where nothing is to be started now but trials run that may change that."""
+
+        def suggest(self, trial_id: str) -> Any:
+            following, idle = _feeds[token]
+            if (job := following()) is not None:
+                return {"job": job.to_dict()}
+            return Searcher.FINISHED if idle() else None
+
+        def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
+            """The feed hears of it from the callback."""
+
+        def save(self, checkpoint_path: str) -> None:
+            """Nothing: the feed keeps its own state."""
+
+        def restore(self, checkpoint_path: str) -> None:
+            """Nothing, likewise."""
+
+    return Ask(metric="event", mode="max")
+
+
 def _run_id(trial: Any) -> str:
     return Job.from_dict(trial.config["job"]).spec.run_id
 
 
+def _key(job: Job) -> str:
+    """Name of a run's attempt; a search may try a run again."""
+    return f"{job.spec.run_id[:12]}-{job.attempt}"
+
+
 def _trial_name(trial: Any) -> str:
-    return _run_id(trial)[:12]
+    return _key(Job.from_dict(trial.config["job"]))
 
 
 def _stop_gate(stop: threading.Event) -> Any:
-    """An actor that trials ask whether to stop; a thread of the driver opens it."""
+    """An actor that trials ask whether to stop; a thread of the driver stops all of them, a feed single ones."""
     import ray
 
     @ray.remote(num_cpus=0)
     class Gate:
         def __init__(self) -> None:
-            self._stopped = False
+            self._stopped: set[str] = set()
 
-        def stop(self) -> None:
-            self._stopped = True
+        def stop(self, key: str) -> None:
+            self._stopped.add(key)
 
-        def stopped(self) -> bool:
-            return self._stopped
+        def stopped(self, key: str) -> bool:
+            return not self._stopped.isdisjoint((key, "all"))
 
     gate = Gate.remote()  # type: ignore[attr-defined]
 
     def watch() -> None:
         stop.wait()
-        gate.stop.remote()
+        gate.stop.remote("all")
 
     threading.Thread(target=watch, daemon=True).start()
     return gate
@@ -222,7 +349,8 @@ def _start(resources: Resources) -> bool:
     return True
 
 
-def _check_fits(resources: Resources) -> None:
+def _check_fits(resources: Resources) -> int:
+    """Refuses what the cluster can never run; returns how many runs it can run at once."""
     import ray
 
     total = ray.cluster_resources()
@@ -232,9 +360,16 @@ def _check_fits(resources: Resources) -> None:
                 f"A run asks for {wanted:g} {name}, the cluster has {total.get(name, 0):g}; "
                 f"lower --{'gpus' if name == 'GPU' else 'cpus'}-per-run."
             )
+    shares = (("GPU", resources.gpus), ("CPU", float(resources.cpus)))
+    return max(1, min(int(total.get(name, 0) / wanted) for name, wanted in shares if wanted > 0))
 
 
 SCHEDULERS: dict[str, Callable[[Sequence[Job], Resources, OnEvent, threading.Event], dict[str, str]]] = {
     "ray": with_ray,
     "inline": inline,
+}
+
+FEED_SCHEDULERS: dict[str, Callable[[Feed, Resources, threading.Event], None]] = {
+    "ray": feed_with_ray,
+    "inline": feed_inline,
 }

@@ -97,6 +97,12 @@ class Sink:
         for first in range(0, len(metrics), 10 * BATCH):
             self.client.log_batch(run, metrics=metrics[first : first + 10 * BATCH])
 
+    def find(self, tags: dict[str, str]) -> str:
+        """Id of the newest run that has all these tags, or empty."""
+        query = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+        found = self.client.search_runs([self.experiment], query, max_results=1)
+        return str(found[0].info.run_id) if found else ""
+
     def end(self, run: str, status: str) -> None:
         """Closes a run; MLflow knows fewer statuses than a record, which stays in the tag `status`."""
         self.client.set_tag(run, "status", status)
@@ -141,11 +147,15 @@ class Tracker:
         warn: told once when the server cannot be reached.
         name: name of the parent run.
         tags: tags of the parent run, for example the command.
+        search: id of a search, whose one parent run and child runs are gone on with.
     """
 
-    def __init__(self, results: Path, uri: str, warn: Warn, *, name: str, tags: dict[str, str]) -> None:
+    def __init__(
+        self, results: Path, uri: str, warn: Warn, *, name: str, tags: dict[str, str], search: str = ""
+    ) -> None:
         self.results, self.uri, self.warn = results, uri, warn
-        self._name, self._tags = name, tags
+        self._name, self._tags = name, {**tags, **({"harness.search": search} if search else {})}
+        self._search = search
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._sink: Sink | None = None
         self._parent = ""
@@ -185,7 +195,10 @@ class Tracker:
 
     def _connect(self) -> None:
         self._sink = Sink.connect(self.uri, self.results)
-        self._parent = self._sink.start(self._name, self._tags)
+        known = self._sink.find({"harness.search": self._search}) if self._search else ""
+        if known:
+            self._sink.client.update_run(known, status="RUNNING")
+        self._parent = known or self._sink.start(self._name, self._tags)
 
     def _require(self) -> Sink:
         if self._sink is None or not self._parent:
@@ -199,6 +212,10 @@ class Tracker:
         if key not in self._children:
             sink = self._require()
             spec = job.spec.to_dict()
+            family = {"harness.run_id": job.spec.run_id, "mlflow.parentRunId": self._parent}
+            if self._search and (known := sink.find(family)):
+                self._children[key] = known
+                return known
             self._children[key] = sink.start(_run_name(spec), _tags(spec, job.attempt), self._parent)
             sink.parameters(self._children[key], parameters_of(spec))
         return self._children[key]
@@ -224,6 +241,8 @@ def finish(sink: Sink, run: str, folder: Path, record: Any) -> None:
             sink.client.log_artifact(run, str(folder / name))
     for picture in sorted((folder / "pictures").glob("*.png")):
         sink.client.log_artifact(run, str(picture), "pictures")
+    if record["error"]:
+        sink.client.set_tag(run, "reason", mask(record["error"]["message"])[:500])
     sink.end(run, record["status"])
     sent = {"uri": mask(sink.uri), "run": run, "attempts": record.get("attempts", 1)}
     store.replace(folder / SIDECAR, json.dumps(sent) + "\n")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets.readers.source import IMAGE_SUFFIXES, SPLIT_FOLDERS, Source, first, number, pattern_of
-from harness.contracts import Item
+from harness.contracts import SPLITS, Item
 from harness.errors import DataError
 
 PATTERN = r"(?P<pid>-1|\d+)_c(?P<camid>\d+)"
@@ -19,10 +20,12 @@ def needs(
     train: str = SPLIT_FOLDERS["train"],
     query: str = SPLIT_FOLDERS["query"],
     gallery: str = SPLIT_FOLDERS["gallery"],
+    splits: Sequence[str] = SPLITS,
     **_: Any,
 ) -> list[str]:
     """Folders that must exist."""
-    return [train, query, gallery]
+    folders = {"train": train, "query": query, "gallery": gallery}
+    return [folders[split] for split in splits]
 
 
 def probe(
@@ -80,6 +83,8 @@ def read(
     splits: dict[str, list[Item]] = {}
     junk: dict[str, int] = {}
     for split, sub in (("train", train), ("query", query), ("gallery", gallery)):
+        if split not in source.splits:
+            continue
         prefix = f"{source.folder / sub}/"
         items: list[Item] = []
         wrong: list[str] = []

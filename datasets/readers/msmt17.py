@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.readers.source import Source, first, inside, number, order, pattern_of, shown
-from harness.contracts import Item
+from harness.contracts import SPLITS, Item
 from harness.errors import DataError
 
 PATTERN = r"(?P<pid>\d+)_\d+_(?P<camid>\d+)_"
@@ -21,10 +21,12 @@ def needs(
     gallery_list: str = "list_gallery.txt",
     train: str = "train",
     test: str = "test",
+    splits: Sequence[str] = SPLITS,
     **_: Any,
 ) -> list[str]:
     """Folders and files that must exist."""
-    return [*dict.fromkeys((train, test)), *train_lists, query_list, gallery_list]
+    needed = {"train": [train, *train_lists], "query": [test, query_list], "gallery": [test, gallery_list]}
+    return list(dict.fromkeys(name for split in splits for name in needed[split]))
 
 
 def read(
@@ -62,6 +64,8 @@ def read(
         ("query", test, (query_list,)),
         ("gallery", test, (gallery_list,)),
     ):
+        if split not in source.splits:
+            continue
         items: list[tuple[str, int, int]] = []
         for name in lists:
             rows = _rows(source, name, sub, pattern, first_camera)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.contracts import SPLITS
 from harness.errors import DataError, UsageError
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
@@ -25,11 +27,13 @@ class Source:
         folder: the folder; every name below is relative to it, with forward slashes.
         notes: facts for the record, such as `junk` (dropped images of each split) and `ignored_files`.
         stamps: modification time (nanoseconds) and size of every folder and file that was looked at.
+        splits: the splits that are wanted; a reader leaves the images of the others alone.
     """
 
     folder: Path
     notes: dict[str, Any] = field(default_factory=dict)
     stamps: dict[str, tuple[int, int]] = field(default_factory=dict)
+    splits: Sequence[str] = SPLITS
 
     def images(self, sub: str) -> list[str]:
         """Base names of the images directly in the folder `sub`, sorted.

@@ -37,7 +37,7 @@ def read(
     """
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     junk: dict[str, int] = {}
-    rows = _rows(source, file, first_camera)
+    rows = [row for row in _rows(source, file, first_camera) if row[3] in source.splits]
     keys = [f"{split}: {path}" for path, _, _, split in rows]
     if len(set(keys)) != len(keys):
         raise DataError(f"{source.folder / file} names an image twice in one split.")

@@ -38,12 +38,24 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
             click.option("--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
+            click.option("--seeds", default="0", show_default=True, help="Comma list of seeds."),
+            click.option("--eval-datasets", default="", help="Datasets every model is also scored on."),
+            click.option("--force", is_flag=True, help="Run again what is finished."),
+            setting_options,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options that describe how any run is set up."""
+    for option in reversed(
+        (
             click.option("--recipe", default="unified", show_default=True, help="Name or path; 'native' is each own."),
             click.option("--preset", default="", help="Settings for small machines: demo or smoke."),
-            click.option("--seeds", default="0", show_default=True, help="Comma list of seeds."),
             data_root_option,
             click.option("--weights-root", default="", metavar="DIR", help="Folder of pretrained files."),
-            click.option("--eval-datasets", default="", help="Datasets every model is also scored on."),
             click.option("--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
             click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),
@@ -52,7 +64,6 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Recipe key: optimizer.lr=0.01"
             ),
-            click.option("--force", is_flag=True, help="Run again what is finished."),
             click.option("--cache", default="", metavar="DIR", help="Folder of decoded images; $HARNESS_CACHE."),
             plugins_option,
             results_option,

@@ -1,0 +1,155 @@
+"""What `run` and `tune` share before and while runs go on: shares of the machine, generated data, Ctrl-C."""
+
+from __future__ import annotations
+
+import os
+import signal
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from harness import store
+from harness.errors import HarnessError, UsageError
+from harness.job import Job
+from harness.plan import Planned, Request
+from harness.progress import Board
+from harness.schedule import Resources
+
+
+def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds the options about where and how runs are carried out; none of them changes a number."""
+    for option in reversed(
+        (
+            click.option("--scheduler", type=click.Choice(["ray", "inline"]), default="ray", show_default=True),
+            click.option("--gpus-per-run", type=float, help="GPUs a run, fractions allowed. [default: 1, CPU: 0]"),
+            click.option("--cpus-per-run", type=int, default=0, help="CPU cores, threads a run. [default: fair share]"),
+            click.option("--max-concurrent", type=int, default=0, help="Runs at once; 0 is as many as fit."),
+            click.option("--timeout", default="", metavar="10h", help="Hard limit of one run: 90s, 30m, 10h."),
+            click.option("--address", default="", help="Existing Ray cluster to join, for example 'auto'."),
+            click.option("--workers", type=int, default=0, help="Loader processes a run; batches do not depend on it."),
+            click.option("--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card."),
+            click.option("--mlflow-uri", default="", help="Server; $MLFLOW_TRACKING_URI or sqlite in the results."),
+            click.option("--no-mlflow", is_flag=True, help="Do not track."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def make_job(cell: Planned, request: Request, values: dict[str, Any], threads: int) -> Job:
+    """The job of a planned run; its attempt follows those on record."""
+    attempt = 1
+    try:
+        if (known := store.find(request.results, cell.spec)) is not None:
+            attempt = int(known.get("attempts", 1)) + 1
+    except HarnessError:
+        attempt = 2
+    return Job(
+        spec=cell.spec,
+        folder=str(cell.folder.absolute()),
+        places=request.places,
+        threads=threads,
+        workers=values["workers"],
+        allow_count_mismatch=values["allow_count_mismatch"],
+        force=request.force,
+        attempt=attempt,
+    )
+
+
+def resources(values: dict[str, Any], runs: int, device: str, timeout: float) -> Resources:
+    """Fair defaults: a GPU a run, or on a CPU the cores divided by the runs at once."""
+    gpus = values["gpus_per_run"]
+    gpus = (1.0 if device == "cuda" else 0.0) if gpus is None else gpus
+    if gpus < 0 or values["cpus_per_run"] < 0 or values["max_concurrent"] < 0:
+        raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    at_once = values["max_concurrent"] or (1 if values["scheduler"] == "inline" or gpus == 0 else 0)
+    cpus = values["cpus_per_run"] or max(1, cores // max(1, min(runs, at_once or 1)))
+    if gpus > 0 and not values["cpus_per_run"]:
+        cpus = max(1, min(cpus, 4))
+    return Resources(gpus, cpus, at_once, timeout, values["address"])
+
+
+def short(path: Path, *, resolve: bool = True) -> str:
+    """A path as the user would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -> None:
+    """Draws the preset's generated people, once."""
+    from datasets.synthetic import generate
+
+    root = Path(request.places.data_root)
+    if dry_run and not root.is_dir():
+        click.echo(f"Generated data would be drawn into {short(root)} first.")
+        return
+    size = settings.get("size", [128, 64])
+    generate(root, scale=settings["scale"], seed=settings.get("seed", 0), size=tuple(size), progress=_drawn())
+
+
+def _drawn() -> Any:
+    """A progress callback that prints at most once a second."""
+    import time
+
+    last = [0.0]
+
+    def show(done: int, total: int) -> None:
+        if done == total or time.monotonic() - last[0] > 1.0:
+            last[0] = time.monotonic()
+            click.echo(f"  drawing people: {done}/{total} images")
+
+    return show
+
+
+def check_writable(results: Path) -> None:
+    """Refuses a results folder that cannot be written, before anything runs."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise UsageError(
+            f"The results folder {results} is not writable ({error.strerror}); choose --results."
+        ) from error
+
+
+@contextmanager
+def stop_on_ctrl_c(stop: threading.Event, board: Board) -> Iterator[None]:
+    """One Ctrl-C lets runs save and stop; a second one ends them at once."""
+
+    def handler(*_: Any) -> None:
+        if stop.is_set():
+            board.say("Stopping at once.")
+            os.killpg(os.getpgrp(), signal.SIGKILL) if os.getpgrp() == os.getpid() else os._exit(130)
+        board.say("Stopping: runs keep their last epoch. Ctrl-C again stops at once.")
+        stop.set()
+
+    old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, previous in old.items():
+            signal.signal(number, previous)
+
+
+def parse_duration(text: str) -> float:
+    """Parses `90s`, `30m`, `10h` or plain seconds; empty is no limit."""
+    if not text:
+        return 0.0
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    number, unit = (text[:-1], units[text[-1]]) if text[-1] in units else (text, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1.0
+    if seconds <= 0:
+        raise UsageError(f"A duration is like 90s, 30m or 10h, found '{text}'.")
+    return seconds

@@ -1,0 +1,57 @@
+"""Asynchronous successive halving (ASHA; Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020).
+
+The stopping form: at a rung a trial goes on if it is among the best 1/factor of all trials that reached the rung so
+far. Nobody waits, so it needs no state but the curves, and a resumed search decides as it would have.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Asha:
+    """When to stop a trial.
+
+    Attributes:
+        epochs: of a whole trial.
+        grace: first rung, in epochs; 0 is a `factor`-squared part of the epochs.
+        factor: of a rung's trials one in so many goes on, to so many times the epochs; 0 stops nothing.
+    """
+
+    epochs: int
+    grace: int = 0
+    factor: int = 3
+
+    @property
+    def rungs(self) -> list[int]:
+        """Epochs after which trials are judged; the last epoch is not among them."""
+        if not self.factor:
+            return []
+        rung = self.grace or math.ceil(self.epochs / self.factor**2)
+        found = []
+        while rung < self.epochs:
+            found.append(rung)
+            rung *= self.factor
+        return found
+
+    def reason(self, epoch: int, value: float, others: Sequence[float]) -> str:
+        """Why a trial must stop after this epoch; empty if it goes on.
+
+        Args:
+            epoch: epochs it has done.
+            value: its held-out mAP.
+            others: held-out mAP after this epoch of all other trials that reached it.
+        """
+        if epoch not in self.rungs:
+            return ""
+        places = math.ceil((len(others) + 1) / self.factor)
+        better = sum(other > value for other in others)
+        if better < places:
+            return ""
+        return (
+            f"Stopped by ASHA after epoch {epoch} of {self.epochs}: held-out mAP {value:.2%} is number {better + 1} "
+            f"of {len(others) + 1}, and {places} go on."
+        )
