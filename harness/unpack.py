@@ -189,9 +189,7 @@ def _write(
             while chunk := source.read(CHUNK):
                 written += len(chunk)
                 if written > limits.bytes or (written > limits.ratio_from and written > limits.ratio * packed):
-                    raise DataError(
-                        f"{archive} unpacks to more than {written:,} bytes; that is no archive of images."
-                    )
+                    raise DataError(f"{archive} unpacks to more than {written:,} bytes; that is no archive of images.")
                 output.write(chunk)
         if target.stat().st_size != member.size:
             raise DataError(f"{archive} is cut off in {member.name!r}. Fetch it again.")

@@ -100,6 +100,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
 LIMITS = Limits(bytes=2_500_000, files=10, ratio=10, ratio_from=1_000_000)
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
 @pytest.mark.parametrize("kind", REFUSED)
 def test_a_bad_archive_is_refused_and_leaves_nothing(kind: str, tmp_path: Path) -> None:
     make, message = REFUSED[kind]
