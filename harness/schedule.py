@@ -138,26 +138,33 @@ def feed_with_ray(feed: Feed, resources: Resources, stop: threading.Event) -> No
 def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
     """Runs jobs as trials of Ray Tune; returns status by run id.
 
-    A trial that is lost with its worker or node is started once more and goes on from its checkpoint.
+    A trial that is lost with its worker or node is started once more and goes on from its checkpoint. The results
+    folder must be visible to every node under the same path.
 
     Raises:
         RunError: the cluster cannot be reached or has not what a run asks for.
     """
     by_id = {job.spec.run_id: job for job in jobs}
     statuses: dict[str, str] = {}
+    running: set[str] = set()
 
     def listen(run_id: str, event: dict[str, Any]) -> None:
+        running.add(run_id)
         if event["event"] == "finished":
+            running.discard(run_id)
+            if error := event.get("error"):
+                event["status"] = child.leave_record(by_id[run_id], event["status"], f"Lost: {error}.")
             statuses[run_id] = event["status"]
         on_event(by_id[run_id], event)
 
     token = uuid.uuid4().hex
     _listeners[token] = listen
+    _over[token] = lambda: stop.is_set() and not running
     try:
         jobs_as_data = [job.to_dict() for job in jobs]
         _fit(token, resources, stop, lambda tell: None, param_space={"job": jobs_as_data})
     finally:
-        del _listeners[token]
+        del _listeners[token], _over[token]
     for run_id in by_id.keys() - statuses.keys():
         if not stop.is_set():
             statuses[run_id] = "failed"
@@ -203,6 +210,7 @@ def _fit(
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=1),
                     callbacks=[_callback(token)],
+                    stop=None if fed else _stopper(token),
                 ),
             )
             tuner.fit()
@@ -228,13 +236,22 @@ def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
 
     threading.Thread(target=watch, daemon=True).start()
     tune.report({"event": {"event": "start"}})
-    status = child.run(job, lambda event: tune.report({"event": event}), timeout=timeout or None, stop=stop)
+
+    def forward(event: dict[str, Any]) -> None:
+        tune.report({"event": event})  # returns when the driver has heard of it
+        if event["event"] == "epoch" and ray.get(gate.stopped.remote(_key(job))):
+            stop.set()
+
+    status = child.run(job, forward, timeout=timeout or None, stop=stop)
     done.set()
     tune.report({"event": {"event": "finished", "status": status}})
 
 
 _listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
 """Who is told of reports, by a token: Ray pickles a callback with all it holds, and these cannot be pickled."""
+
+_over: dict[str, Callable[[], bool]] = {}
+"""Whether nothing more is to be started and nothing runs, by the same token."""
 
 _feeds: dict[str, tuple[Callable[[], Job | None], Callable[[], bool]]] = {}
 """The next job of a feed, and whether none runs, by the same token."""
@@ -260,6 +277,26 @@ def _callback(token: str) -> Any:
     return Forward()
 
 
+def _following(token: str) -> tuple[Job | None, bool]:
+    """The next job of a feed, and whether none runs; a function of its own, for Ray pickles what `Ask` names."""
+    following, idle = _feeds[token]
+    return following(), idle()
+
+
+def _stopper(token: str) -> Any:
+    """Ends the experiment once it was asked to stop and no run is under way; what waits is not started."""
+    from ray.tune import Stopper
+
+    class Over(Stopper):
+        def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+            return False
+
+        def stop_all(self) -> bool:
+            return _over[token]()
+
+    return Over()
+
+
 def _searcher(token: str) -> Any:
     """A search algorithm of Ray Tune that asks a feed."""
     from ray.tune.search import Searcher
@@ -268,10 +305,8 @@ def _searcher(token: str) -> Any:
         """Ray asks again later where nothing is to be started now but trials run that may change that."""
 
         def suggest(self, trial_id: str) -> Any:
-            following, idle = _feeds[token]
-            if (job := following()) is not None:
-                return {"job": job.to_dict()}
-            return Searcher.FINISHED if idle() else None
+            job, idle = _following(token)
+            return {"job": job.to_dict()} if job else Searcher.FINISHED if idle else None
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
             """The feed hears of it from the callback."""
@@ -282,7 +317,7 @@ def _searcher(token: str) -> Any:
         def restore(self, checkpoint_path: str) -> None:
             """Nothing, likewise."""
 
-    return Ask(metric="event", mode="max")
+    return Ask(metric="training_iteration", mode="max")  # a metric that is always there; nobody reads it
 
 
 def _run_id(trial: Any) -> str:
@@ -301,8 +336,11 @@ def _trial_name(trial: Any) -> str:
 def _stop_gate(stop: threading.Event) -> Any:
     """An actor that trials ask whether to stop; a thread of the driver stops all of them, a feed single ones."""
     import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    @ray.remote(num_cpus=0)
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other is as safe
+
+    @ray.remote(num_cpus=0, scheduling_strategy=here)
     class Gate:
         def __init__(self) -> None:
             self._stopped: set[str] = set()
@@ -333,6 +371,7 @@ def _start(resources: Resources) -> bool:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: runs save and stop
     if ray.is_initialized():
         return False
     try:

@@ -87,6 +87,8 @@ def apply_preset(values: dict[str, Any], preset: dict[str, Any]) -> dict[str, An
     context = click.get_current_context()
     given = click.core.ParameterSource.COMMANDLINE
     for key, value in preset.items():
+        if isinstance(value, dict):  # its tables are read elsewhere
+            continue
         if key in values and context.get_parameter_source(key) != given:
             values[key] = Path(value) if isinstance(values[key], Path) else value
     return values

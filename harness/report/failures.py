@@ -30,7 +30,7 @@ def _failed(context: Context) -> str:
     """Equal failures of a setting over its seeds are one line."""
     counts: Counter[tuple[str, ...]] = Counter()
     for record in context.material.records:
-        if record["status"] != "ok":
+        if record["status"] != "ok" and record["source"] != "search":  # trials are told of with their search
             spec, error = record["spec"], record["error"] or {}
             where = (context.material.title(spec["dataset"]), spec["backbone"], spec["recipe"])
             reason = f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": ")

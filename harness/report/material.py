@@ -11,6 +11,7 @@ from typing import Any
 from harness import store
 from harness.cards import BackboneCard, DatasetCard
 from harness.errors import RecordError
+from harness.tune import state
 
 LoadPerQuery = Callable[[Mapping[str, Any], str], dict[str, list[Any]]]
 """From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
@@ -32,6 +33,7 @@ class Material:
         datasets: cards by name, for titles, notices and access.
         plan: cells that were planned and did not run: `backbone`, `dataset`, `recipe`, `state`, `reason`.
         problems: records that could not be read, one sentence each.
+        searches: searches of settings, in order of their ids.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -40,6 +42,7 @@ class Material:
     datasets: Mapping[str, DatasetCard] = field(default_factory=dict)
     plan: Sequence[Mapping[str, str]] = ()
     problems: Sequence[str] = ()
+    searches: Sequence[state.Search] = ()
 
     def backbone(self, name: str) -> BackboneCard | None:
         """Card of a backbone given with or without its variant."""
@@ -64,6 +67,12 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
             raise RecordError(_portable(error, results)) from None
 
     records = list(store.records(results, note))
+    searches = []
+    for path in state.every(results):
+        try:
+            searches.append(state.read(path))
+        except RecordError as error:
+            note(error)
     try:
         plan = store.read_plan(results)
     except RecordError as error:
@@ -76,6 +85,7 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
         datasets={card.name: card for card in datasets},
         plan=plan,
         problems=sorted(problems),
+        searches=searches,
     )
 
 

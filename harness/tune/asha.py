@@ -47,7 +47,7 @@ class Asha:
         """
         if epoch not in self.rungs:
             return ""
-        places = math.ceil((len(others) + 1) / self.factor)
+        places = max(1, (len(others) + 1) // self.factor)
         better = sum(other > value for other in others)
         if better < places:
             return ""

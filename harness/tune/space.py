@@ -139,8 +139,8 @@ class Space:
         return {key: point[name] for name, key in keys.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
-        return asdict(self)
+        """Plain data, ready for JSON; a list keeps the order of the parameters where keys are sorted."""
+        return asdict(self) | {"parameters": [[name, asdict(p)] for name, p in self.parameters.items()]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "space") -> Space:
@@ -149,7 +149,10 @@ class Space:
         Raises:
             UsageError: an unknown key, or a space that cannot be searched.
         """
-        space = from_table(cls, dict(data), where)
+        table = dict(data)
+        if isinstance(table.get("parameters"), list):
+            table["parameters"] = dict(table["parameters"])
+        space = from_table(cls, table, where)
         if not space.parameters:
             raise UsageError(f"{where} has no [parameters.NAME] table, so there is nothing to search.")
         for name, parameter in space.parameters.items():
