@@ -9,11 +9,23 @@ from typing import Any
 
 import torch
 
+from harness.errors import RunError
+
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 
 
+class CheckpointError(RunError):
+    """A checkpoint that could not be written."""
+
+    stage = "checkpoint"
+
+
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Writes the newest checkpoint and keeps the one before; a failure in between leaves both old ones."""
+    """Writes the newest checkpoint and keeps the one before; a failure in between leaves both old ones.
+
+    Raises:
+        CheckpointError: the disk did not take it.
+    """
     temporary = folder / f"{NEWEST}.{os.getpid()}.tmp"
     try:
         with temporary.open("wb") as file:
@@ -23,6 +35,14 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         if (folder / NEWEST).exists():
             os.replace(folder / NEWEST, folder / PREVIOUS)
         os.replace(temporary, folder / NEWEST)
+    except torch.OutOfMemoryError:
+        raise
+    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
+        reason = getattr(error, "strerror", None) or _cause(error)
+        raise CheckpointError(
+            f"The checkpoint in {folder} could not be written ({reason}); the one before is kept. "
+            "Free space and start the same command again: it goes on from there."
+        ) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -44,6 +64,13 @@ def load(folder: Path, run_id: str, warn: Callable[[str], None]) -> dict[str, An
             return state
         warn(f"{name} belongs to another run; ignored.")
     return None
+
+
+def _cause(error: BaseException) -> str:
+    """The first line of the error that began it."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
 
 
 def remove(folder: Path) -> None:

@@ -5,6 +5,7 @@ that every run leaves a record.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import queue
@@ -18,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
+from harness.errors import HarnessError
 from harness.job import Job
 from harness.registry import REPOSITORY
 from harness.runner import base_record
@@ -36,13 +38,35 @@ def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: thre
         timeout: hard limit in seconds; the whole process group is ended.
         stop: set by the caller to ask for a graceful end.
     """
+    deadline = time.monotonic() + timeout if timeout else None
+    ooms = _oom_kills()
+    try:
+        process = _start(job)
+    except OSError as error:  # a full or read-only disk must not end the runs beside this one
+        text = f"The run could not be started in {job.folder}: {error.strerror or error}."
+        on_event({"event": "warning", "text": text})
+        return leave_record(job, "failed", text)
+    try:
+        end, reason = _follow(process, on_event, deadline, stop)
+    finally:
+        _end_group(process)
+    status = (end or {}).get("status")
+    if reason == "timeout":
+        status = leave_record(job, "timeout", f"Stopped after the limit of {timeout:.0f} s (--timeout).")
+    elif reason == "stop":
+        status = leave_record(job, "interrupted", "Stopped on request.")
+    elif status is None:
+        status = _died(job, process.returncode, _oom_kills() > ooms)
+    return str(status)
+
+
+def _start(job: Job) -> subprocess.Popen[bytes]:
+    """Starts the process of a run; what it prints goes to the log in its folder."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     store.write_json(folder / "job.json", job.to_dict())
-    deadline = time.monotonic() + timeout if timeout else None
-    ooms = _oom_kills()
     with (folder / "log.txt").open("ab") as log:
-        process = subprocess.Popen(
+        return subprocess.Popen(
             [sys.executable, "-m", "harness", "run-one", str(folder)],
             cwd=REPOSITORY,
             env=_environment(job),
@@ -51,18 +75,6 @@ def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: thre
             stderr=log,
             start_new_session=True,
         )
-        try:
-            end, reason = _follow(process, on_event, deadline, stop)
-        finally:
-            _end_group(process)
-    status = (end or {}).get("status")
-    if reason == "timeout":
-        status = _leave_record(job, "timeout", f"Stopped after the limit of {timeout:.0f} s (--timeout).")
-    elif reason == "stop":
-        status = _leave_record(job, "interrupted", "Stopped on request.")
-    elif status is None:
-        status = _died(job, process.returncode, _oom_kills() > ooms)
-    return str(status)
 
 
 def _follow(
@@ -127,28 +139,35 @@ def _environment(job: Job) -> dict[str, str]:
 
 def _died(job: Job, code: int | None, oom: bool) -> str:
     """Writes the record of a run that ended without its last word."""
-    if (known := _finished(job)) is not None:
-        return known
     if oom:
-        return _leave_record(job, "oom", "The operating system ended the run for want of memory.")
+        return leave_record(job, "oom", "The operating system ended the run for want of memory.")
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
-    return _leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
+    return leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
 
 
 def _finished(job: Job) -> str | None:
-    """Status of the record on disk if this attempt wrote it."""
-    with contextlib.suppress(Exception):
+    """Status of the record on disk if this attempt wrote it, or another driver finished the run meanwhile."""
+    with contextlib.suppress(HarnessError):
         record = store.read(Path(job.folder) / "record.json")
-        if record["attempts"] == job.attempt:
+        if record["attempts"] == job.attempt or (record["status"] == "ok" and not job.force):
             return str(record["status"])
     return None
 
 
-def _leave_record(job: Job, status: str, message: str) -> str:
-    tail = _tail(Path(job.folder) / "log.txt")
-    error = {"type": status, "message": message, "log_tail": tail}
-    with contextlib.suppress(OSError):  # a full disk: the status still reaches the driver
-        store.write(Path(job.folder), base_record(job, status, None, error))
+def leave_record(job: Job, status: str, message: str) -> str:
+    """Writes the record of a run that cannot speak for itself; returns the status that holds.
+
+    What the run itself wrote before it was ended is kept, and so is the run of another driver that is at work.
+    """
+    folder = Path(job.folder)
+    with contextlib.suppress(OSError, HarnessError):  # a full disk: the status still reaches the driver
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / ".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if (known := _finished(job)) is not None:
+                return known
+            error = {"type": status, "message": message, "log_tail": _tail(folder / "log.txt")}
+            store.write(folder, base_record(job, status, None, error))
     return status
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from harness import record as records
 from harness import store
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RecordError
 from harness.job import STAGES, Job
 
 Emit = Callable[..., None]
@@ -76,24 +76,35 @@ def main(folder: Path) -> int:
     except (OSError, ValueError, TypeError, KeyError) as error:
         progress.emit("end", status="failed", error=f"{folder / 'job.json'} cannot be read: {error}")
         return 1
-    with _stop_on_signals(), _only_one(folder, progress):
-        try:
-            known = _known(folder)
-            if known is not None and known["status"] == "ok" and not job.force:
-                progress.emit("end", status="ok", cached=True)
-                return 0
-            _clear(folder, everything=job.force)
-            record, tables = _attempt(job, folder, progress)
-            store.write(folder, record, tables)
-        except Interrupted:
-            return 130
-        progress.emit("end", status=record["status"])
-        return 0 if record["status"] == "ok" else 1
+    try:
+        with _stop_on_signals(), _only_one(folder, progress):
+            return _run(job, folder, progress)
+    except Interrupted:
+        return 130
+
+
+def _run(job: Job, folder: Path, progress: Progress) -> int:
+    """What `main` does once it has the run to itself."""
+    known = _known(folder)
+    if known is not None and known["status"] == "ok" and not job.force:
+        progress.emit("end", status="ok", cached=True)
+        return 0
+    _clear(folder, everything=job.force)
+    record, tables = _attempt(job, folder, progress)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is written down, also when asked to stop
+    try:
+        store.write(folder, record, tables)
+    except RecordError as error:  # the driver tries once more, without the results
+        _log(str(error))
+        progress.emit("warning", text=str(error))
+        return 1
+    progress.emit("end", status=record["status"])
+    return 0 if record["status"] == "ok" else 1
 
 
 def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record, dict[str, Any]]:
     """Runs the job and turns whatever happens into a record and its per-query tables."""
-    line, status, error = None, "ok", None
+    line, status, error, stage = None, "ok", None, None
     try:
         from harness.line import Line
 
@@ -105,9 +116,10 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record
         status = _status_of(problem)
         text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
         tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
-        print(tail or text, file=sys.stderr)
+        _log(tail or text)
+        stage = getattr(problem, "stage", None)
         error = {"type": type(problem).__name__, "message": text, "log_tail": tail}
-    record = base_record(job, status, progress.stage, error)
+    record = base_record(job, status, stage or progress.stage, error)
     record["timing"] = progress.timing()
     if line is None:
         return record, {}
@@ -126,6 +138,12 @@ def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] 
     record["environment"] = {**capture(device), "threads": job.threads}
     record["ray_trial_id"], record["attempts"] = job.ray_trial_id or None, job.attempt
     return record
+
+
+def _log(text: str) -> None:
+    """Writes into the run's log; a disk that is full does not stop the record."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
 
 
 def _known(folder: Path) -> records.Record | None:

@@ -7,6 +7,7 @@ down or full loses nothing, because records are written first. What was not sent
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import logging
 import math
@@ -28,6 +29,8 @@ from harness.job import Job
 
 EXPERIMENT = "reid-harness"
 SIDECAR = ".mlflow.json"
+EVERY = 10.0
+"""Seconds between two calls with the epochs of one run."""
 BATCH = 100
 """Parameters or tags in one call; the server takes no more. Metrics go ten times as many."""
 
@@ -41,8 +44,8 @@ def default_uri(results: Path) -> str:
 
 def mask(uri: str) -> str:
     """Hides user, password and token of a URL."""
-    uri = re.sub(r"(//)[^/@]*@", r"\1***@", uri)
-    return re.sub(r"([?&](?:token|key|password|secret|access_token)=)[^&]*", r"\1***", uri, flags=re.IGNORECASE)
+    uri = re.sub(r"(//)[^/\s]*@", r"\1***@", uri)
+    return re.sub(r"([?&][\w.-]*(?:token|key|password|secret|signature)=)[^&\s]*", r"\1***", uri, flags=re.IGNORECASE)
 
 
 @dataclass
@@ -59,11 +62,15 @@ class Sink:
         _quiet()
         from mlflow import MlflowClient
 
-        client = MlflowClient(tracking_uri=uri)
+        local = uri.startswith("sqlite:")
+        with _alone(results) if local else contextlib.nullcontext():  # two that make one database break it
+            client = MlflowClient(tracking_uri=uri)
+            return cls._open(client, uri, (results / ".mlflow-artifacts").resolve().as_uri() if local else None)
+
+    @classmethod
+    def _open(cls, client: Any, uri: str, place: str | None) -> Sink:
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is not None:
             return cls(client, experiment.experiment_id, uri)
-        local = uri.startswith("sqlite:")
-        place = (results / ".mlflow-artifacts").resolve().as_uri() if local else None
         with contextlib.suppress(Exception):  # another driver may have made it in between
             return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
@@ -161,6 +168,9 @@ class Tracker:
         self._parent = ""
         self._down_until = 0.0
         self._children: dict[str, str] = {}
+        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # epochs that wait to be sent together
+        self._sent: dict[str, set[int]] = {}
+        self._flushed: dict[str, float] = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
         self._queue.put(self._connect)
         self._thread.start()
@@ -170,7 +180,7 @@ class Tracker:
         if event["event"] == "epoch":
             self._queue.put(lambda: self._epoch(job, event))
         elif event["event"] == "finished":
-            self._queue.put(lambda: self._finished(job))
+            self._queue.put(lambda: self._finished(job, event["status"]))
 
     def close(self, status: str, timeout: float = 120.0) -> bool:
         """Sends what is queued; returns False if that took too long or something was not sent."""
@@ -215,17 +225,39 @@ class Tracker:
             family = {"harness.run_id": job.spec.run_id, "mlflow.parentRunId": self._parent}
             if self._search and (known := sink.find(family)):
                 self._children[key] = known
+                self._sent[key] = {metric.step for metric in sink.client.get_metric_history(known, "lr")}
                 return known
             self._children[key] = sink.start(_run_name(spec), _tags(spec, job.attempt), self._parent)
             sink.parameters(self._children[key], parameters_of(spec))
         return self._children[key]
 
     def _epoch(self, job: Job, event: dict[str, Any]) -> None:
-        self._require().metrics(self._child(job), [(int(event["epoch"]), event["metrics"])])
+        """Keeps epochs together for a while: one call is as dear as ten epochs."""
+        rows = self._rows.setdefault(job.folder, [])
+        rows.append((int(event["epoch"]), event["metrics"]))
+        now = time.monotonic()
+        if job.folder not in self._flushed or now - self._flushed[job.folder] > EVERY:
+            self._flushed[job.folder] = now
+            self._send(job, rows)
+            rows.clear()
 
-    def _finished(self, job: Job) -> None:
+    def _send(self, job: Job, rows: list[tuple[int, dict[str, Any]]]) -> None:
+        self._require().metrics(self._child(job), rows)
+        self._sent.setdefault(job.folder, set()).update(epoch for epoch, _ in rows)
+
+    def _finished(self, job: Job, status: str) -> None:
+        """Sends the epochs that wait or that were lost while the server was away, then the record."""
         folder = Path(job.folder)
-        finish(self._require(), self._child(job), folder, store.read(folder))
+        rows = dict([*self._rows.pop(job.folder, []), *_epochs(folder)])
+        sent = self._sent.pop(job.folder, set())
+        self._send(job, [(epoch, values) for epoch, values in sorted(rows.items()) if epoch not in sent])
+        run = self._child(job)
+        try:
+            record = store.read(folder)
+        except RecordError:  # a full disk, or a folder that only another node sees
+            self._require().end(run, status)
+        else:
+            finish(self._require(), run, folder, record)
 
 
 def finish(sink: Sink, run: str, folder: Path, record: Any) -> None:
@@ -334,14 +366,23 @@ def _download(client: Any, run: str, files: list[str], results: Path) -> None:
 
 
 def _runs(client: Any, experiment: str) -> list[Any]:
-    """Every child run, the newest first, page by page."""
+    """Every child run, the last attempt first (clocks may go backwards), page by page."""
     runs: list[Any] = []
     token = None
     while True:
         page = client.search_runs([experiment], "", max_results=1000, page_token=token)
         runs += [run for run in page if "harness.run_id" in run.data.tags]
         if not (token := page.token):
-            return sorted(runs, key=lambda run: -run.info.start_time)
+            return sorted(runs, key=lambda run: (-int(run.data.tags.get("harness.attempt", 1)), -run.info.start_time))
+
+
+@contextlib.contextmanager
+def _alone(results: Path) -> Iterator[None]:
+    """Waits until no other driver opens the database of this folder."""
+    results.mkdir(parents=True, exist_ok=True)
+    with (results / ".mlflow.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 def _drop_partial(sink: Sink, record: Any) -> None:
