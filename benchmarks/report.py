@@ -35,8 +35,9 @@ QUERIES, IDENTITIES = 3368, 750
 def populate(results: Path, number: int) -> None:
     """Writes drawn records: a few fail, some carry per-query values."""
     draw = random.Random(0)
-    cells = itertools.product(itertools.count(), DATASETS, RECIPES, range(BACKBONES))
-    for seed, dataset, recipe, backbone in itertools.islice(cells, number):
+    cells = list(itertools.product(DATASETS, RECIPES, range(BACKBONES)))
+    for i in range(number):
+        seed, (dataset, recipe, backbone) = i // len(cells), cells[i % len(cells)]
         values = {"augmentation": {"image_size": [256, 128]}, "training": {"epochs": 120}}
         spec = RunSpec(
             backbone=f"timm:model_{backbone:02}",

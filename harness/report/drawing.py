@@ -25,9 +25,13 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 SAME, DIFFERENT = "#009E73", "#CC3311"
 """Same and different identities, right and wrong: a green and a red that differ in lightness, too."""
 
-LEADER = {"arrowstyle": "-", "linewidth": 0.6, "alpha": 0.7, "shrinkA": 1, "shrinkB": 3}
+LEADER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
+FAR = 20
+"""Pixels between a point and its name from which on a line ties them."""
 
 DPI = 144
+PNG = {"compress_level": 4}
+"""Twice as fast as the default, and a few kilobytes larger."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -103,7 +107,7 @@ def png(made: Figure, drawn: Any) -> bytes:
     digest = hashlib.sha256(canonical(drawn).encode()).hexdigest()
     comment = f"values {digest}; matplotlib {matplotlib.__version__}, pillow {PIL.__version__}"
     data = io.BytesIO()
-    made.savefig(data, format="png", dpi=DPI, metadata={"Software": None, "Comment": comment})
+    made.savefig(data, format="png", dpi=DPI, metadata={"Software": None, "Comment": comment}, pil_kwargs=PNG)
     return data.getvalue()
 
 
@@ -174,21 +178,12 @@ def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -
         axes: final limits must be set.
         ends: x, y, name and colour of each line's end.
     """
-    low, high = axes.get_ylim()
-    height = axes.get_window_extent().height * 72 / DPI  # in points
-    gap = (high - low) * 10.5 / height
-    right = axes.get_xlim()[1]
+    (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+    gap = (high - low) * 10.5 / (axes.get_window_extent().height * 72 / DPI)  # 10.5 points
+    beside = right + (right - left) * 0.035
     for (x, y, name, colour), at in zip(ends, separate([e[1] for e in ends], gap, low, high), strict=True):
-        axes.annotate(
-            plain(name),
-            xy=(x, y),
-            xytext=(right + (right - axes.get_xlim()[0]) * 0.035, at),
-            annotation_clip=False,
-            va="center",
-            fontsize=8,
-            color=colour,
-            arrowprops={**LEADER, "color": colour, "relpos": (0, 0.5)},
-        )
+        axes.text(beside, at, plain(name), va="center", fontsize=8, color=colour)
+        axes.plot([x, beside - (right - left) * 0.01], [y, at], color=colour, **LEADER)
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
@@ -198,56 +193,61 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
         axes: final limits must be set.
         points: x, y, name and colour.
     """
+    import numpy as np
+
     made: Any = axes.figure
     renderer = made.canvas.get_renderer()
-    frame = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent(renderer).extents
+    to_data = axes.transData.inverted()
     pixels = [axes.transData.transform((x, y)) for x, y, _, _ in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels]
-    for (x, y, name, colour), (px, py) in zip(points, pixels, strict=True):
-        note = axes.annotate(plain(name), (x, y), (0, 0), textcoords="offset pixels", fontsize=8, color=colour)
+    for (x, y, name, colour), at in zip(points, pixels, strict=True):
+        note = axes.text(x, y, plain(name), fontsize=8, color=colour, va="bottom")
         box = note.get_window_extent(renderer)
-        dx, dy = _free_place(px, py, box.width, box.height, taken, (frame.x0, frame.y0, frame.x1, frame.y1))
-        note.set_position((dx, dy))
-        taken.append((px + dx, py + dy, px + dx + box.width, py + dy + box.height))
-        if abs(dx + box.width / 2) > box.width / 2 + 24 or abs(dy + box.height / 2) > 36:
-            axes.annotate(
-                "",
-                (x, y),
-                (dx + box.width / 2, dy + (0 if dy > 0 else box.height)),
-                textcoords="offset pixels",
-                arrowprops={**LEADER, "color": colour},
-            )
+        left, bottom = at + _free_place(at, (box.width, box.height), taken, frame)
+        note.set_position(tuple(to_data.transform((left, bottom))))
+        taken.append((left, bottom, left + box.width, bottom + box.height))
+        nearest = (np.clip(at[0], left, left + box.width), np.clip(at[1], bottom, bottom + box.height))
+        if np.hypot(*(nearest - at)) > FAR:
+            end_x, end_y = to_data.transform(nearest)
+            axes.plot([x, end_x], [y, end_y], color=colour, **LEADER)
 
 
-def _free_place(
-    px: float, py: float, width: float, height: float, taken: Sequence[Sequence[float]], frame: Sequence[float]
-) -> tuple[float, float]:
-    """The nearest offset of a label's lower left corner that covers nothing; the least bad one if there is none."""
-    best, least = (12.0, -height / 2), float("inf")
-    for ring in range(8):
-        reach = 10 + 16 * ring
-        for dx, dy in (
-            (reach, -height / 2),
-            (-reach - width, -height / 2),
-            (-width / 2, reach),
-            (-width / 2, -reach - height),
-            (reach, reach / 2),
-            (reach, -reach / 2 - height),
-            (-reach - width, reach / 2),
-            (-reach - width, -reach / 2 - height),
-        ):
-            box = (px + dx, py + dy, px + dx + width, py + dy + height)
-            covered = sum(_overlap(box, other) for other in taken)
-            outside = width * height - _overlap(box, frame)
-            if (cost := covered + 3 * max(0.0, outside)) < least:
-                best, least = (dx, dy), cost
-            if cost <= 0:
-                return dx, dy
-    return best
+def _free_place(at: Any, size: tuple[float, float], taken: Any, frame: Any) -> Any:
+    """The nearest offset of a label's lower left corner that covers nothing; the least bad one if there is none.
+
+    Args:
+        at: the point, in pixels.
+        size: width and height of the label.
+        taken: boxes (left, bottom, right, top) that should stay free, [n, 4].
+        frame: box that the label should not leave.
+    """
+    import numpy as np
+
+    width, height = size
+    corners = np.array([_around(10 + 16 * ring, width, height) for ring in range(8)]).reshape(-1, 2)
+    boxes = np.concatenate([corners + at, corners + at + size], axis=1)[:, None]
+    cost = _overlap(boxes, np.asarray(taken)[None]).sum(axis=1)
+    cost += 3 * (width * height - _overlap(boxes, np.asarray(frame)[None, None])[:, 0]).clip(0)
+    free = np.flatnonzero(cost <= 1e-6)
+    return corners[free[0] if len(free) else cost.argmin()]
 
 
-def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
-    return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
+def _around(reach: float, width: float, height: float) -> list[tuple[float, float]]:
+    """Lower left corners of a label to the right, left, above, below and at the corners of a point."""
+    left, right = -reach - width, reach
+    below, above = -reach / 2 - height, reach / 2
+    sides = [(right, -height / 2), (left, -height / 2), (-width / 2, reach), (-width / 2, -reach - height)]
+    return sides + [(x, y) for x in (right, left) for y in (above, below)]
+
+
+def _overlap(a: Any, b: Any) -> Any:
+    """Common area of boxes."""
+    import numpy as np
+
+    wide = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    high = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    return wide.clip(0) * high.clip(0)
 
 
 def write(path: Path, data: bytes) -> Path:

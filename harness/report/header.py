@@ -48,8 +48,9 @@ def _commands(context: Context) -> str:
         if record["source"] == "trained":
             by_recipe[record["spec"]["recipe"]].append(record["spec"])
     commands = [_command(recipe, specs) for recipe, specs in sorted(by_recipe.items())]
-    commands = commands or ["python -m harness run --backbones all --datasets all --data-root DIR"]
     about = "To reproduce it (settings that a command does not name are in each record's `spec`):"
+    if not commands:
+        about, commands = "To begin:", ["python -m harness run --backbones all --datasets all --data-root DIR"]
     return paragraphs(about, "\n".join(f"    {command}" for command in commands))
 
 

@@ -32,16 +32,20 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
     """
     from matplotlib.ticker import FuncFormatter, NullFormatter, NullLocator
 
+    most = max(len(points) for _, _, points in panels)
     with drawing.style():
-        made, grid = drawing.figure(max(7.2, 4.6 * len(panels) + 0.4), 3.9, title, panels=len(panels))
+        made, grid = drawing.figure(
+            max(7.2, 4.6 * len(panels) + 0.4), 3.9 + 0.12 * max(0, most - 10), title, panels=len(panels)
+        )
         low, high = _range([p.y + s * p.error for _, _, points in panels for p in points for s in (-1, 1)], 0, 100)
         for axes, (label, more_is_better, points) in zip(grid, panels, strict=True):
+            several = [p for p in points if p.error]
+            low_ends, high_ends = [p.y - p.error for p in several], [p.y + p.error for p in several]
+            colours = [looks[p.backbone]["color"] for p in several]
+            axes.vlines([p.x for p in several], low_ends, high_ends, colors=colours, linewidth=1.2)
             for p in points:
-                look = looks[p.backbone]
-                axes.errorbar(p.x, p.y, yerr=p.error or None, fmt="none", ecolor=look["color"], elinewidth=1, capsize=2)
-                axes.plot(
-                    p.x, p.y, linestyle="none", markersize=8, markeredgecolor="white", markeredgewidth=0.6, **look
-                )
+                look = {**looks[p.backbone], "linestyle": "none", "markersize": 8}
+                axes.plot(p.x, p.y, markeredgecolor="white", markeredgewidth=0.6, **look)
             axes.set_xscale("log")
             xs = [p.x for p in points]
             axes.set_xlim(min(xs) / 1.6, max(xs) * 1.6)
@@ -51,7 +55,7 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(f"{label}, {'more' if more_is_better else 'less'} is better")
-        grid[0].set_ylabel("mAP (%), mean over seeds")
+        grid[0].set_ylabel("mAP (%), mean ± std over seeds")
         for axes, (_, _, points) in zip(grid, panels, strict=True):
             drawing.label_points(axes, [(p.x, p.y, p.name, looks[p.backbone]["color"]) for p in points])
         return drawing.png(made, [title, [list(panel) for panel in panels]])

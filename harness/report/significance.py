@@ -23,7 +23,7 @@ MOST_SEEDS = 5
 
 RESAMPLES = 10_000
 FEWEST_RESAMPLES = 1_000
-FULL_PAIRS = 20
+FULL_PAIRS = 10
 """Up to so many pairs on the page get `RESAMPLES`; beyond, fewer, so that the page stays quick to build."""
 
 LEVEL = 0.05
