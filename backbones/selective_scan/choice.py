@@ -102,9 +102,12 @@ def _known(name: str) -> None:
         raise ValueError(f'There is no selective scan called "{name}"; choose one of {names}.')
 
 
+@cache
 def _numba_state() -> str:
-    if importlib.util.find_spec("numba") is None:
-        return "Numba is not installed; pip install numba."
+    try:
+        importlib.import_module("numba")
+    except Exception as error:  # absent, or at odds with the installed NumPy
+        return f"Numba cannot be imported ({error}); pip install numba."
     return AVAILABLE
 
 

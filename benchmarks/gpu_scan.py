@@ -1,0 +1,236 @@
+"""Checks and measures the Triton kernels on this GPU against those of mamba-ssm and causal-conv1d, in one command.
+
+    python benchmarks/gpu_scan.py                  installs the two packages if missing (minutes), then measures
+    python benchmarks/gpu_scan.py --no-install     measures with what is there
+
+Three parts: the Triton kernels against plain PyTorch in float64, values and gradients; the operators alone; the whole
+ReIDMamba-S, inference and training step. Implementations take turns in one process on one GPU; times are medians over
+all turns, memory is the peak PyTorch allocated. The last lines say whether the aims are met (inference 1.5 times and
+training step 1.3 times the throughput on mamba-ssm's kernels, at no higher peak memory); exit code 1 if not.
+"""
+
+import argparse
+import gc
+import importlib.util
+import os
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import torch
+from torch import Tensor
+
+from backbones.selective_scan import (
+    ScanInputs,
+    available_implementations,
+    bidirectional_scan,
+    causal_conv1d,
+    use_implementation,
+)
+
+PACKAGES = {"causal_conv1d": "causal-conv1d>=1.4.0", "mamba_ssm": "mamba-ssm>=2.2.2"}
+INFERENCE_AIM, TRAINING_AIM = 1.5, 1.3
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
+
+
+def install() -> None:
+    """Builds the two packages against the PyTorch that is installed."""
+    for module, requirement in PACKAGES.items():
+        if importlib.util.find_spec(module) is None:
+            print(f"installing {requirement} ...", flush=True)
+            # Their build needs these, and has to see the installed PyTorch instead of one of its own.
+            tools = ["setuptools", "wheel", "packaging", "ninja"]
+            subprocess.run([sys.executable, "-m", "pip", "install", "-q", *tools], check=True)
+            command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", requirement]
+            subprocess.run(command, check=True)
+    importlib.invalidate_caches()
+
+
+def directions(batch: int, channels: int, length: int, states: int, dtype: torch.dtype, gradients: bool):
+    """Random tensors of both directions and z, in the layout a linear layer gives."""
+    generator = torch.Generator("cuda").manual_seed(0)
+
+    def sequence(width: int) -> Tensor:
+        values = torch.randn(batch, length, width, generator=generator, device="cuda").to(dtype)
+        return values.transpose(1, 2).requires_grad_(gradients)
+
+    def parameter(values: Tensor) -> Tensor:
+        return values.cuda().requires_grad_(gradients)
+
+    def one() -> ScanInputs:
+        A = -torch.arange(1.0, states + 1).repeat(channels, 1)
+        return ScanInputs(
+            sequence(channels), sequence(channels), parameter(A), sequence(states), sequence(states),
+            parameter(torch.ones(channels)), parameter(torch.full((channels,), -4.0)),
+        )  # fmt: skip
+
+    return one(), one(), sequence(channels)
+
+
+def leaves(*parts: ScanInputs | Tensor) -> list[Tensor]:
+    return [tensor for part in parts for tensor in ([part] if isinstance(part, Tensor) else part)]
+
+
+def largest_error(dtype: torch.dtype) -> float:
+    """Largest relative error, in the norm, of the output and all gradients of Triton against float64."""
+    forward, backward, z = directions(2, 200, 141, 16, dtype, True)
+    exact = [tensor.detach().double().requires_grad_() for tensor in leaves(forward, backward, z)]
+    grad = torch.randn_like(z)
+    out = bidirectional_scan(forward, backward, z=z, implementation="triton")
+    expected = bidirectional_scan(ScanInputs(*exact[:7]), ScanInputs(*exact[7:14]), z=exact[14], implementation="torch")
+    found = [out, *torch.autograd.grad(out, leaves(forward, backward, z), grad)]
+    wanted = [expected, *torch.autograd.grad(expected, exact, grad.double())]
+    for reverse in (False, True):
+        x, weight, bias = forward.u, torch.randn(200, 4, device="cuda"), torch.randn(200, device="cuda")
+        weight.requires_grad_(), bias.requires_grad_()
+        inputs = [x, weight, bias]
+        doubles = [tensor.detach().double().requires_grad_() for tensor in inputs]
+        out = causal_conv1d(*inputs, reverse=reverse, implementation="triton")
+        expected = causal_conv1d(*doubles, reverse=reverse, implementation="torch")
+        found += [out, *torch.autograd.grad(out, inputs, grad)]
+        wanted += [expected, *torch.autograd.grad(expected, doubles, grad.double())]
+    return max(((a.double() - b).norm() / b.norm()).item() for a, b in zip(found, wanted, strict=True))
+
+
+def clock(function: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median milliseconds of one call, and the peak memory in MiB above what was allocated before."""
+    for _ in range(3):
+        function()
+    torch.cuda.synchronize()
+    gc.collect()
+    torch.cuda.reset_peak_memory_stats()
+    before, times = torch.cuda.memory_allocated(), []
+    for _ in range(repeats):
+        start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
+        start.record()
+        function()
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times), (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
+def compare(label: str, job: Callable[[], object], names: list[str], options) -> dict[str, tuple[float, float]]:
+    """Measures one job under each implementation, taking turns, and prints a line each."""
+    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    for _ in range(options.turns):
+        for name in names:
+            with use_implementation(name):
+                found[name].append(clock(job, options.repeats))
+    medians = {}
+    for name, runs in found.items():
+        medians[name] = (statistics.median(t for t, _ in runs), max(m for _, m in runs))
+        print(f"| {label} | {name} | {medians[name][0]:.3f} | {medians[name][1]:.0f} |", flush=True)
+    return medians
+
+
+def operator_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """The scan of one block alone, at the sizes of ReIDMamba-S."""
+    forward, backward, z = directions(options.batch, 768, 140, 16, dtype, True)
+    grad = torch.randn_like(z)
+
+    def infer() -> None:
+        with torch.no_grad():
+            bidirectional_scan(forward, backward, z=z)
+
+    def train() -> None:
+        torch.autograd.grad(bidirectional_scan(forward, backward, z=z), leaves(forward, backward, z), grad)
+
+    return {"scan forward": infer, "scan forward + backward": train}
+
+
+def model_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
+    """Inference and one training step of ReIDMamba-S, under autocast for half precision."""
+    from harness import registry
+
+    size = (256, 128)
+    model = registry.backbone("reidmamba").build(num_classes=751, num_cameras=6, image_size=size).cuda()
+    images = torch.randn(options.batch, 3, *size, device="cuda")
+    cameras = torch.arange(options.batch, device="cuda") % 6
+    labels = torch.arange(options.batch, device="cuda") % 751
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
+    precision = torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32)
+
+    def infer() -> None:
+        model.eval()
+        with torch.inference_mode(), precision:
+            model(images, cameras)
+
+    def train() -> None:
+        model.train()
+        with precision:
+            out = model(images, cameras)
+            loss = sum(torch.nn.functional.cross_entropy(logits.float(), labels) for logits in out.logits)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        optimiser.step()
+
+    return {"model inference": infer, "model training step": train}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--no-install", action="store_true", help="do not install missing packages")
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--precision", choices=DTYPES, default="bf16")
+    parser.add_argument("--repeats", type=int, default=20, help="calls a turn")
+    parser.add_argument("--turns", type=int, default=3)
+    options = parser.parse_args()
+    if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
+        print("This measures a GPU: PyTorch sees none here, or TRITON_INTERPRET=1 is set.", file=sys.stderr)
+        return 2
+    if not options.no_install:
+        install()
+    states = available_implementations()
+    versions = {name: _version(name) for name in ("torch", "triton", "mamba-ssm", "causal-conv1d")}
+    print(f"{torch.cuda.get_device_name()}; " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    for name, state in states.items():
+        print(f"{name}: {state}")
+    if states["triton"] != "available":
+        print("Nothing to measure without Triton.", file=sys.stderr)
+        return 2
+
+    correct = True
+    for name, dtype in DTYPES.items():
+        error, limit = largest_error(dtype), 1e-5 if dtype == torch.float32 else torch.finfo(dtype).eps
+        correct &= error < limit
+        print(f"Triton against float64, {name}: largest relative error {error:.1e} (limit {limit:.1e})")
+
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    names = [name for name in ("triton", "mamba_ssm") if states[name] == "available"]
+    print(f"\nbatch {options.batch}, {options.precision}, 256 x 128, {options.turns} x {options.repeats} calls\n")
+    print("| job | implementation | median ms | peak MiB above its inputs |\n|---|---|---|---|")
+    results = {}
+    for jobs in (operator_jobs, model_jobs):
+        for label, job in jobs(options, DTYPES[options.precision]).items():
+            results[label] = compare(label, job, names, options)
+    if "mamba_ssm" not in names:
+        print(f"\nNo comparison, the aims cannot be judged: {states['mamba_ssm']}")
+        return 1
+    met = correct
+    for label, aim in (("model inference", INFERENCE_AIM), ("model training step", TRAINING_AIM)):
+        (ours, memory), (theirs, their_memory) = results[label]["triton"], results[label]["mamba_ssm"]
+        reached = theirs / ours >= aim and memory <= their_memory
+        met &= reached
+        print(f"{label}: {theirs / ours:.2f} times the throughput (aim {aim}), {memory / their_memory:.2f} of the "
+              f"peak memory (aim <= 1): {'met' if reached else 'NOT met'}")  # fmt: skip
+    if _version("causal-conv1d") == "absent":
+        print("causal-conv1d is absent: the other side ran its convolution in plain PyTorch, the comparison is unfair.")
+        met = False
+    return 0 if met else 1
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "absent"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
