@@ -120,6 +120,8 @@ def describe(state: dict[str, Any]) -> str:
         parts.append(f"epoch {state['epoch']}/{state['epochs']}")
         if state.get("loss") is not None:
             parts.append(f"loss {state['loss']:.3f}")
+    if state["stage"] == "decode":
+        parts.append(f"{state['done']}/{state['total']} images")
     if state["stage"] in ("train", "evaluate") and state.get("images_per_second"):
         parts.append(f"{state['images_per_second']:.0f} images/s")
         if state.get("seconds_left") is not None:

@@ -16,9 +16,7 @@ BINS = 8
 
 
 class ColourHistogram(nn.Module):
-    """Square root of the RGB histogram, 8x8x8 bins, of each horizontal stripe; no parameters, no training.
-
-    The square root makes the cosine of two features the mean Bhattacharyya coefficient of their stripes.
+    """RGB histogram, 8x8x8 bins, of each horizontal stripe; no parameters, no training.
 
     Args:
         stripes: horizontal stripes of equal height.
@@ -50,7 +48,7 @@ class ColourHistogram(nn.Module):
         cells = (colours + (stripe * BINS**3)[:, None]).flatten(1)
         counts = torch.zeros(batch, self.feature_dim, device=images.device)
         counts.scatter_add_(1, cells, torch.ones_like(cells, dtype=counts.dtype))
-        return (counts / (height * width)).sqrt()
+        return counts / (height * width)
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         """Refuses any checkpoint that holds tensors: there is nothing to load."""
