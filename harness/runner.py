@@ -28,7 +28,13 @@ from harness.job import STAGES, Job
 Emit = Callable[..., None]
 
 
-SOURCES = {"test": "trained", "search": "search", "checkpoint": "published-checkpoint", "features": "features"}
+SOURCES = {
+    "test": "trained",
+    "search": "search",
+    "checkpoint": "published-checkpoint",
+    "features": "features",
+    "profile": "profile",
+}
 """Source of a record by the purpose of its run."""
 
 
@@ -106,9 +112,7 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record
     """Runs the job and turns whatever happens into a record and its per-query tables."""
     line, status, error, stage = None, "ok", None, None
     try:
-        from harness.line import Line
-
-        line = Line(job, folder, progress)
+        line = _line(job, folder, progress)
         line.run()
     except Interrupted:
         status, error = "interrupted", {"type": "Interrupted", "message": "Stopped on request.", "log_tail": ""}
@@ -125,6 +129,17 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record
         return record, {}
     record.update(line.blocks)  # type: ignore[typeddict-item]
     return record, line.tables if status == "ok" else {}
+
+
+def _line(job: Job, folder: Path, progress: Progress) -> Any:
+    """What the purpose of the run asks for; both keep what they found out in `blocks` and `tables`."""
+    if job.spec.purpose == "profile":
+        from harness.efficiency.cell import Cell
+
+        return Cell(job, folder, progress)
+    from harness.line import Line
+
+    return Line(job, folder, progress)
 
 
 def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] | None) -> records.Record:

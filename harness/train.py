@@ -104,7 +104,7 @@ class Trainer:
         images = steps = 0
         for iteration, batch in enumerate(self.data.epoch(epoch)):
             self._set_rates(epoch, iterations)
-            parts = self._step(batch)
+            parts = self.step(batch)
             for name, value in parts.items():
                 sums[name] = sums[name] + value if name in sums else value
             images += len(batch.labels)
@@ -120,7 +120,8 @@ class Trainer:
         lr = self.optimizer.param_groups[0]["lr"]
         return {**means, "lr": lr, "images_per_second": images / seconds, "seconds": seconds, "images": images}
 
-    def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One training step of a batch in PK order; returns the loss and its parts, still on the device."""
         images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
         sampler = self.recipe.sampler
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):

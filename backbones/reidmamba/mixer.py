@@ -77,6 +77,12 @@ class BidirectionalMixer(nn.Module):
         backward = self._scan_inputs(u_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
         return self.out_proj(bidirectional_scan(forward, backward, z=z).transpose(1, 2))
 
+    def hidden_flops(self, plain: bool) -> int:
+        """FLOPs a token that torch's counter does not see, see `ReIDMamba.extra_flops`; both directions."""
+        channels, width = self.conv1d.weight.shape[0], self.conv1d.weight.shape[-1]
+        recurrence, seen = 7 * channels * self.state + 3 * channels, 2 * channels * self.state
+        return 2 * (recurrence - seen if plain else recurrence + 2 * channels * width)
+
     def _scan_inputs(self, u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor) -> ScanInputs:
         """Step sizes, B and C of one direction, chosen by its input u [B, E, L] itself."""
         low_rank, B, C = x_proj(u.transpose(1, 2)).split([self.rank, self.state, self.state], dim=-1)

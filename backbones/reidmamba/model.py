@@ -25,6 +25,7 @@ from backbones.layers import BNNeck, PatchEmbedding, camera_parameter, camera_te
 from backbones.reidmamba.mixer import Block, RMSNorm, drop_path_rates
 from backbones.reidmamba.pretrained import start_from_mambar
 from backbones.reidmamba.tokens import GeneralizedMean, class_tokens_of, fuse, gather, spread
+from backbones.selective_scan import implementation_for
 from harness import weights
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError, unknown
@@ -168,6 +169,25 @@ class ReIDMamba(nn.Module):
         # Only the class tokens go on, and the norm is one of each token: the patches need not be normalised.
         tokens = self.norm_fs[b](class_tokens_of(residual + self.drop_path(hidden), num_tokens))
         return self.norm_necks[b](self.necks[b](tokens).flatten(1))
+
+    def extra_flops(self) -> int:
+        """FLOPs of one image that torch's counter does not see: the scans and the convolutions before them.
+
+        Per token and direction, with E channels of N states: 7 E N for the recurrence (delta A, its exponential,
+        decay times state, times B, plus, times C, summed up), 3 E for delta u and D u, and 2 E W for a convolution of
+        W taps. A multiply-add is two, an exponential one; softplus, SiLU and the gate count nothing, as activations
+        do in every backbone. Where plain PyTorch runs, the counter sees the convolution and the product with C.
+        """
+        total, patches = 0, self.patch_embed.num_patches
+        trunk = [(block, self.class_tokens) for block in self.layers]
+        branches = [(block, self.class_tokens // 2**b) for b, own in enumerate(self.multi_layers) for block in own]
+        for block, class_tokens in trunk + branches:
+            total += (patches + class_tokens) * block.mixer.hidden_flops(self.scan_implementation() == "torch")
+        return total
+
+    def scan_implementation(self) -> str:
+        """The selective scan that serves this module where it lies."""
+        return implementation_for(self.pos_embed.device, self.pos_embed.dtype)
 
     def no_weight_decay(self) -> set[str]:
         """Parameters the original never decays: embeddings, everything of the state space, vectors."""

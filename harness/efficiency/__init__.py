@@ -1,0 +1,66 @@
+"""What a backbone costs: parameters, FLOPs, time and memory.
+
+`measure` is the short measurement at the end of a run; `harness.efficiency.cell` is the study of `profile`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.efficiency.counts import flops, inference_parameters, parameters, scan_implementation
+from harness.efficiency.memory import peak_memory_bytes
+from harness.efficiency.timing import Timing, repeat, synchronise
+
+__all__ = [
+    "Timing",
+    "flops",
+    "inference_images_per_second",
+    "inference_parameters",
+    "measure",
+    "parameters",
+    "peak_memory_bytes",
+    "random_batch",
+    "repeat",
+    "scan_implementation",
+    "synchronise",
+]
+
+
+def random_batch(
+    batch_size: int, image_size: tuple[int, int], num_cameras: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random images [B, 3, H, W] and the cameras [B] that took them: cost does not depend on what they show."""
+    images = torch.rand(batch_size, 3, *image_size, device=device)
+    return images, torch.arange(batch_size, device=device) % max(num_cameras, 1)
+
+
+def inference_images_per_second(
+    module: nn.Module, images: torch.Tensor, cameras: torch.Tensor, *, seconds: float = 1.0
+) -> float:
+    """Median throughput of a batch in evaluation mode."""
+    module.eval()
+    with torch.inference_mode():
+        timing = repeat(lambda: module(images, cameras), images.device, seconds=seconds)
+    return len(images) / timing.median
+
+
+def measure(
+    module: nn.Module, *, image_size: tuple[int, int], num_cameras: int, batch_size: int, device: torch.device
+) -> dict[str, Any]:
+    """The efficiency block of a run's record, inference part; inputs are random images."""
+    images, cameras = random_batch(batch_size, image_size, num_cameras, device)
+    return {
+        "parameters": parameters(module),
+        "parameters_inference": inference_parameters(module, images[:1], cameras[:1]),
+        "flops": flops(module, images, cameras),
+        "inference_images_per_second": inference_images_per_second(module, images, cameras),
+        "batch_size": batch_size,
+        "image_size": list(image_size),
+        "device": device.type,
+        "precision": "fp32",
+        "threads": torch.get_num_threads(),
+        "scan": scan_implementation(module),
+    }

@@ -1,0 +1,83 @@
+"""Times a call: warmed up, synchronised, repeated until the median is known well enough."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+LEAST, MOST = 5, 1000
+"""Repeats; of a call that would take more than four times the time allowed, three are enough."""
+
+PRECISE = 0.01
+"""Relative standard error of the median at which repeating ends."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Times of a repeated call, in seconds.
+
+    Attributes:
+        median: middle of the repeats.
+        low: lower quartile.
+        high: upper quartile.
+        error: relative standard error of the median, from the quartiles.
+        repeats: how many there were.
+        drift: median of the second half over that of the first; 1 on a steady machine.
+    """
+
+    median: float
+    low: float
+    high: float
+    error: float
+    repeats: int
+    drift: float
+
+    @classmethod
+    def of(cls, times: list[float]) -> Timing:
+        """Summarises at least two times, given in order."""
+        low, median, high = statistics.quantiles(times, n=4, method="inclusive")
+        half = len(times) // 2
+        drift = statistics.median(times[-half:]) / statistics.median(times[:half])
+        return cls(median, low, high, _error(low, median, high, len(times)), len(times), drift)
+
+
+def repeat(
+    call: Callable[[], object], device: torch.device, *, seconds: float = 1.0, least: int = LEAST, warm_up: int = 2
+) -> Timing:
+    """Times a call, synchronised with its device, after calls that do not count.
+
+    Repeats until the median is known to one percent, but at least `least` times, and no longer than `seconds`
+    beyond that: the spread decides.
+    """
+    for _ in range(warm_up):
+        call()
+    synchronise(device)
+    times: list[float] = []
+    started = time.perf_counter()
+    while len(times) < MOST:
+        before = time.perf_counter()
+        call()
+        synchronise(device)
+        times.append(time.perf_counter() - before)
+        spent = time.perf_counter() - started
+        if len(times) < (min(least, 3) if spent > 4 * seconds else least):
+            continue
+        if spent > seconds or (len(times) % 8 == 0 and Timing.of(times).error < PRECISE):
+            break
+    return Timing.of(times)
+
+
+def synchronise(device: torch.device) -> None:
+    """Waits until the device has done all that was asked of it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _error(low: float, median: float, high: float, number: int) -> float:
+    """Of a normal sample: sqrt(pi / 2) sigma / sqrt(n), where the quartiles are 1.349 sigma apart."""
+    return math.sqrt(math.pi / 2) * (high - low) / 1.349 / math.sqrt(number) / median if median else 0.0
