@@ -31,6 +31,8 @@ EXPERIMENT = "reid-harness"
 SIDECAR = ".mlflow.json"
 EVERY = 10.0
 """Seconds between two calls with the epochs of one run."""
+AWAY = 30.0
+"""Seconds without a call after one that failed."""
 BATCH = 100
 """Parameters or tags in one call; the server takes no more. Metrics go ten times as many."""
 
@@ -201,7 +203,7 @@ class Tracker:
                         f"MLflow at {mask(self.uri)} does not answer ({_brief(error)}). Results are kept; "
                         "'python -m harness status --sync' sends them later."
                     )
-                self._down_until = time.monotonic() + 30.0
+                self._down_until = time.monotonic() + AWAY
 
     def _connect(self) -> None:
         self._sink = Sink.connect(self.uri, self.results)
