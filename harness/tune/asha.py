@@ -1,7 +1,9 @@
 """Asynchronous successive halving (ASHA; Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020).
 
-The stopping form: at a rung a trial goes on if it is among the best 1/factor of all trials that reached the rung so
-far. Nobody waits, so it needs no state but the curves, and a resumed search decides as it would have.
+At a rung a trial goes on if it is among the best 1/factor of all trials that reached the rung so far, and as long as no
+more than 1/factor of those that were judged there went on; the best so far always does. The second condition matters
+because a good sampler improves: without it nearly every new trial would be among the best, and nothing be saved. Nobody
+waits, so no state is needed but the curves, and a resumed search decides as it would have.
 """
 
 from __future__ import annotations
@@ -37,21 +39,23 @@ class Asha:
             rung *= self.factor
         return found
 
-    def reason(self, epoch: int, value: float, others: Sequence[float]) -> str:
+    def reason(self, epoch: int, value: float, others: Sequence[float], judged: int, went_on: int) -> str:
         """Why a trial must stop after this epoch; empty if it goes on.
 
         Args:
             epoch: epochs it has done.
             value: its held-out mAP.
-            others: held-out mAP after this epoch of all other trials that reached it.
+            others: held-out mAP after this epoch of all other trials that reached it, named points included.
+            judged: how many of them were judged here; named points are not.
+            went_on: how many of those went on.
         """
         if epoch not in self.rungs:
             return ""
         places = max(1, (len(others) + 1) // self.factor)
         better = sum(other > value for other in others)
-        if better < places:
+        if not better or (better < places and went_on < max(1, (judged + 1) // self.factor)):
             return ""
         return (
             f"Stopped by ASHA after epoch {epoch} of {self.epochs}: held-out mAP {value:.2%} is number {better + 1} "
-            f"of {len(others) + 1}, and {places} go on."
+            f"of {len(others) + 1}; one in {self.factor} goes on."
         )

@@ -69,7 +69,7 @@ class Driver:
             trial = self._waiting.pop(0) if self._waiting else self._ask()
             if trial is None:
                 return None
-            trial.state, trial.reason, trial.value = RUNNING, "", None
+            trial.state, trial.reason, trial.value, trial.stopped_after = RUNNING, "", None, 0
             self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
             job = self._make_job(self._plan(trial.point))
             state.write(self.results, self.search)
@@ -84,10 +84,10 @@ class Driver:
             if event["event"] != "epoch" or "mAP" not in event["metrics"]:
                 return False
             trial.curve[int(event["epoch"])] = float(event["metrics"]["mAP"])
-            if not trial.name and not trial.reason:  # named points are yardsticks and run to the end
+            if not trial.name and not trial.stopped_after:  # named points are yardsticks and run to the end
                 trial.reason = self._verdict(trial, int(event["epoch"]))
             state.write(self.results, self.search)
-            return bool(trial.reason)
+            return bool(trial.stopped_after)
 
     def _ask(self) -> Trial | None:
         search, settings = self.search, self.search.settings
@@ -111,8 +111,19 @@ class Driver:
         return trial
 
     def _verdict(self, trial: Trial, epoch: int) -> str:
-        others = [t.curve[epoch] for t in self.search.trials if t is not trial and epoch in t.curve]
-        return self.search.settings.asha.reason(epoch, trial.curve[epoch], others)
+        others = [
+            t for t in self.search.trials if t is not trial and epoch in t.curve and not 0 < t.stopped_after < epoch
+        ]
+        judged = [t for t in others if not t.name]
+        reason = self.search.settings.asha.reason(
+            epoch,
+            trial.curve[epoch],
+            [t.curve[epoch] for t in others],
+            len(judged),
+            sum(t.stopped_after != epoch for t in judged),
+        )
+        trial.stopped_after = epoch if reason else 0
+        return reason
 
     def _finish(self, trial: Trial, folder: Path, event: dict[str, Any]) -> None:
         status, stopped_for = event["status"], trial.reason

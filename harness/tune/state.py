@@ -44,6 +44,7 @@ class Trial:
         reason: why it did not finish.
         value: held-out mAP after the last epoch of a finished trial; 0 for one that diverged.
         curve: held-out mAP by epoch.
+        stopped_after: the rung at which it was told to stop; a few more epochs may have been done until it did.
     """
 
     number: int
@@ -54,6 +55,7 @@ class Trial:
     reason: str = ""
     value: float | None = None
     curve: dict[int, float] = field(default_factory=dict)
+    stopped_after: int = 0
 
     @property
     def epochs(self) -> int:
@@ -175,9 +177,7 @@ def read(path: Path) -> Search:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data["version"] != VERSION:
-            raise RecordError(
-                f"{path} has version {data['version']}, this harness reads {VERSION}: update it."
-            )
+            raise RecordError(f"{path} has version {data['version']}, this harness reads {VERSION}: update it.")
         return Search.from_dict(data)
     except (OSError, ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
         raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
