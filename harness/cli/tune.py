@@ -92,6 +92,8 @@ class _Tuning:
     def new_search(self) -> Search:
         """The search asked for; what cannot run is refused here."""
         values = self.values
+        if not 0 < values["holdout"] < 1:
+            raise UsageError(f"--holdout is a share between 0 and 1, found {values['holdout']:g}.")
         cell = self.plan_trial({})
         if cell.state == plan.BLOCKED:
             raise UsageError(f"Nothing can run: {cell.reason}")
