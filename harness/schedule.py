@@ -261,6 +261,10 @@ def _tell(token: str, trial: Any, event: dict[str, Any]) -> None:
     _listeners[token](_run_id(trial), event)
 
 
+def _is_over(token: str) -> bool:
+    return _over[token]()
+
+
 def _callback(token: str) -> Any:
     from ray import tune
 
@@ -292,7 +296,7 @@ def _stopper(token: str) -> Any:
             return False
 
         def stop_all(self) -> bool:
-            return _over[token]()
+            return _is_over(token)
 
     return Over()
 
