@@ -61,7 +61,7 @@ def evaluated(model: nn.Module, batch: Tensor, cameras: list[int]) -> Tensor:
 # The original's values -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("variant", ["default", "strong-baseline"])
+@pytest.mark.parametrize("variant", ["default", pytest.param("strong-baseline", marks=pytest.mark.slow)])
 def test_features_are_those_of_the_original(variant: str) -> None:
     with without_start():
         model = build(**SMALL, branches=3 if variant == "default" else 1)
@@ -120,9 +120,8 @@ TABLE = {  # image, stride, tokens, branches, fusion; a row a branch: first four
 }
 
 
-@pytest.mark.parametrize(
-    "case", [pytest.param(case, marks=pytest.mark.slow if case[0] > 64 else ()) for case in TABLE], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("case", TABLE, ids=str)
 def test_other_shapes_and_fusions_agree_too(case: tuple[int, int, int, int, int, str]) -> None:
     *image_size, stride, tokens, branches, fusion = case
     options = {"stride": stride, "class_tokens": tokens, "branches": branches, "fusion": fusion}
