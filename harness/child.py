@@ -55,6 +55,8 @@ def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: thre
         status = leave_record(job, "timeout", f"Stopped after the limit of {timeout:.0f} s (--timeout).")
     elif reason == "stop":
         status = leave_record(job, "interrupted", "Stopped on request.")
+    elif end and status != "ok":
+        status = leave_record(job, str(status), end.get("error") or "It left no record.", end.get("stage"))
     elif status is None:
         status = _died(job, process.returncode, _oom_kills() > ooms)
     return str(status)
@@ -154,7 +156,7 @@ def _finished(job: Job) -> str | None:
     return None
 
 
-def leave_record(job: Job, status: str, message: str) -> str:
+def leave_record(job: Job, status: str, message: str, stage: str | None = None) -> str:
     """Writes the record of a run that cannot speak for itself; returns the status that holds.
 
     What the run itself wrote before it was ended is kept, and so is the run of another driver that is at work.
@@ -167,7 +169,7 @@ def leave_record(job: Job, status: str, message: str) -> str:
             if (known := _finished(job)) is not None:
                 return known
             error = {"type": status, "message": message, "log_tail": _tail(folder / "log.txt")}
-            store.write(folder, base_record(job, status, None, error))
+            store.write(folder, base_record(job, status, stage, error))
     return status
 
 

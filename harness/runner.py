@@ -102,7 +102,8 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         store.write(folder, record, tables)
     except RecordError as error:  # the driver tries once more, without the results
         _log(str(error))
-        progress.emit("warning", text=str(error))
+        reason, stage = (record["error"]["message"], record["stage"]) if record["error"] else (str(error), "record")
+        progress.emit("end", status=record["status"] if record["error"] else "failed", error=reason, stage=stage)
         return 1
     progress.emit("end", status=record["status"])
     return 0 if record["status"] == "ok" else 1
