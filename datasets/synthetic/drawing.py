@@ -31,7 +31,7 @@ def draw(
         camera: who looks.
         shot: seed of the pose, the place, the light of the moment, the box and the noise.
         size: (height, width) in pixels.
-        occluded: something stands before a third to a half of the person.
+        occluded: something stands before a quarter to a half of the person.
         misaligned: the box is badly off, as for Market-1501's junk images.
 
     Returns:
@@ -96,7 +96,7 @@ def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng:
     kind = str(rng.choice(("car", "wall", "post", "bush", "pedestrian")))
     red, green, blue = (int(channel) for channel in rng.integers(40, 215, 3))
     side = int(rng.choice((-1, 1)))
-    edge = min(pose.at(0, float(rng.uniform(0.56, 0.72)))[1], 0.9 * height)  # a misaligned box may end above it
+    edge = min(pose.at(0, float(rng.uniform(0.60, 0.76)))[1], 0.9 * height)  # a misaligned box may end above it
     if kind == "car":
         pen.rectangle((0, min(edge + height * 0.3, height), width, height), fill=(58, 58, 62))
         body = -width * 0.3, edge, width * 1.3, edge + height * 0.34
@@ -114,7 +114,7 @@ def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng:
         reach = pose.scale * float(rng.uniform(0.055, 0.085))
         pen.rectangle((x - reach, 0, x + reach, height), fill=(red, (red + green) // 2, (red + blue) // 2))
     else:
-        before = replace(pose, centre=pose.centre + side * 0.17 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
+        before = replace(pose, centre=pose.centre + side * 0.19 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
         before = replace(before, scale=pose.scale * 1.1, top=pose.top + 0.1 * pose.scale)
         draw_figure(pen, make_person(int(rng.integers(1 << 40))), before)
 

@@ -252,5 +252,3 @@ class _Figure:
         far = abs(self.aside) > 0.7 and person.bag_side != self.near
         half = 0.02 if far else 0.055
         self._polygon(_box(hip - half, 0.44, hip + half, 0.58), person.bag_colour)
-
-

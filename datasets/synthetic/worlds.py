@@ -73,17 +73,17 @@ class World:
 WORLDS: dict[str, World] = {
     world.name: world
     for world in (
-        World("market", 6, (3, 5), "summer", Climate(cast=0.30, light=0.20, crop=0.6), strangers="junk"),
+        World("market", 6, (3, 5), "summer", Climate(cast=0.40, light=0.24, crop=0.6), strangers="junk"),
         World(
-            "duke", 8, (2, 4), "winter", Climate(cast=0.22, light=0.16, crop=0.4),
-            labels="sparse", occlusion=0.18, strangers="people", ragged=True,
+            "duke", 8, (2, 4), "winter", Climate(cast=0.33, light=0.20, crop=0.4),
+            labels="sparse", occlusion=0.25, strangers="people", ragged=True,
         ),
         World(
-            "msmt", 15, (4, 6), "mixed", Climate(cast=0.20, light=0.16, indoor=0.35, crop=0.4),
+            "msmt", 15, (4, 6), "mixed", Climate(cast=0.30, light=0.20, indoor=0.35, crop=0.4),
             labels="separate", daylight=0.2, ragged=True,
         ),
-        World("cuhk", 2, (2, 2), "mixed", Climate(cast=0.40, light=0.25, crop=0.7, noise=0.0), ragged=True),
-        World("synthetic", 6, (3, 5), "mixed", Climate(cast=0.24, light=0.16, indoor=0.2), strangers="junk"),
+        World("cuhk", 2, (2, 2), "mixed", Climate(cast=0.45, light=0.30, crop=0.7, noise=0.0), ragged=True),
+        World("synthetic", 6, (3, 5), "mixed", Climate(cast=0.30, light=0.20, indoor=0.2), strangers="junk"),
     )
 }  # fmt: skip
 
