@@ -151,7 +151,7 @@ def _pictures(context: Context, search: Search, title: str, figures: dict[str, b
         links += [
             context.image(name, f"Held-out mAP over {x} and {y}"),
             f"*Held-out mAP after epoch {epoch}, the last that half of the trials reached, over {x} and {y}. Each "
-            "point is a trial, named ones are diamonds; the colour between them is a kernel mean over the trials, other "
+            "point is a trial, named ones are diamonds; the colour between is a kernel mean over the trials, other "
             "parameters averaged; white where no trial is near.*",
         ]
     if any(trial.curve for trial in search.trials):

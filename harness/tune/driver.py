@@ -54,9 +54,6 @@ class Driver:
         self.search, self.results, self.stop = search, results, stop
         self._plan, self._make_job, self._on_trial = plan, make_job, on_trial
         self._lock = threading.RLock()
-        for trial in search.trials:
-            if trial.state == RUNNING and trial.reason:  # told to stop, but the driver did not live to see it
-                trial.state = STOPPED
         self._waiting = [t for t in search.trials if t.state in (RUNNING, FAILED)]
         self._attempts: dict[str, int] = {}
         self._exhausted = False
@@ -69,9 +66,11 @@ class Driver:
             trial = self._waiting.pop(0) if self._waiting else self._ask()
             if trial is None:
                 return None
-            trial.state, trial.reason, trial.value, trial.stopped_after = RUNNING, "", None, 0
+            if trial.state == FAILED:
+                trial.state, trial.reason, trial.stopped_after = RUNNING, "", 0
             self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
             job = self._make_job(self._plan(trial.point))
+            self._catch_up(trial, Path(job.folder))
             state.write(self.results, self.search)
             return job
 
@@ -88,6 +87,14 @@ class Driver:
                 trial.reason = self._verdict(trial, int(event["epoch"]))
             state.write(self.results, self.search)
             return bool(trial.stopped_after)
+
+    def _catch_up(self, trial: Trial, folder: Path) -> None:
+        """Judges epochs that were done while no driver listened; a trial that must stop does so after its next one."""
+        found = curve(folder)
+        for epoch in sorted(found.keys() - trial.curve.keys()):
+            trial.curve[epoch] = found[epoch]
+            if not trial.name and not trial.stopped_after:
+                trial.reason = self._verdict(trial, epoch)
 
     def _ask(self) -> Trial | None:
         search, settings = self.search, self.search.settings
@@ -126,7 +133,7 @@ class Driver:
         return reason
 
     def _finish(self, trial: Trial, folder: Path, event: dict[str, Any]) -> None:
-        status, stopped_for = event["status"], trial.reason
+        status, stopped_for = event["status"], trial.reason if trial.stopped_after else ""
         record = _read(folder)
         trial.curve |= curve(folder)
         trial.reason = (record.get("error") or {}).get("message", "") if record else str(event.get("error", ""))
