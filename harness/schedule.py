@@ -11,6 +11,7 @@ can be restored by the same Ray on the same paths alone, and would differ from w
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 import threading
 import uuid
@@ -379,6 +380,7 @@ def _start(resources: Resources) -> bool:
     if ray.is_initialized():
         return False
     try:
+        _reach(resources.address)
         ray.init(
             address=resources.address or None,
             include_dashboard=False,
@@ -390,6 +392,13 @@ def _start(resources: Resources) -> bool:
         where = f"the Ray cluster at {resources.address}" if resources.address else "Ray on this machine"
         raise RunError(f"Cannot start {where}: {error}. --scheduler inline runs without Ray.") from error
     return True
+
+
+def _reach(address: str) -> None:
+    """Knocks at a cluster's door: Ray itself would knock for minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdigit() and "/" not in host:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
 
 
 def _check_fits(resources: Resources) -> int:

@@ -54,7 +54,11 @@ def command(preset: str, **values: Any) -> int:
     if all(cell.state == plan.BLOCKED for cell in cells):
         raise UsageError("Nothing can run: every run of the plan is blocked, for the reasons above.")
     check_writable(request.results)
-    store.write_plan(request.results, [cell.to_dict() for cell in cells])
+    try:
+        store.write_plan(request.results, [cell.to_dict() for cell in cells])
+    except OSError as error:
+        why = error.strerror or error
+        raise UsageError(f"{request.results} takes no files ({why}); free space, or choose --results.") from error
     todo = [cell for cell in cells if cell.state == plan.TODO]
     code = _run(request, todo, values, timeout) if todo else 0
     finish(request, values)

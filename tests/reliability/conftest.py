@@ -1,0 +1,25 @@
+"""The `pixels` plug-in once for all tests of the package: most of them start many processes with it."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+_spec = importlib.util.spec_from_file_location(
+    "shared_fixtures", Path(__file__).resolve().parent.parent / "conftest.py"
+)
+assert _spec and _spec.loader
+_shared = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_shared)
+
+
+@pytest.fixture(scope="session")
+def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A `--plugins` folder with the backbone `pixels`."""
+    folder = tmp_path_factory.mktemp("plugins") / "pixels"
+    folder.mkdir()
+    (folder / "card.toml").write_text(_shared.PIXELS_CARD)
+    (folder / "model.py").write_text(_shared.PIXELS_MODEL)
+    return folder.parent

@@ -1,0 +1,141 @@
+"""Each fault at each stage, in the real process of a run; then the same command again must finish the grid.
+
+One driver runs a grid whose seeds are broken differently, a second one goes on without faults, a third one runs the
+same grid undisturbed in another folder. What the tests compare is told in `docs/reliability.md`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from faults import EPOCHS, by_seed, command, drive, leftovers
+
+from harness import store
+from harness.record import Record
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A fault, how the record tells it, and after which epoch the second attempt goes on."""
+
+    fault: str
+    status: str
+    stage: str | None
+    message: str
+    resumed: int
+
+
+CELLS = [
+    Cell("data:raises", "failed", "data", "injected | fault", 0),
+    Cell("build:raises", "failed", "build", "injected | fault", 0),
+    Cell("train:raises", "failed", "train", "injected | fault", 0),
+    Cell("evaluate:raises", "failed", "evaluate", "injected | fault", EPOCHS),
+    Cell("measure:raises", "failed", "measure", "injected | fault", EPOCHS),
+    Cell("record:raises", "failed", None, "without a record (exit code 1)", EPOCHS),
+    Cell("start:kill", "failed", None, "SIGKILL", 0),
+    Cell("epoch:kill", "failed", None, "SIGKILL", 2),
+    Cell("checkpoint:kill", "failed", None, "SIGKILL", 2),
+    Cell("evaluate:kill", "failed", None, "SIGKILL", EPOCHS),
+    Cell("write:kill", "failed", None, "SIGKILL", EPOCHS),
+    Cell("epoch:truncate_newest", "failed", None, "SIGKILL", 1),
+    Cell("save:file_limit", "failed", "checkpoint", "File too large", 2),
+    Cell("write:file_limit", "failed", "record", "File too large", EPOCHS),
+    Cell("data:file_limit", "failed", "checkpoint", "File too large", 0),
+    Cell("train:host_memory", "oom", "train", "memory", 0),
+    Cell("epoch:gpu_memory", "oom", "train", "CUDA out of memory", 2),
+    Cell("start:clock", "ok", None, "", 0),
+]
+RESUMED = [seed for seed, cell in enumerate(CELLS) if 0 < cell.resumed < EPOCHS]
+SEEDS = ",".join(map(str, range(len(CELLS))))
+BY_FAULT = pytest.mark.parametrize("seed", range(len(CELLS)), ids=[cell.fault for cell in CELLS])
+
+
+@dataclass
+class Story:
+    """Records by seed after the broken, the repairing and the undisturbed grid."""
+
+    folder: Path
+    other: Path
+    broken: dict[int, Record]
+    mended: dict[int, Record]
+    straight: dict[int, Record]
+    codes: tuple[int, int, int]
+    told: str
+
+
+@pytest.fixture(scope="module")
+def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
+    folder, other = tmp_path_factory.mktemp("broken"), tmp_path_factory.mktemp("straight")
+    more = ("--seeds", SEEDS, "--max-concurrent", 2)
+    first = drive(command(world, folder, pixels, *more), {i: cell.fault for i, cell in enumerate(CELLS)})
+    broken = by_seed(folder)
+    second = drive(command(world, folder, pixels, *more))
+    resumed = ",".join(map(str, RESUMED))
+    third = drive(command(world, other, pixels, "--seeds", resumed, "--max-concurrent", 2))
+    codes = (first.returncode, second.returncode, third.returncode)
+    told = "\n".join(part for run in (first, second, third) for part in (run.stdout, run.stderr))
+    return Story(folder, other, broken, by_seed(folder), by_seed(other), codes, told)
+
+
+def test_the_exit_codes_say_what_happened(story: Story) -> None:
+    assert story.codes == (1, 0, 0), story.told
+
+
+@BY_FAULT
+def test_the_fault_is_on_record(story: Story, seed: int) -> None:
+    cell, record = CELLS[seed], story.broken[seed]
+    assert (record["status"], record["stage"]) == (cell.status, cell.stage), record["error"]
+    assert cell.message in (record["error"] or {"message": ""})["message"]
+    assert record["spec"] == story.mended[seed]["spec"], "the batch size and all else stay as planned"
+
+
+@BY_FAULT
+def test_the_same_command_finishes_the_run_from_its_last_checkpoint(story: Story, seed: int) -> None:
+    record = story.mended[seed]
+    assert record["status"] == "ok", record["error"]
+    if CELLS[seed].status == "ok":
+        assert record == story.broken[seed], "a finished run is not repeated"
+    else:
+        assert record["attempts"] == 2 and record["efficiency"]["resumed_at_epoch"] == CELLS[seed].resumed
+
+
+@pytest.mark.parametrize("seed", RESUMED, ids=[CELLS[seed].fault for seed in RESUMED])
+def test_what_was_resumed_equals_what_was_not_bit_for_bit(story: Story, seed: int) -> None:
+    mended, straight = story.mended[seed], story.straight[seed]
+    assert mended["evaluations"] == straight["evaluations"]
+    for part in ("module", "optimizer"):
+        assert_equal(last_checkpoint(story.folder, mended)[part], last_checkpoint(story.other, straight)[part])
+
+
+def test_nothing_is_left_behind(story: Story) -> None:
+    assert leftovers(story.folder) == []
+
+
+def test_the_report_of_the_mended_grid_has_no_failure(story: Story) -> None:
+    page = (story.folder / "BENCHMARKS.md").read_text()
+    assert "injected" not in page and "SIGKILL" not in page
+
+
+def last_checkpoint(folder: Path, record: Record) -> dict[str, Any]:
+    state = torch.load(store.folder_of(folder / "results", record) / "checkpoint.pt", weights_only=True)
+    assert isinstance(state, dict)
+    return state
+
+
+def assert_equal(a: Any, b: Any) -> None:
+    """Trees of tensors that are equal in every bit."""
+    if isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            assert_equal(a[key], b[key])
+    elif isinstance(a, list):
+        for one, other in zip(a, b, strict=True):
+            assert_equal(one, other)
+    else:
+        assert torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
