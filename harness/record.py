@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
-import math
 from typing import Any, TypedDict
 
 from harness.job import STATUSES
@@ -190,9 +188,9 @@ def _evaluation(evaluation: dict[str, Any], where: str) -> list[str]:
         if evaluation[name] is not None and not 0 <= evaluation[name] <= 1
     ]
     cmc = evaluation["cmc"]
-    if not all(isinstance(v, _NUMBER) and math.isfinite(v) and 0 <= v <= 1 for v in cmc):
+    if not {*map(type, cmc)} <= {int, float} or not all(0 <= v <= 1 for v in cmc):
         problems.append(f"{where}.cmc holds something that is not a fraction")
-    elif any(a > b for a, b in itertools.pairwise(cmc)):
+    elif cmc != sorted(cmc):
         problems.append(f"{where}.cmc falls")
     if not 0 <= evaluation["n_valid"] <= evaluation["n_query"]:
         problems.append(f"{where} has {evaluation['n_valid']} valid of {evaluation['n_query']} queries")

@@ -25,7 +25,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 SAME, DIFFERENT = "#009E73", "#CC3311"
 """Same and different identities, right and wrong: a green and a red that differ in lightness, too."""
 
-LEADER: dict[str, Any] = {"linewidth": 0.6, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
+LEADER: dict[str, Any] = {"linewidths": 0.6, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
 FAR = 20
 """Pixels between a point and its name from which on a line ties them."""
 
@@ -181,9 +181,11 @@ def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     gap = (high - low) * 10.5 / (axes.get_window_extent().height * 72 / DPI)  # 10.5 points
     beside = right + (right - left) * 0.035
-    for (x, y, name, colour), at in zip(ends, separate([e[1] for e in ends], gap, low, high), strict=True):
+    places = separate([y for _, y, _, _ in ends], gap, low, high)
+    for (_, _, name, colour), at in zip(ends, places, strict=True):
         axes.text(beside, at, plain(name), va="center", fontsize=8, color=colour)
-        axes.plot([x, beside - (right - left) * 0.01], [y, at], color=colour, **LEADER)
+    to = beside - (right - left) * 0.01
+    _leaders(axes, [(x, y, to, at, colour) for (x, y, _, colour), at in zip(ends, places, strict=True)])
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
@@ -201,6 +203,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
     to_data = axes.transData.inverted()
     pixels = [axes.transData.transform((x, y)) for x, y, _, _ in points]
     taken = [(x - 7, y - 7, x + 7, y + 7) for x, y in pixels]
+    leaders: list[tuple[float, float, float, float, str]] = []
     for (x, y, name, colour), at in zip(points, pixels, strict=True):
         note = axes.text(x, y, plain(name), fontsize=8, color=colour, va="bottom")
         box = note.get_window_extent(renderer)
@@ -209,8 +212,16 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
         taken.append((left, bottom, left + box.width, bottom + box.height))
         nearest = (np.clip(at[0], left, left + box.width), np.clip(at[1], bottom, bottom + box.height))
         if np.hypot(*(nearest - at)) > FAR:
-            end_x, end_y = to_data.transform(nearest)
-            axes.plot([x, end_x], [y, end_y], color=colour, **LEADER)
+            leaders.append((x, y, *to_data.transform(nearest), colour))
+    _leaders(axes, leaders)
+
+
+def _leaders(axes: Axes, ties: Sequence[tuple[float, float, float, float, str]]) -> None:
+    """Thin lines from (x, y) to (x, y), each with its colour."""
+    from matplotlib.collections import LineCollection
+
+    lines = [((x, y), (to_x, to_y)) for x, y, to_x, to_y, _ in ties]
+    axes.add_collection(LineCollection(lines, colors=[tie[4] for tie in ties], **LEADER), autolim=False)
 
 
 def _free_place(at: Any, size: tuple[float, float], taken: Any, frame: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -108,7 +109,10 @@ class Row:
     def deviation(self, name: str) -> float | None:
         """Sample standard deviation over the seeds; None for one seed."""
         values = self.values(name)
-        return statistics.stdev(values) if len(values) > 1 else None
+        if len(values) < 2:
+            return None
+        mean = statistics.fmean(values)
+        return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
     def interval(self, name: str) -> list[float] | None:
         """Bounds of the interval over the query set, each averaged over the seeds; None where not recorded."""
