@@ -66,6 +66,8 @@ class Sink:
 
         local = uri.startswith("sqlite:")
         with _alone(results) if local else contextlib.nullcontext():  # two that make one database break it
+            if local:
+                _make_sqlite(Path(uri.removeprefix("sqlite:///")))
             client = MlflowClient(tracking_uri=uri)
             return cls._open(client, uri, (results / ".mlflow-artifacts").resolve().as_uri() if local else None)
 
@@ -117,6 +119,17 @@ class Sink:
         self.client.set_tag(run, "status", status)
         known = {"ok": "FINISHED", "interrupted": "KILLED"}
         self.client.set_terminated(run, known.get(status, "FAILED"))
+
+
+def _make_sqlite(path: Path) -> None:
+    """Makes a new store beside its place and renames it, so that a driver killed meanwhile leaves no half store."""
+    from mlflow import MlflowClient
+
+    if not path.exists():
+        fresh = path.with_name(f".{path.name}.new")
+        fresh.unlink(missing_ok=True)
+        MlflowClient(tracking_uri=f"sqlite:///{fresh}").search_experiments()
+        os.replace(fresh, path)
 
 
 def parameters_of(spec: dict[str, Any]) -> dict[str, Any]:
@@ -428,6 +441,7 @@ def _quiet() -> None:
     """A server that is down should be noticed in seconds, and nobody phones home."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
+        ("MLFLOW_LOGGING_LEVEL", "ERROR"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "15"),
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
