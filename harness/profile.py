@@ -131,19 +131,15 @@ class Study:
         found: dict[Condition, None] = {}
         for precision in self.precisions:
             for compiled in (False, True) if self.compiled else (False,):
-
-                def add(measure: str, size: tuple[int, int], batch: int, *how: Any) -> None:
-                    found[Condition(measure, size, batch, *how, self.threads, self.seconds)] = None
-
-                for size in self.image_sizes:
-                    for batch in self.batches:
-                        add("inference", size, batch, precision, compiled)
-                    for batch in self.train_batches:
-                        add("training", size, batch, precision, compiled)
+                cells = [(m, size, b) for size in self.image_sizes for m, b in self._batches()]
                 if precision == self.precisions[0] and not compiled:
-                    for height in self.heights:
-                        add("inference", (height, width), self.heights_batch, precision, compiled)
+                    cells += [("inference", (height, width), self.heights_batch) for height in self.heights]
+                for cell in cells:
+                    found[Condition(*cell, precision, compiled, self.threads, self.seconds)] = None
         return list(found)
+
+    def _batches(self) -> list[tuple[str, int]]:
+        return [("inference", b) for b in self.batches] + [("training", b) for b in self.train_batches]
 
 
 def build(request: Request, study: Study) -> list[Planned]:

@@ -178,11 +178,11 @@ class ReIDMamba(nn.Module):
         W taps. A multiply-add is two, an exponential one; softplus, SiLU and the gate count nothing, as activations
         do in every backbone. Where plain PyTorch runs, the counter sees the convolution and the product with C.
         """
-        total, patches = 0, self.patch_embed.num_patches
-        trunk = [(block, self.class_tokens) for block in self.layers]
-        branches = [(block, self.class_tokens // 2**b) for b, own in enumerate(self.multi_layers) for block in own]
-        for block, class_tokens in trunk + branches:
-            total += (patches + class_tokens) * block.mixer.hidden_flops(self.scan_implementation() == "torch")
+        plain, patches = self.scan_implementation() == "torch", self.patch_embed.num_patches
+        total = sum(_hidden_flops(block, patches + self.class_tokens, plain) for block in self.layers)
+        for b, blocks in enumerate(self.multi_layers):
+            assert isinstance(blocks, nn.ModuleList)
+            total += sum(_hidden_flops(block, patches + self.class_tokens // 2**b, plain) for block in blocks)
         return total
 
     def scan_implementation(self) -> str:
@@ -209,6 +209,11 @@ class ReIDMamba(nn.Module):
         """
         spare = () if self.training else ("bnnecks.*.cls.weight",)
         weights.strict_load(self, weights.unwrap(state_dict), optional=spare)
+
+
+def _hidden_flops(block: nn.Module, tokens: int, plain: bool) -> int:
+    assert isinstance(block, Block)
+    return tokens * block.mixer.hidden_flops(plain)
 
 
 def _reduction(dim: int, reduced: int) -> nn.Linear:

@@ -2,71 +2,179 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.report import plots, text
+from harness.report import plots, profile_claims, text
 from harness.report.accuracy import device, heading, stem
 from harness.report.costs import recorded
 from harness.report.rows import Table, image_size
-from harness.report.section import Context, Section, file_name, paragraphs
+from harness.report.section import Context, Section, bullets, file_name, paragraphs
+from harness.spec import canonical
 
-RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Images/s", "Train images/s", "Latency (ms)", "Memory (GiB)", "Batch")
+RIGHT = (
+    *("Params (M)", "At test (M)", "GFLOPs", "Images/s", "Latency (ms)", "Memory (GiB)", "Batch", "Threads"),
+    *("Step (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats"),
+)
 MOST_FIGURES = 6
+
+ABOUT = (
+    "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
+    "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
+    "parameters the test-time feature depends on. Memory is the peak of one batch: weights, inputs and what the call "
+    "needs beyond them."
+)
+ABOUT_TRAINING = (
+    "Forward pass, losses, backward pass, clipping and optimiser, with the losses and the optimiser of the unified "
+    "recipe; images lie on the device. Memory in GiB: its peak, and what the parts hold; activations are what the "
+    "forward pass keeps for the backward pass, and as not all parts live at once, they may exceed the peak."
+)
 
 
 def build(context: Context) -> Section:
-    """The study's table, accuracy against measured throughput, memory against resolution."""
-    records = [r for r in context.material.records if r["source"] == "profile" and r["status"] == "ok"]
+    """Tables of inference and training, what the claim of ReIDMamba's paper comes to, doubts and plots."""
+    records = current([r for r in context.material.records if r["source"] == "profile" and r["status"] == "ok"])
     if not records:
         return Section()
-    lines = sorted((_line(record) for record in records), key=lambda line: list(line.values()))
+    inference = [r for r in records if not _is_training(r)]
+    training = [r for r in records if _is_training(r)]
     figures: dict[str, bytes] = {}
-    links = _memory(context, records, figures) + _accuracy(context, records, figures)
-    about = (
-        "Measured with nothing else on the device; batch, precision and input size as stated. "
-        "Memory is the peak of one batch."
-    )
-    return Section(paragraphs("## Efficiency study", about, text.table(lines, RIGHT), *links), figures)
+    links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
+    parts = ["## Efficiency study", ABOUT, _lines(inference, _inference)]
+    if training:
+        parts += ["### Training step", ABOUT_TRAINING, _lines(training, _training)]
+    parts += [profile_claims.build(records), _doubts(records), *links]
+    return Section(paragraphs(*parts), figures)
 
 
-def _line(record: Mapping[str, Any]) -> dict[str, str]:
+def current(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The newest record of each backbone, build and condition: a code change makes a new one beside the old."""
+    newest: dict[str, Mapping[str, Any]] = {}
+    for record in sorted(records, key=lambda r: (str(r["timing"].get("started")), r["run_id"])):
+        spec = record["spec"]
+        newest[canonical([spec["backbone"], spec["options"], spec["values"], device(record)])] = record
+    return list(newest.values())
+
+
+def _is_training(record: Mapping[str, Any]) -> bool:
+    return record["efficiency"].get("measure") == "training"
+
+
+def _lines(records: Sequence[Mapping[str, Any]], line: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
+    """A table sorted by device, condition and backbone, so that what compares stands together."""
+    ordered = sorted(records, key=lambda r: (device(r), *condition(r), r["spec"]["backbone"], r["run_id"]))
+    return text.table([line(record) for record in ordered], RIGHT)
+
+
+def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What must be equal for two records of one device to compare."""
     numbers = record["efficiency"]
-    latency = numbers.get("latency_ms")
+    size = image_size(record) or []
+    return (
+        str(numbers.get("measure", "inference")),
+        *size,
+        int(numbers.get("batch_size") or 0),
+        str(numbers.get("precision")),
+        bool(numbers.get("compiled")),
+        int(numbers.get("threads") or 0),
+    )
+
+
+def _common(record: Mapping[str, Any]) -> dict[str, str]:
+    numbers = record["efficiency"]
     return {
         "Device": text.escape(device(record)),
         "Backbone": text.escape(record["spec"]["backbone"]),
         "Size": text.size(image_size(record)),
-        "Precision": recorded(numbers, "precision"),
         "Batch": recorded(numbers, "batch_size"),
+        "Precision": recorded(numbers, "precision") + (", compiled" if numbers.get("compiled") else ""),
+        "Threads": recorded(numbers, "threads"),
+    }
+
+
+def _inference(record: Mapping[str, Any]) -> dict[str, str]:
+    numbers = record["efficiency"]
+    return {
+        **_common(record),
         "Params (M)": text.millions(numbers.get("parameters")),
         "At test (M)": text.millions(numbers.get("parameters_inference")),
         "GFLOPs": text.giga(numbers.get("flops")),
         "Images/s": text.rate(numbers.get("inference_images_per_second")),
-        "Train images/s": text.rate(numbers.get("train_images_per_second")),
-        "Latency (ms)": text.NOT_RECORDED if latency is None else f"{latency:.2f}",
+        "Latency (ms)": _milliseconds(numbers, "latency"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
+        "Repeats": recorded(numbers, "repeats"),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
     }
 
 
-def _memory(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, bytes]) -> list[str]:
-    """Memory against resolution, one figure a device, precision and batch with at least two sizes of a backbone."""
-    groups: dict[tuple[str, str, str], dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
-    for record in records:
-        numbers, size = record["efficiency"], image_size(record)
-        if size and numbers.get("peak_memory_bytes"):
-            key = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")))
-            groups[key][record["spec"]["backbone"]][size[0] * size[1] / 1e3] = numbers["peak_memory_bytes"] / 2**30
+def _training(record: Mapping[str, Any]) -> dict[str, str]:
+    numbers = record["efficiency"]
+    parts = numbers.get("memory_bytes") or {}
+    return {
+        **_common(record),
+        "Images/s": text.rate(numbers.get("train_images_per_second")),
+        "Step (ms)": _milliseconds(numbers, "train_step"),
+        "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
+        "Weights": text.gibibytes(parts.get("weights")),
+        "Gradients": text.gibibytes(parts.get("gradients")),
+        "Optimiser": text.gibibytes(parts.get("optimizer_state")),
+        "Activations": text.gibibytes(parts.get("activations")),
+        "Repeats": recorded(numbers, "repeats"),
+    }
+
+
+def _milliseconds(numbers: Mapping[str, Any], name: str) -> str:
+    """Median, and the quartiles where recorded."""
+    if (median := numbers.get(f"{name}_ms")) is None:
+        return text.NOT_RECORDED
+    quartiles = numbers.get(f"{name}_quartiles_ms")
+    low_high = f" ({quartiles[0]:,.4g} .. {quartiles[1]:,.4g})" if quartiles else ""
+    return f"{median:,.4g}{low_high}"
+
+
+def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
+    """Which cells were measured on a device that was shared or not steady."""
+    watched = [r["efficiency"]["conditions"] for r in records if r["efficiency"].get("conditions")]
+    if not watched:
+        return ""
+    shared = [c["others_cores"] for c in watched if c.get("others_cores", 0.0) > 0.1]
+    fixed = [ms for c in watched for ms in c["fixed_work_ms"]]
+    lines = []
+    if shared:
+        lines.append(
+            f"In {len(shared)} of {text.count(len(watched), 'cell')} other work used the processor meanwhile, "
+            f"{min(shared):.1f} to {max(shared):.1f} cores: times are too long there, and ratios uncertain."
+        )
+    kinds = Counter(note.split(" ", 2)[1] for c in watched for note in c["notes"] if not note.startswith("other work"))
+    if kinds:
+        lines.append(f"{text.count(sum(kinds.values()), 'sign')} of an unsteady device, told in the records' `notes`.")
+    if len({r["efficiency"]["device"] for r in records}) == 1:
+        lines.append(f"One fixed matrix product took {min(fixed):.1f} to {max(fixed):.1f} ms over all cells.")
+    return paragraphs("### How steady the device was", bullets(lines)) if lines else ""
+
+
+def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, bytes]) -> list[str]:
+    """Memory and throughput against resolution, a figure each a device, precision and batch with two sizes or more."""
+    drawn = (
+        ("Memory against resolution", "memory", "peak memory (GiB)", "peak_memory_bytes", 2**30),
+        ("Throughput against resolution", "throughput", "images/s", "inference_images_per_second", 1),
+    )
     links: list[str] = []
-    for key, series in sorted(groups.items()):
-        grown = {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
-        if grown and len(links) < MOST_FIGURES:
-            title = f"Memory against resolution ({key[0]}, {key[1]}, batch {key[2]})"
-            name = file_name("profile", "memory", *key) + ".png"
-            figures[name] = plots.lines(title, "input size (1,000 pixels)", "peak memory (GiB)", grown)
-            links.append(context.image(name, title))
+    for what, short, label, key, unit in drawn:
+        groups: dict[tuple[str, str, str], dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+        for record in records:
+            numbers, size = record["efficiency"], image_size(record)
+            if size and numbers.get(key):
+                group = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")))
+                groups[group][record["spec"]["backbone"]][size[0] * size[1] / 1e3] = numbers[key] / unit
+        for group, series in sorted(groups.items()):
+            grown = {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
+            if grown and len(links) < MOST_FIGURES:
+                title = f"{what} ({group[0]}, {group[1]}, batch {group[2]})"
+                name = file_name("profile", short, *group) + ".png"
+                figures[name] = plots.lines(title, "input size (1,000 pixels)", label, grown)
+                links.append(context.image(name, title))
     return links
 
 
