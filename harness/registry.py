@@ -303,9 +303,7 @@ def _import(folder: Path, package: str, module: str) -> ModuleType:
     except ModuleNotFoundError as error:
         if error.name == f"{package}.{module}":
             raise UsageError(f"The plug-in in {folder} has no {module}.py.") from error
-        raise UsageError(
-            f"The plug-in in {folder} needs the module '{error.name}', which is not installed."
-        ) from error
+        raise UsageError(f"The plug-in in {folder} needs the module '{error.name}', which is not installed.") from error
 
 
 def _same_type(value: Any, default: Any, where: str) -> Any:

@@ -345,7 +345,7 @@ def _stop_gate(stop: threading.Event) -> Any:
 
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other is as safe
 
-    @ray.remote(num_cpus=0, scheduling_strategy=here)
+    @ray.remote(num_cpus=0, scheduling_strategy=here)  # type: ignore[call-overload]
     class Gate:
         def __init__(self) -> None:
             self._stopped: set[str] = set()
