@@ -48,12 +48,13 @@ def contour(title: str, search: Search) -> bytes:
     places = [search.space.positions(trial.point) for trial, _ in scored]
     xs, ys = (np.array([place[name] for place in places]) for name in (x_name, y_name))
     values = np.array([100 * value for _, value in scored])
-    norm = Normalize(values.min(), max(values.max(), values.min() + 0.1))
+    low, high = float(values.min()), max(float(values.max()), float(values.min()) + 0.1)
+    norm = Normalize(low, high)
     with drawing.style():
         made, (axes,) = drawing.figure(6.4, 4.6, title, right=1.25)
         side = np.linspace(0, 1, 101)
         mean = smooth(xs, ys, values, side)
-        axes.contourf(side, side, mean, levels=np.linspace(norm.vmin, norm.vmax, 11), cmap="viridis", norm=norm)
+        axes.contourf(side, side, mean, levels=np.linspace(low, high, 11), cmap="viridis", norm=norm)
         for marker, named, size in (("o", False, 34), ("D", True, 46)):
             chosen = np.array([bool(trial.name) == named for trial, _ in scored])
             if chosen.any():

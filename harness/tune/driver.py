@@ -136,7 +136,8 @@ class Driver:
         status, stopped_for = event["status"], trial.reason if trial.stopped_after else ""
         record = _read(folder)
         trial.curve |= curve(folder)
-        trial.reason = (record.get("error") or {}).get("message", "") if record else str(event.get("error", ""))
+        error: dict[str, Any] = {**record["error"]} if record and record.get("error") else {}
+        trial.reason = error.get("message", "") if record else str(event.get("error", ""))
         if status == "ok" and record:
             row = store.plain(record) or {}
             trial.state, trial.value, trial.reason = FINISHED, float(row["mAP"]), ""
@@ -145,7 +146,7 @@ class Driver:
             _mark_stopped(folder, record, stopped_for)
         elif status == "interrupted" and self.stop.is_set():
             return  # it goes on when the search does
-        elif status == "diverged" or (record and (record.get("error") or {}).get("type") == "FeatureError"):
+        elif status == "diverged" or error.get("type") == "FeatureError":
             trial.state, trial.value = DIVERGED, 0.0
         elif self._attempts[trial.run_id] < ATTEMPTS:
             self._waiting.insert(0, trial)
