@@ -136,7 +136,8 @@ class Driver:
         status, stopped_for = event["status"], trial.reason if trial.stopped_after else ""
         record = _read(folder)
         trial.curve |= curve(folder)
-        error: dict[str, Any] = {**record["error"]} if record and record.get("error") else {}
+        found = record["error"] if record else None
+        error: dict[str, Any] = {**found} if found else {}
         trial.reason = error.get("message", "") if record else str(event.get("error", ""))
         if status == "ok" and record:
             row = store.plain(record) or {}
