@@ -14,8 +14,6 @@ from harness.cli import profile as command
 from harness.errors import UsageError
 from harness.plan import Request
 
-CHOSEN = "bot:demo,reidmamba:tiny,transreid:tiny"
-
 
 def study(**changes) -> profile.Study:
     values = {

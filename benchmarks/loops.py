@@ -1,0 +1,128 @@
+"""Choices inside the training and evaluation loops, each beside its alternative, in alternating rounds.
+
+    python -m benchmarks.loops [--device cpu] [--threads 1] [--size 256x128] [--rounds 3] [--tiny]
+
+Whether ResNet-50 gains by channels-last, optimisers by being fused, extraction by larger batches. A choice enters the
+loops only where it pays here. `--tiny` takes the small builds, to try the script.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import time
+from collections.abc import Callable
+from statistics import median
+
+import torch
+from torch import nn
+
+from benchmarks.machine import describe
+from harness import efficiency, registry
+
+CLASSES, CAMERAS = 751, 6
+Call = Callable[[], object]
+
+
+def build(name: str, size: tuple[int, int], device: torch.device) -> nn.Module:
+    """A backbone with random weights."""
+    module = registry.backbone(name).build(num_classes=CLASSES, num_cameras=CAMERAS, image_size=size)
+    return module.to(device)
+
+
+def inference(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> Call:
+    """Test-time features of a batch."""
+    module.eval()
+
+    def call() -> None:
+        with torch.inference_mode():
+            module(images, cameras)
+
+    return call
+
+
+def training(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> Call:
+    """Forward and backward pass of a batch, with a plain loss over the features."""
+    module.train()
+
+    def call() -> None:
+        module.zero_grad(set_to_none=True)
+        sum(feature.square().mean() for feature in module(images, cameras).features).backward()
+
+    return call
+
+
+def optimiser(module: nn.Module, **how: bool) -> Call:
+    """One step of SGD with momentum over all parameters."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    for p in trained:
+        p.grad = torch.full_like(p, 1e-3)
+    return torch.optim.SGD(trained, lr=1e-6, momentum=0.9, weight_decay=1e-4, **how).step
+
+
+def compare(title: str, calls: dict[str, Call], device: torch.device, rounds: int, unit: int = 0) -> None:
+    """Times calls in turns and prints medians, the spread, and the ratio to the first.
+
+    Args:
+        title: of the comparison.
+        calls: by name; the first is the alternative that the others are held against.
+        device: synchronised after every call.
+        rounds: how often each is timed.
+        unit: images in a call, for images a second; 0 prints milliseconds.
+    """
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call()
+    for _ in range(rounds):
+        for name, call in calls.items():
+            efficiency.synchronise(device)
+            before = time.perf_counter()
+            call()
+            efficiency.synchronise(device)
+            times[name].append(time.perf_counter() - before)
+    print(f"\n{title}")
+    first = median(times[next(iter(calls))])
+    for name, found in times.items():
+        seconds = median(found)
+        shown = f"{unit / seconds:9.2f} images/s" if unit else f"{1000 * seconds:9.2f} ms"
+        spread = f"({1000 * min(found):,.1f} .. {1000 * max(found):,.1f} ms)"
+        print(f"  {name:<28} {shown}  {first / seconds:5.2f} x  {spread}", flush=True)
+
+
+def main() -> None:
+    """Runs all comparisons."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--size", default="256x128")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tiny", action="store_true")
+    chosen = parser.parse_args()
+    torch.set_num_threads(chosen.threads)
+    device = torch.device(chosen.device)
+    height, width = (int(part) for part in chosen.size.split("x"))
+    size = (height, width)
+    print(describe(chosen.threads, device))
+
+    cnn = build("bot:demo" if chosen.tiny else "bot", size, device)
+    last = copy.deepcopy(cnn).to(memory_format=torch.channels_last)
+    images, cameras = efficiency.random_batch(chosen.batch, size, CAMERAS, device)
+    turned = images.contiguous(memory_format=torch.channels_last)
+    for what, loop in (("inference", inference), ("forward and backward", training)):
+        calls = {"contiguous": loop(cnn, images, cameras), "channels last": loop(last, turned, cameras)}
+        compare(f"BoT, {what}, batch {chosen.batch}", calls, device, chosen.rounds, chosen.batch)
+
+    vit = build("transreid:demo" if chosen.tiny else "transreid", size, device)
+    steps = {name: optimiser(vit, **{name: True}) for name in ("foreach", "fused")}
+    compare("SGD step of TransReID", {"one by one": optimiser(vit, foreach=False), **steps}, device, chosen.rounds * 3)
+
+    for name in ("bot:demo", "reidmamba:tiny") if chosen.tiny else ("bot", "reidmamba"):
+        module = build(name, size, device)
+        for batch in (1, 8, 32):
+            inputs = efficiency.random_batch(batch, size, CAMERAS, device)
+            compare(f"{name}, extraction", {f"batch {batch}": inference(module, *inputs)}, device, chosen.rounds, batch)
+
+
+if __name__ == "__main__":
+    main()
