@@ -158,9 +158,15 @@ class _Tuning:
 
         share = resources(self.values, search.settings.samples, search.spec.device, self.timeout)
         out_of_time = threading.Event()
-        timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, lambda: (out_of_time.set(), stop.set()))
+
+        def end() -> None:
+            out_of_time.set()
+            stop.set()
+
+        timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
         timer.daemon = True
-        with TrialBoard(sys.stdout, search) as board, stop_on_ctrl_c(stop, board):
+        board = TrialBoard(sys.stdout, search)
+        with board, stop_on_ctrl_c(stop, board):
             make = lambda cell: make_job(cell, self.request, self.values, share.cpus)  # noqa: E731
             driver = Driver(search, self.request.results, self.plan_trial, make, stop, board.ended)
             timer.start()
