@@ -5,9 +5,10 @@ Planning is pure: the same request gives the same ids. No image is opened and no
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -97,10 +98,7 @@ def build(request: Request) -> list[Planned]:
         seen[entry.name] = _fingerprint(entry, request)
     state = _State(request, resolve_device(request.device), seen, store.index(request.results))
     return [
-        state.cell(backbone, dataset, scored_on, seed)
-        for backbone in chosen
-        for dataset in trained_on
-        for seed in request.seeds
+        cell for backbone in chosen for dataset in trained_on for cell in state.cells(backbone, dataset, scored_on)
     ]
 
 
@@ -120,6 +118,7 @@ def resolve_device(device: str) -> str:
     return "cuda" if Path("/proc/driver/nvidia/version").exists() and not hidden else "cpu"
 
 
+@functools.cache
 def torch_version() -> str:
     """Major.Minor of the installed torch, told without importing it."""
     return ".".join(importlib.metadata.version("torch").split(".")[:2])
@@ -135,8 +134,8 @@ class _State:
     index: dict[str, store.Entry]
     sources: dict[str, str] = field(default_factory=dict)
 
-    def cell(self, backbone: BackboneEntry, dataset: DatasetEntry, others: list[DatasetEntry], seed: int) -> Planned:
-        """One cell: the spec, then what stands in its way, then what is known of it."""
+    def cells(self, backbone: BackboneEntry, dataset: DatasetEntry, others: list[DatasetEntry]) -> list[Planned]:
+        """One cell a seed: the spec, then what stands in its way, then what is known of it."""
         request = self.request
         chosen = load_recipe(request, backbone, dataset.name)
         options = backbone.options({**chosen.options, **chosen_options(request, backbone)})
@@ -147,7 +146,7 @@ class _State:
             dataset=dataset.name,
             recipe=chosen.name,
             values=chosen.values(),
-            seed=seed,
+            seed=0,
             device=self.device,
             protocol=PROTOCOL_VERSION,
             torch=torch_version(),
@@ -161,13 +160,18 @@ class _State:
             holdout=request.holdout,
         )
         problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
-        folder = run_folder(request.results, spec)
-        if reasons := [p for p in problems if p]:
-            return Planned(spec, BLOCKED, " ".join(reasons), folder)
-        return Planned(spec, *self._known(spec, folder), folder)
+        reason = " ".join(p for p in problems if p)
+        return [self._cell(replace(spec, seed=seed), reason) for seed in request.seeds]
+
+    def _cell(self, spec: RunSpec, reason: str) -> Planned:
+        folder = run_folder(self.request.results, spec)
+        return Planned(spec, *((BLOCKED, reason) if reason else self._known(spec, folder)), folder)
 
     def _source(self, backbone: BackboneEntry) -> str:
-        return self.sources.setdefault(backbone.card.name, backbone.source_hash())
+        name = backbone.card.name
+        if name not in self.sources:  # not `setdefault`, which would hash the files once a run
+            self.sources[name] = backbone.source_hash()
+        return self.sources[name]
 
     def _known(self, spec: RunSpec, folder: Path) -> tuple[str, str]:
         entry = self.index.get(spec.run_id)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from dataclasses import dataclass, field
@@ -63,10 +64,11 @@ class RunSpec:
         """Plain data, ready for JSON."""
         return json.loads(canonical(dataclasses.asdict(self)))
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
-        return hashlib.sha256(canonical(dataclasses.asdict(self)).encode()).hexdigest()
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return hashlib.sha256(canonical(values).encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunSpec:
