@@ -97,9 +97,7 @@ def build(request: Request) -> list[Planned]:
     for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
         seen[entry.name] = _fingerprint(entry, request)
     state = _State(request, resolve_device(request.device), seen, store.index(request.results))
-    return [
-        cell for backbone in chosen for dataset in trained_on for cell in state.cells(backbone, dataset, scored_on)
-    ]
+    return [cell for backbone in chosen for dataset in trained_on for cell in state.cells(backbone, dataset, scored_on)]
 
 
 def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Recipe:

@@ -98,6 +98,7 @@ class Cell:
         self.blocks["efficiency"] |= {
             "inference_images_per_second": len(images) / timing.median,
             "latency_ms": 1000 * timing.median,
+            "latency_cpu_ms": 1000 * timing.busy,
             "latency_quartiles_ms": [1000 * timing.low, 1000 * timing.high],
             "memory_bytes": {"weights": weights, "inputs": inputs, "activations": activations},
             "peak_memory_bytes": None if activations is None else weights + inputs + activations,
@@ -144,6 +145,7 @@ class Cell:
         self.blocks["efficiency"] |= {
             "train_images_per_second": len(images) / timing.median,
             "train_step_ms": 1000 * timing.median,
+            "train_step_cpu_ms": 1000 * timing.busy,
             "train_step_quartiles_ms": [1000 * timing.low, 1000 * timing.high],
             "train_batch_size": self.condition.batch_size,
             "train_precision": self.condition.precision,

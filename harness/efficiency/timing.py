@@ -28,6 +28,8 @@ class Timing:
         error: relative standard error of the median, from the quartiles.
         repeats: how many there were.
         drift: median of the second half over that of the first; 1 on a steady machine.
+        busy: median processor seconds of this process, all threads; other work does not lengthen it by making the
+            call wait.
     """
 
     median: float
@@ -36,14 +38,16 @@ class Timing:
     error: float
     repeats: int
     drift: float
+    busy: float
 
     @classmethod
-    def of(cls, times: list[float]) -> Timing:
-        """Summarises at least two times, given in order."""
+    def of(cls, times: list[float], busy: list[float]) -> Timing:
+        """Summarises at least two times, given in order, and the processor times beside them."""
         low, median, high = statistics.quantiles(times, n=4, method="inclusive")
         half = len(times) // 2
         drift = statistics.median(times[-half:]) / statistics.median(times[:half])
-        return cls(median, low, high, _error(low, median, high, len(times)), len(times), drift)
+        error = _error(low, median, high, len(times))
+        return cls(median, low, high, error, len(times), drift, statistics.median(busy))
 
 
 def repeat(
@@ -58,18 +62,20 @@ def repeat(
         call()
     synchronise(device)
     times: list[float] = []
+    busy: list[float] = []
     started = time.perf_counter()
     while len(times) < MOST:
-        before = time.perf_counter()
+        before, busy_before = time.perf_counter(), time.process_time()
         call()
         synchronise(device)
         times.append(time.perf_counter() - before)
+        busy.append(time.process_time() - busy_before)
         spent = time.perf_counter() - started
         if len(times) < (min(least, 3) if spent > 4 * seconds else least):
             continue
-        if spent > seconds or (len(times) % 8 == 0 and Timing.of(times).error < PRECISE):
+        if spent > seconds or (len(times) % 8 == 0 and Timing.of(times, busy).error < PRECISE):
             break
-    return Timing.of(times)
+    return Timing.of(times, busy)
 
 
 def synchronise(device: torch.device) -> None:

@@ -117,10 +117,10 @@ def test_parameters_trained_and_used_at_inference():
 
 
 def test_timing_is_summarised_by_its_quartiles():
-    timing = Timing.of([4.0, 2.0, 1.0, 3.0, 5.0])
-    assert (timing.low, timing.median, timing.high, timing.repeats) == (2.0, 3.0, 4.0, 5)
+    timing = Timing.of([4.0, 2.0, 1.0, 3.0, 5.0], [1.0, 1.0, 9.0, 2.0, 3.0])
+    assert (timing.low, timing.median, timing.high, timing.repeats, timing.busy) == (2.0, 3.0, 4.0, 5, 2.0)
     assert timing.drift == pytest.approx(4.0 / 3.0)  # 3, 5 after 4, 2
-    assert Timing.of([1.0] * 6).error == 0.0
+    assert Timing.of([1.0] * 6, [1.0] * 6).error == 0.0
 
 
 def test_repeating_goes_on_until_the_median_is_known(monkeypatch):
