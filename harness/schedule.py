@@ -383,7 +383,7 @@ def _start(resources: Resources) -> bool:
     try:
         _reach(resources.address)
         ray.init(
-            address=resources.address or None,
+            address=resources.address or "local",  # None joins the last one, dead or alive
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
