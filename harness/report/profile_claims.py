@@ -5,7 +5,8 @@ The claim (arXiv 2511.07948, abstract): about one third of TransReID's parameter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import statistics
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from harness.report import text
@@ -17,22 +18,27 @@ NEW, OLD = "reidmamba", "transreid"
 THIRD = 0.36
 """Largest ratio of parameters that rounds to one third in the claim's sense."""
 
-Pair = tuple[Mapping[str, Any], Mapping[str, Any]]
+STEADY = 0.1
+"""Times compare only where the fixed work beside them took the same time, to this part."""
+
+Record = Mapping[str, Any]
+Pair = tuple[Record, Record]
 
 
-def build(records: Sequence[Mapping[str, Any]]) -> str:
+def build(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ...]]) -> str:
     """The part of the section, or nothing where the two were not measured under one condition."""
-    pairs = _pairs(records)
+    pairs = _pairs(records, condition)
     if not pairs:
         return ""
     training = [p for p in pairs if p[0]["efficiency"].get("measure") == "training"]
     inference = [p for p in pairs if p not in training]
     lines = [
         _parameters(pairs[0]),
-        *_compared(inference, "inference_images_per_second", "Inference speed", faster=True),
-        *_compared(inference, "peak_memory_bytes", "Memory of inference", faster=False),
-        *_compared(training, "train_images_per_second", "Training speed", faster=True),
-        *_compared(training, "peak_memory_bytes", "Memory of a training step", faster=False),
+        *_speed(inference, "Inference speed", "latency"),
+        *_memory(inference, "Memory of inference", _peak),
+        *_speed(training, "Training speed", "train_step"),
+        *_memory(training, "Memory of a training step", _peak),
+        *_memory(training, "Its activations alone, which grow with the batch", _activations),
     ]
     if all(p[0]["efficiency"].get("device") != "cuda" for p in pairs):
         lines.append(
@@ -46,11 +52,27 @@ def build(records: Sequence[Mapping[str, Any]]) -> str:
     return paragraphs("### What this says about ReIDMamba's claim", about, bullets(lines))
 
 
-def _pairs(records: Sequence[Mapping[str, Any]]) -> list[Pair]:
-    """Records of both under one condition, in a fixed order."""
-    from harness.report.profiles import condition
+def comparable(pair: Pair) -> bool:
+    """Whether the device was equally fast for both, and their times are free of other work."""
+    watched = [record["efficiency"].get("conditions") for record in pair]
+    if not all(watched):
+        return False
+    fixed = [statistics.fmean(c["fixed_work_ms"]) for c in watched]
+    if max(fixed) > (1 + STEADY) * min(fixed):
+        return False
+    return all(map(_by_processor_time, pair)) or not any("other" in note for c in watched for note in c["notes"])
 
-    def by_condition(backbone: str) -> dict[tuple[Any, ...], Mapping[str, Any]]:
+
+def _by_processor_time(record: Record) -> bool:
+    """On one thread the processor time leaves waiting for others out; more threads also spend it waiting."""
+    numbers = record["efficiency"]
+    return numbers.get("device") == "cpu" and numbers.get("threads") == 1
+
+
+def _pairs(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ...]]) -> list[Pair]:
+    """Records of both under one condition, in a fixed order."""
+
+    def by_condition(backbone: str) -> dict[tuple[Any, ...], Record]:
         return {(device(r), *condition(r)): r for r in records if r["spec"]["backbone"] == backbone}
 
     new, old = by_condition(NEW), by_condition(OLD)
@@ -70,22 +92,47 @@ def _parameters(pair: Pair) -> str:
     )
 
 
-def _compared(pairs: Sequence[Pair], key: str, what: str, *, faster: bool) -> list[str]:
-    """Ratios over all conditions, and in how many the claim holds."""
-    found = [
-        (new["efficiency"][key] / old["efficiency"][key], new)
-        for new, old in pairs
-        if new["efficiency"].get(key) and old["efficiency"].get(key)
-    ]
+def _speed(pairs: Sequence[Pair], what: str, name: str) -> list[str]:
+    """How many times as fast; only where the device was equally fast for both."""
+
+    def seconds(record: Record) -> float | None:
+        numbers = record["efficiency"]
+        used = numbers.get(f"{name}_cpu_ms") if _by_processor_time(record) else None
+        return used or numbers.get(f"{name}_ms")
+
+    found = [(seconds(old) / seconds(new), (new, old)) for new, old in pairs if seconds(new) and seconds(old)]  # type: ignore[operator]
     if not found:
         return []
-    holds = sum(ratio > 1 if faster else ratio < 1 for ratio, _ in found)
-    verdict = "supported" if holds == len(found) else "not supported" if holds == 0 else "supported in part"
-    ratios = ", ".join(f"{ratio:.2f} ({_where(record)})" for ratio, record in found)
-    better = "above" if faster else "below"
-    return [f"{what}: {verdict}, {better} 1 in {holds} of {text.count(len(found), 'condition')}. Ratios: {ratios}."]
+    fair = [(ratio, pair) for ratio, pair in found if comparable(pair)]
+    left_out = len(found) - len(fair)
+    unfair = f" {text.count(left_out, 'condition')} left out: the device was not equally fast." if left_out else ""
+    if not fair:
+        return [f"{what}: not decided.{unfair}"]
+    how = ", by processor time" if all(_by_processor_time(r) for _, pair in fair for r in pair) else ""
+    return [_verdict(what + how, fair, "above", sum(ratio > 1 for ratio, _ in fair)) + unfair]
 
 
-def _where(record: Mapping[str, Any]) -> str:
+def _memory(pairs: Sequence[Pair], what: str, read: Callable[[Record], float | None]) -> list[str]:
+    """Ratios of memory, which does not depend on how busy the device was."""
+    found = [(read(new) / read(old), (new, old)) for new, old in pairs if read(new) and read(old)]  # type: ignore[operator]
+    return [_verdict(what, found, "below", sum(ratio < 1 for ratio, _ in found))] if found else []
+
+
+def _peak(record: Record) -> float | None:
+    return record["efficiency"].get("peak_memory_bytes")
+
+
+def _activations(record: Record) -> float | None:
+    return (record["efficiency"].get("memory_bytes") or {}).get("activations")
+
+
+def _verdict(what: str, found: Sequence[tuple[float, Pair]], better: str, holds: int) -> str:
+    """In how many conditions the claim holds, and every ratio."""
+    verdict = "supported" if holds == len(found) else "supported in part" if holds else "not supported"
+    ratios = ", ".join(f"{ratio:.2f} ({_where(pair[0])})" for ratio, pair in found)
+    return f"{what}: {verdict}, {better} 1 in {holds} of {text.count(len(found), 'condition')}. Ratios: {ratios}."
+
+
+def _where(record: Record) -> str:
     numbers = record["efficiency"]
     return f"{text.size(image_size(record))}, batch {numbers['batch_size']}, {text.escape(numbers['precision'])}"

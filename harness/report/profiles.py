@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -15,7 +15,7 @@ from harness.spec import canonical
 
 RIGHT = (
     *("Params (M)", "At test (M)", "GFLOPs", "Images/s", "Latency (ms)", "Memory (GiB)", "Batch", "Threads"),
-    *("Step (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats"),
+    *("Step (ms)", "CPU (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats"),
 )
 MOST_FIGURES = 6
 
@@ -23,7 +23,7 @@ ABOUT = (
     "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
     "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
     "parameters the test-time feature depends on. Memory is the peak of one batch: weights, inputs and what the call "
-    "needs beyond them."
+    "needs beyond them. CPU is the processor time of the latency, over all threads."
 )
 ABOUT_TRAINING = (
     "Forward pass, losses, backward pass, clipping and optimiser, with the losses and the optimiser of the unified "
@@ -44,7 +44,7 @@ def build(context: Context) -> Section:
     parts = ["## Efficiency study", ABOUT, _lines(inference, _inference)]
     if training:
         parts += ["### Training step", ABOUT_TRAINING, _lines(training, _training)]
-    parts += [profile_claims.build(records), _doubts(records), *links]
+    parts += [profile_claims.build(records, condition), _doubts(records), *links]
     return Section(paragraphs(*parts), figures)
 
 
@@ -102,6 +102,7 @@ def _inference(record: Mapping[str, Any]) -> dict[str, str]:
         "GFLOPs": text.giga(numbers.get("flops")),
         "Images/s": text.rate(numbers.get("inference_images_per_second")),
         "Latency (ms)": _milliseconds(numbers, "latency"),
+        "CPU (ms)": _milliseconds(numbers, "latency_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
         "Repeats": recorded(numbers, "repeats"),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
@@ -115,6 +116,7 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
         **_common(record),
         "Images/s": text.rate(numbers.get("train_images_per_second")),
         "Step (ms)": _milliseconds(numbers, "train_step"),
+        "CPU (ms)": _milliseconds(numbers, "train_step_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
         "Weights": text.gibibytes(parts.get("weights")),
         "Gradients": text.gibibytes(parts.get("gradients")),
@@ -129,8 +131,13 @@ def _milliseconds(numbers: Mapping[str, Any], name: str) -> str:
     if (median := numbers.get(f"{name}_ms")) is None:
         return text.NOT_RECORDED
     quartiles = numbers.get(f"{name}_quartiles_ms")
-    low_high = f" ({quartiles[0]:,.4g} .. {quartiles[1]:,.4g})" if quartiles else ""
-    return f"{median:,.4g}{low_high}"
+    low_high = f" ({_three(quartiles[0])} .. {_three(quartiles[1])})" if quartiles else ""
+    return f"{_three(median)}{low_high}"
+
+
+def _three(value: float) -> str:
+    """At least three significant digits, never an exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
@@ -144,13 +151,16 @@ def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
     if shared:
         lines.append(
             f"In {len(shared)} of {text.count(len(watched), 'cell')} other work used the processor meanwhile, "
-            f"{min(shared):.1f} to {max(shared):.1f} cores: times are too long there, and ratios uncertain."
+            f"{min(shared):.1f} to {max(shared):.1f} cores: latencies and images/s are worse "
+            "there than on a machine of its own."
         )
-    kinds = Counter(note.split(" ", 2)[1] for c in watched for note in c["notes"] if not note.startswith("other work"))
-    if kinds:
-        lines.append(f"{text.count(sum(kinds.values()), 'sign')} of an unsteady device, told in the records' `notes`.")
+    unsteady = sum(any(not note.startswith("other work") for note in c["notes"]) for c in watched)
+    if unsteady:
+        lines.append(f"In {text.count(unsteady, 'cell')} the device was not steady, as the records' `notes` say.")
     if len({r["efficiency"]["device"] for r in records}) == 1:
-        lines.append(f"One fixed matrix product took {min(fixed):.1f} to {max(fixed):.1f} ms over all cells.")
+        lines.append(
+            f"One fixed matrix product took {min(fixed):.1f} to {max(fixed):.1f} ms of the device over all cells."
+        )
     return paragraphs("### How steady the device was", bullets(lines)) if lines else ""
 
 
