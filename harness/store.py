@@ -7,6 +7,7 @@ cache of `index` alone: it may be deleted at any time, and it is left out where 
 from __future__ import annotations
 
 import csv
+import functools
 import io
 import json
 import logging
@@ -35,6 +36,8 @@ PerQuery = Sequence[Mapping[str, Any]]
 """One mapping a query, with the keys `PER_QUERY_COLUMNS`; a query without a match has None for what is undefined."""
 
 Problem = Callable[[RecordError], None]
+
+_slug = functools.cache(slug)
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
 
@@ -209,34 +212,48 @@ def per_query_name(dataset: str, *, flip: bool, rerank: bool, first: bool) -> st
     return f"per_query.{slug(dataset)}{'.flip' * flip}{'.rerank' * rerank}.csv"
 
 
-def read_per_query(folder: Path, name: str) -> dict[str, list[Any]]:
-    """Reads per-query values as columns; a query without a match has NaN for AP and INP, and rank 0.
+def read_per_query(folder: Path, name: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
+    """Reads the wanted per-query columns; a query without a match has NaN for AP and INP, and rank 0.
 
     Raises:
         RecordError: absent, or not what `write` writes.
     """
     path = folder / Path(name).name
     try:
-        return parse_per_query(path.read_text(encoding="utf-8"), str(path))
+        return parse_per_query(path.read_text(encoding="utf-8"), str(path), wanted)
     except (OSError, UnicodeDecodeError) as error:
         raise RecordError(f"{path} cannot be read: {error}.") from error
 
 
-def parse_per_query(text: str, where: str) -> dict[str, list[Any]]:
+def parse_per_query(text: str, where: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
     """Parses the text of per-query values; `where` names it in errors."""
     rows = list(csv.reader(io.StringIO(text)))
     if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
         raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
     try:
-        columns = [list(c) for c in zip(*rows[1:], strict=True)] or [[] for _ in PER_QUERY_COLUMNS]
-        table: dict[str, list[Any]] = dict(zip(PER_QUERY_COLUMNS, columns, strict=True))
-        for name in ("pid", "camid", "first_match_rank", "positives"):
-            table[name] = [int(v or 0) for v in table[name]]
-        for name in ("AP", "INP"):
-            table[name] = [float(v) if v else math.nan for v in table[name]]
+        columns = dict(zip(PER_QUERY_COLUMNS, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {}
+        return {name: [_CONVERT[name](v) for v in columns.get(name, ())] for name in wanted}
     except ValueError as error:
         raise RecordError(f"{where} is damaged: {error}.") from None
-    return table
+
+
+def _number(text: str) -> int:
+    return int(text or 0)
+
+
+def _real(text: str) -> float:
+    return float(text) if text else math.nan
+
+
+_CONVERT: dict[str, Callable[[str], Any]] = {
+    "query": str,
+    "pid": _number,
+    "camid": _number,
+    "AP": _real,
+    "INP": _real,
+    "first_match_rank": _number,
+    "positives": _number,
+}
 
 
 def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
@@ -330,8 +347,9 @@ def _subfolders(folder: str) -> list[str]:
 def _read_in_place(results: Path, path: Path) -> Record:
     """Reads a record and checks that it lies where `find` would look for it."""
     record = read(path)
-    if (folder := folder_of(results, record)) != path.parent:
-        raise RecordError(f"{path} belongs into {folder}: move it there or delete it.")
+    spec = record["spec"]
+    if path.parts[-4:-1] != (_slug(spec["dataset"]), _slug(spec["backbone"]), record["run_id"][:12]):
+        raise RecordError(f"{path} belongs into {folder_of(results, record)}: move it there or delete it.")
     return record
 
 

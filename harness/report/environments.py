@@ -8,13 +8,16 @@ from typing import Any
 
 from harness.report import text
 from harness.report.section import Context, Section, paragraphs
+from harness.spec import canonical
 
 MOST_LINES = 50
 
 
 def build(context: Context) -> Section:
     """One line an environment, most used first."""
-    counts = Counter(_key(record["environment"]) for record in context.material.records)
+    found = {canonical(r["environment"]): r["environment"] for r in context.material.records}
+    shown = {raw: _key(environment) for raw, environment in found.items()}
+    counts = Counter(shown[canonical(r["environment"])] for r in context.material.records)
     names = ("Device", "Driver", "CUDA", "cuDNN", "Python", "torch", "Packages", "Commit", "Deterministic")
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines = [{**dict(zip(names, key, strict=True)), "Runs": str(number)} for key, number in order]

@@ -13,6 +13,9 @@ from harness.cards import BackboneCard, DatasetCard
 from harness.errors import RecordError
 from harness.tune import state
 
+COMPARED = ("query", "pid", "camid", "AP")
+"""The per-query columns that comparisons need."""
+
 LoadPerQuery = Callable[[Mapping[str, Any], str], dict[str, list[Any]]]
 """From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
 
@@ -62,7 +65,7 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
 
     def per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
         try:
-            return store.read_per_query(store.folder_of(results, record), name)
+            return store.read_per_query(store.folder_of(results, record), name, COMPARED)
         except RecordError as error:
             raise RecordError(_portable(error, results)) from None
 
