@@ -92,7 +92,14 @@ def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -
         click.echo(f"Generated data would be drawn into {short(root)} first.")
         return
     size = settings.get("size", [128, 64])
-    generate(root, scale=settings["scale"], seed=settings.get("seed", 0), size=tuple(size), progress=_drawn())
+    generate(
+        root,
+        scale=settings["scale"],
+        seed=settings.get("seed", 0),
+        size=tuple(size),
+        progress=_drawn(),
+        workers=min(4, os.cpu_count() or 1),
+    )
 
 
 def _drawn() -> Any:
