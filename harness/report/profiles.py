@@ -100,7 +100,7 @@ def _inference(record: Mapping[str, Any]) -> dict[str, str]:
         "Params (M)": text.millions(numbers.get("parameters")),
         "At test (M)": text.millions(numbers.get("parameters_inference")),
         "GFLOPs": text.giga(numbers.get("flops")),
-        "Images/s": text.rate(numbers.get("inference_images_per_second")),
+        "Images/s": _rate(numbers, "inference_images_per_second"),
         "Latency (ms)": _milliseconds(numbers, "latency"),
         "CPU (ms)": _milliseconds(numbers, "latency_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
@@ -114,7 +114,7 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
     parts = numbers.get("memory_bytes") or {}
     return {
         **_common(record),
-        "Images/s": text.rate(numbers.get("train_images_per_second")),
+        "Images/s": _rate(numbers, "train_images_per_second"),
         "Step (ms)": _milliseconds(numbers, "train_step"),
         "CPU (ms)": _milliseconds(numbers, "train_step_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
@@ -135,6 +135,16 @@ def _milliseconds(numbers: Mapping[str, Any], name: str) -> str:
     return f"{_three(median)}{low_high}"
 
 
+def _rate(numbers: Mapping[str, Any], key: str) -> str:
+    """Images per second, marked where others had part of the processor."""
+    return text.rate(numbers.get(key)) + (" (shared)" if _others(numbers.get("conditions") or {}) else "")
+
+
+def _others(conditions: Mapping[str, Any]) -> float:
+    """Cores that other work used; 0 where it was too little to count."""
+    return found if (found := conditions.get("others_cores", 0.0)) > 0.1 else 0.0
+
+
 def _three(value: float) -> str:
     """At least three significant digits, never an exponent."""
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
@@ -145,13 +155,13 @@ def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
     watched = [r["efficiency"]["conditions"] for r in records if r["efficiency"].get("conditions")]
     if not watched:
         return ""
-    shared = [c["others_cores"] for c in watched if c.get("others_cores", 0.0) > 0.1]
+    shared = [others for c in watched if (others := _others(c))]
     fixed = [ms for c in watched for ms in c["fixed_work_ms"]]
     lines = []
     if shared:
         lines.append(
             f"In {len(shared)} of {text.count(len(watched), 'cell')} other work used the processor meanwhile, "
-            f"{min(shared):.1f} to {max(shared):.1f} cores: latencies and images/s are worse "
+            f"{min(shared):.1f} to {max(shared):.1f} cores (“shared” in the tables): latencies and images/s are worse "
             "there than on a machine of its own."
         )
     unsteady = sum(any(not note.startswith("other work") for note in c["notes"]) for c in watched)
