@@ -131,7 +131,7 @@ def test_ray_processes_make_the_same_batches(items, tmp_path):
     ray = pytest.importorskip("ray")
     folder = str(Path(__file__).parent)
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([folder, *sys.path])}}
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
+    ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:
 
         @ray.remote
