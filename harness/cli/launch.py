@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from harness import store
+from harness import registry, store
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
@@ -84,16 +84,21 @@ def short(path: Path, *, resolve: bool = True) -> str:
 
 
 def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -> None:
-    """Draws the preset's generated people, once."""
+    """Draws the preset's generated people for the datasets that were asked for, once."""
     from datasets.synthetic import generate
+    from datasets.synthetic.layouts import LAYOUTS, OFFICIAL
 
     root = Path(request.places.data_root)
     if dry_run and not root.is_dir():
         click.echo(f"Generated data would be drawn into {short(root)} first.")
         return
     size = settings.get("size", [128, 64])
+    plugins = Path(request.places.plugins) if request.places.plugins else None
+    asked = ",".join(filter(None, (request.datasets, request.eval_datasets)))
+    names = {entry.name for entry in registry.resolve_datasets(asked, plugins)}
     generate(
         root,
+        layouts=sorted(names) if names <= LAYOUTS.keys() else OFFICIAL,
         scale=settings["scale"],
         seed=settings.get("seed", 0),
         size=tuple(size),
