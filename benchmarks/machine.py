@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 
+from benchmarks.process import process_memory
+
 
 def describe(threads: int, device: torch.device) -> str:
     """Names processor or GPU, threads, and versions."""
@@ -21,7 +23,7 @@ def describe(threads: int, device: torch.device) -> str:
 
 def resident_memory(device: torch.device) -> int:
     """Bytes held now: of the GPU, or resident in memory (Linux)."""
-    return torch.cuda.memory_allocated(device) if device.type == "cuda" else _status("VmRSS")
+    return torch.cuda.memory_allocated(device) if device.type == "cuda" else process_memory("VmRSS")
 
 
 def reset_peak_memory(device: torch.device) -> None:
@@ -34,11 +36,4 @@ def reset_peak_memory(device: torch.device) -> None:
 
 def peak_memory(device: torch.device) -> int:
     """Bytes held at most since the last reset."""
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else _status("VmHWM")
-
-
-def _status(key: str) -> int:
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith(key + ":"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {key}; memory can only be measured on Linux.")
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")

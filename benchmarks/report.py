@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
-import resource
 import sys
 import tempfile
 import time
@@ -20,6 +19,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+from benchmarks.process import process_memory
 from harness import record as records
 from harness import store
 from harness.spec import RunSpec
@@ -110,7 +110,7 @@ def timed(what: str, work: Callable[[], Any]) -> Any:
     """Runs the work and prints wall clock seconds and the peak resident memory of the process so far."""
     started = time.perf_counter()
     result = work()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    peak = process_memory("VmHWM") / 2**20
     print(f"{what:<44} {time.perf_counter() - started:7.2f} s   peak {peak:6.0f} MiB", flush=True)
     return result
 

@@ -12,7 +12,6 @@ that what else the machine does falls on both; times are medians over all turns.
 import argparse
 import json
 import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -25,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import torch
 
 from backbones.selective_scan import implementation_for, selective_scan
+from benchmarks.process import process_memory
 
 
 def formula(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
@@ -67,10 +67,6 @@ def tensors(shape, gradients):
     return {name: value.requires_grad_(gradients) for name, value in values.items()}
 
 
-def peak_kib() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-
-
 def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: int) -> dict:
     """Seconds of each repeat after one warm-up, and the growth of this process's peak memory over its inputs."""
     torch.set_num_threads(threads)
@@ -80,7 +76,7 @@ def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: i
     warm.sum().backward()
     values = tensors(shape, backward)
     grad = torch.randn(values["u"].shape)
-    before, seconds = peak_kib(), []
+    before, seconds = process_memory("VmHWM"), []
     for _ in range(repeats + 1):
         start = time.perf_counter()
         with torch.set_grad_enabled(backward):
@@ -89,7 +85,7 @@ def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: i
                 torch.autograd.grad(out, list(values.values()), grad)
         seconds.append(time.perf_counter() - start)
         del out
-    return {"seconds": seconds[1:], "peak_mib": (peak_kib() - before) / 1024}
+    return {"seconds": seconds[1:], "peak_mib": (process_memory("VmHWM") - before) / 2**20}
 
 
 def in_child(who: str, options: argparse.Namespace, backward: bool) -> dict:

@@ -19,6 +19,9 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak of this process: memory allocated by torch on a GPU, resident memory on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
+    with suppress(OSError, KeyError):
+        return _status("VmHWM")
+    # Only where /proc is missing: on Linux ru_maxrss begins with the peak of the process that started this one.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
