@@ -18,7 +18,7 @@ from datasets.readers.source import Source
 from harness.cards import Layout
 from harness.contracts import SPLITS, Item, Splits
 from harness.errors import DataError, UsageError, unknown
-from harness.registry import DatasetEntry, _same_type
+from harness.registry import DatasetEntry, same_type
 
 STAND_IN = "stand-in.json"
 VERSION = "version"
@@ -121,7 +121,7 @@ def _options(entry: DatasetEntry, given: dict[str, Any]) -> dict[str, Any]:
     for key, value in given.items():
         if key not in values:
             raise unknown(f"option of {entry.name}", key, values)
-        values[key] = _same_type(value, values[key], f"{entry.name}.{key}")
+        values[key] = same_type(value, values[key], f"{entry.name}.{key}")
     return values
 
 

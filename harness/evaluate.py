@@ -126,10 +126,7 @@ def score_features(
         result = rank(query_features, gallery_features, *labels, max_rank=settings.max_rank, metric=settings.metric)
     valid, groups = result.valid, pids[result.valid]
     found_first = (result.first_match_rank[valid] == 1).astype(float)
-    intervals = {
-        "mAP": list(stats.bootstrap_interval(result.average_precision[valid], groups)),
-        "rank-1": list(stats.bootstrap_interval(found_first, groups)),
-    }
+    per_query = {"mAP": result.average_precision[valid], "rank-1": found_first}
     complete = {
         **row,
         "metric": settings.metric,
@@ -143,9 +140,15 @@ def score_features(
         "n_gallery": len(gallery),
         "n_junk": result.n_junk,
         "tied_queries": result.tied_queries,
-        "interval": intervals,
+        "interval": _intervals(per_query, groups),
     }
     return Scored(complete, _per_query(pids, camids, result))
+
+
+def _intervals(values: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, list[float]]:
+    """95 % bounds over the identities of the queries; none where there is a single identity."""
+    bounds = {name: stats.bootstrap_interval(scores, groups) for name, scores in values.items()}
+    return {name: list(pair) for name, pair in bounds.items() if np.isfinite(pair).all()}
 
 
 def _labels(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import threading
 import time
 from typing import Any, TextIO
@@ -32,7 +33,8 @@ class Board:
         self.out, self.every, self.total = out, every, len(jobs)
         self.done = 0
         self.failed = 0
-        self._started = time.monotonic()
+        self._widest = 1
+        self._durations: list[float] = []
         self._running: dict[str, dict[str, Any]] = {}
         self._shown: dict[str, float] = {}
         self._lock = threading.Lock()
@@ -68,7 +70,9 @@ class Board:
             elif kind == "warning":
                 self.say(f"  {title(job)}: {event['text']}")
             else:
-                state = self._running.setdefault(job.folder, {"title": title(job), "stage": "starting"})
+                new = {"title": title(job), "stage": "starting", "since": time.monotonic()}
+                state = self._running.setdefault(job.folder, new)
+                self._widest = max(self._widest, len(self._running))
                 state.update({k: v for k, v in event.items() if k not in ("event", "metrics")})
                 if kind == "epoch":
                     state["loss"] = event["metrics"].get("loss")
@@ -77,18 +81,30 @@ class Board:
                 self._live.update(self._table())
 
     def _finish(self, job: Job, event: dict[str, Any]) -> None:
-        self._running.pop(job.folder, None)
+        state = self._take_off(job)
         self.done += 1
         self.failed += event["status"] != "ok"
-        detail = f" ({event['error']})" if event.get("error") else ""
+        if error := event.get("error") or state.get("error"):
+            detail = f" ({textwrap.shorten(str(error), 200)})"
+        else:
+            detail = "".join(f", {name} {value:.1%}" for name, value in state.get("scores", {}).items())
         self.say(f"[{self.done}/{self.total}] {title(job)}: {event['status']}{detail}{self._left()}")
 
+    def _take_off(self, job: Job) -> dict[str, Any]:
+        """Takes a run off the board and returns what was known of it."""
+        state = self._running.pop(job.folder, {})
+        if state:
+            self._durations.append(time.monotonic() - state["since"])
+        return state
+
     def _left(self) -> str:
-        """Time left for all runs, from the mean of those that ended."""
-        if self.done == 0 or self.done == self.total:
+        """Time left for all runs, from the mean of those that ended and the number that run at once."""
+        runs = self.total - self.done
+        if not self._durations or runs <= 0:
             return ""
-        left = (time.monotonic() - self._started) / self.done * (self.total - self.done)
-        return f", about {duration(left)} left for {self.total - self.done} runs"
+        mean = sum(self._durations) / len(self._durations)
+        behind = sum(min(time.monotonic() - state["since"], mean) for state in self._running.values())
+        return f", about {duration((mean * runs - behind) / self._widest)} left for {runs} run{'s' * (runs > 1)}"
 
     def _show(self, job: Job, state: dict[str, Any]) -> None:
         now = time.monotonic()

@@ -71,7 +71,7 @@ class BackboneEntry:
         for key, value in (given or {}).items():
             if key not in values:
                 raise unknown(f"option of {self.card.name}", key, values)
-            values[key] = _same_type(value, values[key], f"{self.card.name}.{key}")
+            values[key] = same_type(value, values[key], f"{self.card.name}.{key}")
         return values
 
     def missing(self) -> list[str]:
@@ -306,7 +306,7 @@ def _import(folder: Path, package: str, module: str) -> ModuleType:
         raise UsageError(f"The plug-in in {folder} needs the module '{error.name}', which is not installed.") from error
 
 
-def _same_type(value: Any, default: Any, where: str) -> Any:
+def same_type(value: Any, default: Any, where: str) -> Any:
     """Converts text from the command line to the type of the default, or refuses."""
     if isinstance(value, str) and isinstance(default, bool):
         value = {"on": "True", "off": "False"}.get(value.lower(), value)

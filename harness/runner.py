@@ -105,7 +105,8 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         reason, stage = (record["error"]["message"], record["stage"]) if record["error"] else (str(error), "record")
         progress.emit("end", status=record["status"] if record["error"] else "failed", error=reason, stage=stage)
         return 1
-    progress.emit("end", status=record["status"])
+    row = store.plain(record)
+    progress.emit("end", status=record["status"], scores={k: row[k] for k in ("mAP", "rank-1")} if row else {})
     return 0 if record["status"] == "ok" else 1
 
 

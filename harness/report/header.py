@@ -35,10 +35,8 @@ def _counts(context: Context) -> str:
     ended = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
     backbones = len({r["spec"]["backbone"] for r in records})
     datasets = len({r["spec"]["dataset"] for r in records if r["source"] != "profile"})
-    return (
-        f"{text.count(len(records), 'run')} ({ended}) of {text.count(backbones, 'backbone')} on "
-        f"{text.count(datasets, 'dataset')}."
-    )
+    on = text.count(datasets, "dataset") if datasets else "random images"
+    return f"{text.count(len(records), 'run')} ({ended}) of {text.count(backbones, 'backbone')} on {on}."
 
 
 def _commands(context: Context) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any, TextIO
 
 from harness.job import Job
@@ -21,10 +22,11 @@ class TrialBoard(Board):
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a trial."""
         if event["event"] == "finished":
-            self._running.pop(job.folder, None)
+            self._take_off(job)
             return
         trial = self.search.trial(job.spec.run_id)
-        self._running.setdefault(job.folder, {"title": f"trial {trial.number}", "stage": "starting"})
+        new = {"title": f"trial {trial.number}", "stage": "starting", "since": time.monotonic()}
+        self._running.setdefault(job.folder, new)
         super().event(job, event)
 
     def ended(self, trial: Trial) -> None:
