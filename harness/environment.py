@@ -8,6 +8,7 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ def capture(device: str = "cpu") -> dict[str, Any]:
         "memory_bytes": _memory(),
         **{name: _version(name) for name in PACKAGES},
         "packages_hash": _packages(),
+        "deterministic": _deterministic(),
         **_checkout(),
     }
     return {**block, **_gpu()} if device == "cuda" else block
@@ -78,6 +80,12 @@ def _checkout() -> dict[str, Any]:
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}
     return {"git_commit": commit.stdout.strip(), "git_dirty": bool(changes.stdout.strip())}
+
+
+def _deterministic() -> bool | None:
+    """Whether torch was told to use only algorithms that repeat; None where it was not needed."""
+    torch = sys.modules.get("torch")
+    return torch.are_deterministic_algorithms_enabled() if torch else None
 
 
 def _gpu() -> dict[str, Any]:

@@ -21,8 +21,8 @@ from harness.errors import DataError, WeightsError
 from harness.evaluate import Scored, score_features, score_module
 from harness.job import Job
 from harness.registry import DatasetEntry
-from harness.seeding import seed_torch
-from harness.train import Trainer
+from harness.seeding import repeat_bit_for_bit, seed_torch
+from harness.train import Trainer, precision_name
 
 if TYPE_CHECKING:
     from harness.runner import Progress
@@ -48,6 +48,8 @@ class Line:
 
     def run(self) -> None:
         """All stages, in order."""
+        if self.recipe.training.deterministic:
+            repeat_bit_for_bit()
         self._enter("data")
         self._look_up()
         self.splits = self._read_training_set()
@@ -204,7 +206,7 @@ class Line:
             "train_images_per_second": summary.images_per_second,
             "peak_memory_bytes": efficiency.peak_memory_bytes(self.device),
             "train_batch_size": data.batch_size,
-            "train_precision": str(trainer.dtype).removeprefix("torch."),
+            "train_precision": precision_name(trainer.dtype),
             "epochs": summary.epochs,
             "resumed_at_epoch": summary.resumed_at,
         }
@@ -227,7 +229,8 @@ class Line:
     def _draw(self, scored: list[Scored]) -> None:
         """Pictures of the plain test on the run's own dataset."""
         plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
-        title = f"{self.backbone.name} on {self.dataset.card.title}"
+        stand_in = " (generated)" if self.splits.generated else ""
+        title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"
         metric = self.recipe.evaluation.metric
         self.blocks["pictures"] = run_pictures.draw(
             plain, self.splits.query, self.splits.gallery, self.folder, title, metric

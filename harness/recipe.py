@@ -107,12 +107,17 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Training:
-    """Length and numerics of training. `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU."""
+    """Length and numerics of training.
+
+    `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU. `deterministic`: only algorithms that
+    repeat bit for bit, slower on a GPU; an operation that has none stops the run.
+    """
 
     epochs: int = 120
     grad_clip: float = 0.0
     precision: str = "auto"
     loss_scale: float = 65536.0
+    deterministic: bool = False
 
 
 @dataclass(frozen=True)

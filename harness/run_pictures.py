@@ -35,7 +35,7 @@ def draw(
         return []
     labels = [np.array([getattr(i, key) for i in items]) for key in ("pid", "camid") for items in (query, gallery)]
     features = scored.features
-    bins = metrics.distance_histogram(*features, *labels, metric=metric)
+    bins = metrics.distance_histogram(*features, *labels, metric=metric).filled()
     histogram = pictures.distance_histogram(
         bins.edges.tolist(),
         bins.same.tolist(),

@@ -25,6 +25,8 @@ from harness.errors import RunError
 from harness.job import Job
 
 OnEvent = Callable[[Job, dict[str, Any]], None]
+LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+"""With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,8 @@ def _fit(
     param_space: dict[str, Any],
 ) -> None:
     """One experiment of Ray Tune: the jobs of `param_space`, or without any those that the token's feed gives."""
+    if not resources.address:
+        os.environ[LOOPBACK] = "0"  # read when Ray is imported
     import ray
     from ray import tune
 

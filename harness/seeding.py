@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from typing import Any
 
 
@@ -17,3 +18,12 @@ def seed_torch(seed: int, *purpose: Any) -> None:
     import torch
 
     torch.manual_seed(derive(seed, *purpose))
+
+
+def repeat_bit_for_bit() -> None:
+    """Lets torch choose only algorithms that repeat; call it before anything runs on a GPU."""
+    import torch
+
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    torch.use_deterministic_algorithms(True)
+    torch.backends.cudnn.benchmark = False

@@ -196,11 +196,19 @@ class Trainer:
         return int(state["epoch"]) + 1
 
 
+PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def precision_name(dtype: torch.dtype) -> str:
+    """The name of a precision in recipes and records."""
+    return next(name for name, known in PRECISIONS.items() if known == dtype)
+
+
 def precision(name: str, device: torch.device) -> torch.dtype:
     """`auto` is float16 on a GPU and float32 on a CPU; float16 on a CPU is refused."""
     if name == "auto":
         return torch.float16 if device.type == "cuda" else torch.float32
-    dtype = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[name]
+    dtype = PRECISIONS[name]
     if dtype == torch.float16 and device.type == "cpu":
         raise RunError("training.precision 'fp16' needs a GPU; use fp32 or bf16 on a CPU.")
     return dtype

@@ -42,6 +42,15 @@ class DistanceHistogram:
     same: np.ndarray
     different: np.ndarray
 
+    def filled(self, bins: int = 80) -> DistanceHistogram:
+        """Joins neighbouring bins until at most `bins` hold all pairs: trained features may lie close together."""
+        places = np.flatnonzero(self.same + self.different)
+        first, last = (int(places[0]), int(places[-1])) if len(places) else (0, len(self.same) - 1)
+        starts = np.arange(first, last + 1, -(-(last + 1 - first) // bins))
+        edges = self.edges[[*starts, last + 1]]
+        joined = (np.add.reduceat(counts[: last + 1], starts) for counts in (self.same, self.different))
+        return DistanceHistogram(edges, *joined)
+
 
 def ranked_list(
     query_features: Any,
@@ -123,8 +132,8 @@ def distance_histogram(
     query_camids: Any,
     gallery_camids: Any,
     *,
-    bins: int = 200,
-    limits: tuple[float, float] = (0.0, 2.0),
+    bins: int = 20_000,
+    limits: tuple[float, float] | None = None,
     metric: str = "cosine",
     device: Any = None,
     block_size: int = 64,
@@ -139,14 +148,15 @@ def distance_histogram(
         query_camids: [n_query].
         gallery_camids: [n_gallery].
         bins: number of bins of equal width.
-        limits: lower end of the first and upper end of the last bin; what lies beyond counts in that bin.
+        limits: lower end of the first and upper end of the last bin; what lies beyond counts in that bin. None for
+            limits that no pair can exceed.
         metric: `cosine` or `euclidean`.
         device: where to compute.
         block_size: queries at once.
     """
     import torch
 
-    low, high = limits
+    low, high = limits or (0.0, 2.0 if metric == "cosine" else _longest(query_features) + _longest(gallery_features))
     if bins < 1 or not low < high:
         raise UsageError(f"A histogram of {bins} bins from {low} to {high} is empty; give bins >= 1 and low < high.")
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
@@ -168,3 +178,9 @@ def distance_histogram(
         identity += np.bincount(own, minlength=bins)
         same += np.bincount(own[part.is_match], minlength=bins)
     return DistanceHistogram(np.linspace(low, high, bins + 1), same, everything - identity)
+
+
+def _longest(features: Any) -> float:
+    import torch
+
+    return float(torch.linalg.vector_norm(torch.as_tensor(features).float(), dim=1).max())

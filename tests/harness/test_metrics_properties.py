@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -243,6 +244,19 @@ def test_histogram_counts_every_pair_once(metric, limits):
     np.testing.assert_allclose(histogram.same, np.histogram(distances[match], 40, limits)[0], atol=1)
     np.testing.assert_allclose(histogram.different, np.histogram(distances[negative], 40, limits)[0], atol=1)
     assert histogram.same.sum() == match.sum() and histogram.different.sum() == negative.sum()
+
+
+@pytest.mark.parametrize("metric", ["cosine", "euclidean"])
+@pytest.mark.parametrize("bins", [1, 7, 80])
+def test_filled_histogram_covers_features_that_lie_close_together(metric, bins):
+    query, gallery, labels = random_case()
+    fine = distance_histogram(1 + query / 20, 1 + gallery / 20, *labels, metric=metric)
+    filled = fine.filled(bins)
+    assert len(filled.same) <= bins < 2 * len(filled.same)
+    assert filled.same.sum() == fine.same.sum() and filled.different.sum() == fine.different.sum()
+    assert (filled.same + filled.different)[[0, -1]].all()
+    coarse = [fine.different[(fine.edges[:-1] >= a) & (fine.edges[:-1] < b)].sum() for a, b in pairwise(filled.edges)]
+    np.testing.assert_array_equal(filled.different, coarse)
 
 
 def test_single_shot_mean_is_the_expectation():
