@@ -20,13 +20,18 @@ from typing import Any
 
 from harness import store
 from harness.errors import HarnessError
-from harness.job import Job
+from harness.job import STATUSES, Job
 from harness.registry import REPOSITORY
 from harness.runner import base_record
 
 OnEvent = Callable[[dict[str, Any]], None]
 GRACE_SECONDS = 20.0
-"""Between asking a run to stop and ending its process group."""
+"""Between asking a run to stop, or its last event, and ending its process group."""
+LAST_WORDS_SECONDS = 2.0
+"""After the end of a run's process: a helper it left may hold its output open for ever."""
+LONGEST_LINE = 1 << 20
+NEEDED = {"epoch": "metrics", "stage": "stage", "warning": "text"}
+"""What an event must hold to be passed on."""
 
 
 def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: threading.Event | None = None) -> str:
@@ -85,16 +90,24 @@ def _follow(
     """Passes events on until the run ends; returns its last event and why it was ended, if it was."""
     events = _events(process)
     end, reason, kill_at = None, "", None
+    open_, heard, gone = True, 0.0, None
     while True:
-        with contextlib.suppress(queue.Empty):
-            event = events.get(timeout=0.2)
-            if event is None:
-                process.wait()
-                return end, reason if end is None or (reason == "stop" and end["status"] != "ok") else ""
-            if event.get("event") == "end":
-                end = event
-            on_event(event)
+        if open_:
+            with contextlib.suppress(queue.Empty):
+                event = events.get(timeout=0.2)
+                open_, heard = event is not None, time.monotonic()
+                if event and event["event"] == "end":  # what it still does is not worth waiting for
+                    end, kill_at = event, kill_at or heard + GRACE_SECONDS
+                if event:
+                    on_event(event)
+        else:  # it may live on without its output
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.2)
         now = time.monotonic()
+        if process.poll() is not None:
+            gone = gone or now
+            if not open_ or now - max(gone, heard) > LAST_WORDS_SECONDS:
+                return end, reason if end is None or (reason == "stop" and end["status"] != "ok") else ""
         if deadline and now > deadline and not reason:
             reason = "timeout"
             _signal_group(process, signal.SIGKILL)
@@ -111,15 +124,22 @@ def _events(process: subprocess.Popen[bytes]) -> queue.Queue[dict[str, Any] | No
 
     def read() -> None:
         assert process.stdout is not None
-        for line in process.stdout:
-            with contextlib.suppress(ValueError):
-                value = json.loads(line)
-                if isinstance(value, dict) and "event" in value:
-                    events.put(value)
+        with process.stdout as out:
+            for line in iter(lambda: out.readline(LONGEST_LINE), b""):
+                with contextlib.suppress(ValueError, RecursionError):
+                    if _is_event(value := json.loads(line)):
+                        events.put(value)
         events.put(None)
 
     threading.Thread(target=read, daemon=True).start()
     return events
+
+
+def _is_event(value: Any) -> bool:
+    """Whether a line is what `runner.Progress` writes; a library may write something else in between."""
+    if not isinstance(value, dict) or not isinstance(kind := value.get("event"), str):
+        return False
+    return value.get("status") in STATUSES if kind == "end" else NEEDED.get(kind, "event") in value
 
 
 def _environment(job: Job) -> dict[str, str]:
@@ -141,7 +161,7 @@ def _environment(job: Job) -> dict[str, str]:
 
 def _died(job: Job, code: int | None, oom: bool) -> str:
     """Writes the record of a run that ended without its last word."""
-    if oom:
+    if oom and code == -signal.SIGKILL:
         return leave_record(job, "oom", "The operating system ended the run for want of memory.")
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
     return leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
@@ -198,5 +218,3 @@ def _end_group(process: subprocess.Popen[bytes]) -> None:
     """Ends whatever the run left behind, loader processes included."""
     _signal_group(process, signal.SIGKILL)
     process.wait()
-    if process.stdout:
-        process.stdout.close()
