@@ -173,7 +173,7 @@ def _convert(cls: Any, value: Any, where: str) -> Any:
         return from_table(cls, value, where)
     if origin is tuple:
         if not isinstance(value, list | tuple):
-            raise UsageError(f"{where} must be a list, found {value!r}.")
+            raise UsageError(f"{where} must be a list such as [1, 2], found {value!r}.")
         inner = typing.get_args(cls)[0]
         return tuple(_convert(inner, v, f"{where}[{i}]") for i, v in enumerate(value))
     if origin is dict:

@@ -6,6 +6,7 @@ import contextlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,15 +134,22 @@ class Line:
     def _build_from_checkpoint(self) -> torch.nn.Module:
         """A trained model out of its file; what the file tells about its build goes before the options' defaults."""
         state = weights.load_state(self._stored_file(), self.job.trust_pickle)
-        found = self.backbone.model().infer(state, self._image_size())
-        options = {**self.spec.options, **found["options"]}
+        infer = getattr(self.backbone.model(), "infer", None)
+        found = infer(state, self._image_size()) if infer else {}
+        options = {**self.spec.options, **found.get("options", {})}
+        cameras = self.spec.options.get("camera_embedding")
+        if options.get("camera_embedding") == "mean":
+            options["camera_embedding"] = True
         module = self.backbone.build(
-            num_classes=found["num_classes"],
-            num_cameras=found["num_cameras"] or num_cameras(self.splits.train),
+            num_classes=found.get("num_classes") or len({item.pid for item in self.splits.train}),
+            num_cameras=found.get("num_cameras") or num_cameras(self.splits.train),
             image_size=self._image_size(),
             **options,
         )
-        module.load_published(state)  # type: ignore[operator]
+        load = getattr(module, "load_published", None) or partial(weights.strict_load, module)
+        load(state)
+        if cameras in (False, "mean"):
+            set_cameras(module, cameras or "off")
         return module.to(self.device)
 
     def _score_stored(self) -> Scored:
@@ -331,11 +339,17 @@ def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def mean_camera(module: torch.nn.Module) -> Iterator[None]:
     """On another dataset the cameras are unknown: a camera embedding gives the mean of the trained ones."""
-    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == "on"]
-    for part in parts:
-        part.camera_mode = "mean"  # type: ignore[assignment]
+    parts = set_cameras(module, "mean")
     try:
         yield
     finally:
         for part in parts:
-            part.camera_mode = "on"  # type: ignore[assignment]
+            set_cameras(part, "on", since="mean")
+
+
+def set_cameras(module: torch.nn.Module, mode: str, *, since: str = "on") -> list[torch.nn.Module]:
+    """Changes how cameras are used on every part that is in the mode `since`; returns those parts."""
+    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == since]
+    for part in parts:
+        part.camera_mode = mode  # type: ignore[assignment]
+    return parts

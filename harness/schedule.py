@@ -11,20 +11,28 @@ can be restored by the same Ray on the same paths alone, and would differ from w
 from __future__ import annotations
 
 import os
-import socket
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from harness import child
+from harness import carry, child, doors
 from harness.errors import RunError
 from harness.job import Job
 
 OnEvent = Callable[[Job, dict[str, Any]], None]
+
+HEAD_SECONDS = 30.0
+"""How long the head of somebody's cluster may be silent, to be restarted or reached again; Ray's own patience is 60."""
+
+LOST = (
+    "Ray's head or this node's raylet is gone. Runs end with it and keep their last epoch; "
+    "start the same command again to go on."
+)
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
 
@@ -141,11 +149,11 @@ def feed_with_ray(feed: Feed, resources: Resources, stop: threading.Event) -> No
 def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
     """Runs jobs as trials of Ray Tune; returns status by run id.
 
-    A trial that is lost with its worker or node is started once more and goes on from its checkpoint. The results
-    folder must be visible to every node under the same path.
+    A trial that is lost with its worker or node is started once more and goes on from its checkpoint, if the results
+    folder is visible to both nodes under the same path. From a node that does not share it results are brought home.
 
     Raises:
-        RunError: the cluster cannot be reached or has not what a run asks for.
+        RunError: the cluster cannot be reached, has not what a run asks for, or is gone.
     """
     by_id = {job.spec.run_id: job for job in jobs}
     statuses: dict[str, str] = {}
@@ -189,6 +197,7 @@ def _fit(
     from ray import tune
 
     started_here = _start(resources)
+    lost = False
     try:
         at_once = _check_fits(resources)
         gate = _stop_gate(stop)
@@ -218,9 +227,13 @@ def _fit(
                     stop=None if fed else _stopper(token),
                 ),
             )
-            tuner.fit()
+            patience = HEAD_SECONDS if resources.address else 2.0
+            doors.while_open(tuner.fit, _doors(), patience=patience, lost=LOST)
+    except doors.Lost:
+        lost = True  # a shutdown would ask the head
+        raise
     finally:
-        if started_here:
+        if started_here and not lost:
             ray.shutdown()
 
 
@@ -249,6 +262,11 @@ def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:
 
     status = child.run(job, forward, timeout=timeout or None, stop=stop)
     done.set()
+    if not ray.get(gate.has.remote(job.folder, carry.stamp(Path(job.folder)))) and (
+        problem := ray.get(gate.keep.remote(job.folder, carry.pack(Path(job.folder))))
+    ):
+        status = "failed"
+        forward({"event": "warning", "text": f"Results could not be brought from their node: {problem}."})
     tune.report({"event": {"event": "finished", "status": status}})
 
 
@@ -343,7 +361,10 @@ def _trial_name(trial: Any) -> str:
 
 
 def _stop_gate(stop: threading.Event) -> Any:
-    """An actor that trials ask whether to stop; a thread of the driver stops all of them, a feed single ones."""
+    """An actor beside the driver that trials ask whether to stop, and that takes results from nodes with other disks.
+
+    A thread of the driver stops all trials, a feed single ones.
+    """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -359,6 +380,12 @@ def _stop_gate(stop: threading.Event) -> Any:
 
         def stopped(self, key: str) -> bool:
             return not self._stopped.isdisjoint((key, "all"))
+
+        def has(self, folder: str, stamp: str) -> bool:
+            return carry.stamp(Path(folder)) == stamp
+
+        def keep(self, folder: str, files: dict[str, bytes]) -> str:
+            return carry.unpack(Path(folder), files)
 
     gate = Gate.remote()  # type: ignore[attr-defined]
 
@@ -385,7 +412,8 @@ def _start(resources: Resources) -> bool:
     if ray.is_initialized():
         return False
     try:
-        _reach(resources.address)
+        if door := doors.split(resources.address):
+            doors.knock(door)  # Ray itself would knock for minutes
         ray.init(
             address=resources.address or "local",  # None joins the last one, dead or alive
             include_dashboard=False,
@@ -399,11 +427,14 @@ def _start(resources: Resources) -> bool:
     return True
 
 
-def _reach(address: str) -> None:
-    """Knocks at a cluster's door: Ray itself would knock for minutes."""
-    host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:
-        socket.create_connection((host, int(port)), timeout=10.0).close()
+def _doors() -> list[doors.Door]:
+    """Where the cluster's head and the driver's own node listen."""
+    import ray
+
+    context = ray.get_runtime_context()
+    here = [node for node in ray.nodes() if node["NodeID"] == context.get_node_id()]
+    head = doors.split(context.gcs_address)
+    return [*([head] if head else []), *((n["NodeManagerAddress"], n["NodeManagerPort"]) for n in here)]
 
 
 def _check_fits(resources: Resources) -> int:

@@ -295,12 +295,13 @@ def write_json(path: Path, value: Any) -> None:
     replace(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def replace(path: Path, text: str) -> None:
+def replace(path: Path, content: str | bytes) -> None:
     """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed."""
+    data = content.encode() if isinstance(content, str) else content
     handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
 from harness import PROTOCOL_VERSION, plan, registry, store, weights
-from harness.cli.options import make_request, request_options
+from harness.cli.options import apply_preset, load_preset, make_request, setting_options
 from harness.errors import UsageError
 from harness.job import Job, run_folder
 from harness.progress import Board
@@ -24,14 +25,22 @@ from harness.spec import RunSpec
 @click.option("--dataset", required=True, help="Dataset to score on.")
 @click.option("--checkpoint", default="", help="File of the original code, or a checkpoint.pt of a run.")
 @click.option("--features", default="", help="A .npz with the arrays query and gallery, rows in order of the paths.")
+@click.option(
+    "--camera-embedding",
+    type=click.Choice(["on", "off", "mean"]),
+    default=None,
+    help="Of the checkpoint: on another dataset cameras are unknown, and their mean is the neutral choice.",
+)
 @click.option("--trust-pickle", is_flag=True, help="Allow a file that runs code when it is read.")
 @click.option("--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card; recorded.")
-@request_options
+@click.option("--force", is_flag=True, help="Score again what was scored.")
+@setting_options
 def command(
     backbone: str,
     dataset: str,
     checkpoint: str,
     features: str,
+    camera_embedding: str | None,
     trust_pickle: bool,
     allow_count_mismatch: bool,
     preset: str,
@@ -43,8 +52,15 @@ def command(
     stored = Path(checkpoint or features).expanduser().absolute()
     if not stored.is_file():
         raise UsageError(f"{stored} does not exist.")
-    request = make_request({**values, "backbones": backbone, "datasets": dataset, "from_scratch": True}, {})
+    settings = load_preset(preset)
+    one = {"backbones": backbone, "datasets": dataset, "seeds": "0", "eval_datasets": "", "from_scratch": True}
+    one["camera_embedding"] = camera_embedding if camera_embedding in ("on", "off") else ""
+    request = make_request({**apply_preset(values, settings), **one}, settings)
     spec = _spec(request, stored, "checkpoint" if checkpoint else "features")
+    if camera_embedding and "camera_embedding" not in spec.options:
+        raise UsageError(f"{backbone} has no camera embedding; leave --camera-embedding out.")
+    if camera_embedding == "mean":
+        spec = replace(spec, options={**spec.options, "camera_embedding": "mean"})
     folder = run_folder(request.results, spec)
     job = Job(
         spec,
@@ -91,13 +107,16 @@ def _run(job: Job, folder: Path) -> int:
         board.event(job, {"event": "finished", "status": status})
     record = store.read(folder)
     for row in record["evaluations"]:
-        marks = "".join(f" +{m}" for m in ("flip", "rerank") if row[m])
-        low, high = row["interval"]["mAP"]
-        click.echo(
-            f"{row['dataset']}{marks}: mAP {row['mAP']:.2%} (95% interval {low:.2%} to {high:.2%}), "
-            f"rank-1 {row['rank-1']:.2%}, mINP {row['mINP']:.2%}"
-        )
+        click.echo(_in_words(row))
     if record["error"]:
         click.echo(f"Error: {record['error']['message']}", err=True)
     click.echo(f"Record: {folder / 'record.json'}")
     return 0 if status == "ok" else 1
+
+
+def _in_words(row: dict[str, Any]) -> str:
+    marks = "".join(f" +{m}" for m in ("flip", "rerank") if row[m])
+    bounds = row["interval"].get("mAP")
+    interval = " (95% interval {:.2%} to {:.2%})".format(*bounds) if bounds else ""
+    scores = f"mAP {row['mAP']:.2%}{interval}, rank-1 {row['rank-1']:.2%}, mINP {row['mINP']:.2%}"
+    return f"{row['dataset']}{marks}: {scores}"

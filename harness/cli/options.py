@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
             click.option("--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
+            click.option("--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."),
             click.option("--seeds", default="0", show_default=True, help="Comma list of seeds."),
             click.option("--eval-datasets", default="", help="Datasets every model is also scored on."),
             click.option("--force", is_flag=True, help="Run again what is finished."),
@@ -60,9 +62,12 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
             click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),
             click.option("--data-option", multiple=True, metavar="DATASET.KEY=VALUE", help="Reader option."),
-            click.option("--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."),
             click.option(
-                "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Recipe key: optimizer.lr=0.01"
+                "--set",
+                "overrides",
+                multiple=True,
+                metavar="KEY=VALUE",
+                help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
             ),
             click.option("--cache", default="", metavar="DIR", help="Folder of decoded images; $HARNESS_CACHE."),
             plugins_option,
@@ -101,7 +106,7 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
         key, value = _pair("--option", text)
         backbone, _, name = key.rpartition(".")
         options.setdefault(backbone, {})[name] = value
-    if values["camera_embedding"]:
+    if values.get("camera_embedding"):
         options.setdefault("", {})["camera_embedding"] = values["camera_embedding"]
     readers: dict[str, dict[str, Any]] = {}
     for text in values["data_option"]:
@@ -154,9 +159,11 @@ def _pair(flag: str, text: str) -> tuple[str, str]:
 
 
 def _literal(text: str) -> Any:
-    """Reads a value as TOML does; a bare word is text."""
+    """Reads a value as TOML does; a bare word is text, and 256x128 a size."""
     import tomllib
 
+    if re.fullmatch(r"\d+x\d+", text):
+        return [int(side) for side in text.split("x")]
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:

@@ -184,8 +184,11 @@ def _planned(context: Context, table: Table) -> list[dict[str, str]]:
 
 def side_information(context: Context, setting: Setting) -> str:
     """What the backbone sees beside the image; a switched-off camera embedding sees nothing."""
-    if setting.spec["options"].get("camera_embedding") in (False, 0):
+    cameras = setting.spec["options"].get("camera_embedding")
+    if cameras in (False, 0):
         return "none"
+    if cameras == "mean":
+        return "mean of the cameras"
     return _declared(context, setting.backbone)
 
 
