@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,7 @@ def _run(job: Job, folder: Path) -> int:
     return 0 if status == "ok" else 1
 
 
-def _in_words(row: dict[str, Any]) -> str:
+def _in_words(row: Mapping[str, Any]) -> str:
     marks = "".join(f" +{m}" for m in ("flip", "rerank") if row[m])
     bounds = row["interval"].get("mAP")
     interval = " (95% interval {:.2%} to {:.2%})".format(*bounds) if bounds else ""
