@@ -62,12 +62,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of the plan."""
+    """One cell of the plan; a blocked one tells its problems one by one."""
 
     spec: RunSpec
     state: str
     reason: str
     folder: Path
+    problems: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON object a run."""
@@ -158,12 +159,14 @@ class _State:
             holdout=request.holdout,
         )
         problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
-        reason = " ".join(p for p in problems if p)
-        return [self._cell(replace(spec, seed=seed), reason) for seed in request.seeds]
+        found = tuple(p for p in problems if p)
+        return [self._cell(replace(spec, seed=seed), found) for seed in request.seeds]
 
-    def _cell(self, spec: RunSpec, reason: str) -> Planned:
+    def _cell(self, spec: RunSpec, problems: tuple[str, ...]) -> Planned:
         folder = run_folder(self.request.results, spec)
-        return Planned(spec, *((BLOCKED, reason) if reason else self._known(spec, folder)), folder)
+        if problems:
+            return Planned(spec, BLOCKED, " ".join(problems), folder, problems)
+        return Planned(spec, *self._known(spec, folder), folder)
 
     def _source(self, backbone: BackboneEntry) -> str:
         name = backbone.card.name

@@ -27,22 +27,21 @@ def command(form: str, preset: str, **values: Any) -> int:
 
 
 def table(cells: list[plan.Planned]) -> str:
-    """The plan as text, a line a run; reasons of blocked runs once each below."""
+    """The plan as text, a line a run; what blocks runs is told once each, below."""
     width_b = max((len(c.spec.backbone) for c in cells), default=8)
     width_d = max((len(c.spec.dataset) for c in cells), default=8)
     lines: list[str] = []
     notes: dict[str, int] = {}
     for cell in cells:
-        reason = cell.reason
-        if cell.state == plan.BLOCKED and len(reason) > 60:
-            number = notes.setdefault(reason, len(notes) + 1)
-            reason = f"see [{number}]"
-        spec = cell.spec
+        reason, spec = cell.reason, cell.spec
+        if cell.problems and len(reason) > 60:
+            numbers = [notes.setdefault(problem, len(notes) + 1) for problem in cell.problems]
+            reason = "see " + ", ".join(f"[{number}]" for number in numbers)
         lines.append(
             f"{cell.state:8} {spec.backbone:{width_b}}  {spec.dataset:{width_d}}  {spec.recipe}  "
             f"seed {spec.seed}  {spec.run_id[:12]}  {reason}"
         )
-    lines += [f"\n[{number}] {reason}" for reason, number in notes.items()]
+    lines += [f"\n[{number}] {problem}" for problem, number in notes.items()]
     counts = Counter(cell.state for cell in cells)
     total = ", ".join(f"{counts[s]} {s}" for s in (plan.CACHED, plan.TODO, plan.BLOCKED) if counts[s])
     return "\n".join([*lines, "", f"{len(cells)} runs: {total}."])
