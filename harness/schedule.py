@@ -3,9 +3,9 @@
 The only module that names Ray. One trial is one child process; Ray never sees the model, the data or the result.
 
 A list of jobs is known before it starts; a search (`harness.tune`) decides about its next job, and about stopping one,
-from what it heard so far. For that a `Feed` is asked: in threads by `feed_inline`, by Ray Tune as its search algorithm
-by `feed_with_ray`. Ray's own adapters for Optuna and ASHA are not used: their state lives in Ray's experiment folder,
-can be restored by the same Ray on the same paths alone, and would differ from what a search without Ray does.
+from what it heard so far. For that a `Feed` is asked, by Ray Tune as its search algorithm. Ray's own adapters for
+Optuna and ASHA are not used: their state lives in Ray's experiment folder, can be restored by the same Ray on the same
+paths alone, and would differ from what a search without Ray does.
 """
 
 from __future__ import annotations
@@ -15,16 +15,14 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from harness import carry, child, doors
 from harness.errors import RunError
+from harness.inline import Feed, OnEvent, Resources, feed_inline, inline
 from harness.job import Job
-
-OnEvent = Callable[[Job, dict[str, Any]], None]
 
 HEAD_SECONDS = 30.0
 """How long the head of somebody's cluster may be silent, to be restarted or reached again; Ray's own patience is 60."""
@@ -35,85 +33,6 @@ LOST = (
 )
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run gets.
-
-    Attributes:
-        gpus: GPUs a run, fractions allowed; a fraction is book-keeping, memory is not divided.
-        cpus: CPU cores a run; also its number of threads.
-        max_concurrent: runs at once; 0 is as many as fit.
-        timeout: hard limit of a run in seconds; 0 is none.
-        address: an existing Ray cluster, or empty for one of this machine.
-    """
-
-    gpus: float = 0.0
-    cpus: int = 1
-    max_concurrent: int = 0
-    timeout: float = 0.0
-    address: str = ""
-
-
-def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
-    """Runs jobs on this machine without Ray, `max_concurrent` at a time; returns status by run id."""
-    statuses: dict[str, str] = {}
-
-    def one(job: Job) -> None:
-        if stop.is_set():
-            return
-        on_event(job, {"event": "start"})
-        statuses[job.spec.run_id] = child.run(
-            job, lambda event: on_event(job, event), timeout=resources.timeout or None, stop=stop
-        )
-        on_event(job, {"event": "finished", "status": statuses[job.spec.run_id]})
-
-    with ThreadPoolExecutor(max(resources.max_concurrent, 1)) as pool:
-        futures = [pool.submit(one, job) for job in jobs]
-        for future in futures:
-            future.result()
-    return statuses
-
-
-class Feed(Protocol):
-    """Jobs that are decided upon while others run. Methods are called from several threads."""
-
-    def next(self) -> Job | None:
-        """The next job; None if there is nothing to start now."""
-
-    def event(self, job: Job, event: dict[str, Any]) -> bool:
-        """Takes an event of a job; returns whether the job must stop."""
-
-
-def feed_inline(feed: Feed, resources: Resources, stop: threading.Event) -> None:
-    """Runs what a feed gives on this machine without Ray, `max_concurrent` at a time."""
-    running: set[threading.Event] = set()
-
-    def work() -> None:
-        while not stop.is_set() and (job := feed.next()) is not None:
-            running.add(stopped := threading.Event())
-            feed.event(job, {"event": "start"})
-            status = child.run(job, _listener(feed, job, stopped), timeout=resources.timeout or None, stop=stopped)
-            running.discard(stopped)
-            feed.event(job, {"event": "finished", "status": status})
-
-    with ThreadPoolExecutor(max(resources.max_concurrent, 1)) as pool:
-        futures = [pool.submit(work) for _ in range(max(resources.max_concurrent, 1))]
-        while not all(future.done() for future in futures):
-            if stop.wait(0.2):
-                for stopped in list(running):
-                    stopped.set()
-        for future in futures:
-            future.result()
-
-
-def _listener(feed: Feed, job: Job, stopped: threading.Event) -> child.OnEvent:
-    def listen(event: dict[str, Any]) -> None:
-        if feed.event(job, event):
-            stopped.set()
-
-    return listen
 
 
 def feed_with_ray(feed: Feed, resources: Resources, stop: threading.Event) -> None:
@@ -297,11 +216,21 @@ def _callback(token: str) -> Any:
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             _tell(token, trial, result["event"])
 
+        def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
+            text = f"Its Ray worker was lost ({_why(trial)}); it is started once more."
+            _tell(token, trial, {"event": "warning", "text": text})
+
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            lost = {"event": "finished", "status": "failed", "error": "its Ray worker was lost twice"}
-            _tell(token, trial, lost)
+            error = f"its Ray worker was lost twice ({_why(trial)})"
+            _tell(token, trial, {"event": "finished", "status": "failed", "error": error})
 
     return Forward()
+
+
+def _why(trial: Any) -> str:
+    """The last line of a traceback, or the first one of what Ray says of a worker that is gone."""
+    text = str(trial.get_pickled_error() or "no reason given").strip()
+    return text.splitlines()[-1 if "Traceback" in text else 0].rstrip(".")
 
 
 def _following(token: str) -> tuple[Job | None, bool]:
@@ -406,6 +335,7 @@ def _start(resources: Resources) -> bool:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # a run is the work of the machine, not a background task
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the board says it in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: runs save and stop
