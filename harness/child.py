@@ -21,6 +21,7 @@ from typing import Any
 from harness import store
 from harness.errors import HarnessError
 from harness.job import STATUSES, Job
+from harness.masking import mask, readable
 from harness.registry import REPOSITORY
 from harness.runner import base_record
 
@@ -171,7 +172,7 @@ def _finished(job: Job) -> str | None:
     """Status of the record on disk if this attempt wrote it, or another driver finished the run meanwhile."""
     with contextlib.suppress(HarnessError):
         record = store.read(Path(job.folder) / "record.json")
-        if record["attempts"] == job.attempt or (record["status"] == "ok" and not job.force):
+        if record.get("attempts") == job.attempt or (record["status"] == "ok" and not job.force):
             return str(record["status"])
     return None
 
@@ -188,7 +189,8 @@ def leave_record(job: Job, status: str, message: str, stage: str | None = None) 
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if (known := _finished(job)) is not None:
                 return known
-            error = {"type": status, "message": message, "log_tail": _tail(folder / "log.txt")}
+            tail = readable(mask(_tail(folder / "log.txt")))
+            error = {"type": status, "message": readable(mask(message)), "log_tail": tail}
             store.write(folder, base_record(job, status, stage, error))
     return status
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from harness.cards import from_table
+from harness.errors import HarnessError, RecordError
 from harness.spec import RunSpec
 
 STATUSES = ("ok", "failed", "timeout", "oom", "diverged", "interrupted")
@@ -66,8 +68,16 @@ class Job:
 
     @classmethod
     def read(cls, path: Path) -> Job:
-        """Reads `job.json`."""
-        return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        """Reads `job.json`.
+
+        Raises:
+            RecordError: it is missing or damaged.
+        """
+        try:
+            job: Job = from_table(cls, json.loads(path.read_text(encoding="utf-8")), "job")
+        except (OSError, ValueError, RecursionError, AttributeError, HarnessError) as error:
+            raise RecordError(f"{path} cannot be read: {error}") from error
+        return job
 
 
 def slug(name: str) -> str:

@@ -8,6 +8,7 @@ import time
 from typing import Any, TextIO
 
 from harness.job import Job
+from harness.masking import readable
 
 
 def duration(seconds: float) -> str:
@@ -56,6 +57,7 @@ class Board:
 
     def say(self, text: str) -> None:
         """Prints a line that stays."""
+        text = readable(text)
         if self._live:
             self._live.console.print(text, markup=False, highlight=False)
         else:

@@ -24,6 +24,7 @@ from harness import record as records
 from harness import store
 from harness.errors import HarnessError, RecordError
 from harness.job import STAGES, Job
+from harness.masking import mask, readable
 
 Emit = Callable[..., None]
 
@@ -79,8 +80,8 @@ def main(folder: Path) -> int:
     progress = Progress(_private_stdout())
     try:
         job = Job.read(folder / "job.json")
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        progress.emit("end", status="failed", error=f"{folder / 'job.json'} cannot be read: {error}")
+    except RecordError as error:
+        progress.emit("end", status="failed", error=str(error))
         return 1
     try:
         with _stop_on_signals(), _only_one(folder, progress):
@@ -122,6 +123,7 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[records.Record
         status = _status_of(problem)
         text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
         tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
+        text, tail = readable(mask(text)), readable(mask(tail))
         _log(tail or text)
         stage = getattr(problem, "stage", None)
         error = {"type": type(problem).__name__, "message": text, "log_tail": tail}

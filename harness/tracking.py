@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import logging
 import math
 import os
 import queue
-import re
 import shutil
 import tempfile
 import threading
@@ -26,6 +26,8 @@ from typing import Any
 from harness import store
 from harness.errors import HarnessError, RecordError
 from harness.job import Job
+from harness.masking import mask
+from harness.spec import canonical
 
 EXPERIMENT = "reid-harness"
 SIDECAR = ".mlflow.json"
@@ -42,12 +44,6 @@ Warn = Callable[[str], None]
 def default_uri(results: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else a sqlite file in the results folder."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{(results / 'mlflow.db').resolve()}"
-
-
-def mask(uri: str) -> str:
-    """Hides user, password and token of a URL."""
-    uri = re.sub(r"(//)[^/\s]*@", r"\1***@", uri)
-    return re.sub(r"([?&][\w.-]*(?:token|key|password|secret|signature)=)[^&\s]*", r"\1***", uri, flags=re.IGNORECASE)
 
 
 @dataclass
@@ -417,10 +413,8 @@ def _epochs(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def _tags(spec: dict[str, Any], attempt: int) -> dict[str, str]:
-    from harness.spec import RunSpec
-
     return {
-        "harness.run_id": RunSpec.from_dict(spec).run_id,
+        "harness.run_id": hashlib.sha256(canonical(spec).encode()).hexdigest(),
         "harness.attempt": str(attempt),
         "backbone": spec["backbone"],
         "dataset": spec["dataset"],

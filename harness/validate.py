@@ -15,6 +15,7 @@ from harness import registry
 from harness.cards import SplitCount
 from harness.contracts import SPLITS, Item, Splits
 from harness.errors import DataError
+from harness.masking import readable
 from harness.registry import BackboneEntry, DatasetEntry
 
 LEVELS = ("error", "warning", "info")
@@ -210,7 +211,7 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for done, (path, opened) in enumerate(zip(where, pool.map(_open, where), strict=True), start=1):
             if isinstance(opened, str):
-                damaged[opened].append(str(path))
+                damaged[opened].append(readable(str(path)))
             else:
                 same[opened[0]].append(path)
                 sizes[opened[1]] += 1
@@ -252,7 +253,7 @@ def _duplicates(groups: Iterable[list[tuple[str, Item]]]) -> list[Finding]:
     for group in groups:
         if len(group) < 2:
             continue
-        example = " = ".join(str(item.path) for _, item in group[:2])
+        example = " = ".join(readable(str(item.path)) for _, item in group[:2])
         tested = [item for split, item in group if split != "train"]
         if 0 < len(tested) < len(group):
             leaks.append(example)
@@ -288,12 +289,12 @@ def check_backbone(entry: BackboneEntry) -> list[Finding]:
 
 def _names(splits: Splits, items: Sequence[Item]) -> str:
     skip = len(str(splits.root)) + 1
-    return ", ".join(str(item.path)[skip:] for item in items[:EXAMPLES])
+    return ", ".join(readable(str(item.path)[skip:]) for item in items[:EXAMPLES])
 
 
 def _paths(items: Sequence[Item]) -> tuple[str, ...]:
-    return tuple(str(item.path) for item in items[:EXAMPLES])
+    return tuple(readable(str(item.path)) for item in items[:EXAMPLES])
 
 
 def _texts(values: Sequence[object]) -> tuple[str, ...]:
-    return tuple(str(value) for value in values[:EXAMPLES])
+    return tuple(readable(str(value)) for value in values[:EXAMPLES])

@@ -10,6 +10,7 @@ import click
 
 from harness import __version__
 from harness.errors import HarnessError, suggestion
+from harness.masking import mask, readable
 
 COMMANDS = {
     "run": "Train and score backbones on datasets, then write the report.",
@@ -70,7 +71,7 @@ def main() -> int:
         result = cli.main(standalone_mode=False, prog_name="python -m harness")
         return int(result or 0)
     except HarnessError as error:
-        click.echo(f"Error: {error}", err=True)
+        click.echo(f"Error: {readable(mask(str(error)))}", err=True)
         return error.exit_code
     except click.exceptions.Exit as stop:
         return stop.exit_code

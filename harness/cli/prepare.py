@@ -12,6 +12,7 @@ import click
 from harness import registry, weights
 from harness.cli.options import data_root_option, plugins_option, plugins_path
 from harness.errors import HarnessError, UsageError
+from harness.masking import readable
 
 
 @click.command(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
@@ -54,11 +55,11 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
     try:
         outcome = prepare_dataset(entry, root, sources=sources, progress=counter(entry.name))
     except HarnessError as error:
-        click.echo(f"{entry.name}: {error}", err=True)
+        click.echo(f"{entry.name}: {readable(str(error))}", err=True)
         return False
     click.echo(f"{entry.name}: {outcome.status}")
     for sentence in outcome.sentences:
-        click.echo(f"  {sentence}")
+        click.echo(f"  {readable(sentence)}")
     return outcome.status != "absent"
 
 

@@ -10,6 +10,7 @@ import click
 
 from harness import store
 from harness.cli.options import format_option, results_option
+from harness.masking import readable
 from harness.progress import duration
 
 
@@ -26,12 +27,12 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
         click.echo(json.dumps([entry._asdict() for entry in entries], indent=1))
     else:
         for entry in entries:
-            click.echo(_line(entry))
+            click.echo(readable(_line(entry)))
         counts = Counter(entry.status for entry in entries)
         summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
         click.echo(f"{len(entries)} records in {results}{': ' + summary if summary else ''}.")
     for problem in problems:
-        click.echo(f"Warning: {problem}", err=True)
+        click.echo(f"Warning: {readable(problem)}", err=True)
     if sync:
         from harness import tracking
 
