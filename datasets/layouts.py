@@ -19,11 +19,13 @@ from harness.cards import Layout
 from harness.contracts import SPLITS, Item, Splits
 from harness.errors import DataError, UsageError, unknown
 from harness.registry import DatasetEntry, same_type
+from harness.spec import canonical
 
 STAND_IN = "stand-in.json"
 VERSION = "version"
 LACKS = "it lacks"
-OURS = ("needs", "hint", "archives", "builder")
+KINDS = {"needs": "Sequence[str]", "hint": "str", "archives": "Sequence[str]", "builder": "str"}
+OURS = tuple(KINDS)
 """Layout options read here; all others go to the reader."""
 
 
@@ -148,8 +150,9 @@ def _places(layout: Layout, root: Path) -> Iterator[Path]:
 
 def _refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence[str]) -> str:
     """Why this folder does not hold the layout; empty if it seems to."""
-    reader = _reader(entry, layout)
     options = _reader_options(layout)
+    own = ":" in layout.reader  # code of the plug-in, which runs when the data is read, not before
+    reader = Reader(read=lambda: {}, needs=lambda **_: []) if own else _reader(entry, layout)
     needed = [*reader.needs(**options, splits=splits), *layout.options.get("needs", ())]
     if missing := [name for name in needed if not (folder / name).exists()]:
         return f"{LACKS} {', '.join(missing)}"
@@ -165,7 +168,24 @@ def _reader(entry: DatasetEntry, layout: Layout) -> Reader:
 
 
 def _reader_options(layout: Layout) -> dict[str, Any]:
-    return {key: value for key, value in layout.options.items() if key not in OURS}
+    options = {key: value for key, value in layout.options.items() if key not in OURS}
+    for key, kind in KINDS.items():
+        if key in layout.options and not _is(kind, layout.options[key]):
+            raise UsageError(f"Layout '{layout.name}': {key} must be {kind}, found {layout.options[key]!r}.")
+    if layout.reader in READERS:
+        for key, parameter in inspect.signature(READERS[layout.reader].read).parameters.items():
+            if key in options and not _is(parameter.annotation, options[key]):
+                raise UsageError(
+                    f"Layout '{layout.name}': {key} must be {parameter.annotation}, found {options[key]!r}."
+                )
+    return options
+
+
+def _is(kind: str, value: Any) -> bool:
+    """Whether an option of a layout is of the type that a reader's signature names."""
+    if kind == "Sequence[str]":
+        return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    return type(value).__name__ == kind
 
 
 def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Sequence[str]) -> tuple[Splits, Source]:
@@ -203,6 +223,7 @@ def _stand_in(entry: DatasetEntry, source: Source) -> dict[str, Any] | None:
         return None
     try:
         content = json.loads(source.text(STAND_IN))
+        canonical(content)  # it goes into the record: no NaN, no infinity
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not valid JSON; generate the stand-in again.") from error
     if not isinstance(content, dict) or content.get("generated") is not True:

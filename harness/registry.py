@@ -10,6 +10,7 @@ Plug-ins come from the folders `backbones/` and `datasets/` of this repository, 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
@@ -18,11 +19,12 @@ import importlib.util
 import os
 import sys
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.cards import BackboneCard, DatasetCard, Variant, read_card
+from harness.cards import BackboneCard, DatasetCard, Variant, is_plain, read_card
 from harness.errors import HarnessError, UsageError, unknown
 from harness.spec import canonical
 
@@ -79,7 +81,7 @@ class BackboneEntry:
         return [
             f"{r.distribution} is not installed{': ' + r.why if r.why else ''}"
             for r in self.card.requires
-            if not r.optional and importlib.util.find_spec(r.module) is None
+            if not r.optional and not installed(r.module)
         ]
 
     def model(self) -> ModuleType:
@@ -156,7 +158,10 @@ class DatasetEntry:
     def reader(self, spec: str) -> Any:
         """Imports a reader that comes with the card, given as `file.py:function`."""
         file, _, function = spec.partition(":")
-        return getattr(_import(self.folder, self.package, file.removesuffix(".py")), function)
+        found = getattr(_import(self.folder, self.package, file.removesuffix(".py")), function, None)
+        if not callable(found):
+            raise UsageError(f"The plug-in in {self.folder} has no function '{function}' in {file}.")
+        return found
 
 
 def backbone(name: str, plugins: Path | None = None) -> BackboneEntry:
@@ -277,9 +282,7 @@ def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
     own = REPOSITORY / f"{kind}s"
     folders = [(card.parent, f"{kind}s.{card.parent.name}") for card in sorted(own.glob("*/card.toml"))]
     for point in sorted(importlib.metadata.entry_points(group=f"harness.{kind}s"), key=lambda p: p.name):
-        spec = importlib.util.find_spec(point.value)
-        for place in (spec.submodule_search_locations or []) if spec else []:
-            folders.append((Path(place), point.value))
+        folders += [(place, point.value) for place in _places(point.value)]
     if plugins:
         base = Path(plugins)
         if not base.is_dir():
@@ -287,6 +290,27 @@ def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
         for card in sorted([*base.glob("card.toml"), *base.glob("*/card.toml"), *base.glob(f"{kind}s/*/card.toml")]):
             folders.append((card.parent, f"harness_plugins.{kind}s.{card.parent.name}"))
     return folders
+
+
+def installed(module: str) -> bool:
+    """Whether a module could be imported, told without importing it or a package around it."""
+    package, _, name = module.rpartition(".")
+    with contextlib.suppress(ValueError, ImportError):
+        if not package:
+            return bool(name) and importlib.util.find_spec(name) is not None
+        return PathFinder.find_spec(module, [str(place) for place in _places(package)]) is not None
+    return False
+
+
+def _places(package: str) -> list[Path]:
+    """Folders of a package, found without running its code or that of the packages around it."""
+    first, *rest = package.split(".")
+    with contextlib.suppress(ValueError, ImportError):
+        spec = importlib.util.find_spec(first) if first else None
+        for part in rest:
+            spec = PathFinder.find_spec(part, spec.submodule_search_locations) if spec else None
+        return [Path(place) for place in (spec.submodule_search_locations or [])] if spec else []
+    return []
 
 
 def _import(folder: Path, package: str, module: str) -> ModuleType:
@@ -313,11 +337,11 @@ def same_type(value: Any, default: Any, where: str) -> Any:
     if isinstance(value, str) and not isinstance(default, str):
         try:
             value = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
-        except (ValueError, SyntaxError) as error:
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
             raise UsageError(f"{where} must be like {default!r}, found '{value}'.") from error
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
-    if type(value) is not type(default):
+    if type(value) is not type(default) or not is_plain(value):
         raise UsageError(f"{where} must be like {default!r}, found {value!r}.")
     return value
 
@@ -337,7 +361,11 @@ def _source_files(folder: Path) -> list[Path]:
 
 def _imported(path: Path) -> set[str]:
     names: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (ValueError, SyntaxError, RecursionError) as error:
+        raise UsageError(f"{path} is not Python: {error}.") from error
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
