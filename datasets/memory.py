@@ -78,7 +78,7 @@ def recall(key: str, folder: Path) -> str:
             state = os.stat(os.path.join(base, name))
             if state.st_mtime_ns != modified or (size and state.st_size != size):
                 return ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return ""
     return fingerprint
 

@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import math
 import tomllib
 import types
 import typing
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown
+
+LARGEST = 2**63
+"""Whole numbers in files stay below it."""
 
 
 @dataclass(frozen=True)
@@ -166,26 +172,44 @@ def _convert(cls: Any, value: Any, where: str) -> Any:
     """Turns TOML values into the annotated type; unknown keys and wrong types are usage errors."""
     origin = typing.get_origin(cls)
     if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in typing.get_args(cls):
+            return None
         return _convert(next(a for a in typing.get_args(cls) if a is not type(None)), value, where)
     if dataclasses.is_dataclass(cls):
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")
         return from_table(cls, value, where)
     if origin is tuple:
+        inner = typing.get_args(cls)
         if not isinstance(value, list | tuple):
             raise UsageError(f"{where} must be a list such as [1, 2], found {value!r}.")
-        inner = typing.get_args(cls)[0]
-        return tuple(_convert(inner, v, f"{where}[{i}]") for i, v in enumerate(value))
-    if origin is dict:
+        if Ellipsis not in inner and len(value) != len(inner):
+            raise UsageError(f"{where} must have {len(inner)} values, found {len(value)}.")
+        of_each = itertools.repeat(inner[0]) if Ellipsis in inner else inner
+        return tuple(_convert(one, v, f"{where}[{i}]") for i, (one, v) in enumerate(zip(of_each, value, strict=False)))
+    if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")
         inner = typing.get_args(cls)[1]
         return {k: _convert(inner, v, f"{where}.{k}") for k, v in value.items()}
+    if not is_plain(value):
+        raise UsageError(f"{where} must be plain data: text, whole and finite numbers, on or off, lists and tables.")
     if cls is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if cls is Any or (isinstance(value, cls) and not (cls is int and isinstance(value, bool))):
         return value
     raise UsageError(f"{where} must be of type {cls.__name__}, found {value!r}.")
+
+
+def is_plain(value: Any) -> bool:
+    """Whether a value can be hashed as JSON: no dates, nothing that is not a number, no number of a thousand digits."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) and is_plain(inner) for key, inner in value.items())
+    if isinstance(value, list | tuple):
+        return all(map(is_plain, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | bool) or (isinstance(value, int) and abs(value) < LARGEST)
 
 
 @functools.cache
@@ -220,7 +244,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}.") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are endless numbers
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
 
 
@@ -229,7 +253,7 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
     table = read_toml(path)
     kinds: dict[str, type] = {"backbone": BackboneCard, "dataset": DatasetCard}
     kind = table.get("kind")
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise UsageError(f"{path}: kind must be one of {', '.join(kinds)}, found {kind!r}.")
     card = from_table(kinds[kind], table, str(path))
     if card.name != path.parent.name.replace("_", "-"):

@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from datasets import layouts
@@ -154,10 +153,7 @@ class Line:
 
     def _score_stored(self) -> Scored:
         """Scores features somebody else extracted: `query` and `gallery`, rows in the order of the sorted paths."""
-        with np.load(self._stored_file(), allow_pickle=False) as file:
-            if not {"query", "gallery"} <= set(file.files):
-                raise DataError(f"{self.job.stored} must hold the arrays query and gallery, found {file.files}.")
-            query, gallery = file["query"], file["gallery"]
+        query, gallery = weights.load_features(self._stored_file())
         for name, features, items in (("query", query, self.splits.query), ("gallery", gallery, self.splits.gallery)):
             if len(features) != len(items):
                 raise DataError(f"{self.job.stored}: {len(features)} {name} features for {len(items)} images.")

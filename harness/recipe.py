@@ -178,6 +178,8 @@ POSITIVE = (
     "evaluation.max_rank",
 )
 
+LENGTHS = {"augmentation.erasing.area": 2, "augmentation.erasing.aspect": 2, "augmentation.erasing.value": 3}
+
 
 def lookup(recipe: Recipe, key: str) -> Any:
     """Returns the value at a dotted key such as `optimizer.lr`."""
@@ -201,6 +203,9 @@ def _check(recipe: Recipe, where: str) -> Recipe:
             raise UsageError(f"{where}: {key} must be above zero, found {lookup(recipe, key)}.")
     if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
         raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
+    for key, length in LENGTHS.items():
+        if len(lookup(recipe, key)) != length:
+            raise UsageError(f"{where}: {key} must have {length} values, found {len(lookup(recipe, key))}.")
     if recipe.sampler.epoch == "fixed" and recipe.sampler.iterations <= 0:
         raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations above zero.")
     return recipe
@@ -223,6 +228,8 @@ def nested(overrides: dict[str, Any]) -> dict[str, Any]:
         here = table
         for part in parents:
             here = here.setdefault(part, {})
+            if not isinstance(here, dict):
+                raise UsageError(f"{key} and {key[: -len(leaf) - 1]} cannot both be set: one is part of the other.")
         here[leaf] = value
     return table
 
@@ -262,6 +269,8 @@ def load(path: Path, dataset: str = "", overrides: dict[str, Any] | None = None)
     """
     table = read_toml(path)
     for_dataset = table.pop("dataset", {})
+    if not isinstance(for_dataset, dict) or not all(isinstance(inner, dict) for inner in for_dataset.values()):
+        raise UsageError(f"{path.name}: dataset must hold tables, [dataset.NAME], found {for_dataset!r}.")
     table = merge(table, for_dataset.get(dataset, {}))
     table = merge(table, nested(overrides or {}))
     table.setdefault("name", path.stem)

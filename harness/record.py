@@ -6,6 +6,7 @@ import hashlib
 from typing import Any, TypedDict
 
 from harness.job import STATUSES
+from harness.record_parts import wrong_parts
 from harness.spec import RunSpec, canonical
 
 SCHEMA_VERSION = 1
@@ -148,6 +149,8 @@ def validate(record: Any) -> list[str]:
     for i, evaluation in enumerate(record["evaluations"]):
         where = f"evaluations[{i}]"
         problems += _evaluation(evaluation, where) if isinstance(evaluation, dict) else [f"{where} is not an object"]
+    if not problems:
+        problems = wrong_parts(record)
     if hashlib.sha256(canonical(record["spec"]).encode()).hexdigest() != record["run_id"]:
         problems.append("run_id is not the hash of spec, so one of them was changed by hand")
     return problems

@@ -41,6 +41,8 @@ _slug = functools.cache(slug)
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
 
+_SURROGATES: dict[type, tuple[Any, ...]] = {bytes: (rb"\ud", rb"\uD"), str: (r"\ud", r"\uD")}
+
 log = logging.getLogger(__name__)
 
 
@@ -138,7 +140,13 @@ def parse(data: bytes | str, where: str) -> Record:
             raise RecordError(f"{where} has schema version {version}, which this harness cannot read.")
         record = {**MIGRATIONS[version](record), "schema_version": version + 1}
         version += 1
-    if problems := validate(record):
+    try:
+        problems = validate(record)
+        if any(code in data for code in _SURROGATES[type(data)]):
+            json.dumps(record, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:  # numbers and letters that JSON can name but not hold
+        raise RecordError(f"{where} holds what cannot be written down ({error}); run it again.") from None
+    if problems:
         raise RecordError(f"{where} is invalid: {'; '.join(problems[:5])}.")
     return cast(Record, record)
 
@@ -227,14 +235,23 @@ def read_per_query(folder: Path, name: str, wanted: Sequence[str] = PER_QUERY_CO
 
 def parse_per_query(text: str, where: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
     """Parses the text of per-query values; `where` names it in errors."""
-    rows = list(csv.reader(io.StringIO(text)))
+    try:
+        rows = list(csv.reader(io.StringIO(text)))
+    except csv.Error as error:
+        raise RecordError(f"{where} is damaged: {error}.") from None
     if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
         raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
     try:
         columns = dict(zip(PER_QUERY_COLUMNS, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {}
-        return {name: [_CONVERT[name](v) for v in columns.get(name, ())] for name in wanted}
-    except ValueError as error:
+        return {name: _column(name, columns.get(name, ())) for name in wanted}
+    except (ValueError, csv.Error) as error:
         raise RecordError(f"{where} is damaged: {error}.") from None
+
+
+def _column(name: str, texts: Sequence[str]) -> list[Any]:
+    """Values of a column; nearly all have no gap, and then no line of Python a value."""
+    plain, careful = _CONVERT[name]
+    return list(map(plain if all(texts) else careful, texts))
 
 
 def _number(text: str) -> int:
@@ -245,15 +262,12 @@ def _real(text: str) -> float:
     return float(text) if text else math.nan
 
 
-_CONVERT: dict[str, Callable[[str], Any]] = {
-    "query": str,
-    "pid": _number,
-    "camid": _number,
-    "AP": _real,
-    "INP": _real,
-    "first_match_rank": _number,
-    "positives": _number,
+_CONVERT: dict[str, tuple[Callable[[str], Any], Callable[[str], Any]]] = {
+    "query": (str, str),
+    **dict.fromkeys(("pid", "camid", "first_match_rank", "positives"), (int, _number)),
+    **dict.fromkeys(("AP", "INP"), (float, _real)),
 }
+"""How a value is read where a column has no gaps, and where it has."""
 
 
 def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
@@ -283,10 +297,11 @@ def read_plan(results: Path) -> list[dict[str, str]]:
     path = results / PLAN
     try:
         cells = json.loads(path.read_text(encoding="utf-8"))
+        json.dumps(cells, ensure_ascii=False).encode()
         return [{k: str(cell[k]) for k in ("backbone", "dataset", "recipe", "state", "reason")} for cell in cells]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
 
 
@@ -377,9 +392,26 @@ def _read_index(results: Path) -> dict[str, list[Any]]:
     try:
         stored = json.loads((results / INDEX).read_bytes())
         current = stored["version"] == [INDEX_VERSION, SCHEMA_VERSION, list(Entry._fields)]
-        return stored["entries"] if current else {}
-    except (OSError, ValueError, TypeError, KeyError):
+        entries = stored["entries"] if current else {}
+        return entries if all(_is_entry(path, row) for path, row in entries.items()) else {}
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return {}  # absent, damaged or from another version: read the records again
+
+
+def _is_entry(path: str, row: Any) -> bool:
+    """Whether a row of the index is what `_entry` made."""
+    _, values = row
+    texts, scores = (values[i] for i in (0, 1, 2, 3, 4, 6, 8, 9)), values[11:]
+    return (
+        len(values) == len(Entry._fields)
+        and values[0] == path
+        and all(isinstance(text, str) for text in texts)
+        and (values[7] is None or isinstance(values[7], str))
+        and isinstance(values[5], int)
+        and all(isinstance(value, float | int) for value in (values[10], *scores) if value is not None)
+        and values[10] is not None
+        and (scores[0] is None) == (scores[1] is None)
+    )
 
 
 def _write_index(results: Path, entries: dict[str, list[Any]]) -> None:

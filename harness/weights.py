@@ -18,9 +18,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.cards import BackboneCard, PretrainedCard
-from harness.errors import WeightsError
+from harness.errors import UsageError, WeightsError
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor, nn
 
 log = logging.getLogger(__name__)
@@ -44,13 +45,20 @@ def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> Pret
     files = [file for file in card.pretrained.files if all(f"{{{key}}}" in file for key in changed)]
     if not files:
         return None
-    filled = {key: getattr(card.pretrained, key).format(**values) for key in ("hub", "timm")}
+    filled = {key: _fill(getattr(card.pretrained, key), values, card) for key in ("hub", "timm")}
     return replace(
         card.pretrained,
-        files=tuple(file.format(**values) for file in files),
+        files=tuple(_fill(file, values, card) for file in files),
         sha256="" if changed else card.pretrained.sha256,
         **filled,
     )
+
+
+def _fill(name: str, options: Mapping[str, Any], card: BackboneCard) -> str:
+    """Puts build options where their names stand in braces; nothing else in braces has a meaning."""
+    if strange := sorted(set(re.findall(r"\{(.*?)\}", name)) - options.keys()):
+        raise UsageError(f"The card of {card.name} names the file '{name}', but has no option '{strange[0]}'.")
+    return re.sub(r"\{(.*?)\}", lambda found: str(options[found[1]]), name)
 
 
 def locate(
@@ -144,8 +152,8 @@ def checksum(path: Path, cache: str | os.PathLike[str] | None = None) -> str:
     stat = path.stat()
     key, state = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
     known = _read_json(store)
-    if isinstance(entry := known.get(key), list) and entry[:2] == state:
-        return entry[2]
+    if isinstance(entry := known.get(key), list) and entry[:2] == state and isinstance(entry[-1], str):
+        return entry[-1]
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     _write_json(store, {**_read_json(store), key: [*state, digest]})
@@ -174,6 +182,28 @@ def load_state(path: str | os.PathLike[str], trust_pickle: bool = False) -> dict
         raise WeightsError(f"{path}: {error}") from error
     except Exception as error:  # zip, pickle, header: each format has its own kinds of damage
         raise WeightsError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {error}).") from error
+
+
+def load_features(path: str | os.PathLike[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Reads features somebody else extracted: the arrays `query` and `gallery` of a `.npz`, each [N, D].
+
+    Raises:
+        WeightsError: no such file, damaged, or without these arrays of numbers.
+    """
+    import numpy as np
+
+    if not (path := Path(path)).is_file():
+        raise WeightsError(f"Features {path} do not exist.")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            query, gallery = file["query"], file["gallery"]
+    except Exception as error:  # zip, header, a missing name, an array of objects: each has its own kind
+        reason = str(error) or type(error).__name__
+        raise WeightsError(f"{path} is not a .npz with the arrays query and gallery ({reason}).") from error
+    for name, features in (("query", query), ("gallery", gallery)):
+        if features.ndim != 2 or features.dtype.kind not in "fiu":
+            raise WeightsError(f"{path}: {name} must be numbers [N, D], found {features.dtype} {features.shape}.")
+    return query, gallery
 
 
 def unwrap(loaded: Any) -> dict[str, Tensor]:
@@ -320,7 +350,7 @@ def _describe(value: Any) -> str:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 

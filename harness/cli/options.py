@@ -166,5 +166,5 @@ def _literal(text: str) -> Any:
         return [int(side) for side in text.split("x")]
     try:
         return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text

@@ -102,7 +102,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     """Maps a finished cache; `None` where there is none or it is damaged."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except Exception:  # a damaged head is parsed as Python and raises whatever that raises
         return None
     return np.asarray(array) if array.shape == shape and array.dtype == np.uint8 else None
 

@@ -12,6 +12,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from harness.errors import UsageError
+
 
 @dataclass(frozen=True)
 class Asha:
@@ -26,6 +28,13 @@ class Asha:
     epochs: int
     grace: int = 0
     factor: int = 3
+
+    def __post_init__(self) -> None:
+        if self.epochs < 1 or self.grace < 0 or self.factor < 0 or self.factor == 1:
+            raise UsageError(
+                f"Successive halving needs epochs of at least 1, grace of at least 0 and a factor of 0 or at least 2; "
+                f"found {self.epochs}, {self.grace} and {self.factor}."
+            )
 
     @property
     def rungs(self) -> list[int]:

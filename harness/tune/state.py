@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
+from harness.cards import from_table
 from harness.errors import RecordError, UsageError
 from harness.job import slug
 from harness.spec import RunSpec, canonical
@@ -145,15 +146,15 @@ class Search:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Search:
         """Inverse of `to_dict`."""
-        settings = {**data["settings"], "asha": Asha(**data["settings"]["asha"])}
-        settings["final_seeds"] = tuple(settings["final_seeds"])
-        return cls(
-            space=Space.from_dict(data["space"]),
-            settings=Settings(**settings),
-            spec=RunSpec.from_dict(data["spec"]),
-            trials=[Trial(**{**t, "curve": {int(e): v for e, v in t["curve"]}}) for t in data["trials"]],
-            finals=[Final(**final) for final in data["finals"]],
-        )
+        space, settings = Space.from_dict(data["space"]), from_table(Settings, data["settings"], "settings")
+        float(settings.holdout["share"]), int(settings.holdout["seed"])
+        curves = [{int(epoch): value for epoch, value in trial["curve"]} for trial in data["trials"]]
+        both = zip(data["trials"], curves, strict=True)
+        trials = [from_table(Trial, {**trial, "curve": curve}, "trials") for trial, curve in both]
+        finals = [from_table(Final, final, "finals") for final in data["finals"]]
+        for one in (*trials, *finals):
+            space.positions(one.point)
+        return cls(space, settings, from_table(RunSpec, data["spec"], "spec"), trials, finals)
 
 
 def path_of(results: Path, identity: str) -> Path:
@@ -179,7 +180,9 @@ def read(path: Path) -> Search:
         if data["version"] != VERSION:
             raise RecordError(f"{path} has version {data['version']}, this harness reads {VERSION}: update it.")
         return Search.from_dict(data)
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, UsageError) as error:
+    except (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
+        raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
+    except RecursionError as error:
         raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
 
 

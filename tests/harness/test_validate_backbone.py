@@ -127,7 +127,7 @@ FAULTS: dict[str, tuple[str, str, str]] = {
     "crashes when built": ("model", "self.feature_dim = 8|self.feature_dim = 1 // 0", "Building the model fails"),
     "unknown dataset": (
         "card",
-        "[[parameters]]|[[published]]\ndataset = 'x'\nmAP = 1\nrank1 = 1\nimage_size = []\nsource = ''\n[[parameters]]",
+        "[[parameters]]|[[published]]\ndataset = 'x'\nmAP=1\nrank1=1\nimage_size=[16, 8]\nsource = ''\n[[parameters]]",
         "published results of datasets nobody registered. For example: x",
     ),
     "unknown option of a variant": ("card", "{ camera_e|{ kamera_e", "Variant 'blind' sets options the card does not"),
