@@ -8,6 +8,7 @@ from typing import Any
 from harness.report import plots, published, text
 from harness.report.rows import Row, Setting, Table, TableKey
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
+from harness.report.studio import Drawn
 
 RIGHT = ("Params (M)", "GFLOPs", "mAP", "rank-1", "mINP", "Seeds", "Images/s")
 MOST_DRAWN = 24
@@ -18,7 +19,7 @@ SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "feat
 
 def build(context: Context) -> Section:
     """All result tables with their figures."""
-    figures: dict[str, bytes] = {}
+    figures: dict[str, Drawn] = {}
     parts = [_one(context, table, figures) for table in context.tables]
     if not parts:
         return Section("## Results\n\nThere is no record of a scored run here yet.")
@@ -45,7 +46,7 @@ def _legend() -> str:
     )
 
 
-def _one(context: Context, table: Table, figures: dict[str, bytes]) -> str:
+def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     key = table.key
     lines = [_row(context, table, row, first) for row, first in _with_first(table.rows)]
     lines += [_unfinished(context, table, label, setting) for label, setting in table.unfinished]
@@ -237,7 +238,7 @@ def _remarks(table: Table) -> list[str]:
     return remarks
 
 
-def _figures(context: Context, table: Table, figures: dict[str, bytes]) -> list[str]:
+def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[str]:
     """Accuracy against cost and CMC curves, of the plain rows."""
     title, links = heading(context, table.key), []
     plain = table.plain()
@@ -253,12 +254,12 @@ def _figures(context: Context, table: Table, figures: dict[str, bytes]) -> list[
     ]
     if panels:
         name = f"{stem(context, table.key)}.cost.png"
-        figures[name] = plots.cost(f"{title}: accuracy against cost", panels, context.looks)
+        figures[name] = context.draw(plots.cost, f"{title}: accuracy against cost", panels, context.looks)
         links.append(context.image(name, f"{title}: mAP against parameters and throughput"))
     curved = [row for row in rows if all(e["cmc"] for _, e in row.scored)]
     if curves := [(row.label, row.setting.backbone, _mean_cmc(row)) for row in curved]:
         name = f"{stem(context, table.key)}.cmc.png"
-        figures[name] = plots.cmc(f"{title}: CMC", curves, context.looks)
+        figures[name] = context.draw(plots.cmc, f"{title}: CMC", curves, context.looks)
         links.append(context.image(name, f"{title}: CMC curves of all backbones"))
     if links and len(rows) < len(plain):
         links.append(f"The figures show the {MOST_DRAWN} settings with the highest mAP, of {len(plain):,}.")

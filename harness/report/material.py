@@ -11,6 +11,7 @@ from typing import Any
 from harness import store
 from harness.cards import BackboneCard, DatasetCard
 from harness.errors import RecordError
+from harness.report.studio import collector_paused
 from harness.tune import state
 
 COMPARED = ("query", "pid", "camid", "AP")
@@ -69,7 +70,8 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
         except RecordError as error:
             raise RecordError(_portable(error, results)) from None
 
-    records = list(store.records(results, note))
+    with collector_paused():
+        records = list(store.records(results, note))
     searches = []
     for path in state.every(results):
         try:

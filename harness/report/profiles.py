@@ -11,6 +11,7 @@ from harness.report.accuracy import device, heading, stem
 from harness.report.costs import recorded
 from harness.report.rows import Table, image_size
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
+from harness.report.studio import Drawn
 from harness.spec import canonical
 
 RIGHT = (
@@ -39,7 +40,7 @@ def build(context: Context) -> Section:
         return Section()
     inference = [r for r in records if not _is_training(r)]
     training = [r for r in records if _is_training(r)]
-    figures: dict[str, bytes] = {}
+    figures: dict[str, Drawn] = {}
     links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
     parts = ["## Efficiency study", ABOUT, _lines(inference, _inference)]
     if training:
@@ -174,7 +175,7 @@ def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
     return paragraphs("### How steady the device was", bullets(lines)) if lines else ""
 
 
-def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, bytes]) -> list[str]:
+def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:
     """Memory and throughput against resolution, a figure each a device, precision and batch with two sizes or more."""
     drawn = (
         ("Memory against resolution", "memory", "peak memory (GiB)", "peak_memory_bytes", 2**30),
@@ -193,12 +194,12 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
             if grown and len(links) < MOST_FIGURES:
                 title = f"{what} ({group[0]}, {group[1]}, batch {group[2]})"
                 name = file_name("profile", short, *group) + ".png"
-                figures[name] = plots.lines(title, "input size (1,000 pixels)", label, grown)
+                figures[name] = context.draw(plots.lines, title, "input size (1,000 pixels)", label, grown)
                 links.append(context.image(name, title))
     return links
 
 
-def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, bytes]) -> list[str]:
+def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:
     """MAP of a table against the highest measured throughput of the same backbone at the same size."""
     links: list[str] = []
     for name in sorted({device(r) for r in records}):
@@ -211,7 +212,7 @@ def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: d
                 title = f"{heading(context, table.key)}: accuracy against throughput"
                 file = f"{stem(context, table.key)}.throughput.{file_name(name)}.png"
                 panel = (f"highest throughput over batch and precision (images/s, {name})", True, points)
-                figures[file] = plots.cost(title, [panel], context.looks)
+                figures[file] = context.draw(plots.cost, title, [panel], context.looks)
                 links.append(context.image(file, title))
     return links
 

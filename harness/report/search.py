@@ -12,6 +12,7 @@ from harness import stats, store
 from harness.errors import HarnessError
 from harness.report import search_plots, text
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
+from harness.report.studio import Drawn
 from harness.tune.space import Point
 from harness.tune.state import DIVERGED, FINISHED, STOPPED, Final, Search, Trial
 
@@ -22,7 +23,7 @@ RIDGE = 1e-2
 
 def build(context: Context) -> Section:
     """One part a search: points, importance, contour and curves, the final runs."""
-    figures: dict[str, bytes] = {}
+    figures: dict[str, Drawn] = {}
     parts = [_one(context, search, figures) for search in context.material.searches if search.trials]
     if not parts:
         return Section()
@@ -33,7 +34,7 @@ def build(context: Context) -> Section:
     return Section(paragraphs("## Searches", about, *parts), figures)
 
 
-def _one(context: Context, search: Search, figures: dict[str, bytes]) -> str:
+def _one(context: Context, search: Search, figures: dict[str, Drawn]) -> str:
     spec = search.spec
     title = f"{search.space.name}: {spec.backbone} on {context.material.title(spec.dataset)}, recipe {spec.recipe}"
     return paragraphs(
@@ -141,12 +142,12 @@ def _importance(search: Search) -> str:
     return paragraphs(about, text.table(lines, ("Share of the explained variance",)))
 
 
-def _pictures(context: Context, search: Search, title: str, figures: dict[str, bytes]) -> list[str]:
+def _pictures(context: Context, search: Search, title: str, figures: dict[str, Drawn]) -> list[str]:
     links: list[str] = []
     epoch = search_plots.common_epoch(search)
     if len(search_plots.axes_of(search)) == 2 and len(search_plots.at_epoch(search, epoch)) >= 4:
         name = file_name("search", search.id, "contour") + ".png"
-        figures[name] = search_plots.contour(title, search)
+        figures[name] = context.draw(search_plots.contour, title, search)
         x, y = (text.escape(axis) for axis in search_plots.axes_of(search))
         links += [
             context.image(name, f"Held-out mAP over {x} and {y}"),
@@ -156,7 +157,7 @@ def _pictures(context: Context, search: Search, title: str, figures: dict[str, b
         ]
     if any(trial.curve for trial in search.trials):
         name = file_name("search", search.id, "curves") + ".png"
-        figures[name] = search_plots.curves(title, search)
+        figures[name] = context.draw(search_plots.curves, title, search)
         links += [
             context.image(name, "Held-out mAP of every trial by epoch"),
             "*Held-out mAP of every trial by epoch. Grey curves that end in a cross did not finish; dotted lines are "

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from harness.report import drawing, rows, text
+from harness.report import drawing, rows, studio, text
 from harness.report.material import Material
+from harness.report.studio import Draw, Drawn
 
 
 @dataclass(frozen=True)
@@ -19,11 +20,11 @@ class Section:
 
     Attributes:
         markdown: starts with a heading of level two.
-        figures: PNG bytes by file name, linked from the Markdown through `Context.image`.
+        figures: PNG files by name, or what waits for them, linked from the Markdown through `Context.image`.
     """
 
     markdown: str = ""
-    figures: Mapping[str, bytes] = field(default_factory=dict)
+    figures: Mapping[str, Drawn] = field(default_factory=dict)
 
 
 @dataclass
@@ -34,11 +35,13 @@ class Context:
         material: records, cards and plan.
         figures: folder of the figures as the page links it, relative to the page.
         results: folder of the results relative to the page, or None where it does not lie below the page.
+        draw: calls a function that draws with its arguments, here or in another process.
     """
 
     material: Material
     figures: str
     results: str | None = None
+    draw: Draw = studio.draw_here
     _notes: dict[str, int] = field(default_factory=dict)
 
     @cached_property
