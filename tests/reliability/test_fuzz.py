@@ -1,0 +1,468 @@
+"""Files of strangers, damaged or odd: each is read, or refused by a documented error, and nothing else happens.
+
+In the suite a few fixed examples each. For more, with new ones each time, so many seconds a target:
+
+    HARNESS_FUZZ_SECONDS=20 python -m pytest tests/reliability/test_fuzz.py -s
+"""
+
+from __future__ import annotations
+
+import bz2
+import contextlib
+import gzip
+import io
+import json
+import lzma
+import sys
+import tarfile
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import strategies as st
+from mutations import SECONDS, changed, changed_json, changed_toml, damaged, fuzz
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
+import record_samples as samples
+import searches
+import small_datasets as small
+
+from datasets import builders, memory
+from datasets.readers import READERS, cuhk03, market, msmt17, table
+from datasets.readers.source import Source
+from harness import pictures, recipe, registry, report, store, tracking, validate, weights
+from harness.cards import read_card, read_toml
+from harness.cli import list as listing
+from harness.cli import options, status
+from harness.errors import HarnessError
+from harness.job import Job
+from harness.record import PER_QUERY_COLUMNS
+from harness.report.material import Material
+from harness.spec import RunSpec, canonical
+from harness.tune import space, state
+from harness.unpack import Limits, is_archive, top_folders, unpack
+
+pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
+REPOSITORY = registry.REPOSITORY
+LAYOUTS = {
+    (layout.options.get("pattern", market.PATTERN), layout.options.get("example", "0002_c1s1_000451_03.jpg"))
+    for entry in registry.datasets()
+    for layout in entry.card.layouts
+    if layout.reader == "market"
+}
+
+
+def told(what: str, count: int) -> None:
+    print(f"\n{what}: {count:,} examples", end="")
+
+
+def only_documented() -> Any:
+    """Only errors that say what is wrong may come out, and each can be printed."""
+
+    @contextlib.contextmanager
+    def watch() -> Iterator[None]:
+        try:
+            yield
+        except HarnessError as error:
+            assert str(error).strip() and str(error).encode("utf-8", "backslashreplace")
+
+    return watch()
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[[bytes | str], Path]:
+    """Writes content to the same file again and again."""
+
+    def write(content: bytes | str, name: str = "file") -> Path:
+        path = tmp_path / name
+        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize(("pattern", "example"), sorted(LAYOUTS))
+def test_file_names_of_every_layout(tmp_path: Path, pattern: str, example: str) -> None:
+    names = damaged(example.encode()).map(lambda n: n.replace(b"/", b"_").replace(b"\0", b"_") + b".jpg")
+
+    def check(found: list[bytes]) -> None:
+        for sub in ("bounding_box_train", "query", "bounding_box_test"):
+            folder = tmp_path / sub
+            folder.mkdir(exist_ok=True)
+            for old in folder.iterdir():
+                old.unlink()
+            for name in found:
+                with contextlib.suppress(OSError):
+                    open(bytes(folder) + b"/" + name, "w").close()
+        with only_documented():
+            splits = market.read(Source(tmp_path), pattern=pattern, example=example)
+            assert all(item.pid >= 0 and item.camid >= 0 for items in splits.values() for item in items)
+
+    told(f"names like {example}", fuzz(st.lists(names, min_size=1, max_size=3), check))
+
+
+@pytest.mark.parametrize("name", ["list_train.txt", "list_query.txt"])
+def test_lists(tmp_path: Path, name: str) -> None:
+    folder = small.msmt17(tmp_path / "MSMT17_V1")
+    good = (folder / name).read_bytes()
+
+    def check(content: bytes) -> None:
+        (folder / name).write_bytes(content)
+        with only_documented():
+            for items in msmt17.read(Source(folder)).values():
+                assert all(item.path.resolve().is_relative_to(folder) and item.pid >= 0 for item in items)
+
+    told(name, fuzz(damaged(good), check))
+
+
+def test_tables(tmp_path: Path) -> None:
+    small.picture(tmp_path / "a.jpg")
+    good = b"path,pid,camid,split\na.jpg,1,0,train\na.jpg,1,1,query\na.jpg,2,1,gallery\n"
+
+    def check(content: bytes) -> None:
+        (tmp_path / "items.csv").write_bytes(content)
+        with only_documented():
+            table.read(Source(tmp_path))
+
+    told("items.csv", fuzz(damaged(good), check))
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_protocol_files(put: Callable[..., Path], compressed: bool) -> None:
+    import scipy.io
+
+    names = np.array([[f"1_00{i}_1_0{i}.png"] for i in range(1, 7)], dtype=object)
+    table = {"filelist": names, "labels": np.arange(6)[:, None], "camId": np.array([[1, 2] * 3]).T}
+    parts = {"train_idx": [[1], [2]], "query_idx": [[3], [4]], "gallery_idx": [[5], [6]]}
+    file = io.BytesIO()
+    scipy.io.savemat(file, {**table, **parts}, do_compression=compressed)
+    assert len(cuhk03.protocol(put(file.getvalue()))["filelist"]) == 6
+
+    def check(content: bytes) -> None:
+        with only_documented():
+            cuhk03.protocol(put(content))
+
+    told(f"protocol .mat, compressed {compressed}", fuzz(damaged(file.getvalue()) | st.binary(max_size=500), check))
+
+
+def test_json_of_datasets(tmp_path: Path) -> None:
+    folder = small.market(tmp_path / "Market-1501-v15.09.15")
+    row = {"images": 2, "identities": 2, "cameras": 2}
+    good = {"generated": True, "layout": "market1501", "counts": {"train": row, "query": row, "gallery": row}}
+    entry = registry.dataset("market1501")
+
+    def check(content: str) -> None:
+        (folder / "stand-in.json").write_bytes(content.encode("utf-8", "surrogatepass"))
+        with only_documented():
+            splits = entry.load(tmp_path)
+            json.dumps(splits.generated, allow_nan=False)
+            validate.check_counts(entry, splits)
+            validate.check_labels(splits)
+
+    told("stand-in.json", fuzz(changed_json(good), check))
+
+
+def test_test_sets() -> None:
+    def check(content: str) -> None:
+        with only_documented():
+            cuhk03.testsets(content, Path("x.json"))
+
+    told("test sets", fuzz(changed_json({"testsets": [[[1, 3], [2, 4]], [[1, 5], [5, 6]]]}), check))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_images(put: Callable[..., Path], tmp_path: Path, kind: str) -> None:
+    from PIL import Image
+
+    from harness.data.transforms import decode
+
+    file = io.BytesIO()
+    Image.fromarray(np.arange(24 * 12 * 3, dtype=np.uint8).reshape(24, 12, 3)).save(file, kind)
+
+    def check(content: bytes) -> None:
+        path = put(content)
+        with only_documented():
+            assert decode(path, (16, 8), "bicubic").shape == (3, 16, 8)
+        assert validate._open(path)
+        line = {"path": path, "pid": 1, "camid": 0}
+        pictures.ranked_sheet([{**line, "ap": 0.5, "results": [line]}], tmp_path / "sheet.png")
+
+    told(kind, fuzz(damaged(file.getvalue()), check))
+
+
+RECORDS = {
+    "ok": samples.ok(samples.spec(), samples.evaluation(), samples.evaluation(flip=True)),
+    "failed": samples.failed(samples.spec("beta")),
+    "profile": samples.ok(samples.spec("gamma", purpose="profile"), source="profile") | {"evaluations": []},
+}
+
+
+@pytest.mark.parametrize("kind", RECORDS)
+def test_records(tmp_path: Path, kind: str) -> None:
+    """What is accepted can be listed, shown, tracked and reported."""
+
+    def check(text: str) -> None:
+        with contextlib.suppress(ValueError, TypeError, RecursionError):  # a record whose id fits what it says
+            content = json.loads(text)
+            content["run_id"] = samples.records.hashlib.sha256(canonical(content["spec"]).encode()).hexdigest()
+            text = json.dumps(content) if "e999" not in text else text
+        with only_documented():
+            record = store.parse(text.encode("utf-8", "surrogatepass"), "here")
+            status._line(store._entry("x", record)).encode("utf-8", "backslashreplace")
+            tracking.parameters_of(record["spec"])
+            tracking.metrics_of(record)
+            tracking._tags(record["spec"], 1)
+            report.build(Material([record, RECORDS["ok"]]), tmp_path / "page.md")
+
+    told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))
+
+
+def test_files_of_results(tmp_path: Path) -> None:
+    cell = {"backbone": "a", "dataset": "b", "recipe": "c", "state": "blocked", "reason": "d"}
+    search = searches.new_search()
+    searches.play(search, tmp_path / "search", die_after=10**9)
+    good_search = search.to_dict() | {"trials": search.to_dict()["trials"][:2]}
+    store.write(store.folder_of(tmp_path, RECORDS["ok"]), RECORDS["ok"])
+    listed = store.index(tmp_path)
+    good_index = json.loads((tmp_path / store.INDEX).read_text())
+    rows = "\n".join(
+        ",".join(map(str, row)) for row in [PER_QUERY_COLUMNS, (0, 5, 1, 0.5, 0.25, 1, 3), (1, 6, 0, "", "", "", 0)]
+    )
+
+    def plan(text: str) -> None:
+        (tmp_path / store.PLAN).write_text(text, encoding="utf-8", errors="surrogatepass")
+        with only_documented():
+            report.build(Material([], plan=store.read_plan(tmp_path)), tmp_path / "page.md")
+
+    def searched(text: str) -> None:
+        (tmp_path / "search.json").write_text(text, encoding="utf-8", errors="surrogatepass")
+        with only_documented():
+            report.build(Material([], searches=[state.read(tmp_path / "search.json")]), tmp_path / "page.md")
+
+    def index(text: str) -> None:
+        (tmp_path / store.INDEX).write_text(text, encoding="utf-8", errors="surrogatepass")
+        entries = store.index(tmp_path)
+        assert entries.keys() == listed.keys()
+        for entry in entries.values():
+            status._line(entry)
+
+    def per_query(content: bytes) -> None:
+        (tmp_path / "per_query.csv").write_bytes(content)
+        with only_documented():
+            store.read_per_query(tmp_path, "per_query.csv")
+
+    told("plan.json", fuzz(changed_json([cell, {**cell, "state": "to do"}]), plan))
+    told("search.json", fuzz(changed_json(good_search), searched))
+    told(".index.json", fuzz(changed_json(good_index), index))
+    told("per_query.csv", fuzz(damaged(rows.encode()), per_query))
+
+
+def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[..., Path]) -> None:
+    """A cache that is damaged is a cache that is empty."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    file = put(b"weights", "net.pth")
+    digest = weights.checksum(file, tmp_path / "sums")
+    sums = json.loads((tmp_path / "sums" / "checksums.json").read_text())
+    remembered = {"fingerprint": "0" * 64, "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
+    (tmp_path / "cache" / "fingerprints").mkdir(parents=True)
+
+    def checksum(content: dict[str, Any]) -> None:
+        (tmp_path / "sums" / "checksums.json").write_text(json.dumps(content))
+        assert isinstance(weights.checksum(file, tmp_path / "sums"), str)
+
+    def fingerprint(text: str) -> None:
+        memory._file("key").write_text(text, encoding="utf-8", errors="surrogatepass")
+        assert memory.recall("key", tmp_path) in ("", "0" * 64)
+
+    assert digest
+    told("checksums.json", fuzz(changed(sums), checksum))
+    told("fingerprints", fuzz(changed_json(remembered), fingerprint))
+
+
+RECIPES = [
+    *sorted((REPOSITORY / "harness" / "recipes").glob("*.toml")),
+    *sorted(REPOSITORY.glob("backbones/*/native.toml")),
+]
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
+def test_recipes(put: Callable[..., Path], path: Path) -> None:
+    def check(text: str) -> None:
+        with only_documented():
+            found = recipe.load(put(text, "mine.toml"), "market1501")
+            run = RunSpec("a", "b", found.name, found.values(), 0, "cpu", "1", "2")
+            assert recipe.from_values(found.name, json.loads(canonical(run.values))).values() == found.values()
+
+    told(f"recipe {path.name}", fuzz(changed_toml(path.read_text()), check))
+
+
+CARDS = [REPOSITORY / "backbones" / n / "card.toml" for n in ("reidmamba", "timm", "transreid")]
+CARDS += [REPOSITORY / "datasets" / n / "card.toml" for n in ("market1501", "msmt17", "cuhk03_detected")]
+
+
+@pytest.mark.parametrize("path", CARDS, ids=lambda p: p.parent.name)
+def test_cards(tmp_path: Path, path: Path) -> None:
+    """A card that is accepted can be listed, looked for and found."""
+    folder = tmp_path / path.parent.name
+    folder.mkdir()
+    small.market(tmp_path / "Market-1501-v15.09.15")
+
+    def check(text: str) -> None:
+        (folder / "card.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
+        with only_documented():
+            card = read_card(folder / "card.toml")
+            if card.kind == "backbone":
+                listing.backbone_row(entry := registry.BackboneEntry(card, folder, "x"))
+                canonical(entry.options())
+                weights.identity(card, tmp_path)
+                return
+            listing.dataset_row(data := registry.DatasetEntry(card, folder, "x"), "")
+            validate.check_counts(data, data.load(tmp_path))
+
+    told(f"card {path.parent.name}", fuzz(changed_toml(path.read_text()), check))
+
+
+def test_spaces(put: Callable[..., Path]) -> None:
+    def check(text: str) -> None:
+        with only_documented():
+            found = space.load(str(put(text, "mine.toml")))
+            found.at(dict.fromkeys(found.parameters, 0.3))
+            for point in found.points:
+                found.positions(point.values)
+            canonical(found.to_dict())
+
+    told("space", fuzz(changed_toml((REPOSITORY / "harness" / "spaces" / "ratr.toml").read_text()), check))
+
+
+def test_jobs(put: Callable[..., Path]) -> None:
+    good = Job(spec=samples.spec(evaluate_on=(("msmt17", "f"),)), folder="x").to_dict()
+
+    def check(text: str) -> None:
+        with only_documented():
+            job = Job.read(put(text))
+            assert len(job.spec.run_id) == 64 and job.to_dict()
+
+    told("job.json", fuzz(changed_json(good), check))
+
+
+def test_words_of_the_command_line() -> None:
+    words = st.sampled_from(
+        ["1e999", "nan", "[" * 3000, "9" * 5000, "(" * 300, "-" * 5000 + "1", "{}", "'", "\0", "é", "[1,", "1979-05-27"]
+    )
+
+    def check(text: str) -> None:
+        with only_documented():
+            options._literal(text)
+        for default in (True, 1, 0.5, "x", [1]):
+            with only_documented():
+                assert type(registry.same_type(text, default, "x")) is type(default)
+        with only_documented():
+            recipe.nested({"loss": options._literal(text), "loss.margin": 1})
+
+    told("values of options", fuzz(words | st.text(max_size=20), check))
+
+
+@contextlib.contextmanager
+def written(kind: str) -> Iterator[bytes]:
+    members = {"a/b.jpg": bytes(range(256)) * 4, "a/c.jpg": b"x" * 700}
+    file = io.BytesIO()
+    if kind.startswith("zip"):
+        how = {"zip": 0, "zip deflated": 8, "zip bzip2": 12, "zip lzma": 14}[kind]
+        with zipfile.ZipFile(file, "w", how) as archive:
+            for name, content in members.items():
+                archive.writestr(name, content)
+    else:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name, content in members.items():
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                archive.addfile(info, io.BytesIO(content))
+    pack = {"tar.gz": lambda b: gzip.compress(b, mtime=0), "tar.bz2": bz2.compress, "tar.xz": lzma.compress}
+    yield pack.get(kind, bytes)(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", ["zip", "zip deflated", "zip bzip2", "zip lzma", "tar", "tar.gz", "tar.bz2", "tar.xz"])
+def test_archives(tmp_path: Path, kind: str) -> None:
+    limits = Limits(bytes=1 << 20, files=20, ratio=1000, ratio_from=1 << 19)
+    archive, room = tmp_path / "archive", tmp_path / "room"
+
+    def check(content: bytes) -> None:
+        archive.write_bytes(content)
+        is_archive(archive)
+        top_folders(archive)
+        with only_documented():
+            unpack(archive, room / "target", limits=limits)
+        builders.shutil.rmtree(room, ignore_errors=True)
+        assert {path.name for path in tmp_path.iterdir()} == {"archive"}
+
+    with written(kind) as good:
+        told(kind, fuzz(damaged(good), check))
+
+
+def checkpoints() -> dict[str, tuple[str, bytes]]:
+    import torch
+    from safetensors.torch import save
+
+    found = {}
+    tensors = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+    whole = {"run_id": "x", "epoch": 3, "module": tensors, "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]}}
+    for name, new in (("torch.save", True), ("torch.save, old form", False)):
+        file = io.BytesIO()
+        torch.save(whole, file, _use_new_zipfile_serialization=new)
+        found[name] = ("checkpoint.pt", file.getvalue())
+    found["safetensors"] = ("net.safetensors", save(tensors))
+    file = io.BytesIO()
+    np.savez(file, query=np.ones((2, 3), np.float32), gallery=np.ones((3, 3), np.float32))
+    found["npz"] = ("features.npz", file.getvalue())
+    return found
+
+
+@pytest.mark.parametrize("kind", ["torch.save", "torch.save, old form", "safetensors", "npz"])
+def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind: str) -> None:
+    import torch
+
+    from harness import checkpoint
+
+    name, good = checkpoints()[kind]
+
+    def check(content: bytes) -> None:
+        path = put(content, name)
+        with only_documented():
+            assert all(isinstance(value, torch.Tensor) for value in weights.load_state(path).values())
+        with only_documented():
+            query, gallery = weights.load_features(path)
+            assert query.ndim == gallery.ndim == 2
+        state = checkpoint.load(tmp_path, "x", lambda text: None)
+        assert state is None or state["run_id"] == "x"
+
+    told(kind, fuzz(damaged(good), check))
+
+
+def test_cached_images(tmp_path: Path) -> None:
+    """A cache whose head is damaged is built anew."""
+    from harness.data.cache import open_images
+
+    paths = [small.picture(tmp_path / f"{i}.png", i) for i in range(2)]
+    shape = (2, 3, 16, 8)
+    good = np.asarray(open_images(paths, (16, 8), "bicubic", folder=tmp_path / "cache")).copy()
+    (cache,) = (tmp_path / "cache").glob("*.npy")
+    head, body = cache.read_bytes()[:128], cache.read_bytes()[128:]
+
+    def check(content: bytes) -> None:
+        cache.write_bytes(content + body)
+        found = open_images(paths, (16, 8), "bicubic", folder=tmp_path / "cache")
+        assert np.asarray(found).shape == shape
+        if content != head and len(content) == 128 and np.array_equal(found, good):
+            return
+        cache.unlink()
+
+    told("cached images", fuzz(damaged(head), check))
+
+
+def test_a_layout_of_every_kind_is_fuzzed() -> None:
+    assert set(READERS) == {"market", "msmt17", "cuhk03", "cuhk03-classic", "csv"} and len(LAYOUTS) >= 5
+    assert read_toml(CARDS[0]) and asdict(Limits())
