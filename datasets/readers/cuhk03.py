@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
+from datasets.readers import matfile
 from datasets.readers.source import Source, first
 from harness.contracts import Item
 from harness.errors import DataError, UsageError
@@ -52,13 +55,11 @@ def protocol(path: Path) -> dict[str, Any]:
     Raises:
         DataError: not such a file, or its columns contradict each other.
     """
-    import scipy.io  # here, because it is slow to import
-
     try:
-        table = scipy.io.loadmat(path, variable_names=FIELDS)
-        names = [str(cell.ravel()[0]) for cell in table["filelist"].ravel()]
-        columns = {key: [int(v) for v in table[key].ravel()] for key in FIELDS[1:]}
-    except Exception as error:  # the parser raises almost anything on damaged input
+        table = matfile.read(path.read_bytes())
+        names = [str(name) for name in table["filelist"]]
+        columns = {key: [int(v) for v in table[key]] for key in FIELDS[1:]}
+    except (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error) as error:
         raise DataError(f"{path} is not a file of CUHK03's new protocol ({type(error).__name__}).") from error
     count = len(names)
     indices = [i for key in INDICES.values() for i in columns[key]]
