@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import fcntl
+import lzma
 import os
 import shutil
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -19,6 +21,12 @@ from harness.errors import DataError
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all)."""
+
+DAMAGE = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
+    *(EOFError, RuntimeError, LookupError, OverflowError, MemoryError),
+)
+"""What the libraries raise on a damaged or encrypted archive, beside OSError and ValueError."""
 
 CHUNK = 1 << 20
 CLUTTER = ("__MACOSX", ".DS_Store")
@@ -48,7 +56,7 @@ def is_archive(path: Path) -> bool:
     """Whether the file is a zip or tar archive, by its content."""
     try:
         return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
-    except OSError:
+    except (OSError, ValueError, *DAMAGE):
         return False
 
 
@@ -61,7 +69,7 @@ def top_folders(archive: Path) -> list[str]:
         with tarfile.open(archive) as stream:
             member = stream.next()
             return [member.name.removeprefix("./").split("/")[0]] if member else []
-    except (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile, NotImplementedError, ValueError):
+    except (OSError, ValueError, *DAMAGE):
         return []
 
 
@@ -93,14 +101,7 @@ def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: 
             else:
                 with tarfile.open(archive) as stream:
                     _write(archive, _tar_members(archive, stream), folder, 0, limits, progress)
-        except (
-            zipfile.BadZipFile,
-            tarfile.TarError,
-            zlib.error,
-            EOFError,
-            RuntimeError,
-            NotImplementedError,
-        ) as error:
+        except DAMAGE as error:
             raise DataError(f"{archive} cannot be unpacked: {error}. Fetch it again.") from error
         except (OSError, ValueError) as error:
             raise DataError(f"{archive} cannot be unpacked: {error}.") from error
