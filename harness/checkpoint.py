@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,9 @@ def load(folder: Path, run_id: str, warn: Callable[[str], None]) -> dict[str, An
         if not (path := folder / name).exists():
             continue
         try:
+            with zipfile.ZipFile(path) as archive:
+                if (part := archive.testzip()) is not None:  # torch itself does not look at the checksums
+                    raise zipfile.BadZipFile(f"{part} is damaged")
             state = torch.load(path, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged archive raises many types; all mean the same here
             warn(f"{name} cannot be read ({type(error).__name__}); trying the one before.")
