@@ -163,7 +163,7 @@ def _open(path: Any, load: LoadImage | None) -> Image.Image | None:
             return load(path).convert("RGB")
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (OSError, ValueError):
+    except Exception:  # a decoder may raise anything on damaged input
         return None
 
 
