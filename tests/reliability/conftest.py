@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from disks import Disks
 
 _spec = importlib.util.spec_from_file_location(
     "shared_fixtures", Path(__file__).resolve().parent.parent / "conftest.py"
@@ -23,3 +25,11 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "card.toml").write_text(_shared.PIXELS_CARD)
     (folder / "model.py").write_text(_shared.PIXELS_MODEL)
     return folder.parent
+
+
+@pytest.fixture(scope="module")
+def disks() -> Iterator[Disks]:
+    """Small disks that only these tests see."""
+    made = Disks()
+    yield made
+    made.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from harness import store
 from harness.record import Record
@@ -16,6 +18,10 @@ from harness.registry import REPOSITORY
 
 INJECT = Path(__file__).resolve().parent / "inject"
 EPOCHS = 4
+
+Seeds = Mapping[Any, str]
+"""From a seed, or `driver`, to what happens to it."""
+NONE: Seeds = {}
 
 
 def command(world: Path, folder: Path, plugins: Path, *more: object, scheduler: str = "inline") -> list[str]:
@@ -29,34 +35,39 @@ def command(world: Path, folder: Path, plugins: Path, *more: object, scheduler: 
     return [sys.executable, "-m", "harness", *words, *map(str, more)]
 
 
-def environment(faults: Mapping[int, str] = {}, **more: str) -> dict[str, str]:
-    """The environment that carries faults into the processes of runs."""
-    path = os.pathsep.join([str(INJECT), *filter(None, [os.environ.get("PYTHONPATH")])])
-    found = json.dumps({str(seed): fault for seed, fault in faults.items()})
-    return {**os.environ, "PYTHONPATH": path, "HARNESS_TEST_FAULTS": found, "COLUMNS": "200", **more}
+def environment(faults: Seeds = NONE, without: Seeds = NONE, **more: str) -> dict[str, str]:
+    """The environment that carries faults into the processes of runs, and takes protections out."""
+    path = os.pathsep.join([str(INJECT), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    told = {"HARNESS_TEST_FAULTS": json.dumps(dict(faults)), "HARNESS_TEST_WITHOUT": json.dumps(dict(without))}
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **told, **more}
 
 
 def drive(
-    words: list[str], faults: Mapping[int, str] = {}, seconds: float = 600, before: Callable[[], object] | None = None
+    words: list[str],
+    faults: Seeds = NONE,
+    *,
+    without: Seeds = NONE,
+    before: Callable[[], object] | None = None,
+    **more: str,
 ) -> subprocess.CompletedProcess[str]:
     """Runs a driver to its end."""
     return subprocess.run(
         words,
         cwd=REPOSITORY,
-        env=environment(faults),
+        env=environment(faults, without, **more),
         capture_output=True,
         text=True,
-        timeout=seconds,
+        timeout=600,
         preexec_fn=before,
     )
 
 
-def start(words: list[str], faults: Mapping[int, str] = {}, **more: str) -> subprocess.Popen[str]:
+def start(words: list[str], faults: Seeds = NONE, *, without: Seeds = NONE, **more: str) -> subprocess.Popen[str]:
     """Starts a driver in a session of its own, so that its end takes nothing of the test with it."""
     return subprocess.Popen(
         words,
         cwd=REPOSITORY,
-        env=environment(faults, **more),
+        env=environment(faults, without, **more),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -86,11 +97,32 @@ def processes(*words: str) -> list[str]:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             line = (process / "cmdline").read_bytes().decode(errors="replace").replace("\0", " ")
-            dead = (process / "stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
         except OSError:
             continue
-        if not dead and all(word in line for word in words):
+        if all(word in line for word in words) and alive(int(process.name)):
             found.append(f"{process.name} {line}")
+    return found
+
+
+def alive(pid: int) -> bool:
+    """Whether a process is there and not only waits to be collected."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def session(leader: int) -> list[str]:
+    """Command lines of live processes that a driver began, but for runs, which have sessions of their own."""
+    found = []
+    for line in processes():
+        with contextlib.suppress(OSError):
+            if os.getsid(int(line.split()[0])) == leader:
+                found.append(line)
     return found
 
 

@@ -1,35 +1,52 @@
-"""Faults around the run: two drivers, an impatient user, a hang with helpers, damaged and unwritable folders."""
+"""Faults around the run: two drivers, an impatient user, a hang with helpers, power cuts, no room at all.
+
+Where a protection can be taken out, a second test does so and shows that the check of the first one then fails.
+"""
 
 from __future__ import annotations
 
+import os
 import resource
 import signal
 import time
 from pathlib import Path
 
 import pytest
-from faults import by_seed, command, drive, leftovers, processes, start, wait_for
+from faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, processes, start, wait_for
 
 from harness import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
-def test_two_drivers_on_one_results_folder_do_each_run_once(world: Path, pixels: Path, tmp_path: Path) -> None:
-    words = command(world, tmp_path, pixels, "--seeds", "0,1")
-    drivers = [start(words), start(words)]
+def run_two_drivers(words: list[str], faults: Seeds = NONE, without: Seeds = NONE) -> None:
+    drivers = [start(words, faults, without=without) for _ in range(2)]
     told = [driver.communicate(timeout=600)[0] for driver in drivers]
     assert [driver.returncode for driver in drivers] == [0, 0], told
-    for record in by_seed(tmp_path).values():
+
+
+def assert_done_once(folder: Path) -> None:
+    for record in by_seed(folder).values():
         assert (record["status"], record["attempts"]) == ("ok", 1)
-        folder = store.folder_of(tmp_path / "results", record)
-        assert len((folder / "metrics.jsonl").read_text().splitlines()) == record["efficiency"]["epochs"]
-    assert leftovers(tmp_path) == []
+        epochs = (store.folder_of(folder / "results", record) / "metrics.jsonl").read_text().splitlines()
+        assert len(epochs) == record["efficiency"]["epochs"]
+    assert leftovers(folder) == []
+
+
+def test_two_drivers_on_one_results_folder_do_each_run_once(world: Path, pixels: Path, tmp_path: Path) -> None:
+    run_two_drivers(command(world, tmp_path, pixels, "--seeds", "0,1"))
+    assert_done_once(tmp_path)
+
+
+def test_without_the_lock_two_drivers_do_a_run_twice(world: Path, pixels: Path, tmp_path: Path) -> None:
+    run_two_drivers(command(world, tmp_path, pixels), {0: "train:meet"}, {0: "lock"})
+    with pytest.raises(AssertionError):
+        assert_done_once(tmp_path)
 
 
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(world: Path, pixels: Path, tmp_path: Path) -> None:
-    driver = start(command(world, tmp_path, pixels), {0: "epoch:hang"})
-    wait_for(lambda: list(tmp_path.rglob("checkpoint.previous.pt")), 240)
+    driver = start(command(world, tmp_path, pixels), {0: "epoch:wait"})
+    wait_for(lambda: list(tmp_path.rglob("waiting.*.txt")), 240)
     driver.send_signal(signal.SIGINT)
     time.sleep(1)
     driver.send_signal(signal.SIGINT)
@@ -40,11 +57,53 @@ def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(world: Path, pixels: Pa
     assert by_seed(tmp_path)[0]["efficiency"]["resumed_at_epoch"] == 2
 
 
+def hang(words: list[str], folder: Path, without: Seeds = NONE) -> int:
+    """Runs into the limit; returns the process id of the helper that hung as well."""
+    done = drive([*words, "--timeout", "5s"], {0: "start:hang"}, without=without)
+    assert done.returncode == 1 and by_seed(folder)[0]["status"] == "timeout", done.stdout + done.stderr
+    (note,) = folder.rglob("helper.txt")
+    return int(note.read_text())
+
+
+def assert_gone(pid: int) -> None:
+    assert not alive(pid)
+
+
 def test_a_hang_is_ended_with_its_helpers(world: Path, pixels: Path, tmp_path: Path) -> None:
-    before = set(processes("sleep 600"))
-    done = drive(command(world, tmp_path, pixels, "--timeout", "40s"), {0: "data:hang"})
-    assert done.returncode == 1 and by_seed(tmp_path)[0]["status"] == "timeout"
-    assert set(processes("sleep 600")) <= before
+    assert_gone(hang(command(world, tmp_path, pixels), tmp_path))
+
+
+def test_without_the_process_group_a_helper_outlives_the_hang(world: Path, pixels: Path, tmp_path: Path) -> None:
+    helper = hang(command(world, tmp_path, pixels), tmp_path, {"driver": "group"})
+    try:
+        with pytest.raises(AssertionError):
+            assert_gone(helper)
+    finally:
+        os.kill(helper, signal.SIGKILL)
+
+
+def cut_power(words: list[str], without: Seeds = NONE) -> None:
+    """A first attempt leaves a record; the second one and its driver end while its own is being written."""
+    assert drive(words, {0: "start:kill"}).returncode == 1
+    assert drive(words, {0: "write_record:kill_driver"}, without=without).returncode == -signal.SIGKILL
+
+
+def assert_first_record_stands(folder: Path) -> None:
+    record = by_seed(folder)[0]
+    assert (record["status"], record["attempts"]) == ("failed", 1)
+
+
+def test_a_power_cut_while_the_record_is_written_leaves_the_one_before(
+    world: Path, pixels: Path, tmp_path: Path
+) -> None:
+    cut_power(command(world, tmp_path, pixels))
+    assert_first_record_stands(tmp_path)
+
+
+def test_without_the_rename_a_power_cut_destroys_the_record(world: Path, pixels: Path, tmp_path: Path) -> None:
+    cut_power(command(world, tmp_path, pixels), {0: "rename"})
+    with pytest.raises(AssertionError, match="damaged"):
+        assert_first_record_stands(tmp_path)
 
 
 def test_a_disk_without_room_for_anything_is_said_in_one_sentence(world: Path, pixels: Path, tmp_path: Path) -> None:
@@ -56,13 +115,3 @@ def test_a_disk_without_room_for_anything_is_said_in_one_sentence(world: Path, p
     done = drive(command(world, tmp_path, pixels), before=full)
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert "File too large" in done.stderr and leftovers(tmp_path) == []
-
-
-def test_a_damaged_record_is_named_and_run_again(world: Path, pixels: Path, tmp_path: Path) -> None:
-    assert drive(command(world, tmp_path, pixels)).returncode == 0
-    (path,) = (tmp_path / "results").rglob("record.json")
-    path.write_bytes(path.read_bytes()[:100])
-    done = drive(command(world, tmp_path, pixels))
-    assert done.returncode == 0, done.stdout + done.stderr
-    record = by_seed(tmp_path)[0]
-    assert record["status"] == "ok" and record["attempts"] == 2

@@ -1,10 +1,12 @@
 """Breaks a run from inside its real process. On PYTHONPATH of a test, Python imports this before anything else.
 
-`HARNESS_TEST_FAULTS` is a JSON object from seed to `place:kind`. Nothing of the harness knows about it.
+`HARNESS_TEST_FAULTS` is a JSON object from seed to `place:kind`, several with commas. `HARNESS_TEST_WITHOUT`, likewise
+by seed or under `driver`, names a protection that is taken out. Nothing of the harness knows about it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -17,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 KINDS: dict[str, Callable[[], None]] = {}
+FOLDER = Path(sys.orig_argv[-1])
+"""The run's folder, in the process of a run."""
 
 
 def kind(function: Callable[[], None]) -> Callable[[], None]:
@@ -35,9 +39,65 @@ def kill() -> None:
 
 
 @kind
+def kill_driver() -> None:
+    """Both at once, as a power cut does: nobody is left who could mend anything."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    kill()
+
+
+@kind
 def hang() -> None:
-    subprocess.Popen(["sleep", "600"])  # a helper that hangs as well
+    helper = subprocess.Popen(["sleep", "600"])  # hangs as well
+    (FOLDER / "helper.txt").write_text(str(helper.pid))
     time.sleep(600)
+
+
+@kind
+def wait() -> None:
+    seed = json.loads((FOLDER / "job.json").read_text())["spec"]["seed"]
+    (FOLDER / f"waiting.{seed}.txt").write_text(str(os.getpid()))
+    time.sleep(600)
+
+
+@kind
+def wait_once() -> None:
+    if not list(FOLDER.glob("waiting.*.txt")):
+        wait()
+
+
+@kind
+def meet() -> None:
+    """Waits until two processes work on the run."""
+    (FOLDER / f"here.{os.getpid()}.txt").touch()
+    end = time.monotonic() + 60
+    while len(list(FOLDER.glob("here.*.txt"))) < 2 and time.monotonic() < end:
+        time.sleep(0.05)
+
+
+@kind
+def fill() -> None:
+    fill_disk(FOLDER)
+
+
+@kind
+def fill_cache() -> None:
+    fill_disk(Path(json.loads((FOLDER / "job.json").read_text())["places"]["cache"]))
+
+
+@kind
+def fill_tracking() -> None:
+    """Once the tracking database is there."""
+    place = Path(os.environ["HARNESS_TEST_TRACKING"])
+    while not (place / "mlflow.db").exists():
+        time.sleep(0.1)
+    fill_disk(place)
+
+
+def fill_disk(place: Path) -> None:
+    """Takes every byte the disk has left."""
+    with (place / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while file.write(bytes(1 << 20)):
+            pass
 
 
 @kind
@@ -96,6 +156,19 @@ def at_stage(stage: str, fault: Callable[[], None]) -> None:
     runner.Progress.enter = faulty  # type: ignore[method-assign]
 
 
+def at_begin(fault: Callable[[], None]) -> None:
+    """Strikes once the run has bound itself to its parent, before anything slow is imported."""
+    from harness import runner
+
+    alone = runner._only_one
+
+    def faulty(*arguments: Any) -> Any:
+        fault()
+        return alone(*arguments)
+
+    runner._only_one = faulty
+
+
 def in_epoch(fault: Callable[[], None]) -> None:
     """Strikes when the third epoch begins, so that two checkpoints are there."""
     from harness import train
@@ -110,8 +183,8 @@ def in_epoch(fault: Callable[[], None]) -> None:
     train.seed_torch = faulty
 
 
-def in_write(module: Any, number: int, fault: Callable[[], None]) -> None:
-    """Strikes while a file is written: its temporary file is there, its name is not yet taken."""
+def in_write(module: Any, number: int, fault: Callable[[], None], name: str = "") -> None:
+    """Strikes while a file is written, of those with this in their name: its own name is not yet taken."""
     calls = [0]
 
     class Os:
@@ -119,7 +192,7 @@ def in_write(module: Any, number: int, fault: Callable[[], None]) -> None:
             return getattr(os, name)
 
         def fsync(self, handle: int) -> None:
-            calls[0] += 1
+            calls[0] += name in os.readlink(f"/proc/self/fd/{handle}")
             if calls[0] == number:
                 fault()
             os.fsync(handle)
@@ -141,9 +214,24 @@ def before_save(number: int, fault: Callable[[], None]) -> None:
     checkpoint.save = faulty
 
 
+def in_cache(fault: Callable[[], None]) -> None:
+    """Strikes when the first image is decoded for the cache, on a disk that seemed to have room."""
+    from harness.data import cache
+
+    in_order = cache.in_order
+
+    def faulty(*arguments: Any, **more: Any) -> Any:
+        for number, image in enumerate(in_order(*arguments, **more)):
+            if number == 0:
+                fault()
+            yield image
+
+    cache.in_order, cache.SPARE = faulty, 0
+
+
 def truncate_newest() -> None:
     """What a power cut does where the disk lied about flushing."""
-    path = Path(sys.orig_argv[-1]) / "checkpoint.pt"
+    path = FOLDER / "checkpoint.pt"
     os.truncate(path, path.stat().st_size // 2)
     kill()
 
@@ -161,8 +249,16 @@ def install(place: str, fault: Callable[[], None]) -> None:
         from harness import store
 
         in_write(store, 1, fault)
+    elif place == "write_record":
+        from harness import store
+
+        in_write(store, 1, fault, "record.json")
+    elif place == "cache":
+        in_cache(fault)
     elif place == "start":
         fault()
+    elif place == "begin":
+        at_begin(fault)
     else:
         at_stage(place, fault)
 
@@ -191,11 +287,67 @@ def parent_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
 
 
+def without_rename() -> None:
+    """Files are written in place."""
+    from harness import store
+
+    def replace(path: Path, content: str | bytes) -> None:
+        data = content.encode() if isinstance(content, str) else content
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            store.os.fsync(file.fileno())
+            file.write(data[len(data) // 2 :])
+
+    store.replace = replace
+
+
+def without_fallback() -> None:
+    """A checkpoint that cannot be read is not followed by the one before."""
+    from harness import checkpoint
+
+    checkpoint.PREVIOUS = checkpoint.NEWEST
+
+
+def without_cleaning() -> None:
+    """Half-written files stay."""
+    from harness import checkpoint, runner
+
+    checkpoint.remove = runner._clear = lambda *_, **__: None
+
+
+def without_optimizer() -> None:
+    """A resumed training begins with a fresh optimizer."""
+    from torch.optim import AdamW
+
+    AdamW.load_state_dict = lambda *_: None  # type: ignore[assignment,method-assign]
+
+
+def without_lock() -> None:
+    from harness import runner
+
+    runner._only_one = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+
+
+def without_group() -> None:
+    """Only the run's own process is ended."""
+    from harness import child
+
+    child._signal_group = lambda process, number: process.send_signal(number)  # type: ignore[assignment]
+
+
+def take_out(who: str) -> None:
+    if name := json.loads(os.environ.get("HARNESS_TEST_WITHOUT", "{}")).get(who):
+        globals()[f"without_{name}"]()
+
+
+if "harness" in sys.orig_argv and "run-one" not in sys.orig_argv:
+    take_out("driver")
 if "run-one" in sys.orig_argv:
+    seed = str(json.loads((FOLDER / "job.json").read_text())["spec"]["seed"])
+    take_out(seed)
     if place := os.environ.get("HARNESS_TEST_SPY"):
         spy(Path(place))
-    if faults := os.environ.get("HARNESS_TEST_FAULTS"):
-        job = json.loads((Path(sys.orig_argv[-1]) / "job.json").read_text())
-        if chosen := json.loads(faults).get(str(job["spec"]["seed"])):
-            where, what = chosen.split(":")
-            install(where, KINDS[what])
+    for chosen in filter(None, json.loads(os.environ.get("HARNESS_TEST_FAULTS", "{}")).get(seed, "").split(",")):
+        where, what = chosen.split(":")
+        install(where, KINDS[what])

@@ -1,0 +1,57 @@
+"""A node of the cluster with a results folder of its own: its results come to the driver's all the same."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from disks import Disks
+from faults import by_seed, command, drive, environment, leftovers, wait_for
+
+from harness import carry, store
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@pytest.fixture
+def address(tmp_path: Path, disks: Disks) -> Iterator[str]:
+    """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
+    from ray.cluster_utils import Cluster
+
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    disks.mount(tmp_path / "results", 64)
+    start = ["-m", "ray.scripts.scripts", "start", f"--address={cluster.address}", "--num-cpus=2", "--block"]
+    node = subprocess.Popen(
+        disks.inside(sys.executable, *start),
+        env=environment({1: "train:raises"}),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: len(cluster.global_state._live_node_ids()) == 2, what="for the node")
+    yield cluster.address
+    node.terminate()
+    node.wait(60)
+    cluster.shutdown()
+
+
+def test_results_of_a_node_with_its_own_disk_are_brought_home(
+    world: Path, pixels: Path, tmp_path: Path, disks: Disks, address: str
+) -> None:
+    done = drive(command(world, tmp_path, pixels, "--address", address, "--seeds", "0,1", scheduler="ray"))
+    assert done.returncode == 1, done.stdout + done.stderr
+    records, there = by_seed(tmp_path), by_seed(disks.look(tmp_path))
+    assert records == there and [records[seed]["status"] for seed in (0, 1)] == ["ok", "failed"]
+    here = store.folder_of(tmp_path / "results", records[0])
+    tables = {evaluation["per_query"] for evaluation in records[0]["evaluations"]}
+    brought = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
+    assert brought == tables | set(records[0]["pictures"]) | {"record.json", "metrics.jsonl", "job.json", "log.txt"}
+    assert carry.pack(here) == carry.pack(disks.look(here)), "byte for byte"
+    assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []
+
+
+def test_a_disk_that_takes_nothing_is_said_where_results_should_go(tmp_path: Path) -> None:
+    (tmp_path / "run").touch()
+    assert "could not be written" in carry.unpack(tmp_path / "run", {"record.json": b"{}"})
