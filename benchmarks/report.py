@@ -10,6 +10,8 @@ from __future__ import annotations
 import argparse
 import itertools
 import random
+import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +24,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.process import process_memory
 from harness import record as records
 from harness import store
+from harness.registry import REPOSITORY
 from harness.spec import RunSpec
 
 DATASETS = ("market1501", "dukemtmc", "msmt17", "cuhk03-detected", "cuhk03-labeled", "occluded-duke", "synthetic")
@@ -129,10 +132,15 @@ def main() -> None:
         entries = timed("index, from its cache", lambda: store.index(results))
         timed("find 100 by run id", lambda: [store.find(results, run_id) for run_id in list(entries)[:100]])
 
+        words = [sys.executable, "-m", "harness", "status", "--results", str(results)]
+        timed("harness status", lambda: subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=True))
+
         from harness import report
 
         timed("report", lambda: report.write(results, page))
         stale = timed("report --check", lambda: report.check(results, page))
+        largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
+        print(f"largest process that draws: {largest:,.0f} MiB, most of it shared with this one")
         print(f"{len(entries):,} records, page {page.stat().st_size / 1024:,.0f} KiB, stale files: {len(stale)}")
 
 
