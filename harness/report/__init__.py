@@ -23,11 +23,11 @@ from harness.report import (
     published,
     search,
     significance,
+    studio,
 )
 from harness.report.drawing import same_picture
 from harness.report.material import Material, gather
 from harness.report.section import Builder, Context, Section
-from harness.report.studio import studio
 
 __all__ = ["SECTIONS", "Context", "Material", "Section", "build", "check", "collect", "gather", "write"]
 
@@ -107,7 +107,7 @@ def check(results: Path, out: Path) -> list[str]:
 
 def _render(material: Material, figures: str, results: str | None) -> tuple[bytes, dict[str, bytes]]:
     context = Context(material, figures, results)
-    with studio(2 * len(context.tables)) as context.draw:
+    with studio.at_work(2 * len(context.tables)) as context.draw:
         sections = [section for builder in SECTIONS if (section := builder(context)).markdown]
         drawn = {name: data for section in sections for name, data in section.figures.items()}
         pictures = {name: data if isinstance(data, bytes) else data() for name, data in drawn.items()}

@@ -26,7 +26,7 @@ MOST_PROCESSES = 4
 
 
 @contextmanager
-def studio(expected: int) -> Iterator[Draw]:
+def at_work(expected: int) -> Iterator[Draw]:
     """Yields what draws a figure: at once, or in other processes where many are to come and forking is safe.
 
     Args:

@@ -1,0 +1,70 @@
+"""Figures drawn in other processes: the same bytes, and nothing lost when such a process is ended."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from harness.report import studio
+
+CODE = """
+import os
+from harness.report import plots, studio
+looks = {"a": {"color": "#0072B2", "marker": "o"}}
+draws = [(plots.cmc, f"figure {i}", [("a", "a", [0.5, 0.6, 0.7 + i / 100])], looks) for i in range(8)]
+with studio.at_work(len(draws)) as draw:
+    there = [draw(*one) for one in draws]
+    assert not any(isinstance(one, bytes) for one in there), "drawn in other processes"
+    there = [one() for one in there]
+assert there == [studio.draw_here(*one) for one in draws] and len(set(there)) == 8
+"""
+
+
+def test_bytes_from_another_process_are_the_same() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def end_unless(parent: int) -> bytes:
+    """Ends every process but the one that asks."""
+    if os.getpid() != parent:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return b"drawn here"
+
+
+KILLED = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from harness.report import studio
+from test_report_studio import end_unless
+with studio.at_work(8) as draw:
+    there = [draw(end_unless, os.getpid()) for _ in range(8)]
+    assert [one() for one in there] == [b"drawn here"] * 8
+"""
+
+
+def test_what_a_lost_process_should_have_drawn_is_drawn_here() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_few_figures_and_processes_with_threads_draw_here() -> None:
+    with studio.at_work(studio.MANY - 1) as draw:
+        assert draw is studio.draw_here
+    stop = threading.Event()
+    thread = threading.Thread(target=stop.wait)
+    thread.start()
+    try:
+        with studio.at_work(100) as draw:
+            assert draw is studio.draw_here
+    finally:
+        stop.set()
+        thread.join()
