@@ -48,6 +48,10 @@ def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progre
     return done
 
 
+DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
+"""What h5py raises on a damaged file."""
+
+
 def extract_cuhk03(mat: Path, target: Path, boxes: str, progress: Progress | None = None) -> int:
     """Writes the crops of one kind as `{pair}_{person:03d}_{view}_{column:02d}.png`, all counted from one.
 
@@ -91,12 +95,14 @@ def _crops(mat: Path, boxes: str, progress: Progress | None) -> Iterator[tuple[s
                     for column, reference in enumerate(row, start=1):
                         cell = file[reference]
                         if cell.ndim == 3:  # an empty cell has fewer axes
+                            if cell.dtype != "uint8" or cell.shape[0] != 3:
+                                raise ValueError(f"an image of {cell.dtype} {cell.shape}")
                             view = 1 if column <= VIEW_COLUMNS else 2
                             yield f"{pair_number}_{person:03d}_{view}_{column:02d}.png", cell[:].transpose(2, 1, 0)
                     done += 1
                     if progress is not None:
                         progress(done, people)
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except DAMAGE as error:
         raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
 
 
@@ -112,7 +118,7 @@ def extract_testsets(mat: Path, target: Path) -> None:
         with h5py.File(mat, "r") as file:
             cells = [file[reference][:] for reference in file["testsets"][:].ravel()]
             sets = [[[int(pair), int(person)] for pair, person in cell.T] for cell in cells]
-    except (OSError, KeyError, ValueError, TypeError, AttributeError, IndexError, RuntimeError) as error:
+    except DAMAGE as error:
         raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
     target.parent.mkdir(parents=True, exist_ok=True)
     _replace(target, json.dumps({"testsets": sets}).encode())
