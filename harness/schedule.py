@@ -10,7 +10,9 @@ paths alone, and would differ from what a search without Ray does.
 
 from __future__ import annotations
 
+import atexit
 import os
+import sys
 import tempfile
 import threading
 import uuid
@@ -19,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import carry, child, doors
+from harness import carry, child, doors, processes
 from harness.errors import RunError
 from harness.inline import Feed, OnEvent, Resources, feed_inline, inline
 from harness.job import Job
@@ -116,7 +118,6 @@ def _fit(
     from ray import tune
 
     started_here = _start(resources)
-    lost = False
     try:
         at_once = _check_fits(resources)
         gate = _stop_gate(stop)
@@ -149,11 +150,20 @@ def _fit(
             patience = HEAD_SECONDS if resources.address else 2.0
             doors.while_open(tuner.fit, _doors(), patience=patience, lost=LOST)
     except doors.Lost:
-        lost = True  # a shutdown would ask the head
+        started_here = False  # a shutdown would wait for the head, as would what is left of a Ray of our own
+        processes.end_descendants()
+        atexit.register(_leave)
         raise
     finally:
-        if started_here and not lost:
+        if started_here:
             ray.shutdown()
+
+
+def _leave() -> None:
+    """Ends the interpreter before Ray's own way out, which waits a minute for its head and is aborted then."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(doors.Lost.exit_code)
 
 
 def _trial(config: dict[str, Any], gate: Any, timeout: float) -> None:

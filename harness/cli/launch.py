@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from harness import registry, store
+from harness import processes, registry, store
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
@@ -140,7 +140,8 @@ def stop_on_ctrl_c(stop: threading.Event, board: Board) -> Iterator[None]:
     def handler(*_: Any) -> None:
         if stop.is_set():
             board.say("Stopping at once.")
-            os._exit(130)  # runs die with their parent
+            processes.end_descendants()
+            os._exit(130)
         board.say("Stopping: runs keep their last epoch. Ctrl-C again stops at once.")
         stop.set()
 
