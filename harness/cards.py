@@ -179,6 +179,8 @@ def _convert(cls: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")
         return from_table(cls, value, where)
+    if origin is list:
+        return list(_convert(tuple[typing.get_args(cls)[0], ...], value, where))
     if origin is tuple:
         inner = typing.get_args(cls)
         if not isinstance(value, list | tuple):

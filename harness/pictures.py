@@ -130,7 +130,7 @@ def distance_histogram(
         axes.set_ylim(bottom=0)
         axes.set_xlabel(f"{drawing.plain(metric)} distance")
         axes.set_ylabel("share of the pairs (%)")
-        axes.legend(frameon=False, loc="upper left")
+        axes.legend(frameon=False, loc="upper right")
         values = [list(map(float, edges)), list(map(int, same_counts)), list(map(int, different_counts))]
         return drawing.write(out, drawing.png(figure, [title, metric, values]))
 

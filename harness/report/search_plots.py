@@ -132,6 +132,7 @@ def curves(title: str, search: Search) -> bytes:
         highest = search.settings.asha.epochs
         axes.set_xlim(min(e for t in shown for e in t.curve) - 0.02 * highest, 1.02 * highest)
         axes.set_xlabel("epoch")
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylabel("held-out mAP (%)")
         axes.autoscale(axis="y")
         drawing.label_line_ends(axes, ends)

@@ -181,6 +181,8 @@ def test_other_settings_are_another_search(tmp_path: Path) -> None:
     for search in (one, other):
         searches.play(search, tmp_path)
     assert one.id != other.id and len(list(state.every(tmp_path))) == 2
+    one.finals.append(state.Final("best", one.trials[0].point, ["a" * 64, "b" * 64]))
+    state.write(tmp_path, one)
     again = state.read(state.path_of(tmp_path, one.id))
     assert again.to_dict() == one.to_dict() and list(again.space.parameters) == ["intra", "inter", "temperature"]
 
