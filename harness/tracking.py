@@ -426,7 +426,10 @@ def _run_name(spec: dict[str, Any]) -> str:
     return f"{spec['backbone']} on {spec['dataset']}, seed {spec['seed']}"
 
 
-def _brief(error: Exception) -> str:
+def _brief(error: BaseException) -> str:
+    """The first line of what began it: MLflow and its database wrap a full disk in pages about sessions."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).splitlines()
     return mask(f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__)
 
@@ -435,7 +438,7 @@ def _quiet() -> None:
     """A server that is down should be noticed in seconds, and nobody phones home."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
-        ("MLFLOW_LOGGING_LEVEL", "ERROR"),
+        ("MLFLOW_LOGGING_LEVEL", "CRITICAL"),
         ("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2"),
         ("MLFLOW_HTTP_REQUEST_TIMEOUT", "15"),
         ("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false"),
@@ -444,4 +447,4 @@ def _quiet() -> None:
     ):
         os.environ.setdefault(name, value)
     logging.getLogger("alembic").setLevel(logging.WARNING)
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
+    logging.getLogger("mlflow").setLevel(logging.CRITICAL)
