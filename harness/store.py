@@ -406,10 +406,12 @@ def _is_entry(path: str, row: Any) -> bool:
         len(values) == len(Entry._fields)
         and values[0] == path
         and all(isinstance(text, str) for text in texts)
+        and len(values[1]) == 64
+        and values[1][:12] == path.split("/")[-2]
         and (values[7] is None or isinstance(values[7], str))
         and isinstance(values[5], int)
-        and all(isinstance(value, float | int) for value in (values[10], *scores) if value is not None)
         and values[10] is not None
+        and all(0 <= value < 1e30 for value in (values[10], *scores) if value is not None)
         and (scores[0] is None) == (scores[1] is None)
     )
 
