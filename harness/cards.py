@@ -179,16 +179,14 @@ def _convert(cls: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")
         return from_table(cls, value, where)
-    if origin is list:
-        return list(_convert(tuple[typing.get_args(cls)[0], ...], value, where))
-    if origin is tuple:
-        inner = typing.get_args(cls)
+    if origin in (list, tuple):
+        inner = typing.get_args(cls) if origin is tuple else (*typing.get_args(cls), Ellipsis)
         if not isinstance(value, list | tuple):
             raise UsageError(f"{where} must be a list such as [1, 2], found {value!r}.")
         if Ellipsis not in inner and len(value) != len(inner):
             raise UsageError(f"{where} must have {len(inner)} values, found {len(value)}.")
         of_each = itertools.repeat(inner[0]) if Ellipsis in inner else inner
-        return tuple(_convert(one, v, f"{where}[{i}]") for i, (one, v) in enumerate(zip(of_each, value, strict=False)))
+        return origin(_convert(one, v, f"{where}[{i}]") for i, (one, v) in enumerate(zip(of_each, value, strict=False)))
     if origin in (dict, Mapping):
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")
