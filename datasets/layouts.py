@@ -153,7 +153,10 @@ def _refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence
     options = _reader_options(layout)
     own = ":" in layout.reader  # code of the plug-in, which runs when the data is read, not before
     reader = Reader(read=lambda: {}, needs=lambda **_: []) if own else _reader(entry, layout)
-    needed = [*reader.needs(**options, splits=splits), *layout.options.get("needs", ())]
+    try:
+        needed = [*reader.needs(**options, splits=splits), *layout.options.get("needs", ())]
+    except TypeError as error:
+        raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
     if missing := [name for name in needed if not (folder / name).exists()]:
         return f"{LACKS} {', '.join(missing)}"
     return reader.probe(folder, **options)

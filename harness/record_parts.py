@@ -80,7 +80,7 @@ _EVALUATION: dict[str, Check] = {
     "tied_queries": _whole,
 }
 _SPEC: dict[str, Check] = {
-    "values": _holding(augmentation=_holding(image_size=_SIZE)),
+    "values": lambda v: _holding(image_size=_SIZE)(v.get("augmentation", {})),
     "evaluate_on": _list(_list(_text, 2)),
     "fingerprint": _text,
     "source": _text,
