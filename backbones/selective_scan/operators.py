@@ -1,11 +1,30 @@
 """The public operators: check the shapes, choose an implementation, call it."""
 
+import functools
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+import torch
 from torch import Tensor
 
 from backbones.selective_scan.choice import implementation_serving
 from backbones.selective_scan.shapes import ScanInputs, check_conv, check_scan
 
+P, R = ParamSpec("P"), TypeVar("R")
 
+
+def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
+    """Keeps `torch.compile` out of a function: kernels of Numba and Triton are compiled already."""
+    apart = torch._disable_dynamo(function)  # `torch.compiler.disable` would import the compiler here and now
+
+    @functools.wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        return apart(*args, **kwargs) if torch.compiler.is_compiling() else function(*args, **kwargs)
+
+    return call
+
+
+@outside_graphs
 def selective_scan(
     u: Tensor,
     delta: Tensor,
@@ -52,6 +71,7 @@ def selective_scan(
     return implementation_serving(u, implementation).scan(inputs, z, delta_softplus, reverse)
 
 
+@outside_graphs
 def bidirectional_scan(
     forward: ScanInputs,
     backward: ScanInputs,
@@ -90,6 +110,7 @@ def bidirectional_scan(
     return operators.bidirectional(forward, backward, z, delta_softplus)
 
 
+@outside_graphs
 def causal_conv1d(
     x: Tensor,
     weight: Tensor,
