@@ -10,7 +10,8 @@ from torch import Tensor
 from backbones.selective_scan.choice import implementation_serving
 from backbones.selective_scan.shapes import ScanInputs, check_conv, check_scan
 
-P, R = ParamSpec("P"), TypeVar("R")
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
