@@ -12,7 +12,7 @@ demo-search: $(VENV)/.ready
 	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo
 
 test: $(VENV)/.ready
-	$(PY) -m pytest -n auto --dist loadfile
+	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check
