@@ -22,7 +22,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 def run_two_drivers(words: list[str], faults: Seeds = NONE, without: Seeds = NONE) -> None:
     drivers = [start(words, faults, without=without) for _ in range(2)]
     told = [driver.communicate(timeout=600)[0] for driver in drivers]
-    assert [driver.returncode for driver in drivers] == [0, 0], told
+    # Without a protection they may also trip over each other's files.
+    assert without or [driver.returncode for driver in drivers] == [0, 0], told
 
 
 def assert_done_once(folder: Path) -> None:
