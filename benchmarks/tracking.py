@@ -39,6 +39,7 @@ from harness import store, tracking
 from harness.job import Job, run_folder
 from harness.progress import Board
 from harness.spec import RunSpec
+from harness.tracking import tracker as tracker_module
 
 CALLS = ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated", "search_runs", "get_metric_history")
 
@@ -147,7 +148,8 @@ def measure(uri: str, results: Path, chosen: argparse.Namespace) -> None:
     training = chosen.epochs * chosen.seconds
     busy, middle, where = counting.seconds / chosen.runs, statistics.median(waited), uri.split(":")[0]
     print(
-        f"{where}: {chosen.runs} runs of {chosen.epochs} epochs, {chosen.at_once} at once, every {tracking.EVERY:g} s"
+        f"{where}: {chosen.runs} runs of {chosen.epochs} epochs, {chosen.at_once} at once, "
+        f"every {tracker_module.EVERY:g} s"
     )
     print(f"  in the path of the runs: {middle * 1e6:.1f} us an event (most {max(waited) * 1e3:.1f} ms),")
     print(f"    {each * 1e3:.2f} ms a run, {each / training:.5%} of {chosen.epochs} epochs of {chosen.seconds:g} s")
@@ -192,9 +194,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=120)
     parser.add_argument("--seconds", type=float, default=30.0, help="assumed length of an epoch")
     parser.add_argument("--at-once", type=int, default=8, help="threads of runs")
-    parser.add_argument("--every", type=float, default=tracking.EVERY, help="seconds between calls of a run")
+    parser.add_argument("--every", type=float, default=tracker_module.EVERY, help="seconds between calls of a run")
     chosen = parser.parse_args()
-    tracking.EVERY = chosen.every
+    tracker_module.EVERY = chosen.every
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores")
     with tempfile.TemporaryDirectory(prefix="benchmark-tracking-") as place:
         for name in ("sqlite", "server"):

@@ -24,6 +24,7 @@ from harness.cli.options import apply_preset, load_preset, make_request, request
 from harness.cli.plan import table
 from harness.errors import UsageError
 from harness.job import Job
+from harness.masking import mask
 from harness.plan import Planned, Request
 from harness.progress import Board
 
@@ -113,4 +114,4 @@ def finish(request: Request, values: dict[str, Any]) -> None:
         if uri.startswith("sqlite:"):
             click.echo(f"MLflow: {short(Path(sys.executable), resolve=False)} -m mlflow ui --backend-store-uri {uri}")
         else:
-            click.echo(f"MLflow: {tracking.mask(uri)}")
+            click.echo(f"MLflow: {mask(uri)}")

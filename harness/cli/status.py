@@ -10,7 +10,7 @@ import click
 
 from harness import store
 from harness.cli.options import format_option, results_option
-from harness.masking import readable
+from harness.masking import mask, readable
 from harness.progress import duration
 
 
@@ -37,7 +37,7 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
         from harness import tracking
 
         uri = mlflow_uri or tracking.default_uri(results)
-        click.echo(f"Sent {tracking.sync(results.absolute(), uri)} records to MLflow at {tracking.mask(uri)}.")
+        click.echo(f"Sent {tracking.sync(results.absolute(), uri)} records to MLflow at {mask(uri)}.")
     return 0
 
 

@@ -24,7 +24,11 @@ from record_samples import evaluation, failed, ok, per_query, spec
 from harness import store, tracking
 from harness.errors import HarnessError
 from harness.job import Job, run_folder
+from harness.masking import mask
+from harness.registry import REPOSITORY
 from harness.spec import RunSpec
+from harness.tracking import tracker as tracker_module
+from harness.tracking import transfer
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -58,7 +62,16 @@ def children(uri: str) -> list[Any]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    return tracking._runs(client, experiment.experiment_id) if experiment else []
+    return transfer.children(client, experiment.experiment_id) if experiment else []
+
+
+def running(uri: str) -> list[Any]:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri)
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    query = "attributes.status = 'RUNNING'"
+    return list(client.search_runs([experiment.experiment_id], query)) if experiment else []
 
 
 def steps(uri: str, run: Any) -> list[int]:
@@ -79,8 +92,8 @@ def steps(uri: str, run: Any) -> list[int]:
     ],
 )
 def test_no_secret_of_a_url_is_shown(uri: str, hidden: str) -> None:
-    assert hidden not in tracking.mask(uri)
-    assert "host" in tracking.mask(uri) or "host" not in uri
+    assert hidden not in mask(uri)
+    assert "host" in mask(uri) or "host" not in uri
 
 
 def test_parameters_are_flat_and_the_plain_test_has_the_bare_names() -> None:
@@ -157,17 +170,17 @@ def test_a_slow_server_holds_up_neither_the_runs_nor_the_end(tmp_path: Path) -> 
 def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tracking, "AWAY", 0.0)
-    monkeypatch.setattr(tracking, "EVERY", 0.0)
-    send, calls = tracking.Sink.metrics, []
+    monkeypatch.setattr(tracker_module, "AWAY", 0.0)
+    monkeypatch.setattr(tracker_module, "EVERY", 0.0)
+    send, calls = tracking.Server.metrics, []
 
-    def broken(self: tracking.Sink, run: str, rows: list[Any]) -> None:
+    def broken(self: tracking.Server, run: str, rows: list[Any]) -> None:
         calls.append(rows)
         if len(calls) in (2, 3):
             raise ConnectionError("gone for a moment")
         send(self, run, rows)
 
-    monkeypatch.setattr(tracking.Sink, "metrics", broken)
+    monkeypatch.setattr(tracking.Server, "metrics", broken)
     uri, said = sqlite(tmp_path), []
     tracker = make(tmp_path, uri, said)
     tell(tracker, finished(tmp_path, spec(), epochs=5), epochs=5)
@@ -178,7 +191,7 @@ def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
 
 def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
-    tracking.Sink.connect(uri, tmp_path)
+    tracking.Server.connect(uri, tmp_path)
     lock = sqlite3.connect(tmp_path / "mlflow.db", isolation_level=None)
     lock.execute("BEGIN EXCLUSIVE")
     tracker = make(tmp_path, uri)
@@ -190,6 +203,33 @@ def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     tracking.sync(tmp_path, uri)
     assert tracking.unsent(tmp_path, uri) == []
     assert [steps(uri, run) for run in children(uri)] == [[1, 2, 3]]
+
+
+def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
+    uri = sqlite(tmp_path)
+    script = (
+        "import os, sys, time; from harness import tracking; from harness.job import Job; from pathlib import Path\n"
+        "tracker = tracking.Tracker(Path(sys.argv[1]), sys.argv[2], print, name='dead', tags={})\n"
+        "job = Job.from_dict(__import__('json').loads(sys.argv[3]))\n"
+        "tracker.event(job, {'event': 'epoch', 'epoch': 1, 'metrics': {'loss': 1.0}})\n"
+        "time.sleep(600)\n"
+    )
+    job = json.dumps(Job(spec=spec(), folder=str(tmp_path / "run")).to_dict())
+    dead = subprocess.Popen([sys.executable, "-c", script, str(tmp_path), uri, job], cwd=REPOSITORY)
+    try:
+        until(lambda: (tmp_path / "mlflow.db").exists() and len(children(uri)) == 1)
+        living = make(tmp_path, uri)
+        until(lambda: len(running(uri)) == 3)
+    finally:
+        dead.kill()
+        dead.wait()
+    after = make(tmp_path, uri)
+    assert after.close("ok")
+    assert [run.data.tags["mlflow.runName"] for run in running(uri)] == ["all"], "the one that lives"
+    (child,) = children(uri)
+    assert child.info.status == "KILLED" and child.data.tags["status"] == "interrupted"
+    assert living.close("ok") and running(uri) == []
+    assert list((tmp_path / ".drivers").iterdir()) == []
 
 
 def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path: Path) -> None:
@@ -219,7 +259,7 @@ def test_the_last_attempt_counts_even_if_the_clock_went_backwards(tmp_path: Path
 @pytest.mark.slow
 def test_two_drivers_may_make_the_database_at_once(tmp_path: Path) -> None:
     code = "import sys; from pathlib import Path; from harness import tracking\n"
-    code += "tracking.Sink.connect(sys.argv[1], Path(sys.argv[2]))"
+    code += "tracking.Server.connect(sys.argv[1], Path(sys.argv[2]))"
     words = [sys.executable, "-c", code, sqlite(tmp_path), str(tmp_path)]
     drivers = [subprocess.Popen(words, cwd=Path(__file__).parents[2], stderr=subprocess.PIPE) for _ in range(3)]
     assert [driver.wait(120) for driver in drivers] == [0, 0, 0], drivers[0].stderr

@@ -215,7 +215,7 @@ def test_records(tmp_path: Path, kind: str) -> None:
             status._line(store._entry("x", record)).encode("utf-8", "backslashreplace")
             tracking.parameters_of(record["spec"])
             tracking.metrics_of(record)
-            tracking._tags(record["spec"], 1)
+            content.tags_of(record["spec"], 1)
             report.build(Material([record, RECORDS["ok"]]), tmp_path / "page.md")
 
     told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))

@@ -1,0 +1,28 @@
+"""MLflow as a view of `results/`: a parent run an invocation, a child run a run, off the training path.
+
+The only package that names MLflow. The driver is the only writer, in one thread of its own; a tracker that is slow,
+down or full loses nothing, because records are written first. What was not sent is sent by `status --sync`.
+
+    server.py     one server and one experiment on it: the calls
+    content.py    what of a spec and a record is sent
+    tracker.py    a driver's thread that sends events and records
+    presence.py   drivers that died, whose runs others close
+    transfer.py   results to a server, and back
+"""
+
+from harness.tracking.content import metrics_of, parameters_of
+from harness.tracking.server import EXPERIMENT, Server, default_uri
+from harness.tracking.tracker import Tracker
+from harness.tracking.transfer import restore, sync, unsent
+
+__all__ = [
+    "EXPERIMENT",
+    "Server",
+    "Tracker",
+    "default_uri",
+    "metrics_of",
+    "parameters_of",
+    "restore",
+    "sync",
+    "unsent",
+]

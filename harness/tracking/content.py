@@ -1,0 +1,91 @@
+"""What of a spec and a record is sent to MLflow."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.masking import mask
+from harness.spec import canonical
+from harness.tracking.server import Server
+
+SIDECAR = ".mlflow.json"
+"""Beside a record: which server has got which attempt of it."""
+
+
+def parameters_of(spec: dict[str, Any]) -> dict[str, Any]:
+    """The spec as flat parameters: `recipe.loss.margin`, `option.stride`, `seed`, ..."""
+    flat: dict[str, Any] = {}
+
+    def walk(prefix: str, value: Any) -> None:
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                walk(f"{prefix}.{key}" if prefix else key, inner)
+        else:
+            flat[prefix] = value
+
+    walk("", {"recipe": spec["values"], "option": spec["options"]})
+    plain = {k: v for k, v in spec.items() if k not in ("values", "options", "holdout", "evaluate_on")}
+    return {**{("recipe.name" if k == "recipe" else k): v for k, v in plain.items()}, **flat}
+
+
+def metrics_of(record: Any) -> dict[str, Any]:
+    """The figures of a record as flat metrics; the plain test has the bare names."""
+    values: dict[str, Any] = {}
+    for row in record["evaluations"]:
+        marks = [] if row["trained"] else ["untrained"]
+        marks += [row["dataset"]] if row["dataset"] != record["spec"]["dataset"] else []
+        marks += [mark for mark in ("flip", "rerank") if row[mark]]
+        prefix = "".join(f"{mark}/" for mark in marks)
+        values |= {prefix + name: row[name] for name in ("mAP", "mINP", "rank-1", "rank-5", "rank-10")}
+    return {**values, **{f"efficiency/{k}": v for k, v in record["efficiency"].items() if not isinstance(v, bool)}}
+
+
+def tags_of(spec: dict[str, Any], attempt: int) -> dict[str, str]:
+    """Tags of a child run."""
+    return {
+        "harness.run_id": hashlib.sha256(canonical(spec).encode()).hexdigest(),
+        "harness.attempt": str(attempt),
+        "backbone": spec["backbone"],
+        "dataset": spec["dataset"],
+        "recipe": spec["recipe"],
+    }
+
+
+def name_of(spec: dict[str, Any]) -> str:
+    """Name of a child run."""
+    return f"{spec['backbone']} on {spec['dataset']}, seed {spec['seed']}"
+
+
+def epochs_of(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Number and metrics of every epoch that a run noted in its folder."""
+    with contextlib.suppress(OSError):
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
+            with contextlib.suppress(ValueError, KeyError):
+                values = json.loads(line)
+                yield int(values.pop("epoch")), values
+
+
+def finish(server: Server, run: str, folder: Path, record: Any) -> None:
+    """Logs the figures and files of a record and closes its run; then notes that all was sent."""
+    server.metrics(run, [(0, metrics_of(record))])
+    names = [
+        "record.json",
+        "metrics.jsonl",
+        *sorted({e["per_query"] for e in record["evaluations"] if e["per_query"]}),
+    ]
+    for name in names:
+        if (folder / name).is_file():
+            server.client.log_artifact(run, str(folder / name))
+    for picture in sorted((folder / "pictures").glob("*.png")):
+        server.client.log_artifact(run, str(picture), "pictures")
+    if record["error"]:
+        server.client.set_tag(run, "reason", mask(record["error"]["message"])[:500])
+    server.end(run, record["status"])
+    sent = {"uri": mask(server.uri), "run": run, "attempts": record.get("attempts", 1)}
+    store.replace(folder / SIDECAR, json.dumps(sent) + "\n")

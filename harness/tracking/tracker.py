@@ -1,0 +1,149 @@
+"""A driver's thread that sends events and records to MLflow."""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from harness import store
+from harness.errors import RecordError
+from harness.job import Job
+from harness.masking import mask
+from harness.tracking.content import epochs_of, finish, name_of, parameters_of, tags_of
+from harness.tracking.presence import Presence
+from harness.tracking.server import Server, reason
+
+EVERY = 10.0
+"""Seconds between two calls with the epochs of one run."""
+AWAY = 30.0
+"""Seconds without a call after one that failed."""
+
+Warn = Callable[[str], None]
+
+
+class Tracker:
+    """Sends events and records to MLflow from a thread of its own; never raises, never waits.
+
+    Args:
+        results: the results folder.
+        uri: the tracking server.
+        warn: told once when the server cannot be reached.
+        name: name of the parent run.
+        tags: tags of the parent run, for example the command.
+        search: id of a search, whose one parent run and child runs are gone on with.
+    """
+
+    def __init__(
+        self, results: Path, uri: str, warn: Warn, *, name: str, tags: dict[str, str], search: str = ""
+    ) -> None:
+        self.results, self.uri, self.warn = results, uri, warn
+        self._name, self._tags = name, {**tags, **({"harness.search": search} if search else {})}
+        self._search = search
+        self._presence = Presence(results)
+        self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
+        self._server: Server | None = None
+        self._parent = ""
+        self._down_until = 0.0
+        self._children: dict[str, str] = {}
+        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # epochs that wait to be sent together
+        self._sent: dict[str, set[int]] = {}
+        self._flushed: dict[str, float] = {}
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._queue.put(self._connect)
+        self._thread.start()
+
+    def event(self, job: Job, event: dict[str, Any]) -> None:
+        """Takes an event of a run; epochs and ends are logged, the rest is not."""
+        if event["event"] == "epoch":
+            self._queue.put(lambda: self._epoch(job, event))
+        elif event["event"] == "finished":
+            self._queue.put(lambda: self._finished(job, event["status"]))
+
+    def close(self, status: str, timeout: float = 120.0) -> bool:
+        """Sends what is queued; returns False if that took too long or something was not sent."""
+        self._queue.put(lambda: self._end(status))
+        self._queue.put(None)
+        self._thread.join(timeout)
+        return not self._thread.is_alive() and not self._down_until
+
+    def _work(self) -> None:
+        while (action := self._queue.get()) is not None:
+            if time.monotonic() < self._down_until and action != self._connect:
+                continue
+            try:
+                action()
+            except Exception as error:
+                if not self._down_until:
+                    self.warn(
+                        f"MLflow at {mask(self.uri)} does not answer ({reason(error, self.uri)}). Results are kept; "
+                        "'python -m harness status --sync' sends them later."
+                    )
+                self._down_until = time.monotonic() + AWAY
+
+    def _connect(self) -> None:
+        self._server = Server.connect(self.uri, self.results)
+        known = self._server.find({"harness.search": self._search})[:1] if self._search else []
+        for parent in known:
+            self._server.client.update_run(parent, status="RUNNING")
+            for name, value in self._presence.tags.items():
+                self._server.client.set_tag(parent, name, value)
+        self._parent = known[0] if known else self._server.start(self._name, {**self._tags, **self._presence.tags})
+        self._presence.close_dead(self._server)
+
+    def _end(self, status: str) -> None:
+        if self._parent:
+            self._require().end(self._parent, status)
+        self._presence.end()
+
+    def _require(self) -> Server:
+        if self._server is None or not self._parent:
+            self._connect()
+        assert self._server is not None
+        return self._server
+
+    def _child(self, job: Job) -> str:
+        """The child run of a job's attempt; its parameters are logged when it is made."""
+        key = job.folder
+        if key not in self._children:
+            server = self._require()
+            spec = job.spec.to_dict()
+            family = {"harness.run_id": job.spec.run_id, "mlflow.parentRunId": self._parent}
+            if self._search and (known := server.find(family)):
+                self._children[key] = known[0]
+                self._sent[key] = {metric.step for metric in server.client.get_metric_history(known[0], "lr")}
+                return known[0]
+            self._children[key] = server.start(name_of(spec), tags_of(spec, job.attempt), self._parent)
+            server.parameters(self._children[key], parameters_of(spec))
+        return self._children[key]
+
+    def _epoch(self, job: Job, event: dict[str, Any]) -> None:
+        """Keeps epochs together for a while: one call is as dear as ten epochs."""
+        rows = self._rows.setdefault(job.folder, [])
+        rows.append((int(event["epoch"]), event["metrics"]))
+        now = time.monotonic()
+        if job.folder not in self._flushed or now - self._flushed[job.folder] > EVERY:
+            self._flushed[job.folder] = now
+            self._send(job, rows)
+            rows.clear()
+
+    def _send(self, job: Job, rows: list[tuple[int, dict[str, Any]]]) -> None:
+        self._require().metrics(self._child(job), rows)
+        self._sent.setdefault(job.folder, set()).update(epoch for epoch, _ in rows)
+
+    def _finished(self, job: Job, status: str) -> None:
+        """Sends the epochs that wait or that were lost while the server was away, then the record."""
+        folder = Path(job.folder)
+        rows = dict([*self._rows.pop(job.folder, []), *epochs_of(folder)])
+        sent = self._sent.pop(job.folder, set())
+        self._send(job, [(epoch, values) for epoch, values in sorted(rows.items()) if epoch not in sent])
+        run = self._child(job)
+        try:
+            record = store.read(folder)
+        except RecordError:  # a full disk, or a folder that only another node sees
+            self._require().end(run, status)
+        else:
+            finish(self._require(), run, folder, record)
