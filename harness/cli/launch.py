@@ -31,7 +31,7 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--max-concurrent", type=int, default=0, help="Runs at once; 0 is as many as fit."),
             click.option("--timeout", default="", metavar="10h", help="Hard limit of one run: 90s, 30m, 10h."),
             click.option("--address", default="", help="Existing Ray cluster to join, for example 'auto'."),
-            click.option("--workers", type=int, default=0, help="Loader processes a run; batches do not depend on it."),
+            click.option("--workers", type=int, default=0, help="Loader threads a run; batches do not depend on it."),
             click.option("--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card."),
             click.option("--mlflow-uri", default="", help="Server; $MLFLOW_TRACKING_URI or sqlite in the results."),
             click.option("--no-mlflow", is_flag=True, help="Do not track."),
@@ -68,7 +68,8 @@ def resources(values: dict[str, Any], runs: int, device: str, timeout: float) ->
     if gpus < 0 or values["cpus_per_run"] < 0 or values["max_concurrent"] < 0:
         raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    at_once = values["max_concurrent"] or (1 if values["scheduler"] == "inline" or gpus == 0 else 0)
+    alone = values["scheduler"] == "inline" or (gpus == 0 and not values["address"])
+    at_once = values["max_concurrent"] or (1 if alone else 0)
     cpus = values["cpus_per_run"] or max(1, cores // max(1, min(runs, at_once or 1)))
     if gpus > 0 and not values["cpus_per_run"]:
         cpus = max(1, min(cpus, 4))

@@ -14,7 +14,7 @@ from harness import registry
 from harness.cards import read_toml
 from harness.errors import UsageError, unknown
 from harness.job import Places
-from harness.plan import Request, parse_seeds
+from harness.plan import Request, parse_seeds, resolve_device
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
@@ -126,13 +126,23 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
             cache=absolute(values["cache"] or str(cache_folder())),
             plugins=absolute(values["plugins"]),
         ),
-        device=values["device"],
+        device=_device(values["device"], values.get("address", "")),
         options=options,
         overrides={key: _literal(value) for key, value in (_pair("--set", text) for text in values["overrides"])},
         eval_datasets=values["eval_datasets"],
         from_scratch=values["from_scratch"],
         force=values["force"],
     )
+
+
+def _device(device: str, address: str) -> str:
+    """The device asked for; a driver without a GPU cannot tell whether the nodes of its cluster have some."""
+    if address and device == "auto" and resolve_device(device) == "cpu":
+        raise UsageError(
+            f"This machine shows no GPU, which says nothing about the cluster at {address}: "
+            "choose --device cuda or --device cpu."
+        )
+    return device
 
 
 def cache_folder() -> Path:

@@ -157,6 +157,15 @@ def test_no_data_ends_with_2_before_anything_is_scheduled(cli: Cli, tmp_path: Pa
     assert not (tmp_path / "results").exists()
 
 
+def test_a_driver_without_a_gpu_does_not_guess_what_its_cluster_has(
+    cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    words = ("run", "--backbones", "dummy", "--datasets", "market1501", "--data-root", world, "--results", tmp_path)
+    code, _, err = cli(*words, "--address", "127.0.0.1:1")
+    assert code == 2 and "--device cuda or --device cpu" in err and err.count("\n") == 1
+
+
 def test_a_results_folder_that_is_a_file_is_refused(cli: Cli, world: Path, tmp_path: Path) -> None:
     (tmp_path / "results").write_text("")
     code, _, err = cli(*arguments(world, tmp_path))

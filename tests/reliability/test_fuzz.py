@@ -43,6 +43,7 @@ from harness.job import Job
 from harness.record import PER_QUERY_COLUMNS
 from harness.report.material import Material
 from harness.spec import RunSpec, canonical
+from harness.tracking.content import tags_of
 from harness.tune import space, state
 from harness.unpack import Limits, is_archive, top_folders, unpack
 
@@ -215,7 +216,7 @@ def test_records(tmp_path: Path, kind: str) -> None:
             status._line(store._entry("x", record)).encode("utf-8", "backslashreplace")
             tracking.parameters_of(record["spec"])
             tracking.metrics_of(record)
-            content.tags_of(record["spec"], 1)
+            tags_of(record["spec"], 1)
             report.build(Material([record, RECORDS["ok"]]), tmp_path / "page.md")
 
     told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))

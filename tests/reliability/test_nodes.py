@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from disks import Disks
-from faults import by_seed, command, drive, environment, leftovers, wait_for
+from faults import by_seed, command, drive, leftovers
+from nodes import TOKEN, Node, head
 
 from harness import carry, store
 
@@ -19,34 +18,20 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 @pytest.fixture
 def address(tmp_path: Path, disks: Disks) -> Iterator[str]:
     """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
-    from ray.cluster_utils import Cluster
-
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0})
+    first, address = head()
     disks.mount(tmp_path / "results", 64)
-    start = ["-m", "ray.scripts.scripts", "start", f"--address={cluster.address}", "--num-cpus=2", "--block"]
-    start += [f"--node-ip-address={cluster.address.rpartition(':')[0]}"]
-    node = subprocess.Popen(
-        disks.inside(sys.executable, *start),
-        # A Ray of our own, started by a test before this one, forbids clusters beyond loopback.
-        env=environment({1: "train:raises"}) | {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
+    node = Node(f"--address={address}", "--num-cpus=2", faults={1: "train:raises"}, inside=disks.inside)
     try:
-        wait_for(lambda: len(cluster.global_state._live_node_ids()) == 2 or node.poll() is not None, 45)
-        if node.poll() is not None:
-            pytest.skip("Ray does not let a second node join here")
-        yield cluster.address
+        yield address
     finally:
-        node.terminate()
-        node.wait(60)
-        cluster.shutdown()
+        node.stop()
+        first.stop()
 
 
 def test_results_of_a_node_with_its_own_disk_are_brought_home(
     world: Path, pixels: Path, tmp_path: Path, disks: Disks, address: str
 ) -> None:
-    done = drive(command(world, tmp_path, pixels, "--address", address, "--seeds", "0,1", scheduler="ray"))
+    done = drive(command(world, tmp_path, pixels, "--address", address, "--seeds", "0,1", scheduler="ray"), **TOKEN)
     assert done.returncode == 1, done.stdout + done.stderr
     records, there = by_seed(tmp_path), by_seed(disks.look(tmp_path))
     assert records == there and [records[seed]["status"] for seed in (0, 1)] == ["ok", "failed"]

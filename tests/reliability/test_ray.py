@@ -1,4 +1,4 @@
-"""Ray breaks in the middle of a grid, or is interrupted there: worker, head and raylet killed, Ctrl-C once and twice.
+"""Ray breaks in the middle of a grid, or is interrupted there: worker, driver, head and raylet killed, Ctrl-C.
 
 One grid of two runs suffers it all, from one driver after the other, each with a Ray of its own; the last driver
 finishes it.
@@ -33,17 +33,20 @@ class Act:
     seconds: float
     left: list[str]
     records: dict[int, Record]
+    driver: int
 
 
 @dataclass
 class Story:
     folder: Path
     worker: Act
+    driver: Act
     twice: Act
     head: Act
     raylet: Act
     orphan_seconds: float
     last: subprocess.CompletedProcess[str]
+    remains: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -68,14 +71,18 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
         time.sleep(0.3)
         press_ctrl_c(driver)
 
+    worker = act(words, folder, {0: "epoch:wait_once", 1: "epoch:wait"}, 2, kill_worker)
+    driver = act(words, folder, {1: "begin:wait"}, 1, lambda driver: driver.kill())
     return Story(
         folder,
-        act(words, folder, {0: "epoch:wait_once", 1: "epoch:wait"}, 2, kill_worker),
+        worker,
+        driver,
         act(words, folder, {1: "begin:wait"}, 1, twice),
         act(words, folder, {1: "begin:wait"}, 1, lambda driver: kill(driver, "gcs_server")),
         act(words, folder, {1: "begin:wait"}, 1, lambda driver: kill(driver, "raylet")),
         orphan_seconds,
         drive(words),
+        left_after(driver.driver, folder, 75),
     )
 
 
@@ -88,12 +95,18 @@ def act(words: list[str], folder: Path, faults: dict[int, str], runs: int, blow:
         since = time.monotonic()
         said = driver.communicate(timeout=120)[0]
         seconds = time.monotonic() - since
-        end = time.monotonic() + 15
-        while (left := [*session(driver.pid), *leftovers(folder)]) and time.monotonic() < end:
-            time.sleep(0.1)
-        return Act(driver.returncode, said, seconds, left, by_seed(folder))
+        left = left_after(driver.pid, folder, 15)
+        return Act(driver.returncode, said, seconds, left, by_seed(folder), driver.pid)
     finally:
         driver.kill()
+
+
+def left_after(driver: int, folder: Path, seconds: float) -> list[str]:
+    """Processes and temporary files of a driver that are still there after so many seconds."""
+    end = time.monotonic() + seconds
+    while (left := [*session(driver), *leftovers(folder)]) and time.monotonic() < end:
+        time.sleep(0.1)
+    return left
 
 
 def waiting(folder: Path) -> list[int]:
@@ -113,15 +126,18 @@ def kill(driver: Driver, name: str) -> None:
     os.kill(pid, signal.SIGKILL)
 
 
-ACTS = pytest.mark.parametrize("name", ["worker", "twice", "head", "raylet"])
-
-
-@ACTS
+@pytest.mark.parametrize("name", ["worker", "twice", "head", "raylet"])
 def test_no_process_is_left(story: Story, name: str) -> None:
     assert getattr(story, name).left == []
 
 
-@ACTS
+def test_a_killed_driver_takes_its_runs_along_and_its_ray_soon_after(story: Story) -> None:
+    assert story.driver.code == -signal.SIGKILL
+    assert all("Agent" in line for line in story.driver.left), "two helpers of Ray wait a minute for their raylet"
+    assert story.remains == []
+
+
+@pytest.mark.parametrize("name", ["worker", "driver", "twice", "head", "raylet"])
 def test_every_record_is_valid_and_what_was_finished_is_kept(story: Story, name: str) -> None:
     records = getattr(story, name).records
     assert records[0]["status"] == "ok" and records[0] == story.worker.records[0]
