@@ -11,10 +11,12 @@ from typing import Any
 import click
 
 from harness import PROTOCOL_VERSION, plan, registry, store, weights
-from harness.cli.options import apply_preset, load_preset, make_request, setting_options
+from harness.cli.launch import cores, make_job
+from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, setting_options
 from harness.errors import UsageError
 from harness.job import Job, run_folder
 from harness.progress import Board
+from harness.registry import BackboneEntry
 from harness.spec import RunSpec
 
 
@@ -35,6 +37,8 @@ from harness.spec import RunSpec
 @click.option("--trust-pickle", is_flag=True, help="Allow a file that runs code when it is read.")
 @click.option("--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card; recorded.")
 @click.option("--force", is_flag=True, help="Score again what was scored.")
+@click.option("--threads", type=click.IntRange(0), default=0, help="CPU threads. [default: all cores]")
+@click.option("--workers", type=click.IntRange(0), default=0, help="Loader threads; scores do not depend on it.")
 @setting_options
 def command(
     backbone: str,
@@ -43,7 +47,7 @@ def command(
     features: str,
     camera_embedding: str | None,
     trust_pickle: bool,
-    allow_count_mismatch: bool,
+    threads: int,
     preset: str,
     **values: Any,
 ) -> int:
@@ -62,24 +66,19 @@ def command(
         raise UsageError(f"{backbone} has no camera embedding; leave --camera-embedding out.")
     if camera_embedding == "mean":
         spec = replace(spec, options={**spec.options, "camera_embedding": "mean"})
+    if checkpoint:
+        given = make_request({**values, **one}, {})  # without the preset, which nobody typed option by option
+        spec = replace(spec, options=_as_built(given, spec, stored, trust_pickle))
     folder = run_folder(request.results, spec)
-    job = Job(
-        spec,
-        str(folder.absolute()),
-        request.places,
-        stored=str(stored),
-        trust_pickle=trust_pickle,
-        allow_count_mismatch=allow_count_mismatch,
-        force=request.force,
-    )
+    cell = plan.Planned(spec, plan.TODO, "", folder)
+    job = replace(make_job(cell, request, values, threads or cores()), stored=str(stored), trust_pickle=trust_pickle)
     return _run(job, folder)
 
 
 def _spec(request: plan.Request, stored: Path, purpose: str) -> RunSpec:
     """The run as a value: the file's checksum stands where a training run has its starting weights."""
-    plugins = Path(request.places.plugins) if request.places.plugins else None
-    backbone = registry.backbone(request.backbones, plugins)
-    dataset = registry.dataset(request.datasets, plugins)
+    backbone = _backbone(request)
+    dataset = registry.dataset(request.datasets, plugins_path(request.places.plugins))
     recipe = plan.load_recipe(request, backbone, dataset.name)
     reader = request.dataset_options.get(dataset.name, {})
     return RunSpec(
@@ -98,6 +97,40 @@ def _spec(request: plan.Request, stored: Path, purpose: str) -> RunSpec:
         dataset_options={dataset.name: reader} if reader else {},
         purpose=purpose,
     )
+
+
+def _backbone(request: plan.Request) -> BackboneEntry:
+    return registry.backbone(request.backbones, plugins_path(request.places.plugins))
+
+
+def _as_built(given: plan.Request, spec: RunSpec, stored: Path, trust_pickle: bool) -> dict[str, Any]:
+    """The options the checkpoint is built with: what the file tells goes before what nobody asked for.
+
+    A camera embedding that is in the file may still be left unused, or be replaced by its mean.
+
+    Raises:
+        UsageError: an option of the user contradicts the file.
+        WeightsError: the file is no checkpoint of this backbone.
+    """
+    backbone = _backbone(given)
+    if (infer := getattr(backbone.model(), "infer", None)) is None:
+        return spec.options
+    height, width = spec.values["augmentation"]["image_size"]
+    found = infer(weights.load_state(stored, trust_pickle), (height, width))["options"]
+    chosen = {key: spec.options[key] for key in plan.chosen_options(given, backbone)}
+    if spec.options.get("camera_embedding") == "mean":
+        chosen["camera_embedding"] = "mean"
+    for key, value in found.items():
+        if key in chosen and chosen[key] != value and not (key == "camera_embedding" and value):
+            raise UsageError(
+                f"{stored.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}; leave this option out."
+            )
+    unused = {key: spec.options[key] for key, value in found.items() if key == "camera_embedding" and value}
+    return {**spec.options, **found, **unused}
+
+
+def _shown(value: Any) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
 
 
 def _run(job: Job, folder: Path) -> int:

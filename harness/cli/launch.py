@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from harness import processes, registry, store
+from harness import gpu, processes, registry, store
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
@@ -67,13 +67,18 @@ def resources(values: dict[str, Any], runs: int, device: str, timeout: float) ->
     gpus = (1.0 if device == "cuda" else 0.0) if gpus is None else gpus
     if gpus < 0 or values["cpus_per_run"] < 0 or values["max_concurrent"] < 0:
         raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     alone = values["scheduler"] == "inline" or (gpus == 0 and not values["address"])
     at_once = values["max_concurrent"] or (1 if alone else 0)
-    cpus = values["cpus_per_run"] or max(1, cores // max(1, min(runs, at_once or 1)))
+    cpus = values["cpus_per_run"] or max(1, cores() // max(1, min(runs, at_once or 1)))
     if gpus > 0 and not values["cpus_per_run"]:
-        cpus = max(1, min(cpus, 4))
+        here = 0 if values["address"] else int(gpu.count() / gpus)  # runs at once; of a cluster nothing is known
+        cpus = max(1, min(cpus, 4, cores // max(1, here)))
     return Resources(gpus, cpus, at_once, timeout, values["address"])
+
+
+def cores() -> int:
+    """CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def short(path: Path, *, resolve: bool = True) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -42,10 +43,38 @@ def test_a_checkpoint_of_a_run_scores_as_the_run_did(
     code, out, err = cli(*words, *places(world, tmp_path / "b"), *options)
     assert code == 0, out + err
     again = only_record(tmp_path / "b")
+    assert again["spec"]["options"] == trained["spec"]["options"], "the record tells the build that ran"
+    assert again["environment"]["threads"] == len(os.sched_getaffinity(0))
     assert again["source"] == "published-checkpoint" and "mAP" in out
     for key, row in rows(trained).items():
         for score in ("mAP", "mINP", "rank-1"):
             assert rows(again)[key][score] == pytest.approx(row[score], abs=1e-6)
+
+
+def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tmp_path: Path) -> None:
+    options = {"width": "tiny", "patch_size": 8, "stride": 8}
+    built = registry.backbone("reidmamba").build(num_classes=3, num_cameras=2, image_size=(64, 32), **options)
+    torch.save(built.state_dict(), tmp_path / "net.pth")
+    words = ["evaluate", "--backbone", "reidmamba", "--dataset", "market1501", "--checkpoint", tmp_path / "net.pth"]
+    code, _, err = cli(*words, *places(world, tmp_path), *SMALL, "--option", "branches=2")
+    assert code == 2 and "net.pth was built with branches=3, not 2" in err and "Traceback" not in err
+    assert not list(store.records(tmp_path / "results"))
+
+
+def test_a_dead_process_is_not_covered_by_the_record_before(
+    cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    items = registry.dataset("market1501").load(world)
+    draw = np.random.default_rng(0).normal
+    np.savez(tmp_path / "f.npz", **{n: draw(size=(len(getattr(items, n)), 8)) for n in ("query", "gallery")})
+    words = ["evaluate", "--backbone", "dummy", "--dataset", "market1501", "--features", tmp_path / "f.npz"]
+    words += ["--threads", 1, *places(world, tmp_path)]
+    assert cli(*words)[0] == 0 and only_record(tmp_path)["environment"]["threads"] == 1
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    code, out, err = cli(*words, "--force")
+    record = only_record(tmp_path)
+    assert code == 1 and "mAP" not in out and "ended without a record" in err
+    assert (record["status"], record["attempts"]) == ("failed", 2)
 
 
 def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path, tmp_path: Path) -> None:
