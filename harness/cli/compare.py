@@ -11,6 +11,7 @@ import click
 from harness import registry, store
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
+from harness.record import SCORED
 
 
 @click.command(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
@@ -19,12 +20,30 @@ from harness.errors import UsageError
 @click.option("--dataset", required=True, help="Dataset both were scored on.")
 @click.option("--recipe", default="", help="Recipe of the runs. [default: the one both have]")
 @click.option("--seed", type=int, default=None, help="Seed of the runs. [default: the lowest both have]")
+@click.option(
+    "--source", type=click.Choice([*SCORED, "all"]), default="trained", show_default=True, help="Of the runs."
+)
+@click.option("--run", "ids", multiple=True, metavar="ID", help="Run to take, or the start of its id; may be repeated.")
 @results_option
 @format_option
-def command(first: str, second: str, dataset: str, recipe: str, seed: int | None, results: Path, form: str) -> int:
+def command(
+    first: str,
+    second: str,
+    dataset: str,
+    recipe: str,
+    seed: int | None,
+    source: str,
+    ids: tuple[str, ...],
+    results: Path,
+    form: str,
+) -> int:
     """Prints the difference in mAP with its interval, and the p-value of a paired randomisation test last."""
     name = registry.dataset(dataset).name
-    a, b = _pair(results, first, second, name, recipe, seed)
+    kinds = SCORED if source == "all" or (ids and not _typed("source")) else (source,)
+    entries = [e for e in store.index(results).values() if e.status == "ok" and e.dataset == name]
+    entries = [e for e in _named(entries, ids) if e.source in kinds and recipe in ("", e.recipe)]
+    found = [e for e in entries if seed in (None, e.seed)]
+    a, b = _pair(found, first, second, f"on {name} in {results}")
     outcome = _test(results, a, b)
     if form == "json":
         click.echo(json.dumps(outcome, indent=1))
@@ -40,20 +59,46 @@ def command(first: str, second: str, dataset: str, recipe: str, seed: int | None
     return 0
 
 
-def _pair(results: Path, first: str, second: str, dataset: str, recipe: str, seed: int | None) -> list[store.Entry]:
-    """The two runs: same recipe and seed where both have them."""
-    entries = [e for e in store.index(results).values() if e.status == "ok" and e.dataset == dataset]
-    runs = {
-        name: {(e.recipe, e.seed): e for e in entries if e.backbone == name and recipe in ("", e.recipe)}
-        for name in (first, second)
-    }
+def _typed(option: str) -> bool:
+    return click.get_current_context().get_parameter_source(option) == click.core.ParameterSource.COMMANDLINE
+
+
+def _named(entries: list[store.Entry], ids: tuple[str, ...]) -> list[store.Entry]:
+    """The entries left when runs are named: of a backbone that has a named run, the named ones alone."""
+    named = [e for e in entries if e.run_id.startswith(ids)] if ids else []
+    for start in ids:
+        if not any(e.run_id.startswith(start) for e in named):
+            raise UsageError(
+                f"--run {start}: no finished run on this dataset has this id; 'status' shows what is there."
+            )
+    return named + [e for e in entries if e.backbone not in {n.backbone for n in named}]
+
+
+def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> list[store.Entry]:
+    """The two runs: of the first recipe and seed both have.
+
+    Raises:
+        UsageError: there is none, or more than one; nothing is chosen silently.
+    """
+    runs: dict[str, dict[tuple[str, int], list[store.Entry]]] = {first: {}, second: {}}
+    for entry in entries:
+        if entry.backbone in runs:
+            runs[entry.backbone].setdefault((entry.recipe, entry.seed), []).append(entry)
     for name, found in runs.items():
         if not found:
-            raise UsageError(f"No finished run of {name} on {dataset} in {results}; 'status' shows what is there.")
-    common = sorted(k for k in runs[first].keys() & runs[second].keys() if seed is None or k[1] == seed)
+            raise UsageError(f"No finished run of {name} {where} fits; 'status' shows what is there.")
+    common = sorted(runs[first].keys() & runs[second].keys())
     if not common:
-        raise UsageError(f"{first} and {second} have no run on {dataset} of one recipe and seed; run them alike.")
-    return [runs[first][common[0]], runs[second][common[0]]]
+        raise UsageError(f"{first} and {second} have no run of one recipe and seed {where}; run them alike.")
+    recipe, seed = common[0]
+    for name, found in runs.items():
+        if len(several := found[common[0]]) > 1:
+            shown = ", ".join(f"{e.run_id[:12]} ({e.source})" for e in several)
+            raise UsageError(
+                f"{name} has {len(several)} runs of recipe {recipe} and seed {seed} {where}: {shown}; "
+                "choose one with --run ID, or their kind with --source."
+            )
+    return [runs[name][common[0]][0] for name in (first, second)]
 
 
 def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
@@ -77,6 +122,7 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
         "identities": len(set(groups.tolist())),
         "recipe": a.recipe,
         "seed": a.seed,
+        "runs": [a.run_id, b.run_id],
     }
 
 
