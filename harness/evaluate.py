@@ -16,6 +16,10 @@ from harness.contracts import Item
 from harness.data import EvaluationData
 from harness.recipe import Evaluation
 
+SHOWN_RANKS = (1, 5, 10)
+SINGLE_SHOT = "cuhk03-classic"
+"""Protocol whose CMC is over galleries of one image an identity; re-ranking is not defined for it."""
+
 Emit = Callable[..., None]
 LoadItems = Callable[[Sequence[Item]], EvaluationData]
 
@@ -77,6 +81,8 @@ def score_module(
 ) -> list[Scored]:
     """Scores a module on one dataset; flip test and re-ranking are rows of their own.
 
+    The single-shot protocol has no re-ranked row: neighbours in the whole gallery are not those of a drawn one.
+
     Args:
         module: the backbone.
         query: query items.
@@ -97,8 +103,11 @@ def score_module(
     if queries.flipped is not None and galleries.flipped is not None:
         pairs.append((True, queries.flipped, galleries.flipped))
     rows = []
+    if (rerank_too := settings.rerank and trained) and protocol == SINGLE_SHOT:
+        emit("warning", text=f"{dataset} is scored by single shots, which leaves re-ranking out.")
+        rerank_too = False
     for flipped, q, g in pairs:
-        for rerank in (False, True) if settings.rerank and trained else (False,):
+        for rerank in (False, True) if rerank_too else (False,):
             row = {"dataset": dataset, "trained": trained, "flip": flipped, "rerank": rerank}
             scored = score_features(q, g, query, gallery, row, settings, protocol)
             rows.append(replace(scored, features=(q, g)))
@@ -118,23 +127,23 @@ def score_features(
     pids, camids = _labels(query)
     gallery_pids, gallery_camids = _labels(gallery)
     labels = (pids, gallery_pids, camids, gallery_camids)
+    length = max(settings.max_rank, *SHOWN_RANKS)  # of the curve; the recipe's is how much of it is kept
     if row["rerank"]:
         distances = metrics.rerank(query_features, gallery_features, metric=settings.metric)
-        result = metrics.evaluate_distances(distances, *labels, max_rank=settings.max_rank)
+        result = metrics.evaluate_distances(distances, *labels, max_rank=length)
     else:
-        rank = metrics.evaluate_single_shot if protocol == "cuhk03-classic" else metrics.evaluate_ranking
-        result = rank(query_features, gallery_features, *labels, max_rank=settings.max_rank, metric=settings.metric)
+        rank = metrics.evaluate_single_shot if protocol == SINGLE_SHOT else metrics.evaluate_ranking
+        result = rank(query_features, gallery_features, *labels, max_rank=length, metric=settings.metric)
     valid, groups = result.valid, pids[result.valid]
-    found_first = (result.first_match_rank[valid] == 1).astype(float)
-    per_query = {"mAP": result.average_precision[valid], "rank-1": found_first}
+    per_query = {"mAP": result.average_precision[valid], "rank-1": result.first_hit[valid]}
     complete = {
         **row,
         "metric": settings.metric,
         "protocol": protocol,
         "mAP": float(result.mAP),
         "mINP": float(result.mINP),
-        **{f"rank-{k}": result.rank(k) for k in (1, 5, 10)},
-        "cmc": [round(float(v), 6) for v in result.cmc],
+        **{f"rank-{k}": result.rank(k) for k in SHOWN_RANKS},
+        "cmc": [round(float(v), 6) for v in result.cmc[: settings.max_rank]],
         "n_query": result.n_query,
         "n_valid": result.n_valid,
         "n_gallery": len(gallery),

@@ -27,6 +27,8 @@ class Ranking:
         average_precision: [n_query], NaN where a query is not valid.
         inverse_negative_penalty: [n_query], NaN where a query is not valid.
         first_match_rank: rank of the nearest match counted from one, 0 where a query is not valid, [n_query].
+        first_hit: whether a match stands first, in single-shot the share of draws in which it does; NaN where a query
+            is not valid, [n_query]. Its mean over the valid queries is rank-1.
         n_positives: matches of each query, [n_query].
         valid: whether a query has a match, [n_query]; the others count nowhere.
         tied_queries: queries whose AP the tie rule lowers, by more than 1e-6: among thousands of negatives some always
@@ -42,6 +44,7 @@ class Ranking:
     average_precision: np.ndarray
     inverse_negative_penalty: np.ndarray
     first_match_rank: np.ndarray
+    first_hit: np.ndarray
     n_positives: np.ndarray
     valid: np.ndarray
     tied_queries: int
@@ -60,8 +63,14 @@ class Ranking:
         return int(self.valid.sum())
 
     def rank(self, k: int) -> float:
-        """Returns CMC at rank k: the share of valid queries with a match among the first k."""
-        return float(self.cmc[min(k, len(self.cmc)) - 1])
+        """Returns CMC at rank k: the share of valid queries with a match among the first k.
+
+        Raises:
+            UsageError: the curve is shorter.
+        """
+        if not 1 <= k <= len(self.cmc):
+            raise UsageError(f"Rank {k} is not on a curve of ranks 1 to {len(self.cmc)}; give a larger max_rank.")
+        return float(self.cmc[k - 1])
 
 
 def evaluate_ranking(
@@ -164,6 +173,7 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
         average_precision=per_query(precision, np.nan),
         inverse_negative_penalty=per_query(penalty, np.nan),
         first_match_rank=per_query(first, 0),
+        first_hit=per_query((first == 1).astype(float), np.nan),
         n_positives=n_positives,
         valid=valid,
         tied_queries=int((tie_loss > _NO_LOSS).sum()),

@@ -31,8 +31,8 @@ def evaluate_single_shot(
     """Scores a ranking under the single-gallery-shot protocol of classic CUHK03 (20 splits, 100 test identities).
 
     After the standard removals, one image of every gallery identity is drawn uniformly, of the query's own identity
-    among its matches; the query is ranked against these alone. The CMC curve is the mean over all draws and valid
-    queries; everything else in the result (mAP, mINP, per-query values) is that of the full gallery, as usual.
+    among its matches; the query is ranked against these alone. The CMC curve and `first_hit` are means over all draws;
+    everything else in the result (mAP, mINP, other per-query values) is that of the full gallery, as usual.
     Draws depend on `seed` and the order of the queries, on nothing else. The tie rule is the usual one.
 
     Not for the 767/700 protocol, which is scored by `evaluate_ranking`; the two give very different figures.
@@ -79,7 +79,9 @@ def evaluate_single_shot(
                 thresholds = scores[row] - np.maximum(of_query[row], of_gallery)
                 gallery = galleries[cameras[query]]
                 ranks.append(gallery.ranks(scores[row], thresholds, own[is_match], draws, generator))
-    return dataclasses.replace(full, cmc=cmc_curve(np.concatenate(ranks), max_rank))
+    hits = np.full(len(full.valid), np.nan)
+    hits[full.valid] = [(drawn == 1).mean() for drawn in ranks]
+    return dataclasses.replace(full, cmc=cmc_curve(np.concatenate(ranks), max_rank), first_hit=hits)
 
 
 class _Gallery:

@@ -36,7 +36,9 @@ def test_first_match_at_two():
     result = score(at_angles(10, 20), [2, 1])
     assert result.mAP == 0.5 and result.mINP == 0.5
     assert result.cmc[:3].tolist() == [0, 1, 1]
-    assert result.rank(1) == 0 and result.rank(5) == 1
+    assert result.rank(1) == 0 and result.rank(5) == 1 and result.first_hit.tolist() == [0]
+    with pytest.raises(HarnessError, match="Rank 51 is not on a curve of ranks 1 to 50"):
+        result.rank(51)
 
 
 def test_same_identity_of_the_same_camera_is_neither_hit_nor_mistake():
@@ -139,7 +141,7 @@ def test_single_shot_by_hand():
     gallery = at_angles(20, 10, 30, 15, 40, 50, 60)
     pids, camids = [1, 2, 2, 3, 3, 3, 3], [1] * 7
     result = evaluate_single_shot(QUERY, gallery, [1], pids, [0], camids, draws=4000)
-    assert result.cmc[0] == pytest.approx(3 / 8, abs=0.03)
+    assert result.cmc[0] == result.first_hit[0] == pytest.approx(3 / 8, abs=0.03)
     assert result.cmc[1] == pytest.approx(1 - 1 / 8, abs=0.03)
     assert result.cmc[2:].tolist() == [1] * 48
     assert result.mAP == pytest.approx(1 / 3)
