@@ -129,14 +129,32 @@ def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
     assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
 
 
-def test_killing_the_driver_leaves_no_process_behind(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
-    more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang"]
-    command = [sys.executable, "-m", "harness", *arguments(world, tmp_path, *more, backbones="pixels")]
-    process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    wait_for(lambda: running(tmp_path))
+def test_killing_the_driver_leaves_no_process_behind(
+    cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
+) -> None:
+    """And the next driver finishes its grid without repeating what was finished."""
+    epochs = 8  # of half a second and more: enough to be killed in the middle of
+    more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", f"training.epochs={epochs}"]
+    words = arguments(world, tmp_path, *more, "--max-concurrent", 1, backbones="dummy,pixels")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", *words],
+        cwd=REPOSITORY,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    wait_for(lambda: list((tmp_path / "results").rglob("checkpoint.pt")), 120)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     wait_for(lambda: not running(tmp_path))
+    finished = only_record(tmp_path)
+    assert finished["spec"]["backbone"] == "dummy" and finished["status"] == "ok"
+
+    code, out, err = cli(*words)
+    assert code == 0 and "1 cached" in out, out + err
+    records = {record["spec"]["backbone"]: record for record in store.records(tmp_path / "results")}
+    assert records["dummy"] == finished, "a finished run is never repeated"
+    assert records["pixels"]["status"] == "ok" and 0 < records["pixels"]["efficiency"]["resumed_at_epoch"] < epochs
+    assert not running(tmp_path) and not list(tmp_path.rglob("*.tmp"))
 
 
 @pytest.mark.slow
