@@ -154,7 +154,7 @@ def camera_term(
             f"{len(embedding) - 1}) this model was trained with; for images of another dataset use "
             "--camera-embedding mean, or --camera-embedding off."
         )
-    return coefficient * embedding[camera_ids.to(embedding.device)]
+    return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]
 
 
 def set_camera_mode(module: nn.Module, mode: str) -> None:

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import gpu, store
 from harness.errors import HarnessError
 from harness.job import STATUSES, Job
 from harness.masking import mask, readable
@@ -147,6 +147,7 @@ def _environment(job: Job) -> dict[str, str]:
     """The run's environment: as many threads as it was given; a CPU run sees no GPU."""
     threads = str(job.threads)
     environment = {
+        **gpu.ORDER,
         **os.environ,
         "OMP_NUM_THREADS": threads,
         "MKL_NUM_THREADS": threads,

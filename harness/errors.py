@@ -50,3 +50,10 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
     """Builds the error for a name nobody knows, with the nearest known one and the whole list."""
     known = sorted(known)
     return UsageError(f"Unknown {kind} '{name}'.{suggestion(name, known)} Known: {', '.join(known) or 'none'}.")
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out, told by type, and by text where torch has no type; an illegal access is none."""
+    text = str(error).lower()
+    told = any(words in text for words in ("out of memory", "can't allocate memory", "cannot allocate memory"))
+    return told or isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"

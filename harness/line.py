@@ -20,9 +20,10 @@ from harness.data import EvaluationData, TrainingData, holdout_split
 from harness.errors import DataError, WeightsError
 from harness.evaluate import Scored, score_features, score_module
 from harness.job import Job
+from harness.precision import exact_float32, precision_name
 from harness.registry import DatasetEntry
 from harness.seeding import repeat_bit_for_bit, seed_torch
-from harness.train import Trainer, precision_name
+from harness.train import Trainer
 
 if TYPE_CHECKING:
     from harness.runner import Progress
@@ -48,6 +49,7 @@ class Line:
 
     def run(self) -> None:
         """All stages, in order."""
+        exact_float32()
         if self.recipe.training.deterministic:
             repeat_bit_for_bit()
         self._enter("data")
@@ -208,7 +210,7 @@ class Line:
         summary = trainer.fit()
         self.blocks["efficiency"] = {
             "train_images_per_second": summary.images_per_second,
-            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device),
+            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device) if summary.images_per_second else None,
             "train_batch_size": data.batch_size,
             "train_precision": precision_name(trainer.dtype),
             "epochs": summary.epochs,

@@ -209,6 +209,8 @@ class ReIDCriterion(nn.Module):
 
     The centers are no parameters of the model; a training step is
 
+        criterion.check(pids, P, K)
+        loss, parts = criterion(module(images, cameras), pids, P, K)
         criterion.zero_grad(); loss.backward(); optimizer.step(); criterion.center_step()
 
     Args:
@@ -228,7 +230,7 @@ class ReIDCriterion(nn.Module):
 
         Args:
             output: What the backbone returned in training mode.
-            pids: Class of each image, [B], in PK order.
+            pids: Class of each image, [B], in PK order, which `check` verifies.
             num_identities: P.
             num_instances: K.
 
@@ -246,7 +248,7 @@ class ReIDCriterion(nn.Module):
         if s.triplet > 0:
             parts["triplet"] = s.triplet, self._over_branches([triplet(f, pids, margin) for f in output.features])
         if s.ratr_intra > 0 or s.ratr_inter > 0:
-            intra, inter = ratr(output.features, num_identities, num_instances, s.ratr_temperature, pids)
+            intra, inter = ratr(output.features, num_identities, num_instances, s.ratr_temperature)
             parts |= {"ratr_intra": (s.ratr_intra, intra), "ratr_inter": (s.ratr_inter, inter)}
         if s.center > 0:
             parts["center"] = s.center, center(output.features[0], pids, self._centers_for(output.features[0]))
@@ -254,6 +256,15 @@ class ReIDCriterion(nn.Module):
             raise UsageError("Every loss of the recipe has weight 0; raise loss.identity or loss.triplet.")
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         return total, {name: value.detach() for name, (_, value) in parts.items()}
+
+    def check(self, pids: Tensor, num_identities: int, num_instances: int) -> None:
+        """Refuses a batch in another order than the losses need; `pids` on the CPU, or a GPU is waited for.
+
+        Raises:
+            UsageError: as for `check_pk_order`.
+        """
+        if self.settings.ratr_intra > 0 or self.settings.ratr_inter > 0:
+            check_pk_order(len(pids), num_identities, num_instances, pids)
 
     def _over_branches(self, values: list[Tensor]) -> Tensor:
         if self.settings.branches == "first-half" and len(values) > 1:
@@ -269,7 +280,7 @@ class ReIDCriterion(nn.Module):
         return self.centers
 
     @torch.no_grad()
-    def center_step(self, loss_scale: float = 1.0) -> None:
+    def center_step(self, loss_scale: Tensor | float = 1.0) -> None:
         """One step of plain SGD on the centers, with the weight of the center loss divided out again.
 
         Args:

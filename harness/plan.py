@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-import os
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import PROTOCOL_VERSION, recipe, registry, store, weights
+from harness import PROTOCOL_VERSION, gpu, recipe, registry, store, weights
 from harness.errors import HarnessError, UsageError, unknown
 from harness.job import Places, run_folder
 from harness.recipe import Recipe
@@ -113,8 +112,7 @@ def resolve_device(device: str) -> str:
         raise unknown("device", device, ("auto", "cpu", "cuda"))
     if device != "auto":
         return device
-    hidden = os.environ.get("CUDA_VISIBLE_DEVICES") in ("", "-1")
-    return "cuda" if Path("/proc/driver/nvidia/version").exists() and not hidden else "cpu"
+    return "cuda" if gpu.there() else "cpu"
 
 
 @functools.cache

@@ -7,13 +7,12 @@ processor or GPU, and the threads.
 from __future__ import annotations
 
 import os
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import PROTOCOL_VERSION, environment, recipe, registry, store
+from harness import PROTOCOL_VERSION, environment, gpu, recipe, registry, store
 from harness.errors import UsageError, unknown
 from harness.job import run_folder
 from harness.plan import BLOCKED, CACHED, TODO, Planned, Request, chosen_options, resolve_device, torch_version
@@ -210,12 +209,8 @@ def _check(study: Study, request: Request, chosen: Sequence[BackboneEntry]) -> N
 def hardware_of(device: str) -> str:
     """Name of what is measured: the GPU, or processor and number of cores."""
     if device == "cuda":
-        asked = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
-        try:
-            answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True)
-            return answer.stdout.splitlines()[0].strip()
-        except (OSError, IndexError, subprocess.SubprocessError):
-            return "cuda"
+        (name,) = gpu.ask("name") or ["NVIDIA"]
+        return name
     return f"{environment.capture()['cpu']}, {cores()} cores"
 
 

@@ -22,7 +22,7 @@ from typing import IO, Any
 
 from harness import record as records
 from harness import store
-from harness.errors import HarnessError, RecordError
+from harness.errors import HarnessError, RecordError, out_of_memory
 from harness.job import STAGES, Job
 from harness.masking import mask, readable
 
@@ -185,10 +185,7 @@ def _status_of(problem: Exception) -> str:
     """`diverged` and `oom` are told from other failures by type, and by text where torch has no type."""
     if type(problem).__name__ == "Diverged":
         return "diverged"
-    if isinstance(problem, MemoryError) or type(problem).__name__ in ("OutOfMemoryError", "AcceleratorError"):
-        return "oom" if "memory" in str(problem).lower() or isinstance(problem, MemoryError) else "failed"
-    text = str(problem).lower()
-    return "oom" if "can't allocate memory" in text or "out of memory" in text else "failed"
+    return "oom" if out_of_memory(problem) else "failed"
 
 
 def _private_stdout() -> IO[str]:

@@ -16,6 +16,7 @@ from harness import checkpoint, optim
 from harness.data import Batch, TrainingData
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
+from harness.precision import precision
 from harness.recipe import Recipe
 from harness.seeding import seed_torch
 
@@ -122,8 +123,9 @@ class Trainer:
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """One training step of a batch in PK order; returns the loss and its parts, still on the device."""
-        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
         sampler = self.recipe.sampler
+        self.criterion.check(batch.labels, sampler.identities, sampler.instances)
+        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = self.module(images, batch.camera_ids)
             loss, parts = self.criterion(output, labels, sampler.identities, sampler.instances)
@@ -134,7 +136,7 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)
         self.scaler.step(self.optimizer)
-        self.criterion.center_step(self.scaler.get_scale() if self.scaler.is_enabled() else 1.0)
+        self.criterion.center_step(self.scaler.scale(torch.ones((), device=self.device)))
         self.scaler.update()
         return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
 
@@ -194,21 +196,3 @@ class Trainer:
         self.scaler.load_state_dict(state["scaler"])
         self.iteration = int(state["iteration"])
         return int(state["epoch"]) + 1
-
-
-PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-
-
-def precision_name(dtype: torch.dtype) -> str:
-    """The name of a precision in recipes and records."""
-    return next(name for name, known in PRECISIONS.items() if known == dtype)
-
-
-def precision(name: str, device: torch.device) -> torch.dtype:
-    """`auto` is float16 on a GPU and float32 on a CPU; float16 on a CPU is refused."""
-    if name == "auto":
-        return torch.float16 if device.type == "cuda" else torch.float32
-    dtype = PRECISIONS[name]
-    if dtype == torch.float16 and device.type == "cpu":
-        raise RunError("training.precision 'fp16' needs a GPU; use fp32 or bf16 on a CPU.")
-    return dtype

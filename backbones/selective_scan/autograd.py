@@ -82,7 +82,8 @@ class _Scan(torch.autograd.Function):
         lead = tensors[1]
         assert lead is not None
         z, *rest = _compute_in_float32(kernels, lead, tensors)
-        return kernels.scan(_directions(rest, reverses), z, softplus).to(lead.dtype)
+        with _no_autocast(lead):
+            return kernels.scan(_directions(rest, reverses), z, softplus).to(lead.dtype)
 
     @staticmethod
     @once_differentiable
@@ -102,7 +103,8 @@ class _Conv(torch.autograd.Function):
         lead = tensors[0]
         assert lead is not None
         x, weight, bias = _compute_in_float32(kernels, lead, tensors)
-        return kernels.conv(x, weight, bias, silu, reverse).to(lead.dtype)
+        with _no_autocast(lead):
+            return kernels.conv(x, weight, bias, silu, reverse).to(lead.dtype)
 
     @staticmethod
     @once_differentiable
@@ -111,6 +113,11 @@ class _Conv(torch.autograd.Function):
         grad, x, weight, bias = _compute_in_float32(ctx.kernels, tensors[0], (grad, *tensors))
         found = ctx.kernels.conv_backward(grad, x, weight, bias, ctx.silu, ctx.reverse)
         return None, None, None, *_wanted(found, tensors, ctx.needs_input_grad[3:])
+
+
+def _no_autocast(lead: Tensor) -> torch.autocast:
+    """The cast is done; autocast would undo it in kernels that are made of torch's operations."""
+    return torch.autocast(lead.device.type, enabled=False)
 
 
 def _compute_in_float32(kernels: Kernels, lead: Tensor, tensors: Sequence[Tensor | None]) -> list[Any]:

@@ -44,4 +44,5 @@ def table(cells: list[plan.Planned]) -> str:
     lines += [f"\n[{number}] {problem}" for problem, number in notes.items()]
     counts = Counter(cell.state for cell in cells)
     total = ", ".join(f"{counts[s]} {s}" for s in (plan.CACHED, plan.TODO, plan.BLOCKED) if counts[s])
-    return "\n".join([*lines, "", f"{len(cells)} runs: {total}."])
+    devices = " and ".join(sorted({cell.spec.device for cell in cells})) or "nothing"
+    return "\n".join([*lines, "", f"{len(cells)} runs on {devices}: {total}."])

@@ -35,3 +35,8 @@ class Buffers:
         held = memory[:]  # the tensor and all its views keep this object alive, and nothing else does
         weakref.finalize(held, self._free.append, memory).atexit = False
         return torch.from_numpy(held)
+
+    def like(self, values: NDArray[np.int64]) -> torch.Tensor:
+        """The values as a tensor in the same kind of memory: one in other memory makes a GPU wait for its copy."""
+        tensor = torch.from_numpy(values)
+        return tensor.pin_memory() if self.pin_memory else tensor

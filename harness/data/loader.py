@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from harness.contracts import Item
@@ -113,7 +112,7 @@ class TrainingData:
         rng = generator(self.seed, "batch", epoch, iteration)
         images = self._buffers.take()
         augment(self._images, rows, self.recipe.augmentation, self._normalization, rng, images)
-        return Batch(images, torch.from_numpy(self._labels[rows]), torch.from_numpy(self._cameras[rows]))
+        return Batch(images, self._buffers.like(self._labels[rows]), self._buffers.like(self._cameras[rows]))
 
 
 class EvaluationData:
@@ -170,8 +169,8 @@ class EvaluationData:
         for row, out in enumerate(images.numpy(), start=first):
             out[:] = self._images[row]
             self._normalization.apply(out)
-        pids = torch.tensor([item.pid for item in items])
-        return Batch(images, pids, torch.tensor([item.camid for item in items]))
+        pids, cameras = (np.array(values) for values in zip(*((i.pid, i.camid) for i in items), strict=True))
+        return Batch(images, self._buffers.like(pids), self._buffers.like(cameras))
 
 
 def _size(image_size: Sequence[int]) -> tuple[int, int]:

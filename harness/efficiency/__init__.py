@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.efficiency.conditions import Conditions
 from harness.efficiency.counts import flops, inference_parameters, parameters, scan_implementation
 from harness.efficiency.memory import peak_memory_bytes
 from harness.efficiency.timing import Timing, repeat, synchronise
@@ -17,8 +18,8 @@ from harness.efficiency.timing import Timing, repeat, synchronise
 __all__ = [
     "Timing",
     "flops",
-    "inference_images_per_second",
     "inference_parameters",
+    "inference_speed",
     "measure",
     "parameters",
     "peak_memory_bytes",
@@ -32,19 +33,25 @@ __all__ = [
 def random_batch(
     batch_size: int, image_size: tuple[int, int], num_cameras: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images [B, 3, H, W] and the cameras [B] that took them: cost does not depend on what they show."""
+    """Random images [B, 3, H, W] on the device, and the cameras [B] that took them, which arrive on the CPU.
+
+    Cost does not depend on what images show.
+    """
     images = torch.rand(batch_size, 3, *image_size, device=device)
-    return images, torch.arange(batch_size, device=device) % max(num_cameras, 1)
+    cameras = torch.arange(batch_size) % max(num_cameras, 1)
+    return images, cameras.pin_memory() if device.type == "cuda" else cameras
 
 
-def inference_images_per_second(
+def inference_speed(
     module: nn.Module, images: torch.Tensor, cameras: torch.Tensor, *, seconds: float = 1.0
-) -> float:
-    """Median throughput of a batch in evaluation mode."""
+) -> dict[str, Any]:
+    """Median throughput of a batch in evaluation mode, and who else was at work on the device."""
     module.eval()
+    watch = Conditions(images.device, thorough=False)
+    watch.start()
     with torch.inference_mode():
         timing = repeat(lambda: module(images, cameras), images.device, seconds=seconds)
-    return len(images) / timing.median
+    return {"inference_images_per_second": len(images) / timing.median, "conditions": watch.stop(timing.drift)}
 
 
 def measure(
@@ -56,7 +63,7 @@ def measure(
         "parameters": parameters(module),
         "parameters_inference": inference_parameters(module, images[:1], cameras[:1]),
         "flops": flops(module, images, cameras),
-        "inference_images_per_second": inference_images_per_second(module, images, cameras),
+        **inference_speed(module, images, cameras),
         "batch_size": batch_size,
         "image_size": list(image_size),
         "device": device.type,

@@ -18,11 +18,12 @@ from harness.data import Batch, TrainingData
 from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
 from harness.efficiency.timing import Timing, repeat
-from harness.errors import RunError
+from harness.errors import RunError, out_of_memory
 from harness.job import Job
+from harness.precision import exact_float32, precision
 from harness.profile import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.seeding import seed_torch
-from harness.train import Trainer, precision
+from harness.train import Trainer
 
 if TYPE_CHECKING:
     from harness.runner import Progress
@@ -46,6 +47,8 @@ class Cell:
     def run(self) -> None:
         """Builds the module and measures it; want of memory ends in status `oom`."""
         pinned = pin(self.condition.threads)
+        exact_float32()
+        self._check_hardware()
         self.blocks["efficiency"] = {**self.condition.described(), "device": self.device.type, "threads_pinned": pinned}
         if self.device.type == "cpu":
             limit_memory()
@@ -56,9 +59,15 @@ class Cell:
             self._count(module)
             (self._training if self.condition.measure == "training" else self._inference)(module)
         except (RuntimeError, MemoryError) as error:
-            if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            if not out_of_memory(error):
                 raise
             raise RunError(f"Out of memory: {self.condition}.") from None
+
+    def _check_hardware(self) -> None:
+        """Refuses another GPU than the one whose name is in the key of this cell."""
+        planned = self.spec.values["hardware"]
+        if self.device.type == "cuda" and not torch.cuda.get_device_name().startswith(planned):
+            raise RunError(f"The plan is for {planned}, this process sees {torch.cuda.get_device_name()}.")
 
     def _build(self) -> torch.nn.Module:
         plugins = Path(self.job.places.plugins) if self.job.places.plugins else None
@@ -121,8 +130,8 @@ class Cell:
         )
         images, cameras = self._batch()
         identities = settings.sampler.identities
-        labels = torch.arange(identities, device=self.device).repeat_interleave(settings.sampler.instances)
-        batch = Batch(images, labels, cameras)
+        labels = torch.arange(identities).repeat_interleave(settings.sampler.instances)
+        batch = Batch(images, labels.pin_memory() if self.device.type == "cuda" else labels, cameras)
         trainer.module = cast(torch.nn.Module, self._compiled(module))
         self._warm(lambda: trainer.step(batch))
         own = [*module.parameters(), *module.buffers()]
@@ -130,7 +139,8 @@ class Cell:
 
         def forward() -> Any:
             with self._autocast():
-                return trainer.criterion(module(images, cameras), labels, identities, settings.sampler.instances)
+                output = module(images, cameras)
+                return trainer.criterion(output, labels.to(self.device), identities, settings.sampler.instances)
 
         parts = {
             "weights": memory.held(own),

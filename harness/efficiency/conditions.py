@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from harness import gpu
 from harness.efficiency.timing import repeat
 
 SHARED_CORES = 0.1
@@ -28,16 +28,18 @@ class Conditions:
 
     Args:
         device: what is measured.
+        thorough: also do the fixed work before and after, which takes half a second each.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self, device: torch.device, *, thorough: bool = True) -> None:
+        self.device, self.thorough = device, thorough
         self.values: dict[str, Any] = {}
 
     def start(self) -> None:
         """Times the fixed work and remembers who was busy so far."""
         self.values["load_average"] = round(os.getloadavg()[0], 2)
-        self.values["fixed_work_ms"] = [fixed_work(self.device)]
+        if self.thorough:
+            self.values["fixed_work_ms"] = [fixed_work(self.device)]
         self._busy, self._own, self._since = busy_seconds(), own_seconds(), time.monotonic()
 
     def stop(self, drift: float) -> dict[str, Any]:
@@ -56,7 +58,8 @@ class Conditions:
         if busy is not None and self._busy is not None:
             others = (busy - self._busy - (own_seconds() - self._own)) / seconds
             self.values["others_cores"] = round(max(others, 0.0), 2)
-        self.values["fixed_work_ms"].append(fixed_work(self.device))
+        if self.thorough:
+            self.values["fixed_work_ms"].append(fixed_work(self.device))
         self.values["drift"] = round(drift, 3)
         if self.device.type == "cuda":
             self.values |= gpu_state() | {"foreign_gpu_bytes": _foreign_bytes(self.device)}
@@ -73,7 +76,7 @@ def notes(values: dict[str, Any]) -> list[str]:
         found.append(f"other processes held {foreign / 2**30:.1f} GiB of the GPU")
     if values.get("throttled"):
         found.append("the GPU lowered its clock for heat or power")
-    before, after = values["fixed_work_ms"]
+    before, after = values.get("fixed_work_ms", (1.0, 1.0))
     if abs(after / before - 1) > STEADY:
         found.append(f"the same fixed work took {before:.2f} ms before and {after:.2f} ms after")
     if abs(values.get("drift", 1.0) - 1) > STEADY:
@@ -108,13 +111,9 @@ def own_seconds() -> float:
 
 def gpu_state(command: str = "nvidia-smi") -> dict[str, Any]:
     """Clock, temperature and whether the GPU slowed down for heat or power; empty where it cannot be asked."""
-    query = "clocks.sm,clocks.max.sm,temperature.gpu,clocks_throttle_reasons.active"
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]
-    chosen = ["-i", visible] if visible else []
-    asked = [command, f"--query-gpu={query}", "--format=csv,noheader,nounits", *chosen]
-    with suppress(OSError, ValueError, subprocess.SubprocessError):
-        answer = subprocess.run(asked, capture_output=True, text=True, timeout=10, check=True).stdout
-        clock, most, heat, reasons = (part.strip() for part in answer.splitlines()[0].split(","))
+    fields = ("clocks.sm", "clocks.max.sm", "temperature.gpu", "clocks_throttle_reasons.active")
+    with suppress(ValueError):
+        clock, most, heat, reasons = gpu.ask(*fields, command=command)
         slowed = int(reasons, 16) & _THROTTLED
         return {
             "gpu_clock_mhz": int(clock),

@@ -22,7 +22,8 @@ def build(context: Context) -> Section:
         "Medians over seeds. Speeds compare only between equal devices, precisions and batch sizes; GFLOPs count two "
         "operations a multiply-add, for one image; “at test” leaves out the classifiers and whatever else the "
         "test-time feature does not need; memory is the peak of the run: what torch allocated on a GPU, what was "
-        "resident on a CPU."
+        "resident on a CPU. “Shared” says that other work, or another run, had part of the device during the test; "
+        "`profile` measures one at a time."
     )
     return Section(paragraphs("## Efficiency", about, text.table(lines, RIGHT)))
 
@@ -39,13 +40,28 @@ def _line(context: Context, row: Row) -> dict[str, str]:
         "At test (M)": text.millions(row.efficiency("parameters_inference")),
         "GFLOPs": text.giga(row.efficiency("flops")),
         "Train images/s": text.rate(row.efficiency("train_images_per_second")),
-        "Test images/s": text.rate(row.efficiency("inference_images_per_second")),
+        "Test images/s": text.rate(row.efficiency("inference_images_per_second")) + _shared(row),
         "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
         "Batch (train / test)": _both(numbers, "batch_size"),
         "Precision (train / test)": _both(numbers, "precision"),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
         "Device": text.escape(device(record)),
     }
+
+
+def _shared(row: Row) -> str:
+    """A mark where other work slowed the measurement of a seed."""
+    return " (shared)" if any(other_work(record["efficiency"]) for record, _ in row.scored) else ""
+
+
+def other_work(numbers: Mapping[str, Any]) -> float:
+    """Processor cores, or on a GPU its memory in GiB, that others had in the meantime; 0 where it is too little."""
+    seen = numbers.get("conditions") or {}
+    if numbers.get("device") == "cuda":
+        found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
+    else:
+        found, least = seen.get("others_cores", 0.0), 0.1
+    return float(found) if found > least else 0.0
 
 
 def _both(numbers: Mapping[str, Any], name: str) -> str:

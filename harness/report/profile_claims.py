@@ -19,7 +19,7 @@ THIRD = 0.36
 """Largest ratio of parameters that rounds to one third in the claim's sense."""
 
 STEADY = 0.1
-"""Times compare only where the fixed work beside them took the same time, to this part."""
+"""Times compare only where the fixed work beside them took the same time, to this part, and the repeats stayed so."""
 
 Record = Mapping[str, Any]
 Pair = tuple[Record, Record]
@@ -36,6 +36,7 @@ def build(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ..
         _parameters(pairs[0]),
         *_speed(inference, "Inference speed", "latency"),
         *_memory(inference, "Memory of inference", _peak),
+        *_memory(inference, "Its activations alone, which grow with the batch", _activations),
         *_speed(training, "Training speed", "train_step"),
         *_memory(training, "Memory of a training step", _peak),
         *_memory(training, "Its activations alone, which grow with the batch", _activations),
@@ -58,7 +59,7 @@ def comparable(pair: Pair) -> bool:
     if not all(watched):
         return False
     fixed = [statistics.fmean(c["fixed_work_ms"]) for c in watched]
-    if max(fixed) > (1 + STEADY) * min(fixed):
+    if max(fixed) > (1 + STEADY) * min(fixed) or any(abs(c.get("drift", 1.0) - 1) > STEADY for c in watched):
         return False
     return all(map(_by_processor_time, pair)) or not any("other" in note for c in watched for note in c["notes"])
 
@@ -105,7 +106,8 @@ def _speed(pairs: Sequence[Pair], what: str, name: str) -> list[str]:
         return []
     fair = [(ratio, pair) for ratio, pair in found if comparable(pair)]
     left_out = len(found) - len(fair)
-    unfair = f" {text.count(left_out, 'condition')} left out: the device was not equally fast." if left_out else ""
+    why = "the device was not equally fast, or not steady"
+    unfair = f" {text.count(left_out, 'condition')} left out: {why}." if left_out else ""
     if not fair:
         return [f"{what}: not decided.{unfair}"]
     how = ", by processor time" if all(_by_processor_time(r) for _, pair in fair for r in pair) else ""

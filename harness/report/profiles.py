@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.report import plots, profile_claims, text
 from harness.report.accuracy import device, heading, stem
-from harness.report.costs import recorded
+from harness.report.costs import other_work, recorded
 from harness.report.rows import Table, image_size
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
@@ -16,7 +16,7 @@ from harness.spec import canonical
 
 RIGHT = (
     *("Params (M)", "At test (M)", "GFLOPs", "Images/s", "Latency (ms)", "Memory (GiB)", "Batch", "Threads"),
-    *("Step (ms)", "CPU (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats"),
+    *("Step (ms)", "CPU (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats", "Error (%)"),
 )
 MOST_FIGURES = 6
 
@@ -24,7 +24,8 @@ ABOUT = (
     "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
     "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
     "parameters the test-time feature depends on. Memory is the peak of one batch: weights, inputs and what the call "
-    "needs beyond them. CPU is the processor time of the latency, over all threads."
+    "needs beyond them. CPU is the processor time of the latency, over all threads. Error is the standard error of the "
+    "median of the latency; repeats end below 1 %, or when the time given to a cell is over."
 )
 ABOUT_TRAINING = (
     "Forward pass, losses, backward pass, clipping and optimiser, with the losses and the optimiser of the unified "
@@ -106,6 +107,7 @@ def _inference(record: Mapping[str, Any]) -> dict[str, str]:
         "CPU (ms)": _milliseconds(numbers, "latency_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
         "Repeats": recorded(numbers, "repeats"),
+        "Error (%)": _error(numbers),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
     }
 
@@ -124,6 +126,7 @@ def _training(record: Mapping[str, Any]) -> dict[str, str]:
         "Optimiser": text.gibibytes(parts.get("optimizer_state")),
         "Activations": text.gibibytes(parts.get("activations")),
         "Repeats": recorded(numbers, "repeats"),
+        "Error (%)": _error(numbers),
     }
 
 
@@ -136,9 +139,15 @@ def _milliseconds(numbers: Mapping[str, Any], name: str) -> str:
     return f"{_three(median)}{low_high}"
 
 
+def _error(numbers: Mapping[str, Any]) -> str:
+    """Standard error of the median, in percent of it."""
+    error = numbers.get("relative_error")
+    return text.NOT_RECORDED if error is None else f"{100 * error:.1f}"
+
+
 def _rate(numbers: Mapping[str, Any], key: str) -> str:
     """Images per second, marked where others had part of the processor."""
-    return text.rate(numbers.get(key)) + (" (shared)" if _others(numbers.get("conditions") or {}) else "")
+    return text.rate(numbers.get(key)) + (" (shared)" if other_work(numbers) else "")
 
 
 def _others(conditions: Mapping[str, Any]) -> float:

@@ -43,7 +43,16 @@ def metrics_of(record: Any) -> dict[str, Any]:
         marks += [mark for mark in ("flip", "rerank") if row[mark]]
         prefix = "".join(f"{mark}/" for mark in marks)
         values |= {prefix + name: row[name] for name in ("mAP", "mINP", "rank-1", "rank-5", "rank-10")}
-    return {**values, **{f"efficiency/{k}": v for k, v in record["efficiency"].items() if not isinstance(v, bool)}}
+    return {**values, **dict(_numbers("efficiency", record["efficiency"]))}
+
+
+def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
+    """The numbers of nested tables: `efficiency/memory_bytes/activations`, ..."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _numbers(f"{name}/{key}", inner)
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        yield name, value
 
 
 def tags_of(spec: dict[str, Any], attempt: int) -> dict[str, str]:

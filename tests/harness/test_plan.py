@@ -64,7 +64,7 @@ def test_plan_prints_json_and_text(cli: Cli, world: Path, tmp_path: Path) -> Non
     assert code == 0 and [c["dataset"] for c in cells] == ["cuhk03-detected", "cuhk03-labeled"]
     assert set(cells[0]) == {"run_id", "backbone", "dataset", "recipe", "seed", "state", "reason"}
     code, out, _ = cli("plan", *arguments)
-    assert "2 runs: 2 to do." in out
+    assert "2 runs on cpu: 2 to do." in out
 
 
 @pytest.mark.parametrize(
