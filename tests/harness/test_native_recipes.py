@@ -1,0 +1,33 @@
+"""Native recipes say where every value comes from, also those of one dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from harness import registry
+from harness.cards import read_toml
+
+NATIVE = {entry.name: entry.native_recipe for entry in registry.backbones() if entry.native_recipe.is_file()}
+
+
+def keys(table: dict[str, Any], before: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        yield from keys(value, f"{before}{key}.") if isinstance(value, dict) else [before + key]
+
+
+@pytest.mark.parametrize("name", NATIVE)
+def test_every_value_has_a_source(name: str) -> None:
+    whole = read_toml(NATIVE[name])
+    for dataset, table in {"": whole, **whole.get("dataset", {})}.items():
+        parts = {k: v for k, v in table.items() if isinstance(v, dict) and k not in ("sources", "dataset")}
+        found, sources = set(keys(parts)), table["sources"]
+        bare = {key for key in found if not any(f"{key}.".startswith(f"{source}.") for source in sources)}
+        assert found and not bare, f"{dataset or 'all datasets'}: no source for {sorted(bare)}"
+        assert all(text.strip() for text in sources.values())
+
+
+def test_the_three_backbones_have_native_recipes() -> None:
+    assert set(NATIVE) == {"bot", "reidmamba", "transreid"}
