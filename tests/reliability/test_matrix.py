@@ -1,8 +1,9 @@
 """Each fault at each stage, in the real process of a run; then the same command again must finish the grid.
 
-One driver runs a grid whose seeds are broken differently. Then a record is damaged, and a second driver goes on without
-faults. A third one runs the same grid undisturbed in another folder. A fourth one goes on from a copy of what the first
-one left, with protections taken out: the checks must fail there. What is compared is told in `docs/reliability.md`.
+One driver, whose own clock runs backwards, runs a grid whose seeds are broken differently. Then a record is damaged,
+and a second driver goes on without faults. A third one runs the same grid undisturbed in another folder. A fourth one
+goes on from a copy of what the first one left, with protections taken out: the checks must fail there. What is compared
+is told in `docs/reliability.md`.
 """
 
 from __future__ import annotations
@@ -40,18 +41,24 @@ CELLS = [
     Cell("train:raises", "failed", "train", "injected | fault", 0),
     Cell("evaluate:raises", "failed", "evaluate", "injected | fault", EPOCHS),
     Cell("measure:raises", "failed", "measure", "injected | fault", EPOCHS),
+    Cell("checkpoint:raises", "failed", "train", "injected | fault", 2),
     Cell("record:raises", "failed", None, "without a record (exit code 1)", EPOCHS),
     Cell("start:kill", "failed", None, "SIGKILL", 0),
+    Cell("data:kill", "failed", None, "SIGKILL", 0),
+    Cell("build:kill", "failed", None, "SIGKILL", 0),
     Cell("epoch:kill", "failed", None, "SIGKILL", 2),
     Cell("checkpoint:kill", "failed", None, "SIGKILL", 2),
     Cell("evaluate:kill", "failed", None, "SIGKILL", EPOCHS),
+    Cell("measure:kill", "failed", None, "SIGKILL", EPOCHS),
     Cell("write:kill", "failed", None, "SIGKILL", EPOCHS),
     Cell("epoch:truncate_newest", "failed", None, "SIGKILL", 1),
     Cell("save:file_limit", "failed", "checkpoint", "File too large", 2),
     Cell("write:file_limit", "failed", "record", "File too large", EPOCHS),
     Cell("data:file_limit", "failed", "checkpoint", "File too large", 0),
+    Cell("build:host_memory", "oom", "build", "memory", 0),
     Cell("train:host_memory", "oom", "train", "memory", 0),
     Cell("epoch:gpu_memory", "oom", "train", "CUDA out of memory", 2),
+    Cell("evaluate:gpu_memory", "oom", "evaluate", "CUDA out of memory", EPOCHS),
     Cell("start:clock", "ok", None, "", 0),
 ]
 DAMAGED = next(seed for seed, cell in enumerate(CELLS) if cell.fault == "evaluate:raises")
@@ -83,7 +90,8 @@ class Story:
 def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder, other, bare = (tmp_path_factory.mktemp(name) for name in ("broken", "straight", "bare"))
     more = ("--max-concurrent", 2, "--seeds")
-    first = drive(command(world, folder, pixels, *more, SEEDS), {i: cell.fault for i, cell in enumerate(CELLS)})
+    faults = {"driver": "start:clock", **{i: cell.fault for i, cell in enumerate(CELLS)}}
+    first = drive(command(world, folder, pixels, *more, SEEDS), faults)
     broken = by_seed(folder)
     for seed in BARE:
         left = store.folder_of(folder / "results", broken[seed])

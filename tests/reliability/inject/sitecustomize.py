@@ -1,7 +1,8 @@
 """Breaks a run from inside its real process. On PYTHONPATH of a test, Python imports this before anything else.
 
 `HARNESS_TEST_FAULTS` is a JSON object from seed to `place:kind`, several with commas. `HARNESS_TEST_WITHOUT`, likewise
-by seed or under `driver`, names a protection that is taken out. Nothing of the harness knows about it.
+by seed or under `driver`, names a protection that is taken out. Faults may be those of the `driver`, too, at its
+`start`, in its `tracking` and in its `report`. Nothing of the harness knows about it.
 """
 
 from __future__ import annotations
@@ -230,6 +231,23 @@ def in_cache(fault: Callable[[], None]) -> None:
     cache.in_order, cache.SPARE = faulty, 0
 
 
+def in_driver(place: str, fault: Callable[[], None]) -> None:
+    """Strikes in the driver: at once, when it tracks the end of a run, or when it writes the report."""
+    if place == "start":
+        return fault()
+    from harness import report
+    from harness.tracking.tracker import Tracker
+
+    owner, name = {"report": (report, "write"), "tracking": (Tracker, "_finished")}[place]
+    work = getattr(owner, name)
+
+    def faulty(*arguments: Any) -> Any:
+        fault()
+        return work(*arguments)
+
+    setattr(owner, name, faulty)
+
+
 def truncate_newest() -> None:
     """What a power cut does where the disk lied about flushing."""
     path = FOLDER / "checkpoint.pt"
@@ -265,6 +283,13 @@ def install(place: str, fault: Callable[[], None]) -> None:
 
 
 KINDS["truncate_newest"] = truncate_newest
+
+
+def break_it(who: str, how: Callable[[str, Callable[[], None]], None]) -> None:
+    """Installs the faults of a run or of the driver."""
+    for chosen in filter(None, json.loads(os.environ.get("HARNESS_TEST_FAULTS", "{}")).get(who, "").split(",")):
+        where, what = chosen.split(":")
+        how(where, KINDS[what])
 
 
 def spy(place: Path) -> None:
@@ -353,12 +378,11 @@ class NoCompiler(types.ModuleType):
 
 if "harness" in sys.orig_argv and "run-one" not in sys.orig_argv:
     take_out("driver")
+    break_it("driver", in_driver)
 if "run-one" in sys.orig_argv:
     sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")
     seed = str(json.loads((FOLDER / "job.json").read_text())["spec"]["seed"])
     take_out(seed)
     if place := os.environ.get("HARNESS_TEST_SPY"):
         spy(Path(place))
-    for chosen in filter(None, json.loads(os.environ.get("HARNESS_TEST_FAULTS", "{}")).get(seed, "").split(",")):
-        where, what = chosen.split(":")
-        install(where, KINDS[what])
+    break_it(seed, install)
