@@ -1,4 +1,4 @@
-"""Training that was stopped and resumed equals training that was not, in every bit, for each backbone."""
+"""Training that was stopped and resumed equals training that was not, in every bit, and no step waits for a GPU."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from small_datasets import picture
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import checkpoint, recipe, registry
 from harness.contracts import Item
@@ -61,6 +62,7 @@ def train(
     *,
     stop: int = 0,
     start: int = 0,
+    device: str = "cpu",
 ) -> tuple[Trainer, int]:
     """Trains four epochs from what `folder` holds, or until the end of epoch `stop`; tells where it began.
 
@@ -68,7 +70,8 @@ def train(
     """
     entry = registry.backbone(name)
     chosen = recipe.load(entry.native_recipe, "market1501", {**NATIVE, **settings})
-    data = TrainingData(items, chosen, mean=entry.card.input.mean, std=entry.card.input.std, seed=0)
+    mean, std = entry.card.input.mean, entry.card.input.std
+    data = TrainingData(items, chosen, mean=mean, std=std, seed=0, pin_memory=device == "cuda")
     seed_torch(start, "build")
     module = entry.build(num_classes=data.num_classes, num_cameras=data.num_cameras, image_size=SIZE, **options)
 
@@ -77,8 +80,8 @@ def train(
         if event == "epoch" and values["epoch"] == stop:
             raise Stopped
 
-    device = torch.device("cpu")
-    trainer = Trainer(module, data, chosen, device=device, seed=0, run_id=name, folder=folder, emit=emit)
+    on = torch.device(device)
+    trainer = Trainer(module.to(on), data, chosen, device=on, seed=0, run_id=name, folder=folder, emit=emit)
     try:
         return trainer, trainer.fit().resumed_at
     except Stopped:
@@ -144,3 +147,56 @@ def holds_floats(tree: Any) -> bool:
     if isinstance(tree, dict | list | tuple):
         return any(map(holds_floats, tree.values() if isinstance(tree, dict) else tree))
     return isinstance(tree, torch.Tensor) and tree.is_floating_point() and tree.ndim > 0
+
+
+class Waits(TorchDispatchMode):
+    """Notes operations for which a program waits for its GPU: their result decides what it does next.
+
+    Whole numbers do not count: labels and cameras are on the CPU when they are looked at.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = func.overloadpacket.__name__
+        if name in ("nonzero", "masked_select", "_unique2", "unique_dim"):
+            self.seen.append(name)
+        if name in ("_local_scalar_dense", "is_nonzero", "equal") and args[0].dtype != torch.int64:
+            self.seen.append(name)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize(("name", "settings", "options"), CASES, ids=[name for name, _, _ in CASES])
+def test_no_operation_of_a_step_makes_it_wait_for_the_device(
+    items: list[Item],
+    tmp_path: Path,
+    name: str,
+    settings: dict[str, Any],
+    options: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    trainer, _ = train(name, {**settings, "training.epochs": 1, "training.grad_clip": 5.0}, options, items, tmp_path)
+    batch = next(iter(trainer.data.epoch(1)))
+    monkeypatch.setattr(trainer.criterion, "check", lambda *_: None)  # of labels, before they are copied
+    with Waits() as waits:
+        loss = trainer.step(batch)["loss"]
+        assert waits.seen == []
+        float(loss)
+    assert waits.seen == ["_local_scalar_dense"], "a look at the loss is one"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("name", "settings", "options"), CASES, ids=[name for name, _, _ in CASES])
+def test_torch_sees_no_wait_in_a_step_on_a_gpu(
+    items: list[Item], tmp_path: Path, name: str, settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    changed = {**settings, "training.epochs": 1, "training.precision": "fp16"}
+    trainer, _ = train(name, changed, options, items, tmp_path, device="cuda")
+    batch = next(iter(trainer.data.epoch(1)))
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        trainer.step(batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
