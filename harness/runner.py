@@ -37,6 +37,8 @@ SOURCES = {
     "profile": "profile",
 }
 """Source of a record by the purpose of its run."""
+FORCED = ".forced"
+"""Names the attempt for which `--force` removed what was there."""
 
 
 class Interrupted(BaseException):
@@ -93,10 +95,10 @@ def main(folder: Path) -> int:
 def _run(job: Job, folder: Path, progress: Progress) -> int:
     """What `main` does once it has the run to itself."""
     known = _known(folder)
-    if known is not None and known["status"] == "ok" and not job.force:
+    if known is not None and known["status"] == "ok" and (not job.force or known.get("attempts") == job.attempt):
         progress.emit("end", status="ok", cached=True)
         return 0
-    _clear(folder, everything=job.force)
+    _clear(folder, job)
     record, tables = _attempt(job, folder, progress)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is written down, also when asked to stop
     try:
@@ -172,13 +174,20 @@ def _known(folder: Path) -> records.Record | None:
     return None
 
 
-def _clear(folder: Path, *, everything: bool) -> None:
-    """Removes half-written files of a killed attempt; with `everything` also what would be gone on from."""
+def _clear(folder: Path, job: Job) -> None:
+    """Removes half-written files of a killed process; under `--force` also what would be gone on from.
+
+    The latter once an attempt: what was lost with its worker and is started again goes on from its own checkpoint.
+    """
+    note = folder / FORCED
+    everything = job.force and not (note.is_file() and note.read_text(encoding="utf-8") == str(job.attempt))
     stale = [*folder.glob("*.tmp"), *(folder.glob("checkpoint*.pt") if everything else ())]
     if everything or not any(folder.glob("checkpoint*.pt")):
         stale.append(folder / "metrics.jsonl")
     for path in stale:
         path.unlink(missing_ok=True)
+    if everything:
+        store.replace(note, str(job.attempt))
 
 
 def _status_of(problem: Exception) -> str:

@@ -86,7 +86,8 @@ def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout:
         if tracker and not tracker.close("ok" if good else "interrupted" if stop.is_set() else "failed"):
             board.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")
     if stop.is_set():
-        click.echo("Interrupted; what was finished is kept, and the same command goes on from here.", err=True)
+        on = "without --force goes on with the runs that had begun" if request.force else "goes on from here"
+        click.echo(f"Interrupted; what was finished is kept, and the same command {on}.", err=True)
         return 130
     return 0 if good else 1
 

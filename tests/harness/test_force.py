@@ -1,0 +1,43 @@
+"""`--force`: what was there is removed once an attempt, however often its process is started."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from record_samples import ok, spec
+
+from harness import runner, store
+from harness.job import Job
+
+NAMES = ("checkpoint.pt", "metrics.jsonl")
+
+
+def started(folder: Path, attempt: int, *, force: bool = True) -> list[str]:
+    """What is left when a process of this attempt starts to work, and then does an epoch."""
+    runner._clear(folder, Job(spec(), str(folder), force=force, attempt=attempt))
+    left = [name for name in NAMES if (folder / name).exists()]
+    for name in NAMES:
+        (folder / name).write_text(str(attempt))
+    return left
+
+
+def test_the_same_attempt_goes_on_and_the_next_one_begins_anew(tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / name).write_text("of a run before")
+    assert started(tmp_path, 2) == []
+    assert started(tmp_path, 2) == [*NAMES], "Ray starts a lost run once more"
+    assert started(tmp_path, 3, force=False) == [*NAMES], "repeated without --force"
+    assert started(tmp_path, 4) == []
+
+
+def test_an_attempt_that_finished_is_not_repeated(tmp_path: Path, monkeypatch) -> None:
+    class Silent(runner.Progress):
+        def emit(self, event: str, **values: object) -> None:
+            said.append((event, values.get("cached")))
+
+    said: list[tuple[str, object]] = []
+    monkeypatch.setattr(runner, "_attempt", lambda *_: 1 / 0)
+    folder = store.folder_of(tmp_path, ok(spec()))
+    store.write(folder, {**ok(spec()), "attempts": 2})
+    assert runner._run(Job(spec(), str(folder), force=True, attempt=2), folder, Silent(None)) == 0
+    assert said == [("end", True)]
