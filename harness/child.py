@@ -35,7 +35,14 @@ NEEDED = {"epoch": "metrics", "stage": "stage", "warning": "text"}
 """What an event must hold to be passed on."""
 
 
-def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: threading.Event | None = None) -> str:
+def run(
+    job: Job,
+    on_event: OnEvent,
+    *,
+    timeout: float | None = None,
+    stop: threading.Event | None = None,
+    devices: str | None = None,
+) -> str:
     """Runs a job to its end and returns its status.
 
     Args:
@@ -43,11 +50,12 @@ def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: thre
         on_event: receives every event of the run as a dict.
         timeout: hard limit in seconds; the whole process group is ended.
         stop: set by the caller to ask for a graceful end.
+        devices: GPUs the run sees, as in `CUDA_VISIBLE_DEVICES`; None for those this process sees.
     """
     deadline = time.monotonic() + timeout if timeout else None
     ooms = _oom_kills()
     try:
-        process = _start(job)
+        process = _start(job, devices)
     except OSError as error:  # a full or read-only disk must not end the runs beside this one
         text = f"The run could not be started in {job.folder}: {error.strerror or error}."
         on_event({"event": "warning", "text": text})
@@ -68,7 +76,7 @@ def run(job: Job, on_event: OnEvent, *, timeout: float | None = None, stop: thre
     return str(status)
 
 
-def _start(job: Job) -> subprocess.Popen[bytes]:
+def _start(job: Job, devices: str | None) -> subprocess.Popen[bytes]:
     """Starts the process of a run; what it prints goes to the log in its folder."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -77,7 +85,7 @@ def _start(job: Job) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "harness", "run-one", str(folder)],
             cwd=REPOSITORY,
-            env=_environment(job),
+            env=_environment(job, devices),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -143,8 +151,8 @@ def _is_event(value: Any) -> bool:
     return value.get("status") in STATUSES if kind == "end" else NEEDED.get(kind, "event") in value
 
 
-def _environment(job: Job) -> dict[str, str]:
-    """The run's environment: as many threads as it was given; a CPU run sees no GPU."""
+def _environment(job: Job, devices: str | None = None) -> dict[str, str]:
+    """The run's environment: as many threads and the GPUs it was given; a CPU run sees no GPU."""
     threads = str(job.threads)
     environment = {
         **gpu.ORDER,
@@ -156,6 +164,8 @@ def _environment(job: Job) -> dict[str, str]:
         "PYTHONUNBUFFERED": "1",
         "PYTHONPATH": os.pathsep.join([str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])]),
     }
+    if devices is not None:
+        environment["CUDA_VISIBLE_DEVICES"] = devices
     if job.spec.device == "cpu":
         environment["CUDA_VISIBLE_DEVICES"] = ""
     return environment

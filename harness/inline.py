@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+import os
+import queue
+import subprocess
 import threading
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from harness import child
+from harness.errors import UsageError
 from harness.job import Job
 
 OnEvent = Callable[[Job, dict[str, Any]], None]
@@ -33,20 +40,84 @@ class Resources:
     address: str = ""
 
 
+class Slots:
+    """Places for runs on this machine, each with the GPUs that a run in it sees.
+
+    Args:
+        resources: GPUs a run, and runs at once.
+
+    Raises:
+        UsageError: there are not so many GPUs.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.count = max(resources.max_concurrent, 1)
+        self._free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for devices in _devices(resources.gpus, self.count):
+            self._free.put(devices)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[str | None]:
+        """A place that nobody else has meanwhile: its `CUDA_VISIBLE_DEVICES`, None for what this process sees."""
+        devices = self._free.get()
+        try:
+            yield devices
+        finally:
+            self._free.put(devices)
+
+
+def _devices(gpus: float, count: int) -> list[str | None]:
+    """GPUs of each of `count` places; runs that ask for a fraction are spread over all before they share one."""
+    if gpus <= 0:
+        return [None] * count
+    if gpus > 1 and gpus != int(gpus):
+        raise UsageError(f"--gpus-per-run is a fraction below 1 or a whole number, found {gpus:g}.")
+    seen = _visible()
+    if not seen and count == 1:  # nothing tells how many there are: the run finds out
+        return [None]
+    room = int(len(seen) / gpus + 1e-9) if gpus >= 1 else len(seen) * math.floor(1 / gpus + 1e-9)
+    if count > room:
+        raise UsageError(
+            f"{count} runs at once with {gpus:g} GPU each do not fit: this machine shows {len(seen)} GPU; "
+            "lower --max-concurrent or --gpus-per-run."
+        )
+    if gpus < 1:
+        return [seen[place % len(seen)] for place in range(count)]
+    share = int(gpus)
+    return [",".join(seen[place * share : (place + 1) * share]) for place in range(count)]
+
+
+def _visible() -> list[str]:
+    """Names of the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` has them; told without importing torch."""
+    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+        names = [name.strip() for name in given.split(",")]
+        last = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
+        return names[:last]  # CUDA ignores what follows a bad name
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
+        return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
+    with contextlib.suppress(OSError):
+        return [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").iterdir())))]
+    return []
+
+
 def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
     """Runs jobs on this machine without Ray, `max_concurrent` at a time; returns status by run id."""
     statuses: dict[str, str] = {}
+    slots = Slots(resources)
 
     def one(job: Job) -> None:
         if stop.is_set():
             return
         on_event(job, {"event": "start"})
-        statuses[job.spec.run_id] = child.run(
-            job, lambda event: on_event(job, event), timeout=resources.timeout or None, stop=stop
-        )
+        limit = resources.timeout or None
+        with slots.one() as devices:
+            statuses[job.spec.run_id] = child.run(
+                job, lambda event: on_event(job, event), timeout=limit, stop=stop, devices=devices
+            )
         on_event(job, {"event": "finished", "status": statuses[job.spec.run_id]})
 
-    with ThreadPoolExecutor(max(resources.max_concurrent, 1)) as pool:
+    with ThreadPoolExecutor(slots.count) as pool:
         futures = [pool.submit(one, job) for job in jobs]
         for future in futures:
             future.result()
@@ -66,19 +137,22 @@ class Feed(Protocol):
 def feed_inline(feed: Feed, resources: Resources, stop: threading.Event) -> None:
     """Runs what a feed gives on this machine without Ray, `max_concurrent` at a time."""
     running: set[threading.Event] = set()
+    slots, limit = Slots(resources), resources.timeout or None
 
     def work() -> None:
         while not stop.is_set() and (job := feed.next()) is not None:
             running.add(stopped := threading.Event())
             feed.event(job, {"event": "start"})
-            status = child.run(job, _listener(feed, job, stopped), timeout=resources.timeout or None, stop=stopped)
+            with slots.one() as devices:
+                listener = _listener(feed, job, stopped)
+                status = child.run(job, listener, timeout=limit, stop=stopped, devices=devices)
             running.discard(stopped)
             feed.event(job, {"event": "finished", "status": status})
 
-    with ThreadPoolExecutor(max(resources.max_concurrent, 1)) as pool:
-        futures = [pool.submit(work) for _ in range(max(resources.max_concurrent, 1))]
-        while not all(future.done() for future in futures):
-            if stop.wait(0.2):
+    with ThreadPoolExecutor(slots.count) as pool:
+        futures = [pool.submit(work) for _ in range(slots.count)]
+        while wait(futures, timeout=0.2).not_done:
+            if stop.is_set():
                 for stopped in list(running):
                     stopped.set()
         for future in futures:
