@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, processes, start, wait_for
+from faults import EPOCHS, NONE, Seeds, alive, by_seed, command, drive, leftovers, processes, start, wait_for
 
 from harness import store
 
@@ -81,6 +81,28 @@ def test_without_the_process_group_a_helper_outlives_the_hang(world: Path, pixel
             assert_gone(helper)
     finally:
         os.kill(helper, signal.SIGKILL)
+
+
+def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pixels: Path, tmp_path: Path) -> None:
+    """Four drivers: one whose run hangs while it is scored, two that break at their end, and one that is well."""
+    words = command(world, tmp_path, pixels, "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
+    page = tmp_path / "BENCHMARKS.md"
+    hung = drive([*words, "--timeout", "30s"], {0: "evaluate:hang", "driver": "tracking:raises"})
+    assert hung.returncode == 1 and "injected" in hung.stdout and "status --sync" in hung.stdout, hung.stdout
+    assert by_seed(tmp_path)[0]["status"] == "timeout" and "timeout" in page.read_text()
+    former = page.read_bytes()
+
+    broken = drive(words, {"driver": "report:raises"})
+    record = by_seed(tmp_path)[0]
+    assert broken.returncode == 1 and "injected" in broken.stderr, broken.stderr
+    assert record["status"] == "ok" and record["efficiency"]["resumed_at_epoch"] == EPOCHS, record["error"]
+    full = drive(words, {"driver": "report:file_limit"})
+    assert full.returncode == 2 and "cannot be written" in full.stderr and "Traceback" not in full.stderr, full.stderr
+    assert page.read_bytes() == former and leftovers(tmp_path) == []
+
+    well = drive(words)
+    assert well.returncode == 0 and "1 cached" in well.stdout, well.stdout + well.stderr
+    assert by_seed(tmp_path)[0] == record and page.read_bytes() != former and "timeout" not in page.read_text()
 
 
 def cut_power(words: list[str], without: Seeds = NONE) -> None:
