@@ -1,8 +1,9 @@
-"""Speed and memory of the listing, the lookup and the report over many records.
+"""Speed and memory of the listing, the lookup, the plan and the report over many records.
 
     python benchmarks/report.py [--records 10000] [--backbones 8] [--keep DIR]
 
-Prints one line a step. The numbers of the records are drawn, so nothing here says anything about a backbone.
+Prints one line a step; commands start in processes of their own and tell their own peak of memory. The numbers of the
+records are drawn, so nothing here says anything about a backbone.
 """
 
 from __future__ import annotations
@@ -27,17 +28,26 @@ from harness import store
 from harness.registry import REPOSITORY
 from harness.spec import RunSpec
 
-DATASETS = ("market1501", "dukemtmc", "msmt17", "cuhk03-detected", "cuhk03-labeled", "occluded-duke", "synthetic")
+QUERIES = {
+    "market1501": (3368, 750),
+    "dukemtmc": (2228, 702),
+    "msmt17": (11659, 3060),
+    "cuhk03-detected": (1400, 700),
+    "cuhk03-labeled": (1400, 700),
+    "occluded-duke": (2210, 519),
+    "synthetic": (1000, 250),
+}
+"""Queries and their identities, of each dataset as it is; those of `synthetic` are made up."""
+
 RECIPES = ("unified", "native")
-PER_QUERY_SEEDS = 3
-QUERIES, IDENTITIES = 3368, 750
-"""Market-1501's; per-query values are written for the first seeds of two tables."""
+PER_QUERY_SEEDS = 7
+"""Per-query values are written for the first seeds of every row; the report averages over five, and some seeds fail."""
 
 
 def populate(results: Path, number: int, backbones: int) -> None:
     """Writes drawn records: a few fail, some carry per-query values."""
     draw = random.Random(0)
-    cells = list(itertools.product(DATASETS, RECIPES, range(backbones)))
+    cells = list(itertools.product(QUERIES, RECIPES, range(backbones)))
     for i in range(number):
         seed, (dataset, recipe, backbone) = i // len(cells), cells[i % len(cells)]
         values = {"augmentation": {"image_size": [256, 128]}, "training": {"epochs": 120}}
@@ -52,15 +62,18 @@ def populate(results: Path, number: int, backbones: int) -> None:
             torch="2.14",
             fingerprint="0" * 64,
         )
-        listed = recipe == "unified" and dataset in DATASETS[:2] and seed < PER_QUERY_SEEDS
+        listed = seed < PER_QUERY_SEEDS
         record = _drawn(spec, draw, backbone, listed)
         folder = store.folder_of(results, record)
         folder.mkdir(parents=True)
         (folder / store.RECORD).write_text(store.render(record), encoding="utf-8")
         if listed and record["status"] == "ok":
-            lines = [f"{q},{q % IDENTITIES},{q % 6},{draw.random():.6f},0.5,1,9\n" for q in range(QUERIES)]
-            header = ",".join(records.PER_QUERY_COLUMNS) + "\n"
-            (folder / "per_query.csv").write_text(header + "".join(lines), encoding="utf-8")
+            (folder / "per_query.csv").write_text(_per_query(*QUERIES[dataset], draw), encoding="utf-8")
+
+
+def _per_query(queries: int, identities: int, draw: random.Random) -> str:
+    lines = [f"{q},{q % identities},{q % 6},{draw.random():.16f},{draw.random():.16f},1,9\n" for q in range(queries)]
+    return ",".join(records.PER_QUERY_COLUMNS) + "\n" + "".join(lines)
 
 
 def _drawn(spec: RunSpec, draw: random.Random, backbone: int, listed: bool) -> dict[str, Any]:
@@ -99,8 +112,8 @@ def _evaluation(dataset: str, draw: random.Random, **way: bool) -> dict[str, Any
         "mINP": mAP / 2,
         **{f"rank-{k}": cmc[k - 1] for k in (1, 5, 10)},
         "cmc": cmc,
-        "n_query": QUERIES,
-        "n_valid": QUERIES,
+        "n_query": QUERIES[dataset][0],
+        "n_valid": QUERIES[dataset][0],
         "n_gallery": 15913,
         "n_junk": 0,
         "tied_queries": 0,
@@ -118,7 +131,27 @@ def timed(what: str, work: Callable[[], Any]) -> Any:
     return result
 
 
+COMMAND = (
+    "import sys; from harness.cli import main; from benchmarks.process import process_memory; code = main(); "
+    "print(process_memory('VmHWM'), file=sys.stderr); sys.exit(code)"
+)
+"""A command of the harness that tells its peak of memory at its end."""
+
+
+def command(*words: object) -> None:
+    """Runs a command in a process of its own; prints its wall clock seconds and its peak resident memory."""
+    started = time.perf_counter()
+    line = [sys.executable, "-c", COMMAND, *map(str, words)]
+    done = subprocess.run(line, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    seconds = time.perf_counter() - started
+    if done.returncode:
+        raise SystemExit(f"{words[0]} failed: {done.stderr}")
+    peak = int(done.stderr.split()[-1]) / 2**20
+    print(f"{'harness ' + str(words[0]):<44} {seconds:7.2f} s   peak {peak:6.0f} MiB", flush=True)
+
+
 def main() -> None:
+    """Populates a folder and times what reads it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--backbones", type=int, default=8, help="of each of 14 tables")
@@ -132,15 +165,17 @@ def main() -> None:
         entries = timed("index, from its cache", lambda: store.index(results))
         timed("find 100 by run id", lambda: [store.find(results, run_id) for run_id in list(entries)[:100]])
 
-        words = [sys.executable, "-m", "harness", "status", "--results", str(results)]
-        timed("harness status", lambda: subprocess.run(words, cwd=REPOSITORY, stdout=subprocess.DEVNULL, check=True))
+        seeds = ",".join(map(str, range(chosen.records // 18)))
+        command("status", "--results", results)
+        command("plan", "--results", results, "--device", "cpu", "--from-scratch")
+        command("plan", "--results", results, "--device", "cpu", "--from-scratch", "--seeds", seeds)
+        command("report", "--results", results, "--out", page)
 
         from harness import report
 
-        timed("report", lambda: report.write(results, page))
-        stale = timed("report --check", lambda: report.check(results, page))
+        stale = timed("report --check, in this process", lambda: report.check(results, page))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-        print(f"largest process that draws: {largest:,.0f} MiB, most of it shared with this one")
+        print(f"largest process that draws: {largest:,.0f} MiB, most of it shared with its parent")
         print(f"{len(entries):,} records, page {page.stat().st_size / 1024:,.0f} KiB, stale files: {len(stale)}")
 
 
