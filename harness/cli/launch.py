@@ -140,20 +140,25 @@ def check_writable(results: Path) -> None:
 
 
 @contextmanager
-def stop_on_ctrl_c(stop: threading.Event, board: Board) -> Iterator[None]:
-    """One Ctrl-C lets runs save and stop; a second one ends them at once."""
+def stop_on_ctrl_c(stop: threading.Event, board: Board) -> Iterator[threading.Event]:
+    """One Ctrl-C lets runs save and stop; a second one ends them at once.
+
+    Yields whether there was one, which `stop` does not tell: something else may have set it.
+    """
+    pressed = threading.Event()
 
     def handler(*_: Any) -> None:
-        if stop.is_set():
+        if pressed.is_set():
             board.say("Stopping at once.")
             processes.end_descendants()
             os._exit(130)
         board.say("Stopping: runs keep their last epoch. Ctrl-C again stops at once.")
+        pressed.set()
         stop.set()
 
     old = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield pressed
     finally:
         for number, previous in old.items():
             signal.signal(number, previous)

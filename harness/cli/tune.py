@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
 from dataclasses import dataclass, replace
@@ -21,7 +22,7 @@ from harness.cli.launch import (
 )
 from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, setting_options
 from harness.cli.run import finish
-from harness.errors import UsageError
+from harness.errors import RecordError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
 from harness.progress import Board
@@ -88,6 +89,7 @@ class _Tuning:
     space: space.Space
     timeout: float
     budget: float
+    interrupted: bool = False
 
     def new_search(self) -> Search:
         """The search asked for; what cannot run is refused here."""
@@ -130,17 +132,16 @@ class _Tuning:
 
     def go(self, search: Search) -> int:
         """Searches, then trains and tests the chosen points, then reports."""
-        stop = threading.Event()
         tracker = self._tracker(search)
-        out_of_time = self._search(search, tracker, stop)
-        if stop.is_set() and not out_of_time:
+        self._search(search, tracker)
+        good = not any(trial.state == FAILED for trial in search.trials)
+        if search.settings.final_seeds and not self.interrupted:
+            good = self._finals(search, tracker) and good
+        if self.interrupted:
             if tracker:
                 tracker.close("interrupted")
             click.echo("Interrupted; what was finished is kept, and the same command goes on from here.", err=True)
             return 130
-        good = not any(trial.state == FAILED for trial in search.trials)
-        if search.settings.final_seeds:
-            good = self._finals(search, tracker) and good
         if tracker and not tracker.close("ok" if good else "failed"):
             click.echo("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")
         if best := search.best:
@@ -149,15 +150,16 @@ class _Tuning:
             )
         spent, full = search.epochs
         click.echo(f"{len(search.trials)} trials, {spent} epochs; without stopping they would be {full}.")
+        state.write(self.request.results, search)  # where the disk is still full, this is the last word
         finish(self.request, self.values)
         return 0 if good else 1
 
-    def _search(self, search: Search, tracker: Any, stop: threading.Event) -> bool:
-        """Runs trials; returns whether the time budget ended the search."""
+    def _search(self, search: Search, tracker: Any) -> None:
+        """Runs trials until there are enough, the time budget is spent or the user stops."""
         from harness import schedule
 
         share = resources(self.values, search.settings.samples, search.spec.device, self.timeout)
-        out_of_time = threading.Event()
+        stop, out_of_time = threading.Event(), threading.Event()
 
         def end() -> None:
             out_of_time.set()
@@ -166,27 +168,28 @@ class _Tuning:
         timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
         timer.daemon = True
         board = TrialBoard(sys.stdout, search)
-        with board, stop_on_ctrl_c(stop, board):
+        with board, stop_on_ctrl_c(stop, board) as pressed:
             make = lambda cell: make_job(cell, self.request, self.values, share.cpus)  # noqa: E731
-            driver = Driver(search, self.request.results, self.plan_trial, make, stop, board.ended)
+            driver = Driver(search, self.request.results, self.plan_trial, make, stop, board.ended, board.say)
             timer.start()
             try:
                 schedule.FEED_SCHEDULERS[self.values["scheduler"]](_Told(driver, board, tracker), share, stop)
             finally:
                 timer.cancel()
-        if out_of_time.is_set():
+        self.interrupted = pressed.is_set()
+        if out_of_time.is_set() and not self.interrupted:
             left = sum(trial.state == RUNNING for trial in search.trials)
             click.echo(
                 f"The time budget is spent; {left} trials are left unfinished, the same command goes on with them."
             )
-        return out_of_time.is_set()
 
     def _finals(self, search: Search, tracker: Any) -> bool:
         """Trains and tests the chosen points; returns whether all went well."""
         from harness import schedule
 
         cells = finals.plan(search, lambda point: self.plan_final(point, search.settings.final_seeds))
-        state.write(self.request.results, search)
+        with contextlib.suppress(RecordError):  # the driver said so, and it is tried again at the end
+            state.write(self.request.results, search)
         todo = [cell for cell in cells if cell.state == plan.TODO]
         if blocked := [cell for cell in cells if cell.state == plan.BLOCKED]:
             click.echo(f"The final runs cannot start: {blocked[0].reason}\nThe same command goes on with them later.")
@@ -197,7 +200,7 @@ class _Tuning:
         share = resources(self.values, len(todo), search.spec.device, self.timeout)
         jobs = [make_job(cell, self.request, self.values, share.cpus) for cell in todo]
         stop = threading.Event()
-        with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
+        with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board) as pressed:
 
             def on_event(job: Job, event: dict[str, Any]) -> None:
                 board.event(job, event)
@@ -205,6 +208,7 @@ class _Tuning:
                     tracker.event(job, event)
 
             statuses = schedule.SCHEDULERS[self.values["scheduler"]](jobs, share, on_event, stop)
+        self.interrupted = pressed.is_set()
         return len(statuses) == len(jobs) and all(status == "ok" for status in statuses.values())
 
     def _tracker(self, search: Search) -> Any:

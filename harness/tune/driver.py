@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import store
-from harness.errors import HarnessError
+from harness.errors import HarnessError, RecordError
 from harness.job import Job
 from harness.plan import Planned
 from harness.record import Record
@@ -40,6 +40,7 @@ class Driver:
         make_job: from a planned run to its job.
         stop: set when nothing new may start; trials that end now are left to go on later.
         on_trial: told of every trial that ended.
+        warn: told once if the disk does not take the state; the runs keep theirs, from which it is made anew.
     """
 
     def __init__(
@@ -50,9 +51,11 @@ class Driver:
         make_job: MakeJob,
         stop: threading.Event,
         on_trial: OnTrial = lambda trial: None,
+        warn: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.search, self.results, self.stop = search, results, stop
         self._plan, self._make_job, self._on_trial = plan, make_job, on_trial
+        self._warn, self._warned = warn, False
         self._lock = threading.RLock()
         self._waiting = [t for t in search.trials if t.state in (RUNNING, FAILED)]
         self._attempts: dict[str, int] = {}
@@ -71,7 +74,7 @@ class Driver:
             self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
             job = self._make_job(self._plan(trial.point))
             self._catch_up(trial, Path(job.folder))
-            state.write(self.results, self.search)
+            self._keep()
             return job
 
     def event(self, job: Job, event: dict[str, Any]) -> bool:
@@ -85,8 +88,16 @@ class Driver:
             trial.curve[int(event["epoch"])] = float(event["metrics"]["mAP"])
             if not trial.name and not trial.stopped_after:  # named points are yardsticks and run to the end
                 trial.reason = self._verdict(trial, int(event["epoch"]))
-            state.write(self.results, self.search)
+            self._keep()
             return bool(trial.stopped_after)
+
+    def _keep(self) -> None:
+        try:
+            state.write(self.results, self.search)
+        except RecordError as error:
+            if not self._warned:
+                self._warn(f"{error} The search goes on meanwhile.")
+            self._warned = True
 
     def _catch_up(self, trial: Trial, folder: Path) -> None:
         """Judges epochs that were done while no driver listened; a trial that must stop does so after its next one."""
@@ -156,7 +167,7 @@ class Driver:
             trial.state = FAILED
         for checkpoint in folder.glob("checkpoint*.pt"):  # forty models would fill a disk, and nobody scores them
             checkpoint.unlink(missing_ok=True)
-        state.write(self.results, self.search)
+        self._keep()
         self._on_trial(trial)
 
 

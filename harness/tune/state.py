@@ -163,10 +163,20 @@ def path_of(results: Path, identity: str) -> Path:
 
 
 def write(results: Path, search: Search) -> None:
-    """Keeps a search, whole or not at all."""
+    """Keeps a search, whole or not at all.
+
+    Raises:
+        RecordError: the disk did not take it.
+    """
     path = path_of(results, search.id)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    store.write_json(path, search.to_dict())
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        store.write_json(path, search.to_dict())
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(
+            f"{path} could not be written ({reason}); free space, and start the command again."
+        ) from error
 
 
 def read(path: Path) -> Search:
@@ -208,11 +218,16 @@ def only_one(results: Path, identity: str) -> Iterator[None]:
     """Holds a search; a second driver of the same search is refused.
 
     Raises:
-        UsageError: another process holds it.
+        UsageError: another process holds it, or the disk takes no files.
     """
     folder = path_of(results, identity).parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{folder} takes no files ({reason}); free space, or choose --results.") from error
+    with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness import store
 from harness.errors import RecordError, UsageError
+from harness.job import Job
 from harness.tune import finals, sampler, space, state
 from harness.tune.asha import Asha
 from harness.tune.sampler import Known
@@ -203,6 +204,30 @@ def test_nothing_starts_once_the_search_is_told_to_stop(tmp_path: Path) -> None:
     stop.set()
     driver = searches.Driver(search, tmp_path, searches.plan_in(tmp_path, search), None, stop)  # type: ignore[arg-type]
     assert driver.next() is None and not search.trials
+
+
+def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    search, said = searches.new_search(samples_=3), []
+    job = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
+    plan, stop = searches.plan_in(tmp_path, search), threading.Event()
+    driver = searches.Driver(search, tmp_path, plan, job, stop, warn=said.append)
+    with monkeypatch.context() as patch:
+        patch.setattr(state.store, "write_json", full)
+        while (one := driver.next()) is not None:
+            searches.train(driver, one, lambda: None, "ok")
+        with pytest.raises(RecordError, match="could not be written"):
+            state.write(tmp_path, search)
+    assert len(said) == 1 and "goes on" in said[0]
+    assert [trial.state for trial in search.trials] == ["finished"] * 3
+    state.write(tmp_path, search)
+    assert state.read(state.path_of(tmp_path, search.id)).to_dict() == search.to_dict(), "room again: nothing is lost"
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", full)
+        with pytest.raises(UsageError, match="takes no files"), state.only_one(tmp_path, search.id):
+            pass
 
 
 def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:

@@ -7,14 +7,16 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from test_run import running, wait_for
 
-from harness import store
+from harness import schedule, store
 from harness.registry import REPOSITORY
 from harness.tune import state
 from harness.tune.state import Search
@@ -155,6 +157,34 @@ def test_wrong_words_are_refused_before_anything_runs(
 ) -> None:
     code, _, err = cli(*arguments(world, noisy, tmp_path, *words, samples=2))
     assert code == 2 and message in err and not (tmp_path / "results").exists()
+
+
+def test_ctrl_c_while_the_chosen_points_train_exits_with_130(
+    cli: Cli, world: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(jobs: Any, share: Any, on_event: Any, stop: threading.Event) -> dict[str, str]:
+        assert jobs
+        signal.raise_signal(signal.SIGINT)
+        assert stop.is_set()
+        return {}
+
+    monkeypatch.setitem(schedule.FEED_SCHEDULERS, "inline", lambda *_: None)
+    monkeypatch.setitem(schedule.SCHEDULERS, "inline", pressed)
+    code, _, err = cli(*arguments(world, noisy, tmp_path, "--final-seeds", "0", samples=2))
+    assert code == 130 and "Interrupted" in err
+
+
+def test_after_the_time_budget_the_first_ctrl_c_is_the_first(
+    cli: Cli, world: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(feed: Any, share: Any, stop: threading.Event) -> None:
+        assert stop.wait(60), "the budget is spent"
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setitem(schedule.FEED_SCHEDULERS, "inline", pressed)
+    monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("stopped at once"))
+    code, _, err = cli(*arguments(world, noisy, tmp_path, "--time-budget", "0.1s", samples=2))
+    assert code == 130 and "Interrupted" in err
 
 
 def test_a_dry_run_says_what_would_be_searched(cli: Cli, world: Path, noisy: Path, tmp_path: Path) -> None:
