@@ -22,6 +22,10 @@ from harness import efficiency, registry
 
 CLASSES, CAMERAS = 751, 6
 Call = Callable[[], object]
+OPTIMISERS = {
+    "SGD": lambda trained, **how: torch.optim.SGD(trained, lr=1e-6, momentum=0.9, weight_decay=1e-4, **how),
+    "AdamW": lambda trained, **how: torch.optim.AdamW(trained, lr=1e-6, **how),
+}
 
 
 def build(name: str, size: tuple[int, int], device: torch.device) -> nn.Module:
@@ -52,15 +56,17 @@ def training(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> 
     return call
 
 
-def optimiser(module: nn.Module, **how: bool) -> Call:
-    """One step of SGD with momentum over all parameters."""
+def optimiser(kind: str, module: nn.Module, **how: bool) -> Call:
+    """One step over all parameters."""
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.grad = torch.full_like(p, 1e-3)
-    return torch.optim.SGD(trained, lr=1e-6, momentum=0.9, weight_decay=1e-4, **how).step
+    return OPTIMISERS[kind](trained, **how).step
 
 
-def compare(title: str, calls: dict[str, Call], device: torch.device, rounds: int, unit: int = 0) -> None:
+def compare(
+    title: str, calls: dict[str, Call], device: torch.device, rounds: int, images: dict[str, int] | None = None
+) -> None:
     """Times calls in turns and prints medians, the spread, and the ratio to the first.
 
     Args:
@@ -68,7 +74,7 @@ def compare(title: str, calls: dict[str, Call], device: torch.device, rounds: in
         calls: by name; the first is the alternative that the others are held against.
         device: synchronised after every call.
         rounds: how often each is timed.
-        unit: images in a call, for images a second; 0 prints milliseconds.
+        images: how many a call takes, by name, for images a second; without it milliseconds are printed.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():
@@ -81,10 +87,12 @@ def compare(title: str, calls: dict[str, Call], device: torch.device, rounds: in
             efficiency.synchronise(device)
             times[name].append(time.perf_counter() - before)
     print(f"\n{title}")
-    first = median(times[next(iter(calls))])
+    counts = images or dict.fromkeys(calls, 1)
+    alternative = next(iter(calls))
+    first = median(times[alternative]) / counts[alternative]
     for name, found in times.items():
-        seconds = median(found)
-        shown = f"{unit / seconds:9.2f} images/s" if unit else f"{1000 * seconds:9.2f} ms"
+        seconds = median(found) / counts[name]
+        shown = f"{1 / seconds:9.2f} images/s" if images else f"{1000 * seconds:9.2f} ms"
         spread = f"({1000 * min(found):,.1f} .. {1000 * max(found):,.1f} ms)"
         print(f"  {name:<28} {shown}  {first / seconds:5.2f} x  {spread}", flush=True)
 
@@ -111,17 +119,21 @@ def main() -> None:
     turned = images.contiguous(memory_format=torch.channels_last)
     for what, loop in (("inference", inference), ("forward and backward", training)):
         calls = {"contiguous": loop(cnn, images, cameras), "channels last": loop(last, turned, cameras)}
-        compare(f"BoT, {what}, batch {chosen.batch}", calls, device, chosen.rounds, chosen.batch)
+        taken = dict.fromkeys(calls, chosen.batch)
+        compare(f"BoT, {what}, batch {chosen.batch}", calls, device, chosen.rounds, taken)
 
-    vit = build("transreid:demo" if chosen.tiny else "transreid", size, device)
-    steps = {name: optimiser(vit, **{name: True}) for name in ("foreach", "fused")}
-    compare("SGD step of TransReID", {"one by one": optimiser(vit, foreach=False), **steps}, device, chosen.rounds * 3)
+    for name in ("transreid:demo",) if chosen.tiny else ("transreid:demo", "transreid"):
+        vit = build(name, size, device)
+        for kind in OPTIMISERS:
+            steps = {how: optimiser(kind, vit, **{how: True}) for how in ("foreach", "fused")}
+            calls = {"one by one": optimiser(kind, vit, foreach=False), **steps}
+            compare(f"{kind} step of {name}", calls, device, chosen.rounds * 3)
 
     for name in ("bot:demo", "reidmamba:tiny") if chosen.tiny else ("bot", "reidmamba"):
-        module = build(name, size, device)
-        for batch in (1, 8, 32):
-            inputs = efficiency.random_batch(batch, size, CAMERAS, device)
-            compare(f"{name}, extraction", {f"batch {batch}": inference(module, *inputs)}, device, chosen.rounds, batch)
+        module, batches = build(name, size, device), {f"batch {number}": number for number in (1, 8, 32)}
+        inputs = {key: efficiency.random_batch(number, size, CAMERAS, device) for key, number in batches.items()}
+        calls = {key: inference(module, *given) for key, given in inputs.items()}
+        compare(f"{name}, extraction", calls, device, chosen.rounds, batches)
 
 
 if __name__ == "__main__":

@@ -1,15 +1,18 @@
-"""Measures the selective scan on this CPU against the reference formula under autograd, in one run.
+"""Measures the selective scan on this CPU against the reference formula and other ways to compute it, in one run.
 
     python benchmarks/selective_scan.py                     the table of backbones/selective_scan/README.md
     python benchmarks/selective_scan.py --shape 4 192 64 16 --repeats 3
 
 The reference is ``selective_scan_ref`` of mamba-ssm where that package can be imported, else the same formula written
-out below: the discretised matrices as [B, D, L, N] tensors, a Python loop over the steps, gradients by autograd. Each
-measurement is a child process of its own, so that its peak memory is its own. Ours and the reference take turns, so
-that what else the machine does falls on both; times are medians over all turns.
+out below: the discretised matrices as [B, D, L, N] tensors, a Python loop over the steps, gradients by autograd (the
+forward rows run without gradients on all sides). The other ways: `stepwise` discretises inside the loop, `compiled`
+is that loop under torch.compile, `chunked` the project's plain PyTorch implementation with its own backward pass. Each
+measurement is a child process of its own, so that its peak memory is its own. All take turns, so that what else the
+machine does falls on each; times are medians over all turns.
 """
 
 import argparse
+import functools
 import json
 import platform
 import statistics
@@ -42,6 +45,29 @@ def formula(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
     return y * torch.nn.functional.silu(z)
 
 
+def stepwise(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
+    """The formula with one step's matrices at a time."""
+    delta = delta + delta_bias[:, None]
+    delta = torch.nn.functional.softplus(delta) if delta_softplus else delta
+    h, outputs = torch.zeros_like(u[:, :, :1] * A), []
+    for d, x, b, c in zip(delta.unbind(2), (delta * u).unbind(2), B.unbind(2), C.unbind(2), strict=True):
+        h = torch.exp(d[:, :, None] * A) * h + x[:, :, None] * b[:, None]
+        outputs.append((h * c[:, None]).sum(2))
+    return (torch.stack(outputs, dim=2) + u * D[:, None]) * torch.nn.functional.silu(z)
+
+
+def function_of(who: str):
+    """What is measured under a name."""
+    ways = {
+        "ours": lambda: selective_scan,
+        "reference": lambda: reference()[0],
+        "stepwise": lambda: stepwise,
+        "compiled": lambda: torch.compile(stepwise, dynamic=False),
+        "chunked": lambda: functools.partial(selective_scan, implementation="torch"),
+    }
+    return ways[who]()
+
+
 def reference():
     """The reference function and what it is called in the table."""
     try:
@@ -70,7 +96,7 @@ def tensors(shape, gradients):
 def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: int) -> dict:
     """Seconds of each repeat after one warm-up, and the growth of this process's peak memory over its inputs."""
     torch.set_num_threads(threads)
-    function = selective_scan if who == "ours" else reference()[0]
+    function = function_of(who)
     # Code is loaded and compiled before memory is read.
     warm = function(**tensors([1, 2, 3, 2], True), delta_softplus=True)
     warm.sum().backward()
@@ -109,7 +135,8 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=7, help="measurements of ours a turn; the reference takes one")
     parser.add_argument("--turns", type=int, default=3, help="how often ours and the reference take turns")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--child", choices=["ours", "reference"], help=argparse.SUPPRESS)
+    parser.add_argument("--ways", default="ours,reference,chunked,stepwise", help="with `compiled`: minutes more")
+    parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
@@ -119,21 +146,21 @@ def main() -> None:
     ours = implementation_for("cpu", torch.float32)
     print(f"{processor()}, {options.threads} threads; Python {platform.python_version()}, {versions}")
     print(f'ours: "{ours}"; reference: {reference()[1]}; batch, channels, length, state: {options.shape}, float32\n')
-    print("| | ours, ms | reference, ms | times faster | ours, peak MiB | reference, peak MiB | share of memory |")
-    print("|---|---|---|---|---|---|---|")
+    print("| | way | ms | ours is faster by | peak MiB | ours takes |")
+    print("|---|---|---|---|---|---|")
     for backward, label in ((False, "forward"), (True, "forward + backward")):
-        runs = {"ours": [], "reference": []}
+        runs = {who: [] for who in options.ways.split(",")}
         for _ in range(options.turns):
             for who, found in runs.items():
                 found.append(in_child(who, options, backward))
         seconds = {who: statistics.median(s for run in found for s in run["seconds"]) for who, found in runs.items()}
         peaks = {who: statistics.median(run["peak_mib"] for run in found) for who, found in runs.items()}
-        print(
-            f"| {label} | {1e3 * seconds['ours']:.1f} | {1e3 * seconds['reference']:.0f} "
-            f"| {seconds['reference'] / seconds['ours']:.0f} | {peaks['ours']:.0f} | {peaks['reference']:.0f} "
-            f"| {peaks['ours'] / peaks['reference']:.3f} |",
-            flush=True,
-        )
+        for who in runs:
+            print(
+                f"| {label} | {who} | {1e3 * seconds[who]:.1f} | {seconds[who] / seconds['ours']:.1f} "
+                f"| {peaks[who]:.0f} | {peaks['ours'] / peaks[who]:.3f} |",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":
