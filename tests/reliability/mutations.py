@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from harness.errors import HarnessError
 
 FEW = 8
 """Examples of a target in the test suite; they are always the same."""
@@ -54,6 +57,20 @@ def fuzz(what: st.SearchStrategy[Any], check: Callable[[Any], object]) -> int:
     while time.monotonic() < end:
         once()
     return count
+
+
+def told(what: str, count: int) -> None:
+    """Says how many examples of a target were tried."""
+    print(f"\n{what}: {count:,} examples", end="")
+
+
+@contextlib.contextmanager
+def only_documented() -> Iterator[None]:
+    """Only errors that say what is wrong may come out, and each can be printed."""
+    try:
+        yield
+    except HarnessError as error:
+        assert str(error).strip() and str(error).encode("utf-8", "backslashreplace")
 
 
 @st.composite

@@ -1,8 +1,9 @@
-"""Files of strangers, damaged or odd: each is read, or refused by a documented error, and nothing else happens.
+"""Damaged or odd files of datasets, archives, weights and caches: each is read, or refused by a documented error.
 
+Nothing else may happen.
 In the suite a few fixed examples each. For more, with new ones each time, so many seconds a target:
 
-    HARNESS_FUZZ_SECONDS=20 python -m pytest tests/reliability/test_fuzz.py -s
+    HARNESS_FUZZ_SECONDS=20 python -m pytest tests/reliability/test_fuzz_data.py -s
 """
 
 from __future__ import annotations
@@ -17,73 +18,30 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import strategies as st
-from mutations import SECONDS, changed, changed_json, changed_toml, damaged, fuzz
+from mutations import SECONDS, changed, changed_json, damaged, fuzz, only_documented, told
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
-import record_samples as samples
-import searches
 import small_datasets as small
 
 from datasets import builders, memory
 from datasets.readers import READERS, cuhk03, market, msmt17, table
 from datasets.readers.source import Source
-from harness import pictures, recipe, registry, report, store, tracking, validate, weights
-from harness.cards import read_card, read_toml
-from harness.cli import list as listing
-from harness.cli import options, status
-from harness.errors import HarnessError
-from harness.job import Job
-from harness.record import PER_QUERY_COLUMNS
-from harness.report.material import Material
-from harness.spec import RunSpec, canonical
-from harness.tracking.content import tags_of
-from harness.tune import space, state
+from harness import pictures, registry, validate, weights
 from harness.unpack import Limits, is_archive, top_folders, unpack
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
-REPOSITORY = registry.REPOSITORY
 LAYOUTS = {
     (layout.options.get("pattern", market.PATTERN), layout.options.get("example", "0002_c1s1_000451_03.jpg"))
     for entry in registry.datasets()
     for layout in entry.card.layouts
     if layout.reader == "market"
 }
-
-
-def told(what: str, count: int) -> None:
-    print(f"\n{what}: {count:,} examples", end="")
-
-
-def only_documented() -> Any:
-    """Only errors that say what is wrong may come out, and each can be printed."""
-
-    @contextlib.contextmanager
-    def watch() -> Iterator[None]:
-        try:
-            yield
-        except HarnessError as error:
-            assert str(error).strip() and str(error).encode("utf-8", "backslashreplace")
-
-    return watch()
-
-
-@pytest.fixture
-def put(tmp_path: Path) -> Callable[[bytes | str], Path]:
-    """Writes content to the same file again and again."""
-
-    def write(content: bytes | str, name: str = "file") -> Path:
-        path = tmp_path / name
-        path.write_bytes(content if isinstance(content, bytes) else content.encode("utf-8", "surrogatepass"))
-        return path
-
-    return write
 
 
 @pytest.mark.parametrize(("pattern", "example"), sorted(LAYOUTS))
@@ -195,73 +153,6 @@ def test_images(put: Callable[..., Path], tmp_path: Path, kind: str) -> None:
     told(kind, fuzz(damaged(file.getvalue()), check))
 
 
-RECORDS = {
-    "ok": samples.ok(samples.spec(), samples.evaluation(), samples.evaluation(flip=True)),
-    "failed": samples.failed(samples.spec("beta")),
-    "profile": samples.ok(samples.spec("gamma", purpose="profile"), source="profile") | {"evaluations": []},
-}
-
-
-@pytest.mark.parametrize("kind", RECORDS)
-def test_records(tmp_path: Path, kind: str) -> None:
-    """What is accepted can be listed, shown, tracked and reported."""
-
-    def check(text: str) -> None:
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # a record whose id fits its spec
-            content = json.loads(text)
-            content["run_id"] = samples.records.hashlib.sha256(canonical(content["spec"]).encode()).hexdigest()
-            text = json.dumps(content) if "e999" not in text else text
-        with only_documented():
-            record = store.parse(text.encode("utf-8", "surrogatepass"), "here")
-            status._line(store._entry("x", record)).encode("utf-8", "backslashreplace")
-            tracking.parameters_of(record["spec"])
-            tracking.metrics_of(record)
-            tags_of(record["spec"], 1)
-            report.build(Material([record, RECORDS["ok"]]), tmp_path / "page.md")
-
-    told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))
-
-
-def test_files_of_results(tmp_path: Path) -> None:
-    cell = {"backbone": "a", "dataset": "b", "recipe": "c", "state": "blocked", "reason": "d"}
-    search = searches.new_search()
-    searches.play(search, tmp_path / "search", die_after=10**9)
-    good_search = search.to_dict() | {"trials": search.to_dict()["trials"][:2]}
-    store.write(store.folder_of(tmp_path, RECORDS["ok"]), RECORDS["ok"])
-    listed = store.index(tmp_path)
-    good_index = json.loads((tmp_path / store.INDEX).read_text())
-    rows = "\n".join(
-        ",".join(map(str, row)) for row in [PER_QUERY_COLUMNS, (0, 5, 1, 0.5, 0.25, 1, 3), (1, 6, 0, "", "", "", 0)]
-    )
-
-    def plan(text: str) -> None:
-        (tmp_path / store.PLAN).write_text(text, encoding="utf-8", errors="surrogatepass")
-        with only_documented():
-            report.build(Material([], plan=store.read_plan(tmp_path)), tmp_path / "page.md")
-
-    def searched(text: str) -> None:
-        (tmp_path / "search.json").write_text(text, encoding="utf-8", errors="surrogatepass")
-        with only_documented():
-            report.build(Material([], searches=[state.read(tmp_path / "search.json")]), tmp_path / "page.md")
-
-    def index(text: str) -> None:
-        (tmp_path / store.INDEX).write_text(text, encoding="utf-8", errors="surrogatepass")
-        entries = store.index(tmp_path)
-        assert entries.keys() == listed.keys()
-        for entry in entries.values():
-            status._line(entry)
-
-    def per_query(content: bytes) -> None:
-        (tmp_path / "per_query.csv").write_bytes(content)
-        with only_documented():
-            store.read_per_query(tmp_path, "per_query.csv")
-
-    told("plan.json", fuzz(changed_json([cell, {**cell, "state": "to do"}]), plan))
-    told("search.json", fuzz(changed_json(good_search), searched))
-    told(".index.json", fuzz(changed_json(good_index), index))
-    told("per_query.csv", fuzz(damaged(rows.encode()), per_query))
-
-
 def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[..., Path]) -> None:
     """A cache that is damaged is a cache that is empty."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
@@ -282,89 +173,6 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
     assert digest
     told("checksums.json", fuzz(changed(sums), checksum))
     told("fingerprints", fuzz(changed_json(remembered), fingerprint))
-
-
-RECIPES = [
-    *sorted((REPOSITORY / "harness" / "recipes").glob("*.toml")),
-    *sorted(REPOSITORY.glob("backbones/*/native.toml")),
-]
-
-
-@pytest.mark.parametrize("path", RECIPES, ids=lambda p: f"{p.parent.name}/{p.name}")
-def test_recipes(put: Callable[..., Path], path: Path) -> None:
-    def check(text: str) -> None:
-        with only_documented():
-            found = recipe.load(put(text, "mine.toml"), "market1501")
-            run = RunSpec("a", "b", found.name, found.values(), 0, "cpu", "1", "2")
-            assert recipe.from_values(found.name, json.loads(canonical(run.values))).values() == found.values()
-
-    told(f"recipe {path.name}", fuzz(changed_toml(path.read_text()), check))
-
-
-CARDS = [REPOSITORY / "backbones" / n / "card.toml" for n in ("reidmamba", "timm", "transreid")]
-CARDS += [REPOSITORY / "datasets" / n / "card.toml" for n in ("market1501", "msmt17", "cuhk03_detected")]
-
-
-@pytest.mark.parametrize("path", CARDS, ids=lambda p: p.parent.name)
-def test_cards(tmp_path: Path, path: Path) -> None:
-    """A card that is accepted can be listed, looked for and found."""
-    folder = tmp_path / path.parent.name
-    folder.mkdir()
-    small.market(tmp_path / "Market-1501-v15.09.15")
-
-    def check(text: str) -> None:
-        (folder / "card.toml").write_bytes(text.encode("utf-8", "surrogatepass"))
-        with only_documented():
-            card = read_card(folder / "card.toml")
-            if card.kind == "backbone":
-                listing.backbone_row(entry := registry.BackboneEntry(card, folder, "x"))
-                canonical(entry.options())
-                weights.identity(card, tmp_path)
-                return
-            listing.dataset_row(data := registry.DatasetEntry(card, folder, "x"), "")
-            validate.check_counts(data, data.load(tmp_path))
-
-    told(f"card {path.parent.name}", fuzz(changed_toml(path.read_text()), check))
-
-
-def test_spaces(put: Callable[..., Path]) -> None:
-    def check(text: str) -> None:
-        with only_documented():
-            found = space.load(str(put(text, "mine.toml")))
-            found.at(dict.fromkeys(found.parameters, 0.3))
-            for point in found.points:
-                found.positions(point.values)
-            canonical(found.to_dict())
-
-    told("space", fuzz(changed_toml((REPOSITORY / "harness" / "spaces" / "ratr.toml").read_text()), check))
-
-
-def test_jobs(put: Callable[..., Path]) -> None:
-    good = Job(spec=samples.spec(evaluate_on=(("msmt17", "f"),)), folder="x").to_dict()
-
-    def check(text: str) -> None:
-        with only_documented():
-            job = Job.read(put(text))
-            assert len(job.spec.run_id) == 64 and job.to_dict()
-
-    told("job.json", fuzz(changed_json(good), check))
-
-
-def test_words_of_the_command_line() -> None:
-    words = st.sampled_from(
-        ["1e999", "nan", "[" * 3000, "9" * 5000, "(" * 300, "-" * 5000 + "1", "{}", "'", "\0", "é", "[1,", "1979-05-27"]
-    )
-
-    def check(text: str) -> None:
-        with only_documented():
-            options._literal(text)
-        for default in (True, 1, 0.5, "x", [1]):
-            with only_documented():
-                assert type(registry.same_type(text, default, "x")) is type(default)
-        with only_documented():
-            recipe.nested({"loss": options._literal(text), "loss.margin": 1})
-
-    told("values of options", fuzz(words | st.text(max_size=20), check))
 
 
 @contextlib.contextmanager
@@ -467,4 +275,3 @@ def test_cached_images(tmp_path: Path) -> None:
 
 def test_a_layout_of_every_kind_is_fuzzed() -> None:
     assert set(READERS) == {"market", "msmt17", "cuhk03", "cuhk03-classic", "csv"} and len(LAYOUTS) >= 5
-    assert read_toml(CARDS[0]) and asdict(Limits())
