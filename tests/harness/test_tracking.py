@@ -103,6 +103,13 @@ def test_parameters_are_flat_and_the_plain_test_has_the_bare_names() -> None:
     assert {"mAP", "flip/mAP", "msmt17/rank-1", "efficiency/flops"} <= values.keys()
 
 
+def test_numbers_in_tables_of_a_record_are_metrics_too() -> None:
+    record = {**ok(spec(), evaluation()), "efficiency": {"memory_bytes": {"weights": 8}, "scan": "cpu", "pinned": True}}
+    assert {k: v for k, v in tracking.metrics_of(record).items() if "efficiency" in k} == {
+        "efficiency/memory_bytes/weights": 8
+    }
+
+
 def test_every_epoch_and_the_record_arrive_once(tmp_path: Path) -> None:
     uri, job = sqlite(tmp_path), finished(tmp_path, spec())
     tracker = make(tmp_path, uri)
@@ -239,6 +246,23 @@ def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path
     assert tracker.close("failed") and said == []
     (run,) = children(uri)
     assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize("call", ["list_artifacts", "download_artifacts"])
+def test_an_artifact_store_that_is_down_is_one_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    import mlflow
+
+    def down(*_: object, **__: object) -> None:
+        raise ConnectionError("no route to the bucket")
+
+    uri = sqlite(tmp_path)
+    finished(tmp_path / "results", spec())
+    tracking.sync(tmp_path / "results", uri)
+    monkeypatch.setattr(mlflow.MlflowClient, call, down)
+    with pytest.raises(HarnessError, match=r"files of its runs \(ConnectionError: no route to the bucket\)"):
+        tracking.restore(uri, tmp_path / "restored")
 
 
 def test_the_last_attempt_counts_even_if_the_clock_went_backwards(tmp_path: Path) -> None:
