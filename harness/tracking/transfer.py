@@ -67,7 +67,7 @@ def restore(uri: str, results: Path) -> int:
     """Rebuilds a results folder from a tracking server alone: the newest attempt of every run; returns how many.
 
     Raises:
-        HarnessError: the server cannot be reached or has no runs of this harness.
+        HarnessError: the server or its artifact store cannot be reached, or has no runs of this harness.
     """
     quiet()
     try:
@@ -79,13 +79,21 @@ def restore(uri: str, results: Path) -> int:
     except Exception as error:
         raise HarnessError(f"MLflow at {mask(uri)} does not answer ({reason(error, uri)}).") from error
     seen: set[str] = set()
-    for run in runs:
-        run_id = run.data.tags["harness.run_id"]
-        files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
-        if run_id in seen or "record.json" not in files:
-            continue
-        seen.add(run_id)
-        _download(client, run.info.run_id, files, results)
+    try:
+        for run in runs:
+            run_id = run.data.tags["harness.run_id"]
+            files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
+            if run_id in seen or "record.json" not in files:
+                continue
+            seen.add(run_id)
+            _download(client, run.info.run_id, files, results)
+    except HarnessError:
+        raise
+    except Exception as error:  # the files of runs may lie elsewhere than what is known of the runs
+        raise HarnessError(
+            f"MLflow at {mask(uri)} does not give the files of its runs ({reason(error, uri)}); "
+            "see whether its artifact store is up, then try again."
+        ) from error
     if not seen:
         raise HarnessError(f"MLflow at {mask(uri)} has no finished runs of the experiment '{EXPERIMENT}'.")
     return len(seen)
