@@ -232,6 +232,13 @@ def _remarks(table: Table) -> list[str]:
     for row in table.rows:
         if tied := max((e.get("tied_queries") or 0 for _, e in row.scored), default=0):
             remarks.append(f"{text.escape(row.label)}, {row.way.label}: tied distances in {text.count(tied, 'query')}.")
+    for row, first in _with_first(table.rows):
+        if first and (origins := row.origins()):
+            parts = [f"{name} {', '.join(map(text.code, values))}" for name, values in origins.items()]
+            changed = " (+: with uncommitted changes)" if any("+" in part for part in parts) else ""
+            remarks.append(
+                f"**{text.escape(row.label)} mixes runs of different origin**: {'; '.join(parts)}{changed}."
+            )
     metrics = {e["metric"] for _, _, e in scored}
     if len(metrics) > 1:
         remarks.append(f"Rows differ in the distance: {', '.join(map(text.escape, sorted(metrics)))}.")

@@ -131,6 +131,16 @@ class Row:
         """(height, width) of the input."""
         return image_size(self.scored[0][0])
 
+    def origins(self) -> dict[str, list[str]]:
+        """Commits and package hashes of its runs, where they differ; what is not recorded tells nothing."""
+        environments = [run["environment"] for run, _ in self.scored]
+        commits = {
+            f"{e['git_commit'][:12]}{'+' * bool(e.get('git_dirty'))}" for e in environments if e.get("git_commit")
+        }
+        packages = {str(e["packages_hash"])[:12] for e in environments if e.get("packages_hash")}
+        found = {"commits": commits, "packages": packages}
+        return {name: sorted(values) for name, values in found.items() if len(values) > 1}
+
 
 @dataclass(frozen=True)
 class Table:

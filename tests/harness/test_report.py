@@ -192,6 +192,18 @@ def test_a_switched_off_camera_embedding_is_no_side_information(tmp_path):
     assert rows[0]["Side information"] == "none"
 
 
+def test_a_row_of_runs_from_different_code_or_libraries_says_so(tmp_path):
+    runs = [samples.ok(samples.spec(seed=seed)) for seed in range(3)]
+    others = [samples.ok(samples.spec("beta", seed=seed)) for seed in range(2)]
+    for run, commit, dirty, packages in zip(runs, "aab", (False, True, False), "112", strict=True):
+        run["environment"] |= {"git_commit": commit * 40, "git_dirty": dirty, "packages_hash": packages * 16}
+    others[0]["environment"] |= {"packages_hash": None}
+    text = page(tmp_path, *runs, *others)
+    a, b = "a" * 12, "b" * 12
+    origin = f"commits `{a}`, `{a}+`, `{b}`; packages `{'1' * 12}`, `{'2' * 12}` (+: with uncommitted changes)."
+    assert f"**alpha mixes runs of different origin**: {origin}" in text and text.count("different origin") == 1
+
+
 def test_what_rows_do_not_share_is_said(tmp_path):
     one = samples.ok(samples.spec(), samples.evaluation(tied_queries=2))
     one["data"]["count_mismatch"] = ["train has 10 images, expected 12,936"]
