@@ -6,7 +6,9 @@ cache of `index` alone: it may be deleted at any time, and it is left out where 
 
 from __future__ import annotations
 
+import contextlib
 import csv
+import fcntl
 import functools
 import io
 import json
@@ -15,6 +17,7 @@ import math
 import os
 import re
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -40,6 +43,11 @@ Problem = Callable[[RecordError], None]
 _slug = functools.cache(slug)
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
+
+_WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
+
+STALE_SECONDS = 24 * 3600.0
+"""Age at which a temporary file of another machine has no writer any more; they live for seconds."""
 
 _SURROGATES: dict[type, tuple[Any, ...]] = {bytes: (rb"\ud", rb"\uD"), str: (r"\ud", r"\uD")}
 
@@ -281,11 +289,12 @@ def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     keys = ("backbone", "dataset", "recipe", "state", "reason")
     new = [{k: str(cell.get(k) or "") for k in keys} for cell in cells]
     replaced = {(c["backbone"], c["dataset"], c["recipe"]) for c in new}
-    kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
-    cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
-    unique = list({tuple(c.values()): c for c in cells}.values())
     results.mkdir(parents=True, exist_ok=True)
-    write_json(results / PLAN, unique)
+    with (results / f".{PLAN}.lock").open("w") as lock:  # two drivers would lose each other's cells
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
+        cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
+        write_json(results / PLAN, list({tuple(c.values()): c for c in cells}.values()))
 
 
 def read_plan(results: Path) -> list[dict[str, str]]:
@@ -311,9 +320,13 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace(path: Path, content: str | bytes) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed."""
+    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
+
+    The temporary file names its writer, so that `sweep` can tell what nobody will rename any more.
+    """
     data = content.encode() if isinstance(content, str) else content
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    prefix = f".{path.name}.{_host()}~{os.getpid()}."
+    handle, temporary = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -324,6 +337,34 @@ def replace(path: Path, content: str | bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def sweep(folder: Path) -> None:
+    """Removes the temporary files that `replace` left in a folder when its process was killed.
+
+    Those of a living process stay, and so do those of another machine for a day: two drivers may be at work.
+    """
+    for path in folder.glob(".*.tmp"):
+        if (writer := _WRITER.search(path.name)) is None:
+            continue
+        with contextlib.suppress(OSError):
+            ours, pid = writer["host"] == _host(), int(writer["pid"])
+            if not _alive(pid) if ours else time.time() - path.stat().st_mtime > STALE_SECONDS:
+                path.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    return re.sub(r"\W", "-", os.uname().nodename)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # it belongs to somebody else
+        return True
+    return True
 
 
 def _to_csv(rows: PerQuery) -> str:

@@ -128,11 +128,15 @@ def _drawn() -> Any:
 
 
 def check_writable(results: Path) -> None:
-    """Refuses a results folder that cannot be written, before anything runs."""
+    """Refuses a results folder that cannot be written, before anything runs; sweeps what killed drivers left."""
+    from harness.tune import state
+
     try:
         results.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=results):
             pass
+        for folder in (results, *(results / state.FOLDER).glob("*")):
+            store.sweep(folder)
     except OSError as error:
         raise UsageError(
             f"The results folder {results} is not writable ({error.strerror}); choose --results."

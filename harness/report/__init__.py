@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from pathlib import Path
 
+from harness import store
 from harness.errors import UsageError
 from harness.report import (
     accuracy,
@@ -64,6 +64,8 @@ def build(material: Material, out: Path, *, figures: str = FIGURES, results: str
     former = _linked(_read(out).decode(errors="replace"), figures)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
+        for folder in (out.parent, out.parent / figures):
+            store.sweep(folder)
         written = [_put(out.parent / figures / name, data) for name, data in sorted(pictures.items())]
         for name in former - pictures.keys():
             (out.parent / figures / name).unlink(missing_ok=True)
@@ -137,13 +139,5 @@ def _put(path: Path, data: bytes) -> Path:
     """Writes a file whole or not at all, and not if it is there already."""
     if _read(path) != data:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(data)
-            os.chmod(temporary, 0o644)
-            os.replace(temporary, path)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        store.replace(path, data)
     return path

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 from harness import record, store
 from harness.errors import RecordError
 from harness.job import run_folder
+from harness.registry import REPOSITORY
 
 WORDS = st.text(max_size=30)
 FRACTIONS = st.floats(0, 1)
@@ -277,6 +278,42 @@ def test_a_replaced_plan_keeps_the_other_cells(tmp_path):
     (tmp_path / store.PLAN).write_text("[{}]")
     with pytest.raises(RecordError, match=r"plan\.json is damaged"):
         store.read_plan(tmp_path)
+
+
+def test_two_drivers_do_not_lose_each_others_plan(tmp_path, monkeypatch):
+    read = store.read_plan
+
+    def slowly(results):
+        cells = read(results)
+        threading.Event().wait(0.02)
+        return cells
+
+    monkeypatch.setattr(store, "read_plan", slowly)
+    cells = [{"backbone": str(n), "dataset": "d", "recipe": "r", "state": "to do", "reason": ""} for n in range(6)]
+    drivers = [threading.Thread(target=store.write_plan, args=(tmp_path, [cell])) for cell in cells]
+    for driver in drivers:
+        driver.start()
+    for driver in drivers:
+        driver.join()
+    assert read(tmp_path) == cells
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
+    code = "import os, sys; from pathlib import Path; from harness import store\n"
+    code += "os.replace = lambda *_: os._exit(9)\nstore.replace(Path(sys.argv[1]) / 'plan.json', 'x')"
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+    (left,) = tmp_path.iterdir()
+    assert dead.returncode == 9 and left.name.startswith(".plan.json.")
+    alive = tmp_path / f".plan.json.{store._host()}~{os.getpid()}.abc.tmp"
+    elsewhere = tmp_path / f".plan.json.another-{store._host()}~1.abc.tmp"
+    strange = tmp_path / ".somebody.tmp"
+    for path in (alive, elsewhere, strange):
+        path.write_text("x")
+    store.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, elsewhere, strange}
+    os.utime(elsewhere, (0, 0))
+    store.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, strange}
 
 
 def test_the_plain_evaluation_is_the_one_without_extras():
