@@ -236,9 +236,7 @@ def _remarks(table: Table) -> list[str]:
         if first and (origins := row.origins()):
             parts = [f"{name} {', '.join(map(text.code, values))}" for name, values in origins.items()]
             changed = " (+: with uncommitted changes)" if any("+" in part for part in parts) else ""
-            remarks.append(
-                f"**{text.escape(row.label)} mixes runs of different origin**: {'; '.join(parts)}{changed}."
-            )
+            remarks.append(f"**{text.escape(row.label)} mixes runs of different origin**: {'; '.join(parts)}{changed}.")
     metrics = {e["metric"] for _, _, e in scored}
     if len(metrics) > 1:
         remarks.append(f"Rows differ in the distance: {', '.join(map(text.escape, sorted(metrics)))}.")
