@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from operator import add
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import HarnessError, RecordError
 from harness.report import accuracy, text
 from harness.report.rows import Row, Table, fingerprint
 from harness.report.section import Context, Section, bullets, paragraphs
+from harness.report.studio import collector_paused
 
 if TYPE_CHECKING:
     from harness.stats import Comparison
@@ -28,8 +30,14 @@ FULL_PAIRS = 10
 
 LEVEL = 0.05
 
-Scores = dict[tuple[str, int, int], float]
-"""AP by query: its number, identity and camera."""
+
+class Scores(NamedTuple):
+    """AP of each query, in the order of the files."""
+
+    queries: tuple[list[str], list[int], list[int]]
+    """Numbers, identities and cameras."""
+    ap: list[float]
+
 
 Loaded = tuple[Row, Scores]
 
@@ -47,7 +55,8 @@ class Family:
 
 def build(context: Context) -> Section:
     """Pairwise comparisons within every table, corrected over the table."""
-    families = [family for table in context.tables if (family := _family(context, table))]
+    with collector_paused():
+        families = [family for table in context.tables if (family := _family(context, table))]
     pairs = sum(math.comb(len(f.scores), 2) for f in families)
     if not families:
         return Section()
@@ -92,31 +101,34 @@ def _family(context: Context, table: Table) -> Family | None:
         if not _same_test(table, (row, values), loaded[0])
     ]
     alike.sort(key=lambda pair: pair[0].label)
-    order = sorted(alike[0][1])
-    scores = {row.label: [values[q] for q in order] for row, values in alike}
-    return Family(table, [row for row, _ in alike], scores, [pid for _, pid, _ in order], remarks)
+    scores = {row.label: values.ap for row, values in alike}
+    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries[1], remarks)
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
     """Same queries, and files of the same fingerprint, so the same gallery."""
     prints = [fingerprint(row.setting.spec, table.key.dataset) for row, _ in (one, other)]
-    return prints[0] == prints[1] and one[1].keys() == other[1].keys()
+    return prints[0] == prints[1] and one[1].queries == other[1].queries
 
 
 def _mean_ap(context: Context, row: Row) -> Scores:
-    """AP of each query (its number, identity and camera), averaged over the seeds; NaN without a match."""
-    sums: Scores = {}
+    """AP of each query, averaged over the seeds; NaN without a match."""
+    mean: Scores | None = None
     runs = row.scored[:MOST_SEEDS]
     for run, evaluation in runs:
         if not evaluation.get("per_query"):
             raise RecordError(f"run {run['run_id'][:12]} has no per-query values.")
         columns = context.material.per_query(run, evaluation["per_query"])
-        queries = zip(columns["query"], columns["pid"], columns["camid"], strict=True)
-        values = dict(zip(queries, columns["AP"], strict=True))
-        if sums and values.keys() != sums.keys():
+        queries = columns["query"], columns["pid"], columns["camid"]
+        shares = [value / len(runs) for value in columns["AP"]]
+        if mean is None:
+            mean = Scores(queries, shares)
+        elif queries == mean.queries:
+            mean = Scores(mean.queries, list(map(add, mean.ap, shares)))
+        else:
             raise RecordError("its seeds were scored on different queries.")
-        sums = {query: sums.get(query, 0.0) + value / len(runs) for query, value in values.items()}
-    return sums
+    assert mean is not None  # a row has a run
+    return mean
 
 
 def _one(context: Context, family: Family, resamples: int) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from harness.stats.groups import StatsError, as_scores, cluster
-from harness.stats.intervals import RESAMPLES, bootstrap_interval
+from harness.stats.intervals import RESAMPLES, bootstrap_intervals
 
 _CHUNK = 2**22
 
@@ -76,33 +76,56 @@ def paired_test(
     Raises:
         StatsError: not the same queries, or nothing to infer from.
     """
-    first, identities = as_scores(values_a, groups)
-    second, _ = as_scores(values_b, groups)
-    if (np.isnan(first) != np.isnan(second)).any():
-        raise StatsError("Some queries have a score in one run only; compare runs on the same queries and gallery.")
-    interval = bootstrap_interval(first - second, identities, confidence=confidence, resamples=resamples, seed=seed)
-    clusters = cluster(first - second, identities)
-    exact, p_value = _sign_flip_test(clusters.sums, resamples, seed)
-    return PairedTest(clusters.mean, interval, p_value, int(clusters.counts.sum()), len(clusters.counts), exact)
+    return _test_pairs([(values_a, values_b)], groups, confidence, resamples, seed)[0]
 
 
-def _sign_flip_test(sums: np.ndarray, resamples: int, seed: int) -> tuple[bool, float]:
-    """Returns whether the test was exact, and p for the sum of `sums` under independent changes of sign."""
-    # Sums added in another order differ in the last digits and must still count as equal.
-    threshold = abs(sums.sum()) - 1e-12 * np.abs(sums).sum()
-    sums = sums[sums != 0]
+def _test_pairs(
+    pairs: Sequence[tuple[ArrayLike, ArrayLike]], groups: Any, confidence: float, resamples: int, seed: int
+) -> list[PairedTest]:
+    """`paired_test` of pairs that share their queries, on the same resamples."""
+    differences = []
+    for values_a, values_b in pairs:
+        (first, identities), (second, _) = as_scores(values_a, groups), as_scores(values_b, groups)
+        if (np.isnan(first) != np.isnan(second)).any():
+            raise StatsError("Some queries have a score in one run only; compare runs on the same queries and gallery.")
+        differences.append(first - second)
+    intervals = bootstrap_intervals(differences, identities, confidence=confidence, resamples=resamples, seed=seed)
+    clusters = [cluster(difference, identities) for difference in differences]
+    signs = _sign_flip_tests([each.sums for each in clusters], resamples, seed)
+    return [
+        PairedTest(each.mean, interval, p_value, int(each.counts.sum()), len(each.counts), exact)
+        for each, interval, (exact, p_value) in zip(clusters, intervals, signs, strict=True)
+    ]
+
+
+def _sign_flip_tests(series: Sequence[np.ndarray], resamples: int, seed: int) -> list[tuple[bool, float]]:
+    """Whether each test was exact, and p for each sum under independent changes of sign; [series], [identities]."""
+    found: dict[int, tuple[bool, float]] = {}
+    lengths = [int((sums != 0).sum()) for sums in series]
+    for length in set(lengths):  # those of one length have the same changes of sign
+        members = [i for i, other in enumerate(lengths) if other == length]
+        # Sums added in another order differ in the last digits and must still count as equal.
+        thresholds = [abs(series[i].sum()) - 1e-12 * np.abs(series[i]).sum() for i in members]
+        sums = np.stack([series[i][series[i] != 0] for i in members], axis=1)
+        exact, p_values = _flip(sums, np.array(thresholds), resamples, seed)
+        found |= {i: (exact, float(p_value)) for i, p_value in zip(members, p_values, strict=True)}
+    return [found[i] for i in range(len(series))]
+
+
+def _flip(sums: np.ndarray, thresholds: np.ndarray, resamples: int, seed: int) -> tuple[bool, np.ndarray]:
+    """Flips the rows of sums [identities, series]; returns whether all ways were counted, and p, [series]."""
     exact = len(sums) < resamples.bit_length()  # 2^n <= resamples
     total = 2 ** len(sums) if exact else resamples
     generator = np.random.default_rng(seed)
     size = max(1, _CHUNK // max(1, len(sums)))
-    extreme = 0
+    extreme = np.zeros(len(thresholds), dtype=np.int64)
     for start in range(0, total, size):
         rows = np.arange(start, min(start + size, total))
         if exact:
             flips = rows[:, None] >> np.arange(len(sums)) & 1
         else:
             flips = generator.integers(2, size=(len(rows), len(sums)), dtype=np.int8)
-        extreme += int((np.abs(sums.sum() - 2 * (flips @ sums)) >= threshold).sum())
+        extreme += (np.abs(sums.sum(axis=0) - 2 * (flips.astype(np.float64) @ sums)) >= thresholds).sum(axis=0)
     return exact, extreme / total if exact else (1 + extreme) / (1 + total)
 
 
@@ -141,10 +164,9 @@ def compare_many(
         The pairs in the order of `scores`: first against second, first against third, ...
     """
     pairs = list(itertools.combinations(scores, 2))
-    tests = [
-        paired_test(scores[first], scores[second], groups, confidence=confidence, resamples=resamples, seed=seed)
-        for first, second in pairs
-    ]
+    if not pairs:
+        return []
+    tests = _test_pairs([(scores[a], scores[b]) for a, b in pairs], groups, confidence, resamples, seed)
     adjusted = holm([test.p_value for test in tests])
     return [
         Comparison(first, second, test.difference, test.interval, test.p_value, float(p_holm))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -37,42 +37,66 @@ def bootstrap_interval(
     Raises:
         StatsError: nothing to infer from, or an option out of range.
     """
+    return bootstrap_intervals([values], groups, confidence=confidence, resamples=resamples, seed=seed)[0]
+
+
+def bootstrap_intervals(
+    series: Sequence[ArrayLike], groups: Any, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
+) -> list[tuple[float, float]]:
+    """`bootstrap_interval` of several scores of the same queries, [series, n], on the same resamples.
+
+    Raises:
+        StatsError: likewise, or series that have no score in different places.
+    """
     if not 0 < confidence < 1 or resamples < 1:
         raise StatsError(f"confidence={confidence}, resamples={resamples}: give 0 < confidence < 1 and resamples >= 1.")
-    clusters = cluster(values, groups)
-    n = len(clusters.sums)
-    if n < 2:
-        return float("nan"), float("nan")
-    mean = clusters.mean
-    deviations = clusters.sums - mean * clusters.counts
-    error = _standard_error(deviations, clusters.counts)
-    # Equal up to rounding: no resample can differ.
-    if error <= 1e-12 * max(1e-300, np.abs(clusters.sums).max()):
-        return mean, mean
-    pivots = np.concatenate(list(_pivots(deviations, clusters.counts, error, resamples, seed)))
+    clusters = [cluster(values, groups) for values in series]
+    counts = clusters[0].counts
+    if not all(np.array_equal(each.counts, counts) for each in clusters):
+        raise StatsError("Some queries have a score in one run only; compare runs on the same queries and gallery.")
+    if len(counts) < 2:
+        return [(float("nan"), float("nan"))] * len(clusters)
+    deviations = np.stack([each.sums - each.mean * counts for each in clusters])
+    errors = _standard_error(deviations, counts)
+    pivots = np.concatenate(list(_pivots(deviations, counts, errors, resamples, seed)))
     tail = (1 - confidence) / 2
-    low = mean - error * float(np.quantile(pivots, 1 - tail, method="higher"))
-    high = mean - error * float(np.quantile(pivots, tail, method="lower"))
-    scores = np.asarray(values, dtype=np.float64)
-    return float(max(low, np.nanmin(scores))), float(min(high, np.nanmax(scores)))
+    lows = np.quantile(pivots, 1 - tail, axis=0, method="higher")
+    highs = np.quantile(pivots, tail, axis=0, method="lower")
+    intervals = []
+    for each, values, error, low, high in zip(clusters, series, errors, lows, highs, strict=True):
+        mean, scores = each.mean, np.asarray(values, dtype=np.float64)
+        if error <= 1e-12 * max(1e-300, np.abs(each.sums).max()):  # equal up to rounding: no resample can differ
+            intervals.append((mean, mean))
+            continue
+        ends = max(mean - error * low, np.nanmin(scores)), min(mean - error * high, np.nanmax(scores))
+        intervals.append((float(ends[0]), float(ends[1])))
+    return intervals
 
 
 def _pivots(
-    deviations: np.ndarray, counts: np.ndarray, error: float, resamples: int, seed: int
+    deviations: np.ndarray, counts: np.ndarray, errors: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yields by how many of its own standard errors each resample lies above the data."""
+    """Yields by how many of its own standard errors each resample lies above the data, [some resamples, series].
+
+    How often each identity was drawn, times sums and squares of the identities, is all that a resample is made of.
+    """
     generator, n = np.random.default_rng(seed), len(counts)
+    known = np.vstack([counts, counts**2, deviations, deviations**2, deviations * counts]).T
     size = max(1, _CHUNK // n)
     for start in range(0, resamples, size):
-        drawn = generator.integers(n, size=(min(size, resamples - start), n), dtype=np.int32)
-        sampled, queries = deviations[drawn], counts[drawn]
-        shift = sampled.sum(axis=1) / queries.sum(axis=1)
-        sampled -= shift[:, None] * queries
-        errors = _standard_error(sampled, queries)
-        # A resample without any spread tells nothing about its error: it counts as infinitely far.
-        far = np.where(np.abs(shift) > 1e-9 * error, np.copysign(np.inf, shift), 0.0)
-        spread = errors > 1e-9 * error
-        yield np.where(spread, shift / np.where(spread, errors, 1), far)
+        rows = min(size, resamples - start)
+        drawn = generator.integers(n, size=(rows, n), dtype=np.int32) + n * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * n).reshape(rows, n).astype(np.float64)
+        sums = times @ known
+        queries, squared_queries = sums[:, :1], sums[:, 1:2]
+        shift, squares, mixed = np.split(sums[:, 2:], 3, axis=1)
+        shift = shift / queries
+        variance = (squares - 2 * shift * mixed + shift**2 * squared_queries) * n / (n - 1)
+        own = np.sqrt(np.maximum(variance, 0)) / queries
+        # A resample without any spread, up to rounding, tells nothing about its error: it counts as infinitely far.
+        far = np.where(np.abs(shift) > 1e-9 * errors, np.copysign(np.inf, shift), 0.0)
+        spread = own > 1e-6 * errors
+        yield np.where(spread, shift / np.where(spread, own, 1), far)
 
 
 def _standard_error(deviations: np.ndarray, counts: np.ndarray) -> Any:
