@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from record_samples import ok, spec
+from test_run import arguments
 
-from harness import runner, store
+from harness import runner, schedule, store
 from harness.job import Job
 
 NAMES = ("checkpoint.pt", "metrics.jsonl")
@@ -30,7 +34,20 @@ def test_the_same_attempt_goes_on_and_the_next_one_begins_anew(tmp_path: Path) -
     assert started(tmp_path, 4) == []
 
 
-def test_an_attempt_that_finished_is_not_repeated(tmp_path: Path, monkeypatch) -> None:
+def test_who_interrupts_it_is_told_how_to_go_on(
+    cli: Callable[..., tuple[int, str, str]], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(*_: object) -> dict[str, str]:
+        signal.raise_signal(signal.SIGINT)
+        return {}
+
+    monkeypatch.setitem(schedule.SCHEDULERS, "inline", pressed)
+    for more, words in (((), "the same command goes on from here"), (("--force",), "without --force goes on")):
+        code, _, err = cli(*arguments(world, tmp_path, *more))
+        assert code == 130 and words in err
+
+
+def test_an_attempt_that_finished_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     class Silent(runner.Progress):
         def emit(self, event: str, **values: object) -> None:
             said.append((event, values.get("cached")))

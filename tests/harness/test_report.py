@@ -6,6 +6,8 @@ import dataclasses
 import math
 import random
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -16,6 +18,7 @@ import record_samples as samples
 from harness import report, store
 from harness.cards import BackboneCard, DatasetCard, InputCard, Published
 from harness.errors import UsageError
+from harness.registry import REPOSITORY
 from harness.report import drawing
 from harness.report.material import Material, gather
 
@@ -294,6 +297,16 @@ def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):
     path.write_text("{")
     text = report.build(gather(results), tmp_path / "BENCHMARKS.md")[0].read_text()
     assert path.relative_to(results).as_posix() in text and str(tmp_path) not in text
+
+
+def test_what_a_killed_driver_left_beside_the_page_is_swept(tmp_path):
+    code = "import os, sys; from pathlib import Path; from harness import report\n"
+    code += "os.replace = lambda *_: os._exit(9)\nreport._put(Path(sys.argv[1]), b'x')"
+    for path in (tmp_path / "BENCHMARKS.md", tmp_path / "figures" / "a.png"):
+        assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=REPOSITORY).returncode == 9
+    assert len(list(tmp_path.rglob("*.tmp"))) == 2, "under a name that is looked for"
+    page(tmp_path, *three_seeds())
+    assert not list(tmp_path.rglob("*.tmp"))
 
 
 def test_an_unwritable_place_is_one_clear_sentence(tmp_path):
