@@ -19,6 +19,7 @@ import re
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -244,16 +245,27 @@ def read_per_query(folder: Path, name: str, wanted: Sequence[str] = PER_QUERY_CO
 def parse_per_query(text: str, where: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
     """Parses the text of per-query values; `where` names it in errors."""
     try:
-        rows = list(csv.reader(io.StringIO(text)))
-    except csv.Error as error:
-        raise RecordError(f"{where} is damaged: {error}.") from None
-    if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
-        raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
-    try:
-        columns = dict(zip(PER_QUERY_COLUMNS, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {}
+        columns = _split(text)
+        if columns is None:
+            raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
         return {name: _column(name, columns.get(name, ())) for name in wanted}
     except (ValueError, csv.Error) as error:
         raise RecordError(f"{where} is damaged: {error}.") from None
+
+
+def _split(text: str) -> dict[str, Sequence[str]] | None:
+    """The columns of a table, empty if it has no rows; None if they are others."""
+    header, _, body = text.partition("\n")
+    lines = body.removesuffix("\n").split("\n")
+    width = len(PER_QUERY_COLUMNS)
+    plain = header == ",".join(PER_QUERY_COLUMNS) and '"' not in body and "\r" not in body
+    if plain and set(map(methodcaller("count", ","), lines)) == {width - 1}:  # as written here: one split for all
+        cells = ",".join(lines).split(",")
+        return {name: cells[i::width] for i, name in enumerate(PER_QUERY_COLUMNS)}
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
+        return None
+    return dict(zip(PER_QUERY_COLUMNS, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {}
 
 
 def _column(name: str, texts: Sequence[str]) -> list[Any]:
