@@ -55,6 +55,26 @@ def test_flops_of_reidmamba_are_those_of_its_formula(branches, class_tokens):
     assert flops(module) == total
 
 
+@pytest.mark.parametrize(
+    ("name", "blocks", "channels"),
+    [("bot", (3, 4, 6, 3), (64, 128, 256, 512)), ("bot:demo", (1, 1, 1, 1), (16, 32, 64, 128))],
+)
+def test_flops_of_bot_are_those_of_its_formula(name, blocks, channels):
+    """Of 128 by 64 pixels the last stage keeps 8 by 4, since its stride is 1."""
+    macs = 64 * 32 * 64 * 3 * 7 * 7  # the stem, at half the size
+    width, pixels = 64, 32 * 16  # after the pooling
+    for count, channel, stride in zip(blocks, channels, (1, 2, 2, 1), strict=True):
+        for block in range(count):
+            macs += pixels * width * channel  # 1x1, before the stride
+            pixels //= stride**2 if block == 0 else 1
+            macs += pixels * (9 * channel * channel + channel * 4 * channel)
+            changes = width != 4 * channel or (block == 0 and stride != 1)
+            macs += pixels * width * 4 * channel if changes else 0  # the shortcut, where the shape changes
+            width = 4 * channel
+    assert pixels == 8 * 4
+    assert flops(build(name), (128, 64)) == 2 * macs
+
+
 @pytest.mark.parametrize("size", [(64, 32), (128, 64)])
 def test_flops_do_not_depend_on_the_implementation_of_the_scan(size):
     module = build("reidmamba:tiny", image_size=size)

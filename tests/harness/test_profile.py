@@ -120,6 +120,20 @@ def test_a_study_becomes_records_and_a_page(tmp_path):
 
 
 @pytest.mark.slow
+def test_compiled_cells_in_half_precision_are_measured_beside_plain_ones(tmp_path):
+    words = ("--backbones", "bot:demo", "--batch", "2", "--train-batch", "", "--precision", "bf16", "--compile")
+    code, said = run(tmp_path, *words)
+    assert code == 0, said
+    cells = [r["efficiency"] for r in store.records(tmp_path / "results")]
+    assert sorted(cell["compiled"] for cell in cells) == [False, True]
+    assert all(cell["precision"] == "bf16" and cell["latency_ms"] > 0 for cell in cells)
+    plain, compiled = sorted(cells, key=lambda cell: cell["compiled"])
+    assert plain["flops"] == compiled["flops"] and plain["parameters"] == compiled["parameters"]
+    assert compiled["first_call_seconds"] > plain["first_call_seconds"]  # it compiles
+    assert "bf16" in (tmp_path / "B.md").read_text()
+
+
+@pytest.mark.slow
 def test_want_of_memory_is_a_cell(tmp_path):
     code, said = run(tmp_path, "--backbones", "bot:demo", "--batch", "1,100000000", "--train-batch", "")
     assert code == 0, said
