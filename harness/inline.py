@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import queue
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
-from harness import child
+from harness import child, gpu
 from harness.errors import UsageError
 from harness.job import Job
 
@@ -72,7 +69,7 @@ def _devices(gpus: float, count: int) -> list[str | None]:
         return [None] * count
     if gpus > 1 and gpus != int(gpus):
         raise UsageError(f"--gpus-per-run is a fraction below 1 or a whole number, found {gpus:g}.")
-    seen = _visible()
+    seen = gpu.names()
     if not seen and count == 1:  # nothing tells how many there are: the run finds out
         return [None]
     room = int(len(seen) / gpus + 1e-9) if gpus >= 1 else len(seen) * math.floor(1 / gpus + 1e-9)
@@ -85,20 +82,6 @@ def _devices(gpus: float, count: int) -> list[str | None]:
         return [seen[place % len(seen)] for place in range(count)]
     share = int(gpus)
     return [",".join(seen[place * share : (place + 1) * share]) for place in range(count)]
-
-
-def _visible() -> list[str]:
-    """Names of the GPUs this process may use, as `CUDA_VISIBLE_DEVICES` has them; told without importing torch."""
-    if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
-        names = [name.strip() for name in given.split(",")]
-        last = next((i for i, name in enumerate(names) if name in ("", "-1")), len(names))
-        return names[:last]  # CUDA ignores what follows a bad name
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        listed = subprocess.run(["nvidia-smi", "-L"], capture_output=True, text=True, timeout=30, check=True)
-        return [str(i) for i in range(sum(line.startswith("GPU ") for line in listed.stdout.splitlines()))]
-    with contextlib.suppress(OSError):
-        return [str(i) for i in range(len(list(Path("/proc/driver/nvidia/gpus").iterdir())))]
-    return []
 
 
 def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:

@@ -112,7 +112,7 @@ def resolve_device(device: str) -> str:
         raise unknown("device", device, ("auto", "cpu", "cuda"))
     if device != "auto":
         return device
-    return "cuda" if gpu.there() else "cpu"
+    return "cuda" if gpu.driver() and gpu.names() else "cpu"
 
 
 @functools.cache

@@ -71,7 +71,7 @@ def resources(values: dict[str, Any], runs: int, device: str, timeout: float) ->
     at_once = values["max_concurrent"] or (1 if alone else 0)
     cpus = values["cpus_per_run"] or max(1, cores() // max(1, min(runs, at_once or 1)))
     if gpus > 0 and not values["cpus_per_run"]:
-        here = 0 if values["address"] else int(gpu.count() / gpus)  # runs at once; of a cluster nothing is known
+        here = 0 if values["address"] else int(len(gpu.names()) / gpus)  # runs at once; of a cluster nothing is known
         cpus = max(1, min(cpus, 4, cores() // max(1, here)))
     return Resources(gpus, cpus, at_once, timeout, values["address"])
 
