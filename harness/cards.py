@@ -22,12 +22,21 @@ LARGEST = 2**63
 
 @dataclass(frozen=True)
 class InputCard:
-    """Input a backbone was designed for; the harness normalises with `mean` and `std` under every recipe."""
+    """Input a backbone was designed for; the harness normalises with `mean` and `std` under every recipe.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        mean: of each channel.
+        std: likewise.
+        interpolation: `bicubic` or `bilinear`.
+        channels_last: whether weights lie in memory with channels last, which is faster for many CNNs.
+    """
 
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
     interpolation: str = "bicubic"
+    channels_last: bool = False
 
 
 @dataclass(frozen=True)

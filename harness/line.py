@@ -17,10 +17,10 @@ from harness import efficiency, recipe, registry, run_pictures, store, validate,
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
 from harness.data import EvaluationData, TrainingData, holdout_split
+from harness.device import exact_float32, place, precision_name
 from harness.errors import DataError, WeightsError
 from harness.evaluate import Scored, score_features, score_module
 from harness.job import Job
-from harness.precision import exact_float32, precision_name
 from harness.registry import DatasetEntry
 from harness.seeding import repeat_bit_for_bit, seed_torch
 from harness.train import Trainer
@@ -130,7 +130,7 @@ class Line:
             pretrained=self._starting_weights(),
             **self.spec.options,
         )
-        return module.to(self.device)
+        return place(module, self.device, self.input)
 
     def _build_from_checkpoint(self) -> torch.nn.Module:
         """A trained model out of its file; what the file tells about its build goes before the options' defaults."""
@@ -151,7 +151,7 @@ class Line:
         load(state)
         if cameras in (False, "mean"):
             set_cameras(module, cameras or "off")
-        return module.to(self.device)
+        return place(module, self.device, self.input)
 
     def _score_stored(self) -> Scored:
         """Scores features somebody else extracted: `query` and `gallery`, rows in the order of the sorted paths."""

@@ -14,9 +14,9 @@ from torch import nn
 
 from harness import checkpoint, optim
 from harness.data import Batch, TrainingData
+from harness.device import precision
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
-from harness.precision import precision
 from harness.recipe import Recipe
 from harness.seeding import seed_torch
 

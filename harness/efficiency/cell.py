@@ -15,12 +15,13 @@ import torch
 
 from harness import efficiency, recipe, registry
 from harness.data import Batch, TrainingData
+from harness.device import exact_float32, place, precision
 from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
 from harness.efficiency.timing import Timing, repeat
 from harness.errors import RunError, out_of_memory
 from harness.job import Job
-from harness.precision import exact_float32, precision
+from harness.line import input_card
 from harness.profile import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.seeding import seed_torch
 from harness.train import Trainer
@@ -72,13 +73,14 @@ class Cell:
     def _build(self) -> torch.nn.Module:
         plugins = Path(self.job.places.plugins) if self.job.places.plugins else None
         seed_torch(self.spec.seed, "build")
-        module = registry.backbone(self.spec.backbone, plugins).build(
+        entry = registry.backbone(self.spec.backbone, plugins)
+        module = entry.build(
             num_classes=NUM_CLASSES,
             num_cameras=NUM_CAMERAS,
             image_size=self.condition.image_size,
             **self.spec.options,
         )
-        return module.to(self.device)
+        return place(module, self.device, input_card(entry))
 
     def _count(self, module: torch.nn.Module) -> None:
         images, cameras = self._batch(1)

@@ -13,6 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from harness import checkpoint, recipe, registry
 from harness.contracts import Item
 from harness.data import TrainingData
+from harness.device import place
 from harness.seeding import seed_torch
 from harness.train import Trainer
 
@@ -81,7 +82,9 @@ def train(
             raise Stopped
 
     on = torch.device(device)
-    trainer = Trainer(module.to(on), data, chosen, device=on, seed=0, run_id=name, folder=folder, emit=emit)
+    trainer = Trainer(
+        place(module, on, entry.card.input), data, chosen, device=on, seed=0, run_id=name, folder=folder, emit=emit
+    )
     try:
         return trainer, trainer.fit().resumed_at
     except Stopped:

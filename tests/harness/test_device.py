@@ -1,0 +1,48 @@
+"""How modules lie on a device, and what precisions mean there."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from harness import device, registry
+from harness.errors import RunError
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize(("name", "last"), [("bot:demo", True), ("transreid:demo", False)])
+def test_channels_lie_last_where_the_card_says_so(name: str, last: bool) -> None:
+    entry = registry.backbone(name)
+    module = entry.build(num_classes=3, num_cameras=2, image_size=(64, 32))
+    placed = device.place(module, CPU, entry.card.input)
+    kernels = [m.weight for m in placed.modules() if isinstance(m, nn.Conv2d) and m.weight.shape[-1] > 1]
+    assert kernels and all(k.is_contiguous(memory_format=torch.channels_last) == last for k in kernels)
+    module.eval()
+    seen: list[bool] = []
+    last_block = [m for m in placed.modules() if isinstance(m, nn.Conv2d)][-1]
+    last_block.register_forward_hook(
+        lambda m, i, out: seen.append(out.is_contiguous(memory_format=torch.channels_last) and not out.is_contiguous())
+    )
+    with torch.inference_mode():
+        module(torch.rand(2, 3, 64, 32), torch.zeros(2, dtype=torch.int64))
+    assert seen == [last], "the order reaches the last convolution"
+
+
+def test_precisions_have_names_and_half_needs_a_gpu() -> None:
+    assert [device.precision_name(device.precision(n, CPU)) for n in ("auto", "fp32", "bf16")] == ["fp32"] * 2 + [
+        "bf16"
+    ]
+    with pytest.raises(RunError, match="needs a GPU"):
+        device.precision("fp16", CPU)
+
+
+def test_fp32_means_32_bits() -> None:
+    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    try:
+        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        device.exact_float32()
+        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
