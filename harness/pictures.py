@@ -210,5 +210,5 @@ def _save(sheet: Image.Image, out: Path) -> Path:
     import io
 
     data = io.BytesIO()
-    sheet.save(data, format="PNG", optimize=False)
+    sheet.save(data, format="PNG", compress_level=3)  # a third of the time of the usual 6, a tenth larger
     return drawing.write(out, data.getvalue())
