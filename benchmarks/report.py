@@ -1,6 +1,6 @@
 """Speed and memory of the listing, the lookup, the plan and the report over many records.
 
-    python benchmarks/report.py [--records 10000] [--backbones 8] [--keep DIR]
+    python benchmarks/report.py [--records 10000] [--backbones 8] [--seeds 7] [--keep DIR]
 
 Prints one line a step; commands start in processes of their own and tell their own peak of memory. The numbers of the
 records are drawn, so nothing here says anything about a backbone.
@@ -40,12 +40,10 @@ QUERIES = {
 """Queries and their identities, of each dataset as it is; those of `synthetic` are made up."""
 
 RECIPES = ("unified", "native")
-PER_QUERY_SEEDS = 7
-"""Per-query values are written for the first seeds of every row; the report averages over five, and some seeds fail."""
 
 
-def populate(results: Path, number: int, backbones: int) -> None:
-    """Writes drawn records: a few fail, some carry per-query values."""
+def populate(results: Path, number: int, backbones: int, per_query_seeds: int) -> None:
+    """Writes drawn records: a few fail, those of the first seeds of every row carry per-query values."""
     draw = random.Random(0)
     cells = list(itertools.product(QUERIES, RECIPES, range(backbones)))
     for i in range(number):
@@ -62,7 +60,7 @@ def populate(results: Path, number: int, backbones: int) -> None:
             torch="2.14",
             fingerprint="0" * 64,
         )
-        listed = seed < PER_QUERY_SEEDS
+        listed = seed < per_query_seeds
         record = _drawn(spec, draw, backbone, listed)
         folder = store.folder_of(results, record)
         folder.mkdir(parents=True)
@@ -155,12 +153,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=10_000)
     parser.add_argument("--backbones", type=int, default=8, help="of each of 14 tables")
+    parser.add_argument("--seeds", type=int, default=7, help="with per-query values; the report averages over five")
     parser.add_argument("--keep", type=Path, help="write here and keep it")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="benchmark-report-") as place:
         base = chosen.keep or Path(place)
         results, page = base / "results", base / "BENCHMARKS.md"
-        timed(f"write {chosen.records:,} records", lambda: populate(results, chosen.records, chosen.backbones))
+        timed(
+            f"write {chosen.records:,} records",
+            lambda: populate(results, chosen.records, chosen.backbones, chosen.seeds),
+        )
         timed("index, first call", lambda: store.index(results))
         entries = timed("index, from its cache", lambda: store.index(results))
         timed("find 100 by run id", lambda: [store.find(results, run_id) for run_id in list(entries)[:100]])

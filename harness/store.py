@@ -331,10 +331,11 @@ def write_json(path: Path, value: Any) -> None:
     replace(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
-def replace(path: Path, content: str | bytes) -> None:
+def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
 
-    The temporary file names its writer, so that `sweep` can tell what nobody will rename any more.
+    The temporary file names its writer, so that `sweep` can tell what nobody will rename any more. Without `flush` a
+    power cut may leave an empty file, which is enough for what can be made again.
     """
     data = content.encode() if isinstance(content, str) else content
     prefix = f".{path.name}.{_host()}~{os.getpid()}."
@@ -342,8 +343,9 @@ def replace(path: Path, content: str | bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            if flush:
+                file.flush()
+                os.fsync(file.fileno())
         os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:

@@ -66,7 +66,7 @@ def build(material: Material, out: Path, *, figures: str = FIGURES, results: str
         out.parent.mkdir(parents=True, exist_ok=True)
         for folder in (out.parent, out.parent / figures):
             store.sweep(folder)
-        written = [_put(out.parent / figures / name, data) for name, data in sorted(pictures.items())]
+        written = [_put(out.parent / figures / name, data, flush=False) for name, data in sorted(pictures.items())]
         for name in former - pictures.keys():
             (out.parent / figures / name).unlink(missing_ok=True)
         return [_put(out, page), *written]
@@ -109,8 +109,13 @@ def check(results: Path, out: Path) -> list[str]:
 
 def _render(material: Material, figures: str, results: str | None) -> tuple[bytes, dict[str, bytes]]:
     context = Context(material, figures, results)
-    with studio.at_work(2 * len(context.tables)) as context.draw:
-        sections = [section for builder in SECTIONS if (section := builder(context)).markdown]
+    figures_to_come = 2 * len(context.tables)
+    with (
+        studio.beside(figures_to_come, significance.build, context) as compared,  # alone it takes as long as the rest
+        studio.at_work(figures_to_come) as context.draw,
+    ):
+        made = [compared() if builder is significance.build else builder(context) for builder in SECTIONS]
+        sections = [section for section in made if section.markdown]
         drawn = {name: data for section in sections for name, data in section.figures.items()}
         pictures = {name: data if isinstance(data, bytes) else data() for name, data in drawn.items()}
     text = "\n\n".join(section.markdown.strip("\n") for section in sections) + "\n"
@@ -135,9 +140,9 @@ def _read(path: Path) -> bytes:
         return b""
 
 
-def _put(path: Path, data: bytes) -> Path:
+def _put(path: Path, data: bytes, *, flush: bool = True) -> Path:
     """Writes a file whole or not at all, and not if it is there already."""
     if _read(path) != data:
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.replace(path, data)
+        store.replace(path, data, flush=flush)
     return path

@@ -1,4 +1,4 @@
-"""Draws many figures at once, in processes that do nothing else; the bytes are the same as from this process."""
+"""Draws figures, and computes beside them, in other processes; the bytes are the same as from this process."""
 
 from __future__ import annotations
 
@@ -10,8 +10,12 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, suppress
+from functools import partial
+from multiprocessing.connection import Connection
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 Drawn = bytes | Callable[[], bytes]
 """A PNG file, or what waits for it."""
@@ -32,8 +36,7 @@ def at_work(expected: int) -> Iterator[Draw]:
     Args:
         expected: about how many figures there will be.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
-    if expected < MANY or cores < 2 or not _may_fork():
+    if expected < MANY or not _may_fork():
         yield draw_here
         return
     import matplotlib.backends.backend_agg
@@ -41,7 +44,7 @@ def at_work(expected: int) -> Iterator[Draw]:
 
     gc.freeze()  # the collector of a new process would copy all that is in memory here
     try:
-        with ProcessPoolExecutor(min(cores, MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(min(_cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
 
             def draw(function: Callable[..., bytes], *values: Any) -> Drawn:
                 return _Waiting(function, values, pool.submit(function, *values))
@@ -49,6 +52,42 @@ def at_work(expected: int) -> Iterator[Draw]:
             yield draw
     finally:
         gc.unfreeze()
+
+
+@contextmanager
+def beside(expected: int, function: Callable[..., T], *values: Any) -> Iterator[Callable[[], T]]:
+    """Yields what waits for a result that a process of its own computes meanwhile, under the conditions of `at_work`.
+
+    Where they do not hold, where the function raises or its process is ended, it is computed here when asked for.
+    """
+    if expected < MANY or not _may_fork():
+        yield partial(function, *values)
+        return
+    system = multiprocessing.get_context("fork")  # values are inherited, not sent
+    receive, send = system.Pipe(duplex=False)
+    process = system.Process(target=_send, args=(send, function, values), daemon=True)
+    process.start()
+    send.close()
+
+    def result() -> T:
+        try:
+            found: T = receive.recv()
+        except EOFError:
+            found = function(*values)
+        return found
+
+    try:
+        yield result
+    finally:
+        process.kill()
+        process.join()
+        receive.close()
+
+
+def _send(send: Connection, function: Callable[..., Any], values: tuple[Any, ...]) -> None:
+    """What the process of `beside` does; an error is raised where its result is asked for."""
+    with send, suppress(Exception):
+        send.send(function(*values))
 
 
 @contextmanager
@@ -82,5 +121,10 @@ def draw_here(function: Callable[..., bytes], *values: Any) -> Drawn:
 
 
 def _may_fork() -> bool:
-    """Whether this process has no threads of others, whose locks a copy of it would inherit."""
-    return sys.platform == "linux" and threading.active_count() == 1 and not {"ray", "torch"} & sys.modules.keys()
+    """Whether there is a core to spare, and no thread of others, whose locks a copy of this process would inherit."""
+    alone = threading.active_count() == 1 and not {"ray", "torch"} & sys.modules.keys()
+    return sys.platform == "linux" and _cores() > 1 and alone
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1

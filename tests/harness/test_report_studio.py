@@ -68,3 +68,27 @@ def test_few_figures_and_processes_with_threads_draw_here() -> None:
     finally:
         stop.set()
         thread.join()
+
+
+BESIDE = f"""
+import os, sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from harness.report import studio
+from test_report_studio import end_unless
+with studio.beside(8, os.getpid) as there, studio.beside(7, os.getpid) as few:
+    assert there() != os.getpid() and few() == os.getpid()
+with studio.beside(8, end_unless, os.getpid()) as there:
+    assert there() == b"drawn here"
+with studio.beside(8, int, "x") as there:
+    try:
+        there()
+    except ValueError:
+        print("raised here")
+"""
+
+
+def test_what_is_computed_beside_is_computed_here_if_its_process_is_lost_or_raises() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", BESIDE], cwd=Path(__file__).parents[2], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0 and done.stdout == "raised here\n", done.stderr
