@@ -314,8 +314,11 @@ def _places(package: str) -> list[Path]:
 
 
 def _import(folder: Path, package: str, module: str) -> ModuleType:
-    """Imports `package.module`; a plug-in outside the import path is loaded by its folder."""
-    if package.startswith("harness_plugins.") and package not in sys.modules:
+    """Imports `package.module`; a plug-in outside the import path is loaded by its folder, anew from another one."""
+    known = list(getattr(sys.modules.get(package), "__path__", []))
+    if package.startswith("harness_plugins.") and known != [str(folder)]:
+        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+            del sys.modules[name]
         for parent in ("harness_plugins", package.rpartition(".")[0]):
             holder = sys.modules.setdefault(parent, ModuleType(parent))
             holder.__path__ = []

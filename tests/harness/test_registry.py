@@ -61,6 +61,17 @@ def test_a_plug_in_folder_is_found_and_only_run_when_built(plugin_folder: Path) 
         registry.backbone("pixels", plugin_folder).build(num_classes=2, num_cameras=1, image_size=(64, 32))
 
 
+def test_plug_ins_of_one_name_in_two_folders_are_two(plugin_folder: Path, tmp_path: Path) -> None:
+    build = registry.backbone("pixels", plugin_folder).build
+    build(num_classes=2, num_cameras=1, image_size=(64, 32))
+    other = tmp_path / "other" / "pixels"
+    other.mkdir(parents=True)
+    (other / "card.toml").write_text((plugin_folder / "pixels" / "card.toml").read_text())
+    (other / "model.py").write_text("raise SystemExit('the other one')\n")
+    with pytest.raises(SystemExit, match="the other one"):
+        registry.backbone("pixels", other.parent).build(num_classes=2, num_cameras=1, image_size=(64, 32))
+
+
 def test_a_broken_card_is_a_reason_not_a_crash(plugin_folder: Path) -> None:
     (plugin_folder / "pixels" / "card.toml").write_text('kind = "backbone"\nname = "pixels"\ntitel = "x"\n')
     registry._scan.cache_clear()
