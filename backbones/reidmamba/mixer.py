@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.nn.functional as F
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d
+from backbones.selective_scan import MixerWeights, bidirectional_mixer
 
 CONV_WIDTH = 4
 EXPANSION = 2
@@ -71,11 +70,9 @@ class BidirectionalMixer(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """Mixes tokens [B, L, D]; same shape out."""
         x, z = self.in_proj(tokens).transpose(1, 2).chunk(2, dim=1)
-        u = causal_conv1d(x, self.conv1d.weight, self.conv1d.bias)
-        u_b = causal_conv1d(x, self.conv1d_b.weight, self.conv1d_b.bias, reverse=True)
-        forward = self._scan_inputs(u, self.x_proj, self.dt_proj, self.A_log, self.D)
-        backward = self._scan_inputs(u_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
-        return self.out_proj(bidirectional_scan(forward, backward, z=z).transpose(1, 2))
+        forward = _weights(self.conv1d, self.x_proj, self.dt_proj, self.A_log, self.D)
+        backward = _weights(self.conv1d_b, self.x_proj_b, self.dt_proj_b, self.A_b_log, self.D_b)
+        return self.out_proj(bidirectional_mixer(x, z, forward, backward).transpose(1, 2))
 
     def hidden_flops(self, plain: bool) -> int:
         """FLOPs a token that torch's counter does not see, see `ReIDMamba.extra_flops`; both directions."""
@@ -83,12 +80,11 @@ class BidirectionalMixer(nn.Module):
         recurrence, seen = 7 * channels * self.state + 3 * channels, 2 * channels * self.state
         return 2 * (recurrence - seen if plain else recurrence + 2 * channels * width)
 
-    def _scan_inputs(self, u: Tensor, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor) -> ScanInputs:
-        """Step sizes, B and C of one direction, chosen by its input u [B, E, L] itself."""
-        low_rank, B, C = x_proj(u.transpose(1, 2)).split([self.rank, self.state, self.state], dim=-1)
-        # The bias of the step size is added once, inside the scan, in float32.
-        delta = F.linear(low_rank, dt_proj.weight).transpose(1, 2)
-        return ScanInputs(u, delta, -A_log.exp(), B.transpose(1, 2), C.transpose(1, 2), D, dt_proj.bias)
+
+def _weights(conv: nn.Conv1d, x_proj: nn.Linear, dt_proj: nn.Linear, A_log: Tensor, D: Tensor) -> MixerWeights:
+    """The parameters of one direction as the operator takes them."""
+    assert conv.bias is not None
+    return MixerWeights(conv.weight.squeeze(1), conv.bias, x_proj.weight, dt_proj.weight, dt_proj.bias, -A_log.exp(), D)
 
 
 class Block(nn.Module):

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from backbones.selective_scan.shapes import ScanInputs
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 AVAILABLE = "available"
 
@@ -20,7 +20,7 @@ _forced: ContextVar[str] = ContextVar("selective_scan_implementation", default="
 
 
 class Operators(Protocol):
-    """The three differentiable operators; arguments as in ``operators``, already checked."""
+    """The four differentiable operators; arguments as in ``operators``, already checked."""
 
     def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
         """One direction."""
@@ -34,6 +34,10 @@ class Operators(Protocol):
         self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
     ) -> Tensor:
         """Causal depthwise convolution."""
+        ...
+
+    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
+        """Convolution, projections and scan of both directions."""
         ...
 
 

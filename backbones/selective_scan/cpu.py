@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from backbones.selective_scan import cpu_kernels as kernels
-from backbones.selective_scan.autograd import Direction
+from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 SMALL = 1 << 18

@@ -11,7 +11,7 @@ import triton
 from torch import Tensor
 
 from backbones.selective_scan import gpu_kernels as kernels
-from backbones.selective_scan.autograd import Direction
+from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 CHANNELS = 32

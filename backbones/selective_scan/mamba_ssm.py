@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from backbones.selective_scan.autograd import Differentiable
+from backbones.selective_scan.mixer import composed
 from backbones.selective_scan.plain import PlainKernels
-from backbones.selective_scan.shapes import ScanInputs
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 
 @cache
@@ -70,3 +71,7 @@ class MambaSsm:
         weight, bias = weight.to(x.dtype), None if bias is None else bias.to(x.dtype)
         out = self._conv(x, weight, bias, activation=activation)
         return out.flip(-1) if reverse else out
+
+    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
+        """See ``operators.bidirectional_mixer``; the packages' public functions keep all their inputs."""
+        return composed(self, x, z, forward, backward)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backbones.selective_scan.choice import implementation_serving
-from backbones.selective_scan.shapes import ScanInputs, check_conv, check_scan
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs, check_conv, check_mixer, check_scan
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -144,3 +144,31 @@ def causal_conv1d(
         weight = weight.squeeze(1)
     check_conv(x, weight, bias, activation)
     return implementation_serving(x, implementation).causal_conv1d(x, weight, bias, activation, reverse)
+
+
+@outside_graphs
+def bidirectional_mixer(
+    x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights, *, implementation: str = "auto"
+) -> Tensor:
+    """All between the projections of Vision Mamba's bidirectional mixer (arXiv 2401.09417, algorithm 1).
+
+    For each direction: ``u = silu(conv(x))``; step sizes, B and C are linear in u, the step sizes through a low rank;
+    then ``bidirectional_scan`` with softplus, gated by z. Same values as of the operators one by one, but for the
+    backward pass only x, z and the low-rank projections are kept, where our own kernels run; the rest is made again.
+
+    Args:
+        x: Input sequence, [B, E, L].
+        z: Gate, [B, E, L].
+        forward: The weights of the direction from the first step to the last.
+        backward: The weights of the direction from the last step to the first.
+        implementation: A name of ``available_implementations()``; "auto" chooses by device and data type.
+
+    Returns:
+        The output, [B, E, L], in the data type of ``x``.
+
+    Raises:
+        ValueError: If the shapes do not fit together or the implementation cannot serve these tensors.
+    """
+    check_mixer(x, z, forward)
+    check_mixer(x, z, backward)
+    return implementation_serving(x, implementation).mixer(x, z, forward, backward)

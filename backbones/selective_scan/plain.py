@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.selective_scan.autograd import Direction
+from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 CHUNK = 16

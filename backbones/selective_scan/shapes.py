@@ -27,6 +27,28 @@ class ScanInputs(NamedTuple):
     delta_bias: Tensor | None = None
 
 
+class MixerWeights(NamedTuple):
+    """The weights of one direction of a mixer with E channels, N states and step sizes of rank R.
+
+    Attributes:
+        conv: Filters of the causal convolution, [E, W].
+        conv_bias: [E].
+        x_proj: From the convolved input to the low-rank step sizes, B and C, [R + 2N, E].
+        dt_proj: From the low-rank step sizes to those of all channels, [E, R].
+        dt_bias: Added to the step sizes before softplus, [E].
+        A: State matrix, [E, N].
+        D: Skip connection, [E].
+    """
+
+    conv: Tensor
+    conv_bias: Tensor
+    x_proj: Tensor
+    dt_proj: Tensor
+    dt_bias: Tensor
+    A: Tensor
+    D: Tensor
+
+
 def check_scan(inputs: ScanInputs, z: Tensor | None) -> None:
     """Raises ValueError if the tensors of a scan do not fit together."""
     u, A = inputs.u, inputs.A
@@ -60,6 +82,25 @@ def check_conv(x: Tensor, weight: Tensor, bias: Tensor | None, activation: str |
         raise ValueError(f"causal_conv1d: weight must be [D, W] or [D, 1, W], found {tuple(weight.shape)}.")
     channels = x.shape[1]
     _check("causal_conv1d", x, {"weight": (weight, (channels, weight.shape[1])), "bias": (bias, (channels,))})
+
+
+def check_mixer(x: Tensor, z: Tensor, weights: MixerWeights) -> None:
+    """Raises ValueError if the sequences and the weights of a direction do not fit together."""
+    if x.dim() != 3 or weights.conv.dim() != 2 or weights.dt_proj.dim() != 2 or weights.A.dim() != 2:
+        shapes = ", ".join(f"{n} {tuple(t.shape)}" for n, t in (("x", x), *weights._asdict().items()))
+        raise ValueError(f"bidirectional_mixer: x must be [B, E, L], conv, dt_proj and A matrices; found {shapes}.")
+    channels, rank, states = x.shape[1], weights.dt_proj.shape[1], weights.A.shape[1]
+    expected = {
+        "conv": (channels, weights.conv.shape[1]),
+        "conv_bias": (channels,),
+        "x_proj": (rank + 2 * states, channels),
+        "dt_proj": (channels, rank),
+        "dt_bias": (channels,),
+        "A": (channels, states),
+        "D": (channels,),
+    }
+    _check("bidirectional_mixer", x, {name: (getattr(weights, name), shape) for name, shape in expected.items()})
+    _check("bidirectional_mixer", x, {"z": (z, tuple(x.shape))})
 
 
 def _check(function: str, lead: Tensor, tensors: dict[str, tuple[Tensor | None, tuple[int, ...]]]) -> None:

@@ -7,12 +7,13 @@ its own. That the kernels become GPU code without spilling registers is checked 
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 
-from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d, selective_scan
+from backbones.selective_scan import ScanInputs, bidirectional_mixer, bidirectional_scan, causal_conv1d, selective_scan
 from tests.backbones.test_selective_scan import (
     assert_same,
     difference,
@@ -21,6 +22,7 @@ from tests.backbones.test_selective_scan import (
     loop_scan,
     scan_tensors,
 )
+from tests.backbones.test_selective_scan_mixer import inputs, largest_difference, values
 
 pytest.importorskip("triton")
 
@@ -148,6 +150,14 @@ def test_causal_conv(shape, width, silu, reverse):
     found = causal_conv1d(**tensors, activation=activation, reverse=reverse, implementation="triton")
     expected = loop_conv(exact["x"], exact["weight"], exact.get("bias"), silu, reverse)
     assert_same(found, expected, tensors, exact, 1e-5)
+
+
+@runs_kernels
+def test_mixer():
+    size = {"channels": 768 if GPU else 6, "length": 140 if GPU else 7}
+    found = values(partial(bidirectional_mixer, implementation="triton"), *inputs(device=DEVICE, **size))
+    exact = values(partial(bidirectional_mixer, implementation="torch"), *inputs(torch.float64, **size))
+    assert largest_difference((tensor.cpu() for tensor in found), exact) < 1e-5
 
 
 HALF = {"u", "delta", "B", "C", "u2", "delta2", "B2", "C2", "z", "out", "x", "grad"}

@@ -1,0 +1,70 @@
+"""What an implementation has to provide, and the casts around it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from backbones.selective_scan.shapes import ScanInputs
+
+
+class Direction(NamedTuple):
+    """One scan direction: its tensors in the computing data type, and which way it runs."""
+
+    inputs: ScanInputs
+    reverse: bool
+
+
+class Kernels(Protocol):
+    """What an implementation has to provide; all tensors are float32 or float64 unless it asks for raw ones.
+
+    Attributes:
+        casts: Whether half-precision tensors are to be cast to float32 before the call; a kernel that reads
+            them itself and accumulates in float32 sets this to False.
+    """
+
+    casts: bool
+
+    def scan(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool) -> Tensor:
+        """Mean over the directions of the gated scan, [B, D, L]."""
+        ...
+
+    def scan_backward(
+        self, grad: Tensor, directions: Sequence[Direction], z: Tensor | None, softplus: bool
+    ) -> tuple[list[ScanInputs], Tensor | None]:
+        """Gradients of ``scan``: one ``ScanInputs`` a direction, and that of z."""
+        ...
+
+    def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
+        """Causal depthwise convolution of [B, D, L] with [D, W]."""
+        ...
+
+    def conv_backward(
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Gradients of ``conv`` in x, weight and bias."""
+        ...
+
+
+def no_autocast(lead: Tensor) -> torch.autocast:
+    """The cast is done; autocast would undo it in kernels that are made of torch's operations."""
+    return torch.autocast(lead.device.type, enabled=False)
+
+
+def compute_in_float32(kernels: Kernels, lead: Tensor, tensors: Sequence[Tensor | None]) -> list[Any]:
+    """Casts every tensor to the data type of the computation: float64 for float64, else float32."""
+    if not kernels.casts:
+        return list(tensors)
+    dtype = torch.float64 if lead.dtype == torch.float64 else torch.float32
+    return [None if tensor is None else tensor.detach().to(dtype) for tensor in tensors]
+
+
+def wanted(
+    grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None], needed: Sequence[bool]
+) -> list[Tensor | None]:
+    """Drops the gradients nobody asked for and casts the others to the data type of their tensors."""
+    return [
+        grad.to(tensor.dtype) if need and grad is not None and tensor is not None else None
+        for grad, tensor, need in zip(grads, tensors, needed, strict=True)
+    ]
