@@ -71,7 +71,7 @@ def populate(results: Path, number: int, backbones: int, per_query_seeds: int) -
 
 def _per_query(queries: int, identities: int, draw: random.Random) -> str:
     lines = [f"{q},{q % identities},{q % 6},{draw.random():.16f},{draw.random():.16f},1,9\n" for q in range(queries)]
-    return ",".join(records.PER_QUERY_COLUMNS) + "\n" + "".join(lines)
+    return ",".join(queries.COLUMNS) + "\n" + "".join(lines)
 
 
 def _drawn(spec: RunSpec, draw: random.Random, backbone: int, listed: bool) -> dict[str, Any]:

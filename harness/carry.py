@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
-from harness import store
+from harness import files, store
 
 KINDS = {".json", ".jsonl", ".csv", ".txt", ".png"}
 """What is brought: record, per-query values, metrics, log and pictures. Checkpoints stay where they are."""
@@ -24,16 +24,16 @@ def stamp(folder: Path) -> str:
 
 def pack(folder: Path) -> dict[str, bytes]:
     """The small files of a run by their path in its folder."""
-    files = [p for p in sorted(folder.rglob("*")) if p.suffix in KINDS and not p.name.startswith(".") and p.is_file()]
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in files if p.stat().st_size <= LARGEST}
+    paths = [p for p in sorted(folder.rglob("*")) if p.suffix in KINDS and not p.name.startswith(".") and p.is_file()]
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths if p.stat().st_size <= LARGEST}
 
 
-def unpack(folder: Path, files: dict[str, bytes]) -> str:
-    """Writes packed files into the folder of a run, the record last; returns why that failed, or nothing."""
+def unpack(folder: Path, contents: dict[str, bytes]) -> str:
+    """Writes packed contents into the folder of a run, the record last; returns why that failed, or nothing."""
     try:
-        for name in sorted(files, key=lambda name: name == store.RECORD):
+        for name in sorted(contents, key=lambda name: name == store.RECORD):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            store.replace(folder / name, files[name])
+            files.replace(folder / name, contents[name])
     except OSError as error:
         return f"{folder} could not be written ({error.strerror or error})"
     return ""

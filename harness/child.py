@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from harness import gpu, store
+from harness import files, gpu, store
 from harness.errors import HarnessError
 from harness.job import STATUSES, Job
 from harness.masking import mask, readable
@@ -80,7 +80,7 @@ def _start(job: Job, devices: str | None) -> subprocess.Popen[bytes]:
     """Starts the process of a run; what it prints goes to the log in its folder."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
-    store.write_json(folder / "job.json", job.to_dict())
+    files.write_json(folder / "job.json", job.to_dict())
     with (folder / "log.txt").open("ab") as log:
         return subprocess.Popen(
             [sys.executable, "-m", "harness", "run-one", str(folder)],

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datasets import layouts
-from harness import efficiency, recipe, registry, run_pictures, store, validate, weights
+from harness import efficiency, queries, recipe, registry, run_pictures, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
 from harness.data import EvaluationData, TrainingData, holdout_split
@@ -222,7 +222,7 @@ class Line:
         for one in scored:
             row = one.row
             own = row["dataset"] == self.spec.dataset
-            name = store.per_query_name(
+            name = queries.file_name(
                 row["dataset"],
                 flip=row["flip"],
                 rerank=row["rerank"],

@@ -1,4 +1,4 @@
-"""Ends what this process started and what that started in turn, told from /proc; without one it does nothing."""
+"""Processes and the cores they may use; what a process started is told from /proc, without which nothing is ended."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import contextlib
 import os
 import signal
 from pathlib import Path
+
+
+def cores() -> int:
+    """CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def descendants(ancestor: int) -> list[int]:

@@ -6,13 +6,12 @@ processor or GPU, and the threads.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import PROTOCOL_VERSION, environment, gpu, recipe, registry, store
+from harness import PROTOCOL_VERSION, environment, gpu, processes, recipe, registry, store
 from harness.errors import UsageError, unknown
 from harness.job import run_folder
 from harness.plan import BLOCKED, CACHED, TODO, Planned, Request, chosen_options, resolve_device, torch_version
@@ -211,9 +210,4 @@ def hardware_of(device: str) -> str:
     if device == "cuda":
         (name,) = gpu.ask("name") or ["NVIDIA"]
         return name
-    return f"{environment.capture()['cpu']}, {cores()} cores"
-
-
-def cores() -> int:
-    """Cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return f"{environment.capture()['cpu']}, {processes.cores()} cores"

@@ -17,8 +17,6 @@ SOURCES = ("trained", "published-checkpoint", "features", "profile", "search")
 SCORED = ("trained", "published-checkpoint", "features")
 """Sources that are scored on a test split, and so have evaluations."""
 
-PER_QUERY_COLUMNS = ("query", "pid", "camid", "AP", "INP", "first_match_rank", "positives")
-
 Error = TypedDict("Error", {"type": str, "message": str, "log_tail": str})  # noqa: UP013 - beside the next ones
 
 Evaluation = TypedDict(

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any
 
+from harness import files, store
 from harness import record as records
-from harness import store
 from harness.errors import HarnessError, RecordError, out_of_memory
 from harness.job import STAGES, Job
 from harness.masking import mask, readable
@@ -187,7 +187,7 @@ def _clear(folder: Path, job: Job) -> None:
     for path in stale:
         path.unlink(missing_ok=True)
     if everything:
-        store.replace(note, str(job.attempt))
+        files.replace(note, str(job.attempt))
 
 
 def _status_of(problem: Exception) -> str:

@@ -6,26 +6,20 @@ cache of `index` alone: it may be deleted at any time, and it is left out where 
 
 from __future__ import annotations
 
-import contextlib
-import csv
 import fcntl
 import functools
-import io
 import json
 import logging
-import math
 import os
 import re
-import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from operator import methodcaller
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from harness import files, queries
 from harness.errors import RecordError
 from harness.job import run_folder, slug
-from harness.record import PER_QUERY_COLUMNS, SCHEMA_VERSION, Record, validate
+from harness.record import SCHEMA_VERSION, Record, validate
 from harness.spec import RunSpec
 
 RECORD = "record.json"
@@ -36,19 +30,11 @@ INDEX_VERSION = 1
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From a schema version to the next one; `read` applies them in turn, the file stays as it is."""
 
-PerQuery = Sequence[Mapping[str, Any]]
-"""One mapping a query, with the keys `PER_QUERY_COLUMNS`; a query without a match has None for what is undefined."""
-
 Problem = Callable[[RecordError], None]
 
 _slug = functools.cache(slug)
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
-
-_WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
-
-STALE_SECONDS = 24 * 3600.0
-"""Age at which a temporary file of another machine has no writer any more; they live for seconds."""
 
 _SURROGATES: dict[type, tuple[Any, ...]] = {bytes: (rb"\ud", rb"\uD"), str: (r"\ud", r"\uD")}
 
@@ -73,7 +59,7 @@ class Entry(NamedTuple):
     rank1: float | None
 
 
-def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, PerQuery] | None = None) -> Path:
+def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, queries.Rows] | None = None) -> Path:
     """Writes a record, and the per-query values its evaluations name, into the folder of the run.
 
     Each file replaces its predecessor whole and the record comes last, so a crash or a full disk leaves the
@@ -100,8 +86,8 @@ def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, PerQu
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (per_query or {}).items():
-            replace(folder / name, _to_csv(rows))
-        replace(path, text)
+            files.replace(folder / name, queries.render(rows))
+        files.replace(path, text)
     except OSError as error:
         reason = error.strerror or error
         raise RecordError(f"{path} could not be written ({reason}); what was there is kept.") from error
@@ -222,74 +208,6 @@ def plain(record: Mapping[str, Any]) -> dict[str, Any] | None:
     return cast("dict[str, Any] | None", min(own, key=lambda e: (e["rerank"], e["flip"]), default=None))
 
 
-def per_query_name(dataset: str, *, flip: bool, rerank: bool, first: bool) -> str:
-    """File name of an evaluation's per-query values; `first` is the plain test on the run's own dataset."""
-    if first:
-        return "per_query.csv"
-    return f"per_query.{slug(dataset)}{'.flip' * flip}{'.rerank' * rerank}.csv"
-
-
-def read_per_query(folder: Path, name: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
-    """Reads the wanted per-query columns; a query without a match has NaN for AP and INP, and rank 0.
-
-    Raises:
-        RecordError: absent, or not what `write` writes.
-    """
-    path = folder / Path(name).name
-    try:
-        return parse_per_query(path.read_text(encoding="utf-8"), str(path), wanted)
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecordError(f"{path} cannot be read: {error}.") from error
-
-
-def parse_per_query(text: str, where: str, wanted: Sequence[str] = PER_QUERY_COLUMNS) -> dict[str, list[Any]]:
-    """Parses the text of per-query values; `where` names it in errors."""
-    try:
-        columns = _split(text)
-        if columns is None:
-            raise RecordError(f"{where} does not have the columns {', '.join(PER_QUERY_COLUMNS)}.")
-        return {name: _column(name, columns.get(name, ())) for name in wanted}
-    except (ValueError, csv.Error) as error:
-        raise RecordError(f"{where} is damaged: {error}.") from None
-
-
-def _split(text: str) -> dict[str, Sequence[str]] | None:
-    """The columns of a table, empty if it has no rows; None if they are others."""
-    header, _, body = text.partition("\n")
-    lines = body.removesuffix("\n").split("\n")
-    width = len(PER_QUERY_COLUMNS)
-    plain = header == ",".join(PER_QUERY_COLUMNS) and '"' not in body and "\r" not in body
-    if plain and set(map(methodcaller("count", ","), lines)) == {width - 1}:  # as written here: one split for all
-        cells = ",".join(lines).split(",")
-        return {name: cells[i::width] for i, name in enumerate(PER_QUERY_COLUMNS)}
-    rows = list(csv.reader(io.StringIO(text)))
-    if not rows or tuple(rows[0]) != PER_QUERY_COLUMNS:
-        return None
-    return dict(zip(PER_QUERY_COLUMNS, zip(*rows[1:], strict=True), strict=True)) if rows[1:] else {}
-
-
-def _column(name: str, texts: Sequence[str]) -> list[Any]:
-    """Values of a column; nearly all have no gap, and then no line of Python a value."""
-    plain, careful = _CONVERT[name]
-    return list(map(plain if all(texts) else careful, texts))
-
-
-def _number(text: str) -> int:
-    return int(text or 0)
-
-
-def _real(text: str) -> float:
-    return float(text) if text else math.nan
-
-
-_CONVERT: dict[str, tuple[Callable[[str], Any], Callable[[str], Any]]] = {
-    "query": (str, str),
-    **dict.fromkeys(("pid", "camid", "first_match_rank", "positives"), (int, _number)),
-    **dict.fromkeys(("AP", "INP"), (float, _real)),
-}
-"""How a value is read where a column has no gaps, and where it has."""
-
-
 def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     """Remembers what was planned but could not run, so that the report can say so.
 
@@ -306,7 +224,7 @@ def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
         cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
-        write_json(results / PLAN, list({tuple(c.values()): c for c in cells}.values()))
+        files.write_json(results / PLAN, list({tuple(c.values()): c for c in cells}.values()))
 
 
 def read_plan(results: Path) -> list[dict[str, str]]:
@@ -324,79 +242,6 @@ def read_plan(results: Path) -> list[dict[str, str]]:
         return []
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes plain data as JSON, whole or not at all."""
-    replace(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
-
-
-def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
-
-    The temporary file names its writer, so that `sweep` can tell what nobody will rename any more. Without `flush` a
-    power cut may leave an empty file, which is enough for what can be made again.
-    """
-    data = content.encode() if isinstance(content, str) else content
-    prefix = f".{path.name}.{_host()}~{os.getpid()}."
-    handle, temporary = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-            if flush:
-                file.flush()
-                os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def sweep(folder: Path) -> None:
-    """Removes the temporary files that `replace` left in a folder when its process was killed.
-
-    Those of a living process stay, and so do those of another machine for a day: two drivers may be at work.
-    """
-    for path in folder.glob(".*.tmp"):
-        if (writer := _WRITER.search(path.name)) is None:
-            continue
-        with contextlib.suppress(OSError):
-            ours, pid = writer["host"] == _host(), int(writer["pid"])
-            if not _alive(pid) if ours else time.time() - path.stat().st_mtime > STALE_SECONDS:
-                path.unlink(missing_ok=True)
-
-
-def _host() -> str:
-    return re.sub(r"\W", "-", os.uname().nodename)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # it belongs to somebody else
-        return True
-    return True
-
-
-def _to_csv(rows: PerQuery) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(PER_QUERY_COLUMNS)
-    for row in rows:
-        if set(row) != set(PER_QUERY_COLUMNS):
-            raise RecordError(f"Per-query values need {', '.join(PER_QUERY_COLUMNS)}; there are {', '.join(row)}.")
-        writer.writerow([_cell(row[name]) for name in PER_QUERY_COLUMNS])
-    return text.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    """Nine digits are more than the single precision of the distances; undefined is empty."""
-    if isinstance(value, float):
-        return "" if math.isnan(value) else f"{value:.9g}"
-    return "" if value is None else value
 
 
 def _paths(results: Path) -> list[str]:
@@ -474,7 +319,7 @@ def _is_entry(path: str, row: Any) -> bool:
 def _write_index(results: Path, entries: dict[str, list[Any]]) -> None:
     stored = {"version": [INDEX_VERSION, SCHEMA_VERSION, list(Entry._fields)], "entries": entries}
     try:
-        replace(results / INDEX, json.dumps(stored, separators=(",", ":")))
+        files.replace(results / INDEX, json.dumps(stored, separators=(",", ":")))
     except OSError as error:
         log.debug("no index kept: %s", error)
 

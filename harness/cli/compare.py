@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness import registry, store
+from harness import queries, registry, store
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
 from harness.record import SCORED
@@ -106,7 +106,7 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
 
     from harness import stats
 
-    tables = [store.read_per_query((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
+    tables = [queries.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
     if tables[0]["query"] != tables[1]["query"] or tables[0]["pid"] != tables[1]["pid"]:
         raise UsageError("The two runs were scored on different queries; validate the dataset and run them again.")
     first, second = (np.array(table["AP"]) for table in tables)

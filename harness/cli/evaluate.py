@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from harness import PROTOCOL_VERSION, plan, registry, store, weights
-from harness.cli.launch import cores, make_job
+from harness import PROTOCOL_VERSION, plan, processes, registry, store, weights
+from harness.cli.launch import make_job
 from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, setting_options
 from harness.errors import UsageError
 from harness.job import Job, run_folder
@@ -71,7 +71,9 @@ def command(
         spec = replace(spec, options=_as_built(given, spec, stored, trust_pickle))
     folder = run_folder(request.results, spec)
     cell = plan.Planned(spec, plan.TODO, "", folder)
-    job = replace(make_job(cell, request, values, threads or cores()), stored=str(stored), trust_pickle=trust_pickle)
+    job = replace(
+        make_job(cell, request, values, threads or processes.cores()), stored=str(stored), trust_pickle=trust_pickle
+    )
     return _run(job, folder)
 
 

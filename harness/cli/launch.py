@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from harness import gpu, processes, registry, store
+from harness import files, gpu, processes, registry, store
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
@@ -69,16 +69,11 @@ def resources(values: dict[str, Any], runs: int, device: str, timeout: float) ->
         raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
     alone = values["scheduler"] == "inline" or (gpus == 0 and not values["address"])
     at_once = values["max_concurrent"] or (1 if alone else 0)
-    cpus = values["cpus_per_run"] or max(1, cores() // max(1, min(runs, at_once or 1)))
+    cpus = values["cpus_per_run"] or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
     if gpus > 0 and not values["cpus_per_run"]:
         here = 0 if values["address"] else int(len(gpu.names()) / gpus)  # runs at once; of a cluster nothing is known
-        cpus = max(1, min(cpus, 4, cores() // max(1, here)))
+        cpus = max(1, min(cpus, 4, processes.cores() // max(1, here)))
     return Resources(gpus, cpus, at_once, timeout, values["address"])
-
-
-def cores() -> int:
-    """CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def short(path: Path, *, resolve: bool = True) -> str:
@@ -109,7 +104,7 @@ def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -
         seed=settings.get("seed", 0),
         size=tuple(size),
         progress=_drawn(),
-        workers=min(4, os.cpu_count() or 1),
+        workers=min(4, processes.cores()),
     )
 
 
@@ -136,7 +131,7 @@ def check_writable(results: Path) -> None:
         with tempfile.TemporaryFile(dir=results):
             pass
         for folder in (results, *(results / state.FOLDER).glob("*")):
-            store.sweep(folder)
+            files.sweep(folder)
     except OSError as error:
         raise UsageError(
             f"The results folder {results} is not writable ({error.strerror}); choose --results."

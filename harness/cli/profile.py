@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness import profile, store
+from harness import processes, profile, store
 from harness.cli.launch import check_writable, make_job, parse_duration, stop_on_ctrl_c
 from harness.cli.options import format_option, make_request, plugins_option, results_option
 from harness.cli.run import _tracker, finish
@@ -84,7 +84,7 @@ def command(form: str, **values: Any) -> int:
 
 
 def _study(values: dict[str, Any], request: Request) -> profile.Study:
-    threads = values["threads"] or profile.cores()
+    threads = values["threads"] or processes.cores()
     if not values["threads"] and profile.resolve_device(request.device) == "cuda":
         threads = min(threads, 4)
     sizes = [_size(text) for text in _split(values["image_size"])]

@@ -9,7 +9,7 @@ import os
 import re
 from pathlib import Path
 
-from harness import store
+from harness import files
 from harness.errors import UsageError
 from harness.report import (
     accuracy,
@@ -65,7 +65,7 @@ def build(material: Material, out: Path, *, figures: str = FIGURES, results: str
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
         for folder in (out.parent, out.parent / figures):
-            store.sweep(folder)
+            files.sweep(folder)
         written = [_put(out.parent / figures / name, data, flush=False) for name, data in sorted(pictures.items())]
         for name in former - pictures.keys():
             (out.parent / figures / name).unlink(missing_ok=True)
@@ -144,5 +144,5 @@ def _put(path: Path, data: bytes, *, flush: bool = True) -> Path:
     """Writes a file whole or not at all, and not if it is there already."""
     if _read(path) != data:
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.replace(path, data, flush=flush)
+        files.replace(path, data, flush=flush)
     return path

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import queries, store
 from harness.cards import BackboneCard, DatasetCard
 from harness.errors import RecordError
 from harness.report.studio import collector_paused
@@ -66,7 +66,7 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
 
     def per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
         try:
-            return store.read_per_query(store.folder_of(results, record), name, COMPARED)
+            return queries.read(store.folder_of(results, record), name, COMPARED)
         except RecordError as error:
             raise RecordError(_portable(error, results)) from None
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import multiprocessing
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -14,6 +13,8 @@ from contextlib import contextmanager, suppress
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, TypeVar
+
+from harness import processes
 
 T = TypeVar("T")
 
@@ -44,7 +45,7 @@ def at_work(expected: int) -> Iterator[Draw]:
 
     gc.freeze()  # the collector of a new process would copy all that is in memory here
     try:
-        with ProcessPoolExecutor(min(_cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
+        with ProcessPoolExecutor(min(processes.cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
 
             def draw(function: Callable[..., bytes], *values: Any) -> Drawn:
                 return _Waiting(function, values, pool.submit(function, *values))
@@ -123,8 +124,4 @@ def draw_here(function: Callable[..., bytes], *values: Any) -> Drawn:
 def _may_fork() -> bool:
     """Whether there is a core to spare, and no thread of others, whose locks a copy of this process would inherit."""
     alone = threading.active_count() == 1 and not {"ray", "torch"} & sys.modules.keys()
-    return sys.platform == "linux" and _cores() > 1 and alone
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    return sys.platform == "linux" and processes.cores() > 1 and alone

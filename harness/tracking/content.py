@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import files
 from harness.masking import mask
 from harness.spec import canonical
 from harness.tracking.server import Server
@@ -97,4 +97,4 @@ def finish(server: Server, run: str, folder: Path, record: Any) -> None:
         server.client.set_tag(run, "reason", mask(record["error"]["message"])[:500])
     server.end(run, record["status"])
     sent = {"uri": mask(server.uri), "run": run, "attempts": record.get("attempts", 1)}
-    store.replace(folder / SIDECAR, json.dumps(sent) + "\n")
+    files.replace(folder / SIDECAR, json.dumps(sent) + "\n")

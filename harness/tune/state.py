@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from harness import store
+from harness import files
 from harness.cards import from_table
 from harness.errors import RecordError, UsageError
 from harness.job import slug
@@ -171,7 +171,7 @@ def write(results: Path, search: Search) -> None:
     path = path_of(results, search.id)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        store.write_json(path, search.to_dict())
+        files.write_json(path, search.to_dict())
     except OSError as error:
         reason = error.strerror or error
         raise RecordError(

@@ -17,10 +17,9 @@ import record_samples as samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import record, store
+from harness import files, record, store
 from harness.errors import RecordError
 from harness.job import run_folder
-from harness.registry import REPOSITORY
 
 WORDS = st.text(max_size=30)
 FRACTIONS = st.floats(0, 1)
@@ -161,35 +160,11 @@ def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):
     def full(*_: Any) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(RecordError, match="No space left on device"):
         keep(tmp_path, samples.failed(samples.spec()))
     assert store.read(path) == one
     assert [p.name for p in path.parent.iterdir()] == ["record.json"]
-
-
-def test_per_query_values_return_with_undefined_ones(tmp_path):
-    rows = samples.per_query([0.25, 1 / 3])
-    rows.append({**rows[0], "query": 2, "AP": None, "INP": float("nan"), "first_match_rank": None, "positives": 0})
-    run = samples.ok(samples.spec(), samples.evaluation(per_query="per_query.csv"))
-    table = store.read_per_query(keep(tmp_path, run, {"per_query.csv": rows}).parent, "per_query.csv")
-    assert table["AP"][:2] == pytest.approx([0.25, 1 / 3], abs=1e-9) and math.isnan(table["AP"][2])
-    assert math.isnan(table["INP"][2]) and table["first_match_rank"][2] == 0
-    assert table["query"] == ["0", "1", "2"] and table["pid"] == [0, 1, 0]
-
-
-@pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "query,pid,camid,AP,INP,first_match_rank,positives\n1,2,3\n"])
-def test_damaged_per_query_values_are_refused(tmp_path, text):
-    (tmp_path / "per_query.csv").write_text(text)
-    with pytest.raises(RecordError, match=r"per_query\.csv"):
-        store.read_per_query(tmp_path, "per_query.csv")
-
-
-def test_per_query_values_of_another_folder_cannot_be_named(tmp_path):
-    (tmp_path / "secret.csv").write_text("x")
-    (tmp_path / "run").mkdir()
-    with pytest.raises(RecordError, match="cannot be read"):
-        store.read_per_query(tmp_path / "run", "../secret.csv")
 
 
 def test_index_follows_the_folder(tmp_path):
@@ -231,7 +206,7 @@ def test_index_of_a_read_only_folder_works_without_a_cache(tmp_path, monkeypatch
     def refuse(*_: Any, **__: Any) -> None:
         raise PermissionError(errno.EACCES, "read-only")
 
-    monkeypatch.setattr(store, "replace", refuse)
+    monkeypatch.setattr(files, "replace", refuse)
     assert len(store.index(tmp_path)) == 1
     assert not (tmp_path / store.INDEX).exists()
 
@@ -296,24 +271,6 @@ def test_two_drivers_do_not_lose_each_others_plan(tmp_path, monkeypatch):
     for driver in drivers:
         driver.join()
     assert read(tmp_path) == cells
-
-
-def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
-    code = "import os, sys; from pathlib import Path; from harness import store\n"
-    code += "os.replace = lambda *_: os._exit(9)\nstore.replace(Path(sys.argv[1]) / 'plan.json', 'x')"
-    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
-    (left,) = tmp_path.iterdir()
-    assert dead.returncode == 9 and left.name.startswith(".plan.json.")
-    alive = tmp_path / f".plan.json.{store._host()}~{os.getpid()}.abc.tmp"
-    elsewhere = tmp_path / f".plan.json.another-{store._host()}~1.abc.tmp"
-    strange = tmp_path / ".somebody.tmp"
-    for path in (alive, elsewhere, strange):
-        path.write_text("x")
-    store.sweep(tmp_path)
-    assert set(tmp_path.iterdir()) == {alive, elsewhere, strange}
-    os.utime(elsewhere, (0, 0))
-    store.sweep(tmp_path)
-    assert set(tmp_path.iterdir()) == {alive, strange}
 
 
 def test_the_plain_evaluation_is_the_one_without_extras():

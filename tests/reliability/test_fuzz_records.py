@@ -22,12 +22,12 @@ import record_samples as samples
 import searches
 import small_datasets as small
 
-from harness import recipe, registry, report, store, tracking, validate, weights
+from harness import queries, recipe, registry, report, store, tracking, validate, weights
 from harness.cards import read_card
 from harness.cli import list as listing
 from harness.cli import options, status
 from harness.job import Job
-from harness.record import PER_QUERY_COLUMNS
+from harness.queries import COLUMNS
 from harness.report.material import Material
 from harness.spec import RunSpec, canonical
 from harness.tracking.content import tags_of
@@ -72,9 +72,7 @@ def test_files_of_results(tmp_path: Path) -> None:
     store.write(store.folder_of(tmp_path, RECORDS["ok"]), RECORDS["ok"])
     listed = store.index(tmp_path)
     good_index = json.loads((tmp_path / store.INDEX).read_text())
-    rows = "\n".join(
-        ",".join(map(str, row)) for row in [PER_QUERY_COLUMNS, (0, 5, 1, 0.5, 0.25, 1, 3), (1, 6, 0, "", "", "", 0)]
-    )
+    rows = "\n".join(",".join(map(str, row)) for row in [COLUMNS, (0, 5, 1, 0.5, 0.25, 1, 3), (1, 6, 0, "", "", "", 0)])
 
     def plan(text: str) -> None:
         (tmp_path / store.PLAN).write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -96,7 +94,7 @@ def test_files_of_results(tmp_path: Path) -> None:
     def per_query(content: bytes) -> None:
         (tmp_path / "per_query.csv").write_bytes(content)
         with only_documented():
-            store.read_per_query(tmp_path, "per_query.csv")
+            queries.read(tmp_path, "per_query.csv")
 
     told("plan.json", fuzz(changed_json([cell, {**cell, "state": "to do"}]), plan))
     told("search.json", fuzz(changed_json(good_search), searched))

@@ -1,0 +1,28 @@
+"""What killed writers leave of files that are written whole."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from harness import files
+from harness.registry import REPOSITORY
+
+
+def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
+    code = "import os, sys; from pathlib import Path; from harness import files\n"
+    code += "os.replace = lambda *_: os._exit(9)\nfiles.replace(Path(sys.argv[1]) / 'plan.json', 'x')"
+    dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
+    (left,) = tmp_path.iterdir()
+    assert dead.returncode == 9 and left.name.startswith(".plan.json.")
+    alive = tmp_path / f".plan.json.{files._host()}~{os.getpid()}.abc.tmp"
+    elsewhere = tmp_path / f".plan.json.another-{files._host()}~1.abc.tmp"
+    strange = tmp_path / ".somebody.tmp"
+    for path in (alive, elsewhere, strange):
+        path.write_text("x")
+    files.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, elsewhere, strange}
+    os.utime(elsewhere, (0, 0))
+    files.sweep(tmp_path)
+    assert set(tmp_path.iterdir()) == {alive, strange}
