@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from harness import processes
 from harness.registry import REPOSITORY
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "mamba-ssm", "causal-conv1d", "ray", "mlflow")
@@ -27,7 +28,7 @@ def capture(device: str = "cpu") -> dict[str, Any]:
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": processes.cores(),
         "memory_bytes": _memory(),
         **{name: _version(name) for name in PACKAGES},
         "packages_hash": _packages(),
@@ -47,8 +48,10 @@ def _version(name: str) -> str | None:
 @functools.cache
 def _packages() -> str:
     """Hash of every installed distribution and version: equal hashes are equal environments."""
-    lines = sorted({f"{d.metadata['Name']}=={d.version}" for d in importlib.metadata.distributions()})
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+    found = set()
+    for folder in filter(os.path.isdir, sys.path):
+        found |= {name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))}
+    return hashlib.sha256("\n".join(sorted(found)).encode()).hexdigest()[:16]
 
 
 def _cpu() -> str:

@@ -2,12 +2,13 @@
 
 The rank of the i-th nearest match is i plus the number of negatives at least as similar. On the CPU each row of
 similarities is compared with the few values of its matches, chunk by chunk within the cache, by compiled code on as
-many threads as torch uses; the cost does not depend on how good the features are. On a GPU the row is sorted and
-searched. Both overwrite the similarities of the same identity.
+many threads as torch uses; the cost does not depend on how good the features are. On a GPU, and where there is little
+to count, the row is sorted and searched. Both overwrite the similarities of the same identity.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,9 @@ from harness.metrics.similarity import Block
 
 if TYPE_CHECKING:
     import torch
+
+SMALL = 1 << 20
+"""Similarities of a block up to which sorting them takes less time than loading the compiler's work, over a second."""
 
 _CHUNK = 4096
 
@@ -34,9 +38,12 @@ def count_ahead(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]
         Negatives that are at least as similar, ties counted, and negatives that are more similar; both int64 in the
         order of the matches (`matches.is_match`).
     """
-    if block.similarity.device.type == "cpu":
-        return _count_compiled(block, matches)
-    return _count_sorted(block, matches)
+    return _counter(block.similarity)(block, matches)
+
+
+def _counter(similarity: torch.Tensor) -> Callable[[Block, Matches], tuple[np.ndarray, np.ndarray]]:
+    compiled = similarity.device.type == "cpu" and similarity.numel() > SMALL
+    return _count_compiled if compiled else _count_sorted
 
 
 def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
@@ -102,7 +109,7 @@ def _count_rows(  # type: ignore[no-untyped-def]
 
 
 def _count_sorted(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """The same counts by sorting rows, in torch operations; what a GPU runs."""
+    """The same counts by sorting rows, in torch operations, on any device."""
     import torch
 
     scores = block.similarity[:, : len(matches.kept)]

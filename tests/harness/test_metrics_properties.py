@@ -29,9 +29,14 @@ COUNTERS = {"compiled": counting._count_compiled, "sorted": counting._count_sort
 
 @pytest.fixture(params=COUNTERS)
 def counter(request, monkeypatch):
-    """Runs a test with the counter of the CPU and with that of a GPU, which is plain torch and runs here too."""
-    monkeypatch.setattr(counting, "_count_compiled", COUNTERS[request.param])
+    """Runs a test with the compiled counter and with the one that sorts, which serves little work and GPUs."""
+    monkeypatch.setattr(counting, "_counter", lambda similarity: COUNTERS[request.param])
     return request.param
+
+
+def test_little_is_sorted_and_much_is_counted_by_compiled_code():
+    little, much = torch.zeros(2, 3), torch.zeros(1, 1).expand(1, counting.SMALL + 1)
+    assert [counting._counter(scores) for scores in (little, much)] == [COUNTERS["sorted"], COUNTERS["compiled"]]
 
 
 def plain_scores(beats, query_pids, gallery_pids, query_camids, gallery_camids):
