@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+# Tests that wait, for Ray and for limits, leave room for one more than there are cores.
+WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
 .PHONY: demo demo-search test lint clean
 
@@ -12,7 +14,7 @@ demo-search: $(VENV)/.ready
 	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo
 
 test: $(VENV)/.ready
-	$(PY) -m pytest -n auto --dist loadfile --no-loadscope-reorder
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check

@@ -1,4 +1,4 @@
-"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads."""
+"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads, quick starts."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+QUICK = REPOSITORY / "tests" / "quick"
+if str(QUICK) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(QUICK), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,10 @@ def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["bot", "transreid", "reidmamba"])
-def test_each_backbone_trains_scores_and_records(cli: Cli, world: Path, tmp_path: Path, backbone: str) -> None:
+def test_each_backbone_trains_scores_and_records(
+    cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
     code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone))
     assert code == 0, out + err
     record = only_record(tmp_path)
@@ -56,6 +59,7 @@ def test_each_backbone_trains_scores_and_records(cli: Cli, world: Path, tmp_path
     epochs = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [e["epoch"] for e in epochs] == [1, 2]
     assert (folder / "checkpoint.pt").exists()
+    assert {path.name for path in (folder / "pictures").iterdir()} == {"distances.png", "ranked_lists.png"}
 
 
 @pytest.mark.parametrize(

@@ -89,9 +89,9 @@ class Story:
 @pytest.fixture(scope="module")
 def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
     folder, other, bare = (tmp_path_factory.mktemp(name) for name in ("broken", "straight", "bare"))
-    more, plain = ("--max-concurrent", 2, "--seeds"), {"HARNESS_TEST_NO_PICTURES": "1"}
+    more = ("--max-concurrent", 2, "--seeds")
     faults = {"driver": "start:clock", **{i: cell.fault for i, cell in enumerate(CELLS)}}
-    first = drive(command(world, folder, pixels, *more, SEEDS), faults, **plain)
+    first = drive(command(world, folder, pixels, *more, SEEDS), faults)
     broken = by_seed(folder)
     for seed in BARE:
         left = store.folder_of(folder / "results", broken[seed])
@@ -100,9 +100,9 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
     damaged.write_bytes(damaged.read_bytes()[:100])
     runs = [
         first,
-        drive(command(world, folder, pixels, *more, SEEDS), **plain),
-        drive(command(world, other, pixels, *more, ",".join(map(str, RESUMED))), **plain),
-        drive(command(world, bare, pixels, *more, ",".join(map(str, BARE))), without=BARE, **plain),
+        drive(command(world, folder, pixels, *more, SEEDS)),
+        drive(command(world, other, pixels, *more, ",".join(map(str, RESUMED)))),
+        drive(command(world, bare, pixels, *more, ",".join(map(str, BARE))), without=BARE),
     ]
     codes = tuple(run.returncode for run in runs)
     told = "\n".join(part for run in runs for part in (run.stdout, run.stderr))

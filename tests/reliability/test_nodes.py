@@ -16,8 +16,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @pytest.fixture
-def address(tmp_path: Path, disks: Disks) -> Iterator[str]:
+def address(tmp_path: Path, disks: Disks, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
+    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")  # files to bring home
     first, address = head()
     disks.mount(tmp_path / "results", 64)
     node = Node(f"--address={address}", "--num-cpus=2", faults={1: "train:raises"}, inside=disks.inside)
@@ -38,6 +39,7 @@ def test_results_of_a_node_with_its_own_disk_are_brought_home(
     here = store.folder_of(tmp_path / "results", records[0])
     tables = {evaluation["per_query"] for evaluation in records[0]["evaluations"]}
     brought = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
+    assert len(records[0]["pictures"]) == 2
     assert brought == tables | set(records[0]["pictures"]) | {"record.json", "metrics.jsonl", "job.json", "log.txt"}
     assert carry.pack(here) == carry.pack(disks.look(here)), "byte for byte"
     assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []

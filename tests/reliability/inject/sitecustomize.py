@@ -15,10 +15,11 @@ import signal
 import subprocess
 import sys
 import time
-import types
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import quick_runs  # noqa: F401 - the sitecustomize of other tests, which this one hides
 
 KINDS: dict[str, Callable[[], None]] = {}
 FOLDER = Path(sys.orig_argv[-1])
@@ -265,13 +266,13 @@ def install(place: str, fault: Callable[[], None]) -> None:
     elif place == "save":
         before_save(3, fault)
     elif place == "write":
-        from harness import store
+        from harness import files
 
-        in_write(store, 1, fault)
+        in_write(files, 1, fault)
     elif place == "write_record":
-        from harness import store
+        from harness import files
 
-        in_write(store, 1, fault, "record.json")
+        in_write(files, 1, fault, "record.json")
     elif place == "cache":
         in_cache(fault)
     elif place == "start":
@@ -315,17 +316,17 @@ def parent_of(pid: int) -> int:
 
 def without_rename() -> None:
     """Files are written in place."""
-    from harness import store
+    from harness import files
 
     def replace(path: Path, content: str | bytes) -> None:
         data = content.encode() if isinstance(content, str) else content
         with path.open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            store.os.fsync(file.fileno())
+            os.fsync(file.fileno())
             file.write(data[len(data) // 2 :])
 
-    store.replace = replace
+    files.replace = replace
 
 
 def without_fallback() -> None:
@@ -367,23 +368,10 @@ def take_out(who: str) -> None:
         globals()[f"without_{name}"]()
 
 
-class NoCompiler(types.ModuleType):
-    """Every optimizer imports torch's compiler, two seconds of a run's five; nothing is compiled here."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):
-            raise AttributeError(name)
-        return lambda function=None, *_, **__: function
-
-
 if "harness" in sys.orig_argv and "run-one" not in sys.orig_argv:
     take_out("driver")
     break_it("driver", in_driver)
 if "run-one" in sys.orig_argv:
-    sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")
-    if os.environ.get("HARNESS_TEST_NO_PICTURES"):  # a fifth of a run's time, and nothing breaks in them
-        sys.modules["harness.run_pictures"] = types.ModuleType("harness.run_pictures")
-        sys.modules["harness.run_pictures"].draw = lambda *_, **__: []  # type: ignore[attr-defined]
     seed = str(json.loads((FOLDER / "job.json").read_text())["spec"]["seed"])
     take_out(seed)
     if place := os.environ.get("HARNESS_TEST_SPY"):
