@@ -26,8 +26,10 @@ import torch
 from torch import Tensor
 
 from backbones.selective_scan import (
+    MixerWeights,
     ScanInputs,
     available_implementations,
+    bidirectional_mixer,
     bidirectional_scan,
     causal_conv1d,
     use_implementation,
@@ -76,6 +78,31 @@ def leaves(*parts: ScanInputs | Tensor) -> list[Tensor]:
     return [tensor for part in parts for tensor in ([part] if isinstance(part, Tensor) else part)]
 
 
+def mixer(batch: int, channels: int, length: int, states: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
+    """Random x and z, halves of one projection, and the weights of both directions, as a mixer has them."""
+    generator = torch.Generator("cuda").manual_seed(1)
+
+    def normal(*shape: int, scale: float = 1.0) -> Tensor:
+        return (scale * torch.randn(*shape, generator=generator, device="cuda")).requires_grad_()
+
+    def one() -> MixerWeights:
+        rank = channels // 32
+        A = -torch.arange(1.0, states + 1, device="cuda").repeat(channels, 1)
+        return MixerWeights(
+            normal(channels, 4), normal(channels), normal(rank + 2 * states, channels, scale=channels**-0.5),
+            normal(channels, rank), normal(channels), A.requires_grad_(), normal(channels),
+        )  # fmt: skip
+
+    x, z = torch.randn(batch, length, 2 * channels, generator=generator, device="cuda").to(dtype).chunk(2, dim=-1)
+    return x.transpose(1, 2).requires_grad_(), z.transpose(1, 2).requires_grad_(), *one(), *one()
+
+
+def mix(x: Tensor, z: Tensor, *weights: Tensor, implementation: str = "auto") -> Tensor:
+    half = len(weights) // 2
+    forward, backward = MixerWeights(*weights[:half]), MixerWeights(*weights[half:])
+    return bidirectional_mixer(x, z, forward, backward, implementation=implementation)
+
+
 def largest_error(dtype: torch.dtype) -> float:
     """Largest relative error, in the norm, of the output and all gradients of Triton against float64."""
     forward, backward, z = directions(2, 200, 141, 16, dtype, True)
@@ -93,6 +120,13 @@ def largest_error(dtype: torch.dtype) -> float:
         out = causal_conv1d(*inputs, reverse=reverse, implementation="triton")
         expected = causal_conv1d(*doubles, reverse=reverse, implementation="torch")
         found += [out, *torch.autograd.grad(out, inputs, grad)]
+        wanted += [expected, *torch.autograd.grad(expected, doubles, grad.double())]
+    if dtype == torch.float32:  # between its parts the mixer rounds to the data type of its input
+        tensors = mixer(2, 192, 141, 16, dtype)
+        doubles = [tensor.detach().double().requires_grad_() for tensor in tensors]
+        out, expected = mix(*tensors, implementation="triton"), mix(*doubles, implementation="torch")
+        grad = torch.randn_like(out)
+        found += [out, *torch.autograd.grad(out, tensors, grad)]
         wanted += [expected, *torch.autograd.grad(expected, doubles, grad.double())]
     return max(((a.double() - b).norm() / b.norm()).item() for a, b in zip(found, wanted, strict=True))
 
@@ -130,7 +164,7 @@ def compare(label: str, job: Callable[[], object], names: list[str], options) ->
 
 
 def operator_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """The scan of one block alone, at the sizes of ReIDMamba-S."""
+    """The scan and the mixer of one block alone, at the sizes of ReIDMamba-S."""
     forward, backward, z = directions(options.batch, 768, 140, 16, dtype, True)
     grad = torch.randn_like(z)
 
@@ -141,7 +175,12 @@ def operator_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]
     def train() -> None:
         torch.autograd.grad(bidirectional_scan(forward, backward, z=z), leaves(forward, backward, z), grad)
 
-    return {"scan forward": infer, "scan forward + backward": train}
+    tensors = mixer(options.batch, 768, 140, 16, dtype)
+
+    def train_mixer() -> None:
+        torch.autograd.grad(mix(*tensors), tensors, grad)
+
+    return {"scan forward": infer, "scan forward + backward": train, "mixer forward + backward": train_mixer}
 
 
 def model_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
