@@ -16,6 +16,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+import orjson
+
 from harness import files, queries
 from harness.errors import RecordError
 from harness.job import run_folder, slug
@@ -35,8 +37,6 @@ Problem = Callable[[RecordError], None]
 _slug = functools.cache(slug)
 
 _NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
-
-_SURROGATES: dict[type, tuple[Any, ...]] = {bytes: (rb"\ud", rb"\uD"), str: (r"\ud", r"\uD")}
 
 log = logging.getLogger(__name__)
 
@@ -120,8 +120,8 @@ def read(path: Path) -> Record:
 def parse(data: bytes | str, where: str) -> Record:
     """Checks the text of a record, for example one that came from MLflow; `where` names it in errors."""
     try:
-        record = json.loads(data, parse_constant=_not_a_number)
-    except (ValueError, RecursionError) as error:
+        record = orjson.loads(data)  # also refuses NaN, half a Unicode character and endless nesting
+    except ValueError as error:
         raise RecordError(f"{where} is not valid JSON ({error}); it is damaged or truncated: run it again.") from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
@@ -137,8 +137,6 @@ def parse(data: bytes | str, where: str) -> Record:
         version += 1
     try:
         problems = validate(record)
-        if any(code in data for code in _SURROGATES[type(data)]):
-            json.dumps(record, ensure_ascii=False).encode()
     except (ValueError, RecursionError) as error:  # numbers and letters that JSON can name but not hold
         raise RecordError(f"{where} holds what cannot be written down ({error}); run it again.") from None
     if problems:
@@ -322,10 +320,6 @@ def _write_index(results: Path, entries: dict[str, list[Any]]) -> None:
         files.replace(results / INDEX, json.dumps(stored, separators=(",", ":")))
     except OSError as error:
         log.debug("no index kept: %s", error)
-
-
-def _not_a_number(name: str) -> Any:
-    raise ValueError(f"{name} is not a JSON number")
 
 
 def _warn(error: RecordError) -> None:

@@ -215,7 +215,7 @@ def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeyp
     plan, stop = searches.plan_in(tmp_path, search), threading.Event()
     driver = searches.Driver(search, tmp_path, plan, job, stop, warn=said.append)
     with monkeypatch.context() as patch:
-        patch.setattr(state.store, "write_json", full)
+        patch.setattr(state.files, "write_json", full)
         while (one := driver.next()) is not None:
             searches.train(driver, one, lambda: None, "ok")
         with pytest.raises(RecordError, match="could not be written"):

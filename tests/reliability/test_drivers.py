@@ -84,7 +84,7 @@ def test_without_the_process_group_a_helper_outlives_the_hang(world: Path, pixel
 
 
 def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pixels: Path, tmp_path: Path) -> None:
-    """Four drivers: one whose run hangs while it is scored, two that break at their end, and one that is well."""
+    """Six drivers: one whose run hangs, four that break or are killed at their end, and one that is well."""
     words = command(world, tmp_path, pixels, "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
     page = tmp_path / "BENCHMARKS.md"
     hung = drive([*words, "--timeout", "30s"], {0: "evaluate:hang", "driver": "tracking:raises"})
@@ -92,10 +92,14 @@ def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pi
     assert by_seed(tmp_path)[0]["status"] == "timeout" and "timeout" in page.read_text()
     former = page.read_bytes()
 
-    broken = drive(words, {"driver": "report:raises"})
+    killed = drive(words, {"driver": "tracking:kill"})
     record = by_seed(tmp_path)[0]
-    assert broken.returncode == 1 and "injected" in broken.stderr, broken.stderr
+    assert killed.returncode == -signal.SIGKILL and "Report" not in killed.stdout, killed.stdout
     assert record["status"] == "ok" and record["efficiency"]["resumed_at_epoch"] == EPOCHS, record["error"]
+    broken = drive(words, {"driver": "report:raises"})
+    assert broken.returncode == 1 and "injected" in broken.stderr, broken.stderr
+    killed = drive(words, {"driver": "report:kill"})
+    assert killed.returncode == -signal.SIGKILL and "1 cached" in killed.stdout, killed.stdout
     full = drive(words, {"driver": "report:file_limit"})
     assert full.returncode == 2 and "cannot be written" in full.stderr and "Traceback" not in full.stderr, full.stderr
     assert page.read_bytes() == former and leftovers(tmp_path) == []

@@ -59,6 +59,7 @@ CELLS = [
     Cell("train:host_memory", "oom", "train", "memory", 0),
     Cell("epoch:gpu_memory", "oom", "train", "CUDA out of memory", 2),
     Cell("evaluate:gpu_memory", "oom", "evaluate", "CUDA out of memory", EPOCHS),
+    Cell("measure:gpu_memory", "oom", "measure", "CUDA out of memory", EPOCHS),
     Cell("start:clock", "ok", None, "", 0),
 ]
 DAMAGED = next(seed for seed, cell in enumerate(CELLS) if cell.fault == "evaluate:raises")

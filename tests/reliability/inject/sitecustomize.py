@@ -323,7 +323,7 @@ def without_rename() -> None:
         with path.open("wb") as file:
             file.write(data[: len(data) // 2])
             file.flush()
-            os.fsync(file.fileno())
+            files.os.fsync(file.fileno())
             file.write(data[len(data) // 2 :])
 
     files.replace = replace
