@@ -155,16 +155,3 @@ def camera_term(
             "--camera-embedding mean, or --camera-embedding off."
         )
     return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]
-
-
-def set_camera_mode(module: nn.Module, mode: str) -> None:
-    """Sets how cameras are used from now on, on every part of `module` that has an attribute `camera_mode`.
-
-    Raises:
-        UsageError: an unknown mode.
-    """
-    if mode not in CAMERA_MODES:
-        raise UsageError(f"Camera embedding '{mode}' is none of {', '.join(CAMERA_MODES)}.")
-    for part in module.modules():
-        if hasattr(part, "camera_mode"):
-            setattr(part, "camera_mode", mode)  # noqa: B010, a plain attribute of the part

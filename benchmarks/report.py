@@ -23,8 +23,8 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.process import process_memory
+from harness import queries, store
 from harness import record as records
-from harness import store
 from harness.registry import REPOSITORY
 from harness.spec import RunSpec
 
@@ -69,8 +69,8 @@ def populate(results: Path, number: int, backbones: int, per_query_seeds: int) -
             (folder / "per_query.csv").write_text(_per_query(*QUERIES[dataset], draw), encoding="utf-8")
 
 
-def _per_query(queries: int, identities: int, draw: random.Random) -> str:
-    lines = [f"{q},{q % identities},{q % 6},{draw.random():.16f},{draw.random():.16f},1,9\n" for q in range(queries)]
+def _per_query(number: int, identities: int, draw: random.Random) -> str:
+    lines = [f"{q},{q % identities},{q % 6},{draw.random():.16f},{draw.random():.16f},1,9\n" for q in range(number)]
     return ",".join(queries.COLUMNS) + "\n" + "".join(lines)
 
 

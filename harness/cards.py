@@ -28,14 +28,12 @@ class InputCard:
         image_size: (height, width) in pixels.
         mean: of each channel.
         std: likewise.
-        interpolation: `bicubic` or `bilinear`.
         channels_last: whether weights lie in memory with channels last, which is faster for many CNNs.
     """
 
     image_size: tuple[int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    interpolation: str = "bicubic"
     channels_last: bool = False
 
 
@@ -125,7 +123,6 @@ class BackboneCard:
     trainable: bool = True
     adapter: bool = False
     about: str = ""
-    shares: tuple[str, ...] = ()
     options: dict[str, Any] = field(default_factory=dict)
     variants: dict[str, Variant] = field(default_factory=dict)
     requires: tuple[Requirement, ...] = ()

@@ -17,6 +17,9 @@ from harness.registry import REPOSITORY
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "mamba-ssm", "causal-conv1d", "ray", "mlflow")
 
+OWN_OUTPUT = (":!results", ":!figures", ":!BENCHMARKS.md")
+"""Of the checkout: changes there are results, not code."""
+
 
 def capture(device: str = "cpu") -> dict[str, Any]:
     """Returns the environment block of a record.
@@ -71,14 +74,18 @@ def _memory() -> int | None:
 
 @functools.cache
 def _checkout() -> dict[str, Any]:
-    """Commit of this checkout and whether files differ from it."""
+    """Commit of this checkout and whether files differ from it, but for what the harness itself writes there."""
     if not (REPOSITORY / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
     git = ["git", "-C", str(REPOSITORY)]
     try:
         commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
         changes = subprocess.run(
-            [*git, "status", "--porcelain"], capture_output=True, text=True, timeout=10, check=True
+            [*git, "status", "--porcelain", "--", ".", *OWN_OUTPUT],
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return {"git_commit": None, "git_dirty": None}

@@ -159,7 +159,7 @@ def _types(table: dict[str, Any], fields: dict[str, tuple[type, ...]], where: st
     for name, types in fields.items():
         if name not in table:
             problems.append(f"{where}{name} is missing")
-        elif not isinstance(table[name], types) or (isinstance(table[name], bool) and bool not in types):
+        elif type(table[name]) not in types:  # exact types: a truth value is no number
             problems.append(f"{where}{name} is of type {type(table[name]).__name__}")
     return problems
 
@@ -189,7 +189,7 @@ def _evaluation(evaluation: dict[str, Any], where: str) -> list[str]:
         if evaluation[name] is not None and not 0 <= evaluation[name] <= 1
     ]
     cmc = evaluation["cmc"]
-    if not {*map(type, cmc)} <= {int, float} or not all(0 <= v <= 1 for v in cmc):
+    if not {*map(type, cmc)} <= {int, float} or (cmc and not 0 <= min(cmc) <= max(cmc) <= 1):
         problems.append(f"{where}.cmc holds something that is not a fraction")
     elif cmc != sorted(cmc):
         problems.append(f"{where}.cmc falls")

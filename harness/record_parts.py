@@ -8,24 +8,27 @@ from typing import Any
 Check = Callable[[Any], bool]
 
 
+_NUMERIC = {int, float}  # exact types: a truth value is no number
+
+
 def _number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e30
+    return type(value) in _NUMERIC and 0 <= value < 1e30
 
 
 def _finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30
+    return type(value) in _NUMERIC and -1e30 < value < 1e30
 
 
 def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _text(value: Any) -> bool:
-    return isinstance(value, str)
+    return type(value) is str
 
 
 def _scalar(value: Any) -> bool:
-    return value is None or isinstance(value, str | bool) or _finite(value)
+    return value is None or type(value) in (str, bool) or _finite(value)
 
 
 def _list(inner: Check, length: int = 0) -> Check:
@@ -42,7 +45,9 @@ def _holding(**parts: Check) -> Check:
 
 
 def _wrong(table: dict[str, Any], parts: dict[str, Check]) -> list[str]:
-    return [name for name, check in parts.items() if table.get(name) is not None and not check(table[name])]
+    return [
+        name for name, value in table.items() if value is not None and (check := parts.get(name)) and not check(value)
+    ]
 
 
 def _anything(value: Any) -> bool:

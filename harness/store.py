@@ -150,9 +150,15 @@ def folder_of(results: Path, record: Mapping[str, Any]) -> Path:
     return results / slug(spec["dataset"]) / slug(spec["backbone"]) / record["run_id"][:12]
 
 
-def records(results: Path, problem: Problem | None = None) -> Iterator[Record]:
-    """Yields every readable record in order of path; the others go to `problem`, by default the log."""
-    for path in _paths(results):
+def records(results: Path, problem: Problem | None = None, *, paths: Sequence[str] | None = None) -> Iterator[Record]:
+    """Yields every readable record in order of path; the others go to `problem`, by default the log.
+
+    Args:
+        results: the results folder.
+        problem: gets what cannot be read.
+        paths: some of `paths_of(results)`; all by default.
+    """
+    for path in paths_of(results) if paths is None else paths:
         try:
             yield _read_in_place(results, Path(path))
         except RecordError as error:
@@ -182,7 +188,7 @@ def index(results: Path, problem: Problem | None = None) -> dict[str, Entry]:
     """
     known = _read_index(results)
     entries: dict[str, list[Any]] = {}
-    for path in _paths(results):
+    for path in paths_of(results):
         relative = os.path.relpath(path, results)
         try:
             status = os.stat(path)
@@ -242,7 +248,7 @@ def read_plan(results: Path) -> list[dict[str, str]]:
         raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
 
 
-def _paths(results: Path) -> list[str]:
+def paths_of(results: Path) -> list[str]:
     """Paths of all records, sorted; three levels of `scandir` are an order of magnitude faster than `rglob`."""
     folders = [str(results)]
     for _ in range(3):

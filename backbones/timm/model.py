@@ -16,8 +16,6 @@ from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError, suggestion
 from harness.weights import strict_load, unwrap
 
-INTERPOLATIONS = ("bicubic", "bilinear")
-
 
 def configuration(model: str) -> Any:
     """Returns timm's pretrained configuration of a model, given with or without tag.
@@ -47,9 +45,8 @@ def input_card(model: str) -> InputCard:
         UsageError: no such model.
     """
     config = configuration(model)
-    interpolation = config.interpolation if config.interpolation in INTERPOLATIONS else "bicubic"
     height, width = config.input_size[1:]
-    return InputCard((height, width), tuple(config.mean), tuple(config.std), interpolation)
+    return InputCard((height, width), tuple(config.mean), tuple(config.std))
 
 
 def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | None) -> tuple[nn.Module, int]:

@@ -107,11 +107,11 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
     from harness import stats
 
     tables = [queries.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
-    if tables[0]["query"] != tables[1]["query"] or tables[0]["pid"] != tables[1]["pid"]:
+    if not all(np.array_equal(tables[0][name], tables[1][name]) for name in ("query", "pid")):
         raise UsageError("The two runs were scored on different queries; validate the dataset and run them again.")
-    first, second = (np.array(table["AP"]) for table in tables)
+    first, second = (table["AP"] for table in tables)
     valid = ~np.isnan(first) & ~np.isnan(second)
-    groups = np.array(tables[0]["pid"])[valid]
+    groups = tables[0]["pid"][valid]
     test = stats.paired_test(first[valid], second[valid], groups)
     return {
         "mAP": [float(first[valid].mean()), float(second[valid].mean())],

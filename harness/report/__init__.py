@@ -111,7 +111,8 @@ def _render(material: Material, figures: str, results: str | None) -> tuple[byte
     context = Context(material, figures, results)
     figures_to_come = 2 * len(context.tables)
     with (
-        studio.beside(figures_to_come, significance.build, context) as compared,  # alone it takes as long as the rest
+        # Alone it takes as long as the rest.
+        studio.beside(significance.build, context, worth_it=figures_to_come >= studio.MANY) as compared,
         studio.at_work(figures_to_come) as context.draw,
     ):
         made = [compared() if builder is significance.build else builder(context) for builder in SECTIONS]

@@ -30,8 +30,8 @@ FAR = 20
 """Pixels between a point and its name from which on a line ties them."""
 
 DPI = 144
-PNG = {"compress_level": 4}
-"""Twice as fast as the default, and a few kilobytes larger."""
+COMPRESSION = 3
+"""Of PNG files: half the time of the default for a tenth more bytes."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -103,11 +103,16 @@ def png(made: Figure, drawn: Any) -> bytes:
     """
     import matplotlib
     import PIL
+    from PIL import Image, PngImagePlugin
 
     digest = hashlib.sha256(canonical(drawn).encode()).hexdigest()
     comment = f"values {digest}; matplotlib {matplotlib.__version__}, pillow {PIL.__version__}"
-    data = io.BytesIO()
-    made.savefig(data, format="png", dpi=DPI, metadata={"Software": None, "Comment": comment}, pil_kwargs=PNG)
+    data, info = io.BytesIO(), PngImagePlugin.PngInfo()
+    info.add_text("Comment", comment)
+    canvas: Any = made.canvas
+    canvas.draw()
+    image = Image.frombuffer("RGBA", canvas.get_width_height(), canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+    image.convert("RGB").save(data, "png", pnginfo=info, dpi=(DPI, DPI), compress_level=COMPRESSION)
     return data.getvalue()
 
 

@@ -11,17 +11,22 @@ from typing import Any
 from harness import queries, store
 from harness.cards import BackboneCard, DatasetCard
 from harness.errors import RecordError
+from harness.record import Record
+from harness.report import studio
 from harness.report.studio import collector_paused
 from harness.tune import state
+
+MANY_RECORDS = 2_000
+"""From here on it pays to share the reading between processes."""
 
 COMPARED = ("query", "pid", "camid", "AP")
 """The per-query columns that comparisons need."""
 
-LoadPerQuery = Callable[[Mapping[str, Any], str], dict[str, list[Any]]]
+LoadPerQuery = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
 """From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
 
 
-def no_per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+def no_per_query(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     """Stands where no per-query values are at hand."""
     raise RecordError(f"The per-query values {name} of run {record['run_id'][:12]} are not at hand.")
 
@@ -64,14 +69,15 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
     def note(error: RecordError) -> None:
         problems.append(_portable(error, results))
 
-    def per_query(record: Mapping[str, Any], name: str) -> dict[str, list[Any]]:
+    def per_query(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
         try:
             return queries.read(store.folder_of(results, record), name, COMPARED)
         except RecordError as error:
             raise RecordError(_portable(error, results)) from None
 
     with collector_paused():
-        records = list(store.records(results, note))
+        records, unread = _records(results)
+    problems += unread
     searches = []
     for path in state.every(results):
         try:
@@ -92,6 +98,22 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
         problems=sorted(problems),
         searches=searches,
     )
+
+
+def _records(results: Path) -> tuple[list[Record], list[str]]:
+    """All records, and why others could not be read; with many, another process reads more than half."""
+    paths = store.paths_of(results)
+    own = len(paths) * 2 // 5 if len(paths) >= MANY_RECORDS else len(paths)
+    with studio.beside(_read, results, paths[own:], worth_it=own < len(paths)) as others:
+        if own < len(paths):
+            studio.get_ready()
+        first, rest = _read(results, paths[:own]), others()
+    return first[0] + rest[0], first[1] + rest[1]
+
+
+def _read(results: Path, paths: Sequence[str]) -> tuple[list[Record], list[str]]:
+    problems: list[str] = []
+    return list(store.records(results, lambda e: problems.append(_portable(e, results)), paths=paths)), problems
 
 
 def _portable(error: RecordError, results: Path) -> str:

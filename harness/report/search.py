@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy as np
 from harness import stats, store
 from harness.errors import HarnessError
 from harness.report import search_plots, text
+from harness.report.scores import mean_ap
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
 from harness.tune.space import Point
@@ -201,28 +202,19 @@ def _against(
     if best is None or final.point == best.point:
         return dict.fromkeys(columns, text.NOT_APPLICABLE)
     try:
-        one, other = (_mean_ap(context, [records[r] for r in f.run_ids if _ok(records.get(r))]) for f in (best, final))
-        if not one or one.keys() != other.keys():
+        runs = [[records[r] for r in f.run_ids if _ok(records.get(r))] for f in (best, final)]
+        if not all(runs):
             return dict.fromkeys(columns, "not comparable")
-        order = sorted(one)
-        test = stats.paired_test([one[q] for q in order], [other[q] for q in order], [pid for _, pid, _ in order])
+        one, other = (mean_ap(context.material, [(run, _plain(run)) for run in each]) for each in runs)
+        if not one.comparable(other):
+            return dict.fromkeys(columns, "not comparable")
+        test = stats.paired_test(one.ap, other.ap, one.queries["pid"])
     except HarnessError as error:
         return {**dict.fromkeys(columns, text.NOT_APPLICABLE), "p": text.escape(error, limit=80)}
     low, high = (text.signed(100 * bound) for bound in test.interval)
     return dict(
         zip(columns, (text.signed(100 * test.difference), f"[{low}, {high}]", f"{test.p_value:.4f}"), strict=True)
     )
-
-
-def _mean_ap(context: Context, runs: Sequence[Mapping[str, Any]]) -> dict[tuple[str, int, int], float]:
-    """AP by query, averaged over the runs."""
-    sums: dict[tuple[str, int, int], float] = {}
-    for run in runs:
-        columns = context.material.per_query(run, _plain(run)["per_query"])
-        queries = zip(columns["query"], columns["pid"], columns["camid"], strict=True)
-        for query, value in zip(queries, columns["AP"], strict=True):
-            sums[query] = sums.get(query, 0.0) + value / len(runs)
-    return sums
 
 
 def _ok(record: Mapping[str, Any] | None) -> bool:

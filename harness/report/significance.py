@@ -5,16 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import add
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, RecordError
 from harness.report import accuracy, text
 from harness.report.rows import Row, Table, fingerprint
+from harness.report.scores import Scores, mean_ap
 from harness.report.section import Context, Section, bullets, paragraphs
 from harness.report.studio import collector_paused
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from harness.stats import Comparison
 
 MOST_SETTINGS = 8
@@ -31,14 +33,6 @@ FULL_PAIRS = 10
 LEVEL = 0.05
 
 
-class Scores(NamedTuple):
-    """AP of each query, in the order of the files."""
-
-    queries: tuple[list[str], list[int], list[int]]
-    """Numbers, identities and cameras."""
-    ap: list[float]
-
-
 Loaded = tuple[Row, Scores]
 
 
@@ -48,8 +42,8 @@ class Family:
 
     table: Table
     rows: Sequence[Row]
-    scores: dict[str, list[float]]
-    groups: list[int]
+    scores: dict[str, np.ndarray]
+    groups: np.ndarray | None
     remarks: list[str]
 
 
@@ -88,11 +82,11 @@ def _family(context: Context, table: Table) -> Family | None:
             remarks.append(f"Only the {MOST_SETTINGS} settings with the highest mAP and per-query values are compared.")
             break
         try:
-            loaded.append((row, _mean_ap(context, row)))
+            loaded.append((row, mean_ap(context.material, row.scored[:MOST_SEEDS])))
         except RecordError as error:
             remarks.append(f"{text.escape(row.label)} is not compared: {text.escape(error, limit=160)}")
     if not loaded:
-        return Family(table, [], {}, [], ["Nothing is compared: no setting has its per-query values at hand."])
+        return Family(table, [], {}, None, ["Nothing is compared: no setting has its per-query values at hand."])
     alike = [(row, values) for row, values in loaded if _same_test(table, (row, values), loaded[0])]
     remarks += [
         f"{text.escape(row.label)} is not compared: it was scored on other queries or files than "
@@ -102,33 +96,13 @@ def _family(context: Context, table: Table) -> Family | None:
     ]
     alike.sort(key=lambda pair: pair[0].label)
     scores = {row.label: values.ap for row, values in alike}
-    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries[1], remarks)
+    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries["pid"], remarks)
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
     """Same queries, and files of the same fingerprint, so the same gallery."""
     prints = [fingerprint(row.setting.spec, table.key.dataset) for row, _ in (one, other)]
-    return prints[0] == prints[1] and one[1].queries == other[1].queries
-
-
-def _mean_ap(context: Context, row: Row) -> Scores:
-    """AP of each query, averaged over the seeds; NaN without a match."""
-    mean: Scores | None = None
-    runs = row.scored[:MOST_SEEDS]
-    for run, evaluation in runs:
-        if not evaluation.get("per_query"):
-            raise RecordError(f"run {run['run_id'][:12]} has no per-query values.")
-        columns = context.material.per_query(run, evaluation["per_query"])
-        queries = columns["query"], columns["pid"], columns["camid"]
-        shares = [value / len(runs) for value in columns["AP"]]
-        if mean is None:
-            mean = Scores(queries, shares)
-        elif queries == mean.queries:
-            mean = Scores(mean.queries, list(map(add, mean.ap, shares)))
-        else:
-            raise RecordError("its seeds were scored on different queries.")
-    assert mean is not None  # a row has a run
-    return mean
+    return prints[0] == prints[1] and one[1].comparable(other[1])
 
 
 def _one(context: Context, family: Family, resamples: int) -> str:

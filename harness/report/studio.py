@@ -40,9 +40,7 @@ def at_work(expected: int) -> Iterator[Draw]:
     if expected < MANY or not _may_fork():
         yield draw_here
         return
-    import matplotlib.backends.backend_agg
-    import matplotlib.figure  # noqa: F401 - once here, not once a process
-
+    get_ready()
     gc.freeze()  # the collector of a new process would copy all that is in memory here
     try:
         with ProcessPoolExecutor(min(processes.cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
@@ -55,13 +53,19 @@ def at_work(expected: int) -> Iterator[Draw]:
         gc.unfreeze()
 
 
-@contextmanager
-def beside(expected: int, function: Callable[..., T], *values: Any) -> Iterator[Callable[[], T]]:
-    """Yields what waits for a result that a process of its own computes meanwhile, under the conditions of `at_work`.
+def get_ready() -> None:
+    """Imports what tables and figures need: once here, not once a process."""
+    import pandas  # noqa: F401
 
-    Where they do not hold, where the function raises or its process is ended, it is computed here when asked for.
+
+@contextmanager
+def beside(function: Callable[..., T], *values: Any, worth_it: bool = True) -> Iterator[Callable[[], T]]:
+    """Yields what waits for a result that a process of its own computes meanwhile, where forking is safe.
+
+    Where it is not, or not worth it, where the function raises or its process is ended, the result is computed here
+    when it is asked for.
     """
-    if expected < MANY or not _may_fork():
+    if not worth_it or not _may_fork():
         yield partial(function, *values)
         return
     system = multiprocessing.get_context("fork")  # values are inherited, not sent
@@ -87,7 +91,7 @@ def beside(expected: int, function: Callable[..., T], *values: Any) -> Iterator[
 
 def _send(send: Connection, function: Callable[..., Any], values: tuple[Any, ...]) -> None:
     """What the process of `beside` does; an error is raised where its result is asked for."""
-    with send, suppress(Exception):
+    with send, suppress(Exception), collector_paused():  # it would copy all that is inherited
         send.send(function(*values))
 
 

@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from golden_weights import difference, images, relative, shapes, state, values, without_start
 from torch import Tensor, nn
 
-from backbones.layers import set_camera_mode
 from backbones.reidmamba.model import ReIDMamba, build, infer
 from harness import registry
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
+from harness.line import set_cameras
 from harness.losses import ReIDCriterion
 from harness.recipe import load
 
@@ -269,9 +269,9 @@ def test_the_camera_is_side_information() -> None:
     assert not torch.allclose(seen, evaluated(model, batch, [1, 1, 1, 1]))
     with pytest.raises(UsageError, match="--camera-embedding"):
         evaluated(model, batch, [0, 1, 2, 3])
-    set_camera_mode(model, "mean")
+    set_cameras(model, "mean")
     mean = evaluated(model, batch, [0, 1, 2, 3])
-    set_camera_mode(model, "off")
+    set_cameras(model, "off", since="mean")
     off = evaluated(model, batch, [7, 7, 7, 7])
     assert not torch.allclose(mean, off) and not torch.allclose(mean, seen)
     assert torch.equal(off, model(batch))

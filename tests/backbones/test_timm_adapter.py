@@ -40,7 +40,6 @@ def test_input_is_that_of_the_pretrained_configuration():
     assert (card.image_size, card.mean, card.std) == ((224, 224), (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
     card = adapter.input_card("resnet50.tv_in1k")
     assert card.mean == (0.485, 0.456, 0.406)
-    assert card.interpolation == "bilinear"
 
 
 def test_unknown_models_and_tags_are_refused_with_the_nearest():

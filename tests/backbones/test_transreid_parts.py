@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 from timm.layers import DropPath, resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer
 
-from backbones.layers import patch_grid, set_camera_mode
+from backbones.layers import patch_grid
 from backbones.transreid import imagenet
 from backbones.transreid import model as transreid
 from backbones.transreid.jpm import jigsaw
 from harness import registry
 from harness.errors import UsageError, WeightsError
+from harness.line import set_cameras
 from harness.optim import parameter_groups
 from harness.recipe import Optimizer, load
 
@@ -236,11 +237,11 @@ def test_classifiers_over_other_identities_only_pass_in_evaluation_mode():
 def test_cameras_move_the_feature_and_unknown_ones_are_refused():
     built, images, found = tiny(), golden.images(1, 64, 32, 3), {}
     with torch.no_grad():
-        for mode in ("on", "off", "mean"):
-            set_camera_mode(built, mode)
+        for before, mode in (("on", "on"), ("on", "off"), ("off", "mean")):
+            set_cameras(built, mode, since=before)
             found[mode] = built(images, torch.tensor([2]))
         assert torch.equal(found["mean"], built(images, None))
-        set_camera_mode(built, "on")
+        set_cameras(built, "on", since="mean")
         for index in (3, -1):
             with pytest.raises(UsageError, match="--camera-embedding off"):
                 built(images, torch.tensor([index]))
@@ -250,8 +251,9 @@ def test_cameras_move_the_feature_and_unknown_ones_are_refused():
         assert torch.equal(found["off"], built(images, torch.tensor([2])))
     assert not torch.allclose(found["on"], found["off"])
     assert not torch.allclose(found["mean"], found["off"])
+    set_cameras(built, "auto")
     with pytest.raises(UsageError, match="none of on, off, mean"):
-        set_camera_mode(built, "auto")
+        built(images, torch.tensor([2]))
 
 
 @pytest.mark.parametrize(("image_size", "stride"), SHAPES)

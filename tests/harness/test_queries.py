@@ -17,9 +17,9 @@ def test_per_query_values_return_with_undefined_ones(tmp_path):
     run = samples.ok(samples.spec(), samples.evaluation(per_query="per_query.csv"))
     path = store.write(store.folder_of(tmp_path, run), run, {"per_query.csv": rows})
     table = queries.read(path.parent, "per_query.csv")
-    assert table["AP"][:2] == pytest.approx([0.25, 1 / 3], abs=1e-9) and math.isnan(table["AP"][2])
+    assert table["AP"][:2].tolist() == pytest.approx([0.25, 1 / 3], abs=1e-9) and math.isnan(table["AP"][2])
     assert math.isnan(table["INP"][2]) and table["first_match_rank"][2] == 0
-    assert table["query"] == ["0", "1", "2"] and table["pid"] == [0, 1, 0]
+    assert table["query"].tolist() == [0, 1, 2] and table["pid"].tolist() == [0, 1, 0]
 
 
 @pytest.mark.parametrize("text", ["", "a,b\n1,2\n", "query,pid,camid,AP,INP,first_match_rank,positives\n1,2,3\n"])

@@ -75,11 +75,11 @@ import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 from harness.report import studio
 from test_report_studio import end_unless
-with studio.beside(8, os.getpid) as there, studio.beside(7, os.getpid) as few:
+with studio.beside(os.getpid) as there, studio.beside(os.getpid, worth_it=False) as few:
     assert there() != os.getpid() and few() == os.getpid()
-with studio.beside(8, end_unless, os.getpid()) as there:
+with studio.beside(end_unless, os.getpid()) as there:
     assert there() == b"drawn here"
-with studio.beside(8, int, "x") as there:
+with studio.beside(int, "x") as there:
     try:
         there()
     except ValueError:
