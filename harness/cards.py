@@ -96,11 +96,15 @@ class ParameterCount:
 
 @dataclass(frozen=True)
 class Variant:
-    """A named setting `backbone:variant`: build options, and recipe keys (dotted) that belong to it."""
+    """A named setting `backbone:variant`: build options, and recipe keys (dotted) that belong to it.
+
+    `dataset` holds keys of the native recipe by the name of the dataset for which alone they are meant.
+    """
 
     about: str
     options: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
+    dataset: dict[str, dict[str, Any]] = field(default_factory=dict)
     native: bool = True
 
 

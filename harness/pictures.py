@@ -1,4 +1,4 @@
-"""Pictures of one run: ranked lists of chosen queries, distances of same and different identities, CMC curves.
+"""Pictures of one run: ranked lists of chosen queries, distances of same and different identities.
 
 Pure functions from plain values to a PNG file; the same values give the same bytes. Right and wrong are told by
 colour and by a mark, so that nobody needs to see red and green.
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import UsageError
-from harness.report import drawing, plots
+from harness.report import drawing
 
 if TYPE_CHECKING:
     from PIL import Image, ImageDraw
@@ -133,20 +133,6 @@ def distance_histogram(
         axes.legend(frameon=False, loc="upper right")
         values = [list(map(float, edges)), list(map(int, same_counts)), list(map(int, different_counts))]
         return drawing.write(out, drawing.png(figure, [title, metric, values]))
-
-
-def cmc_curves(curves: Mapping[str, Sequence[float]], out: Path, *, title: str = "CMC") -> Path:
-    """Draws the CMC curves of several backbones on one plot.
-
-    Args:
-        curves: values at rank 1, 2, ... by name, fractions.
-        out: the PNG file.
-        title: of the figure.
-    """
-    if not curves:
-        raise UsageError("There is no CMC curve to draw.")
-    rows = [(name, name, list(values)) for name, values in sorted(curves.items())]
-    return drawing.write(out, plots.cmc(title, rows, drawing.looks(curves)))
 
 
 def _filled_range(edges: Sequence[float], *counts: Sequence[int]) -> tuple[float, float]:

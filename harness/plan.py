@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -92,7 +93,7 @@ def build(request: Request) -> list[Planned]:
     chosen = registry.resolve_backbones(request.backbones, plugins)
     trained_on = registry.resolve_datasets(request.datasets, plugins)
     scored_on = registry.resolve_datasets(request.eval_datasets, plugins) if request.eval_datasets else []
-    _check_options(request, chosen)
+    check_options(request, chosen)
     seen: dict[str, tuple[str, str]] = {}
     for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
         seen[entry.name] = _fingerprint(entry, request)
@@ -103,7 +104,9 @@ def build(request: Request) -> list[Planned]:
 def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Recipe:
     """The recipe as this backbone runs it on this dataset: file, variant, then the user's overrides."""
     path = recipe.find(request.recipe, backbone.native_recipe)
-    return recipe.load(path, dataset, {**backbone.settings.recipe, **request.overrides})
+    settings = backbone.settings
+    own = settings.dataset.get(dataset, {}) if path == backbone.native_recipe else {}
+    return recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
 
 
 def resolve_device(device: str) -> str:
@@ -223,7 +226,8 @@ def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
     return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
 
 
-def _check_options(request: Request, chosen: list[BackboneEntry]) -> None:
+def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:
+    """Refuses options without a backbone's name that none of the backbones declares."""
     for key in request.options.get("", {}):
         if not any(key in backbone.card.options for backbone in chosen):
             raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])

@@ -14,7 +14,17 @@ from typing import Any
 from harness import PROTOCOL_VERSION, environment, gpu, processes, recipe, registry, store
 from harness.errors import UsageError, unknown
 from harness.job import run_folder
-from harness.plan import BLOCKED, CACHED, TODO, Planned, Request, chosen_options, resolve_device, torch_version
+from harness.plan import (
+    BLOCKED,
+    CACHED,
+    TODO,
+    Planned,
+    Request,
+    check_options,
+    chosen_options,
+    resolve_device,
+    torch_version,
+)
 from harness.registry import BackboneEntry
 from harness.spec import RunSpec
 
@@ -200,9 +210,7 @@ def _check(study: Study, request: Request, chosen: Sequence[BackboneEntry]) -> N
     for batch in study.train_batches:
         if batch < 2 or batch % min(INSTANCES, batch):
             raise UsageError(f"--train-batch must be 2, 3 or a multiple of {INSTANCES}, found {batch}.")
-    for key in request.options.get("", {}):
-        if not any(key in backbone.card.options for backbone in chosen):
-            raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])
+    check_options(request, chosen)
 
 
 def hardware_of(device: str) -> str:

@@ -100,6 +100,8 @@ def _card(checks: _Checks) -> None:
     for name, variant in card.variants.items():
         if wrong := sorted(variant.options.keys() - card.options.keys()):
             checks.say("error", f"Variant '{name}' sets options the card does not declare.", *wrong)
+        if wrong := sorted(variant.dataset.keys() - known):
+            checks.say("error", f"Variant '{name}' has recipe keys for datasets nobody registered.", *wrong)
     for what in ("licence", "paper"):
         if not getattr(card, what):
             checks.say("warning", f"The card states no {what}.")

@@ -75,7 +75,7 @@ def _named(entries: list[store.Entry], ids: tuple[str, ...]) -> list[store.Entry
 
 
 def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> list[store.Entry]:
-    """The two runs: of the first recipe and seed both have.
+    """The two runs: of the one recipe that both have, and of the first seed of it.
 
     Raises:
         UsageError: there is none, or more than one; nothing is chosen silently.
@@ -91,6 +91,11 @@ def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> li
     if not common:
         raise UsageError(f"{first} and {second} have no run of one recipe and seed {where}; run them alike.")
     recipe, seed = common[0]
+    if len(recipes := sorted({recipe for recipe, _ in common})) > 1:
+        raise UsageError(
+            f"{first} and {second} have runs of several recipes {where}; choose one of "
+            f"{', '.join(recipes)} with --recipe."
+        )
     for name, found in runs.items():
         if len(several := found[common[0]]) > 1:
             shown = ", ".join(f"{e.run_id[:12]} ({e.source})" for e in several)

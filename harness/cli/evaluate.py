@@ -108,10 +108,11 @@ def _backbone(request: plan.Request) -> BackboneEntry:
 def _as_built(given: plan.Request, spec: RunSpec, stored: Path, trust_pickle: bool) -> dict[str, Any]:
     """The options the checkpoint is built with: what the file tells goes before what nobody asked for.
 
-    A camera embedding that is in the file may still be left unused, or be replaced by its mean.
+    A named variant asks for its options. A camera embedding that is in the file may still be left unused, or be
+    replaced by its mean, by the user.
 
     Raises:
-        UsageError: an option of the user contradicts the file.
+        UsageError: an option of the user, or of the variant, contradicts the file.
         WeightsError: the file is no checkpoint of this backbone.
     """
     backbone = _backbone(given)
@@ -119,13 +120,15 @@ def _as_built(given: plan.Request, spec: RunSpec, stored: Path, trust_pickle: bo
         return spec.options
     height, width = spec.values["augmentation"]["image_size"]
     found = infer(weights.load_state(stored, trust_pickle), (height, width))["options"]
-    chosen = {key: spec.options[key] for key in plan.chosen_options(given, backbone)}
+    typed = {key: spec.options[key] for key in plan.chosen_options(given, backbone)}
+    chosen = {**backbone.settings.options, **typed}
     if spec.options.get("camera_embedding") == "mean":
-        chosen["camera_embedding"] = "mean"
+        typed["camera_embedding"] = chosen["camera_embedding"] = "mean"
     for key, value in found.items():
-        if key in chosen and chosen[key] != value and not (key == "camera_embedding" and value):
+        if key in chosen and chosen[key] != value and not (key == "camera_embedding" and key in typed and value):
+            instead = "leave this option out" if key in typed else f"{backbone.name} is another variant"
             raise UsageError(
-                f"{stored.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}; leave this option out."
+                f"{stored.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}; {instead}."
             )
     unused = {key: spec.options[key] for key, value in found.items() if key == "camera_embedding" and value}
     return {**spec.options, **found, **unused}

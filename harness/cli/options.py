@@ -31,6 +31,9 @@ data_root_option = click.option(
     metavar="DIR",
     help="Folder that holds the datasets; $REID_DATASETS if not given.",
 )
+weights_root_option = click.option(
+    "--weights-root", default="", metavar="DIR", help="Folder of pretrained files; $REID_WEIGHTS if not given."
+)
 
 
 def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -57,7 +60,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--recipe", default="unified", show_default=True, help="Name or path; 'native' is each own."),
             click.option("--preset", default="", help="Settings for small machines: demo or smoke."),
             data_root_option,
-            click.option("--weights-root", default="", metavar="DIR", help="Folder of pretrained files."),
+            weights_root_option,
             click.option("--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
             click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
             click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),

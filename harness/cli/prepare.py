@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from harness import registry, weights
-from harness.cli.options import data_root_option, plugins_option, plugins_path
+from harness.cli.options import data_root_option, plugins_option, plugins_path, weights_root_option
 from harness.errors import HarnessError, UsageError
 from harness.masking import readable
 
@@ -19,7 +19,7 @@ from harness.masking import readable
 @click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
 @click.option("--backbones", default="", help="Backbones whose starting weights to fetch, or 'all'.")
 @click.option("--from", "sources", multiple=True, metavar="FILE", help="Archive or folder you hold; repeatable.")
-@click.option("--weights-root", default="", metavar="DIR", help="Folder of pretrained files.")
+@weights_root_option
 @data_root_option
 @plugins_option
 def command(

@@ -31,7 +31,7 @@ from harness.progress import Board
 
 @click.command(
     epilog="Exit codes: 0 all ok or cached, 1 some run failed, 2 wrong usage or no data, 130 interrupted. "
-    "Example: python -m harness run --backbones reidmamba,transreid --datasets all --data-root DIR"
+    "Example: python -m harness run --backbones reidmamba,transreid --datasets all --data-root D --weights-root W"
 )
 @request_options
 @execution_options

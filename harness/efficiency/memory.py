@@ -14,6 +14,11 @@ import torch
 
 from harness.efficiency.timing import synchronise
 
+MMAP_THRESHOLD = -3  # of glibc's mallopt
+LARGE = 1 << 20
+USUAL = 32 << 20
+"""What glibc arrives at by itself in a process that frees large blocks."""
+
 
 def peak_memory_bytes(device: torch.device) -> int:
     """Peak of this process: memory allocated by torch on a GPU, resident memory on a CPU."""
@@ -36,7 +41,8 @@ def working(call: Callable[[], object], device: torch.device) -> int | None:
     """Peak bytes that a call needs beyond what is held when it starts; call it once before, to be warm.
 
     On a GPU what torch allocates. On Linux resident memory, so libraries' work space counts too, and small calls are
-    coarse: some memory freed before may serve again. None where neither can be asked.
+    coarse: some memory freed before may serve again. Large blocks go back to the system when they are freed; otherwise
+    holes between them would count, half as much again as is needed. None where neither can be asked.
     """
     if device.type == "cuda":
         synchronise(device)
@@ -50,11 +56,14 @@ def working(call: Callable[[], object], device: torch.device) -> int | None:
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak of resident memory
         before = _status("VmRSS")
+        _returned_from(LARGE)
         result = call()
         del result
         return max(_status("VmHWM") - before, 0)
     except (OSError, KeyError):
         return None
+    finally:
+        _returned_from(USUAL)
 
 
 def saved_for_backward(forward: Callable[[], object], kept: Iterable[torch.Tensor]) -> int:
@@ -83,6 +92,12 @@ def _give_back() -> None:
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def _returned_from(size: int) -> None:
+    """From which size on the C library gives a freed block back to the system, where it can be told."""
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, size)
 
 
 def _status(key: str) -> int:

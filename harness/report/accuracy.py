@@ -213,16 +213,35 @@ def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, st
     return shown, " / ".join(text.signed(100 * mean - value) for mean, value in pairs)
 
 
+def _read(run: Mapping[str, Any]) -> str:
+    """What a run read: the layout, which tells versions of a dataset apart, and what it trained on."""
+    data = run["data"]
+    train = (data.get("splits") or {}).get("train")
+    junk = ((data.get("notes") or {}).get("junk") or {}).get("gallery")
+    return (
+        "; ".join(
+            [f"Read as layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
+            + (
+                [f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities"]
+                if train
+                else []
+            )
+            + ([f"{text.count(junk, 'junk image')} of the gallery left out"] if junk else [])
+        )
+        + "."
+    )
+
+
 def _remarks(table: Table) -> list[str]:
     """What the numbers of a table rest on, and what sets rows apart that look alike."""
     scored = [(row, run, e) for row in table.rows for run, e in row.scored]
     remarks = []
-    names = ("n_query", "n_valid", "n_gallery", "n_junk")
+    remarks += sorted({_read(run) for _, run, _ in scored})
+    names = ("n_query", "n_valid", "n_gallery")
     for counts in sorted({tuple(e.get(n) or 0 for n in names) for _, _, e in scored}):
-        queries, valid, gallery, junk = counts
+        queries, valid, gallery = counts
         remarks.append(
-            f"{text.count(queries, 'query')}, {valid:,} of them with a match; "
-            f"{text.count(gallery, 'gallery image')}, of which {junk:,} are junk and left out."
+            f"{text.count(queries, 'query')}, {valid:,} of them with a match; {text.count(gallery, 'gallery image')}."
         )
     prints = {str(run["spec"].get("fingerprint", "")) for _, run, _ in scored}
     if len(prints) > 1:

@@ -39,6 +39,9 @@ def _counts(context: Context) -> str:
     return f"{text.count(len(records), 'run')} ({ended}) of {text.count(backbones, 'backbone')} on {on}."
 
 
+BEGIN = "python -m harness run --backbones all --datasets all --data-root DIR --weights-root DIR"
+
+
 def _commands(context: Context) -> str:
     """One command a recipe, which makes its runs again; finished ones are not repeated."""
     by_recipe: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
@@ -48,7 +51,7 @@ def _commands(context: Context) -> str:
     commands = [_command(recipe, specs) for recipe, specs in sorted(by_recipe.items())]
     about = "To reproduce it (settings that a command does not name are in each record's `spec`):"
     if not commands:
-        about, commands = "To begin:", ["python -m harness run --backbones all --datasets all --data-root DIR"]
+        about, commands = "To begin:", [BEGIN]
     return paragraphs(about, "\n".join(f"    {command}" for command in commands))
 
 
@@ -58,7 +61,9 @@ def _command(recipe: str, specs: list[Mapping[str, Any]]) -> str:
         for name, key in (("--backbones", "backbone"), ("--datasets", "dataset"), ("--seeds", "seed"))
     }
     preset = (PRESETS / f"{recipe}.toml").is_file()
-    chosen = ["--preset", recipe] if preset else ["--recipe", recipe, "--data-root", "DIR"]
+    pretrained = any(spec.get("pretrained", "none") != "none" for spec in specs)
+    start = ["--weights-root", "DIR"] if pretrained else ["--from-scratch"]
+    chosen = ["--preset", recipe] if preset else ["--recipe", recipe, "--data-root", "DIR", *start]
     words = ["python", "-m", "harness", "run", *(word for pair in values.items() for word in pair), *chosen]
     return " ".join(shlex.quote(_plain(word)) for word in words)
 

@@ -20,6 +20,9 @@ RIGHT = (
 )
 MOST_FIGURES = 6
 
+Build = tuple[str, str, tuple[int, ...]]
+"""What is fast or slow: a backbone, its options, and the size of its input."""
+
 ABOUT = (
     "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
     "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
@@ -43,10 +46,11 @@ def build(context: Context) -> Section:
     training = [r for r in records if _is_training(r)]
     figures: dict[str, Drawn] = {}
     links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
-    parts = ["## Efficiency study", ABOUT, _lines(inference, _inference)]
+    parts = ["## Efficiency study", ABOUT, _lines(context, inference, _inference)]
     if training:
-        parts += ["### Training step", ABOUT_TRAINING, _lines(training, _training)]
-    parts += [profile_claims.build(records, condition), _doubts(records), *links]
+        parts += ["### Training step", ABOUT_TRAINING, _lines(context, training, _training)]
+    as_named = [r for r in records if named(context, r) == r["spec"]["backbone"]]
+    parts += [profile_claims.build(as_named, condition), _doubts(records), *links]
     return Section(paragraphs(*parts), figures)
 
 
@@ -63,10 +67,14 @@ def _is_training(record: Mapping[str, Any]) -> bool:
     return record["efficiency"].get("measure") == "training"
 
 
-def _lines(records: Sequence[Mapping[str, Any]], line: Callable[[Mapping[str, Any]], dict[str, str]]) -> str:
+def _lines(
+    context: Context,
+    records: Sequence[Mapping[str, Any]],
+    line: Callable[[Context, Mapping[str, Any]], dict[str, str]],
+) -> str:
     """A table sorted by device, condition and backbone, so that what compares stands together."""
-    ordered = sorted(records, key=lambda r: (device(r), *condition(r), r["spec"]["backbone"], r["run_id"]))
-    return text.table([line(record) for record in ordered], RIGHT)
+    ordered = sorted(records, key=lambda r: (device(r), *condition(r), named(context, r), r["run_id"]))
+    return text.table([line(context, record) for record in ordered], RIGHT)
 
 
 def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -83,11 +91,23 @@ def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
     )
 
 
-def _common(record: Mapping[str, Any]) -> dict[str, str]:
+def named(context: Context, record: Mapping[str, Any]) -> str:
+    """The backbone, with the build options in which it differs from what its card says."""
+    spec = record["spec"]
+    card = context.material.backbone(spec["backbone"])
+    if card is None:
+        return str(spec["backbone"])
+    variant = card.variants.get(spec["backbone"].partition(":")[2])
+    usual = {**card.options, **(variant.options if variant else {})}
+    different = [f"{k}={v}" for k, v in sorted(spec["options"].items()) if k in usual and usual[k] != v]
+    return f"{spec['backbone']} ({', '.join(different)})" if different else str(spec["backbone"])
+
+
+def _common(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
     numbers = record["efficiency"]
     return {
         "Device": text.escape(device(record)),
-        "Backbone": text.escape(record["spec"]["backbone"]),
+        "Backbone": text.escape(named(context, record)),
         "Size": text.size(image_size(record)),
         "Batch": recorded(numbers, "batch_size"),
         "Precision": recorded(numbers, "precision") + (", compiled" if numbers.get("compiled") else ""),
@@ -95,10 +115,10 @@ def _common(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _inference(record: Mapping[str, Any]) -> dict[str, str]:
+def _inference(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
     numbers = record["efficiency"]
     return {
-        **_common(record),
+        **_common(context, record),
         "Params (M)": text.millions(numbers.get("parameters")),
         "At test (M)": text.millions(numbers.get("parameters_inference")),
         "GFLOPs": text.giga(numbers.get("flops")),
@@ -112,11 +132,11 @@ def _inference(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _training(record: Mapping[str, Any]) -> dict[str, str]:
+def _training(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
     numbers = record["efficiency"]
     parts = numbers.get("memory_bytes") or {}
     return {
-        **_common(record),
+        **_common(context, record),
         "Images/s": _rate(numbers, "train_images_per_second"),
         "Step (ms)": _milliseconds(numbers, "train_step"),
         "CPU (ms)": _milliseconds(numbers, "train_step_cpu"),
@@ -197,7 +217,7 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
             numbers, size = record["efficiency"], image_size(record)
             if size and numbers.get(key):
                 group = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")))
-                groups[group][record["spec"]["backbone"]][size[0] * size[1] / 1e3] = numbers[key] / unit
+                groups[group][named(context, record)][size[0] * size[1] / 1e3] = numbers[key] / unit
         for group, series in sorted(groups.items()):
             grown = {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
             if grown and len(links) < MOST_FIGURES:
@@ -209,12 +229,12 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
 
 
 def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:
-    """MAP of a table against the highest measured throughput of the same backbone at the same size."""
+    """MAP of a table against the highest measured throughput of the same build at the same size."""
     links: list[str] = []
     for name in sorted({device(r) for r in records}):
-        fastest: dict[tuple[str, tuple[int, ...]], float] = {}
+        fastest: dict[Build, float] = {}
         for record in (r for r in records if device(r) == name):
-            key = (record["spec"]["backbone"], tuple(image_size(record) or ()))
+            key = _build(record["spec"], image_size(record))
             fastest[key] = max(fastest.get(key, 0.0), record["efficiency"].get("inference_images_per_second") or 0.0)
         for table in context.tables:
             if (points := _points(table, fastest)) and len(links) < MOST_FIGURES:
@@ -226,9 +246,13 @@ def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: d
     return links
 
 
-def _points(table: Table, fastest: Mapping[tuple[str, tuple[int, ...]], float]) -> list[plots.Point]:
+def _build(spec: Mapping[str, Any], size: Sequence[int] | None) -> Build:
+    return str(spec["backbone"]), canonical(spec["options"]), tuple(size or ())
+
+
+def _points(table: Table, fastest: Mapping[Build, float]) -> list[plots.Point]:
     return [
         plots.Point(row.label, row.setting.backbone, speed, 100 * row.mean("mAP"), 100 * (row.deviation("mAP") or 0))
         for row in table.plain()
-        if (speed := fastest.get((row.setting.backbone, tuple(row.image_size() or ())), 0.0)) > 0
+        if (speed := fastest.get(_build(row.setting.spec, row.image_size()), 0.0)) > 0
     ]

@@ -59,3 +59,11 @@ def test_two_runs_that_fit_are_refused_by_name(cli: Cli, tmp_path: Path, keep: C
         assert compared(cli, tmp_path, "--run", run[:8]) == (0, [run, other], "")
     code, _, err = compared(cli, tmp_path, "--run", "nobody")
     assert code == 2 and "--run nobody: no finished run" in err
+
+
+def test_of_several_recipes_one_must_be_named(cli: Cli, tmp_path: Path, keep: Callable[..., str]) -> None:
+    runs = {name: [keep("alpha", GOOD, recipe=name), keep("beta", BAD, recipe=name)] for name in ("native", "unified")}
+    code, _, err = compared(cli, tmp_path)
+    assert code == 2 and "choose one of native, unified with --recipe" in err
+    for name, pair in runs.items():
+        assert compared(cli, tmp_path, "--recipe", name) == (0, pair, "")

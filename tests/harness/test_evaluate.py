@@ -58,6 +58,9 @@ def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, wor
     words = ["evaluate", "--backbone", "reidmamba", "--dataset", "market1501", "--checkpoint", tmp_path / "net.pth"]
     code, _, err = cli(*words, *places(world, tmp_path), *SMALL, "--option", "branches=2")
     assert code == 2 and "net.pth was built with branches=3, not 2" in err and "Traceback" not in err
+    words[words.index("reidmamba")] = "reidmamba:strong-baseline"
+    code, _, err = cli(*words, *places(world, tmp_path), *SMALL)
+    assert code == 2 and "branches=3, not 1; reidmamba:strong-baseline is another variant" in err
     assert not list(store.records(tmp_path / "results"))
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from harness import registry
+from harness import plan, registry
 from harness.cards import read_toml
 
 NATIVE = {entry.name: entry.native_recipe for entry in registry.backbones() if entry.native_recipe.is_file()}
@@ -27,6 +28,18 @@ def test_every_value_has_a_source(name: str) -> None:
         bare = {key for key in found if not any(f"{key}.".startswith(f"{source}.") for source in sources)}
         assert found and not bare, f"{dataset or 'all datasets'}: no source for {sorted(bare)}"
         assert all(text.strip() for text in sources.values())
+
+
+def test_a_variant_may_differ_on_one_dataset_under_its_native_recipe_alone(tmp_path: Path) -> None:
+    entry = registry.backbone("transreid:deit-stride12")
+    assert entry.settings.dataset == {"msmt17": {"optimizer.lr": 0.005}}
+
+    def rate(recipe: str, dataset: str) -> float:
+        request = plan.Request("transreid", dataset, recipe=recipe, results=tmp_path)
+        return plan.load_recipe(request, entry, dataset).optimizer.lr
+
+    assert rate("native", "msmt17") == 0.005
+    assert rate("native", "market1501") == rate("unified", "msmt17") == 0.008
 
 
 def test_the_three_backbones_have_native_recipes() -> None:

@@ -122,16 +122,8 @@ def test_an_empty_histogram_is_drawn(tmp_path):
     assert pictures.distance_histogram([0, 1, 2], [0, 0], [0, 0], tmp_path / "a.png").exists()
 
 
-def test_cmc_curves_do_not_depend_on_order(tmp_path):
-    a = pictures.cmc_curves({"x": [0.5, 0.6], "y": [0.4, 0.7]}, tmp_path / "a.png")
-    b = pictures.cmc_curves({"y": [0.4, 0.7], "x": [0.5, 0.6]}, tmp_path / "b.png")
-    assert a.read_bytes() == b.read_bytes()
-
-
 def test_nothing_to_draw_is_one_clear_sentence(tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         pictures.ranked_sheet([], tmp_path / "a.png")
     with pytest.raises(UsageError, match="3 edges needs 2 counts; found 1 and 2"):
         pictures.distance_histogram([0, 1, 2], [1], [1, 2], tmp_path / "a.png")
-    with pytest.raises(UsageError, match="no CMC curve"):
-        pictures.cmc_curves({}, tmp_path / "a.png")

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import record_samples as samples
 
+from harness import registry
 from harness.report import profile_claims, profiles
 from harness.report.material import Material
 from harness.report.section import Context
@@ -69,6 +70,17 @@ def test_training_has_its_own_table_and_doubts_are_told():
     assert "### Training step" in said and "1,234 (1,200 .. 1,300)" in said
     assert "7.5 (7 .. 8.25)" in said
     assert "In 1 of 2 cells other work used the processor meanwhile" in said
+
+
+def test_a_build_with_other_options_is_named_and_does_not_stand_for_the_backbone():
+    usual = cell("reidmamba", latency=50.0)
+    card = registry.backbone("reidmamba").card
+    other = cell("reidmamba", latency=80.0)
+    other["spec"] = {**other["spec"], "options": {**card.options, "stride": 12}}
+    usual["spec"] = {**usual["spec"], "options": dict(card.options)}
+    material = Material([usual, other, cell("transreid", latency=100.0)], backbones={"reidmamba": card}, datasets={})
+    said = profiles.build(Context(material, "figures")).markdown
+    assert "reidmamba (stride=12)" in said and "Ratios: 2.00 (" in said and "1.25 (" not in said
 
 
 def test_a_newer_record_of_one_cell_takes_the_place_of_the_older():

@@ -287,7 +287,17 @@ def test_the_page_of_nothing_says_how_to_begin(tmp_path):
 def test_reproduce_command_names_what_was_run(tmp_path):
     text = page(tmp_path, *three_seeds(), samples.ok(samples.spec("timm:x y")))
     command = "python -m harness run --backbones 'alpha,timm:x y' --datasets market1501 --seeds 0,1,2"
-    assert f"    {command} --recipe unified --data-root DIR" in text
+    assert f"    {command} --recipe unified --data-root DIR --from-scratch" in text
+    text = page(tmp_path, samples.ok(samples.spec(pretrained="sha256:0")))
+    assert "--recipe unified --data-root DIR --weights-root DIR" in text
+
+
+def test_a_table_tells_what_was_read(tmp_path):
+    run = samples.ok(samples.spec())
+    train = {"images": 12936, "identities": 751, "cameras": 6}
+    run["data"] |= {"layout": "MSMT17_V2", "splits": {"train": train}, "notes": {"junk": {"gallery": 3819}}}
+    said = "Read as layout `MSMT17_V2`; 12,936 training images of 751 identities; 3,819 junk images of the gallery left"
+    assert said in page(tmp_path, run)
 
 
 def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):

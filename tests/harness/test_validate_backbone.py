@@ -131,6 +131,11 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "published results of datasets nobody registered. For example: x",
     ),
     "unknown option of a variant": ("card", "{ camera_e|{ kamera_e", "Variant 'blind' sets options the card does not"),
+    "unknown dataset of a variant": (
+        "card",
+        "[[parameters]]|[variants.blind.dataset.x]\n'optimizer.lr' = 0.1\n[[parameters]]",
+        "recipe keys for datasets nobody registered",
+    ),
     "missing requirement": (
         "card",
         "[[parameters]]|[[requires]]\nmodule = 'no_such_module'\ndistribution = 'no-such'\n[[parameters]]",
