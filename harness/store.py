@@ -81,8 +81,7 @@ def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, queri
         text = render(record)
     except (TypeError, ValueError) as error:
         raise RecordError(f"The record for {path} is not plain JSON: {error}; a missing number is null.") from None
-    if problems := validate(record):
-        raise RecordError(f"The record for {path} is invalid: {'; '.join(problems[:5])}.")
+    parse(text, f"The record for {path}")  # what is written can be read
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (per_query or {}).items():

@@ -33,7 +33,7 @@ DEVICE = "cuda" if GPU else "cpu"
 runs_kernels = pytest.mark.skipif(not (GPU or INTERPRETED), reason="runs in the interpreter's own process")
 
 # Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
-SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 9, 4, 8), (1, 3, 16, 9)]
+SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 3, 16, 9)]
 SHAPES += [(2, 768, 16, 140), (3, 130, 16, 401)] if GPU else []
 
 

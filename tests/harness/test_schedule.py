@@ -38,7 +38,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("HARNESS_TEST_SPY", str(notes))
         patch.setenv("HARNESS_TEST_SPY_SECONDS", "2")
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2})
+        made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2, "include_dashboard": False})
         made.add_node(num_cpus=4, num_gpus=2)
         made.notes = notes
         yield made

@@ -24,7 +24,11 @@ from harness.job import run_folder
 WORDS = st.text(max_size=30)
 FRACTIONS = st.floats(0, 1)
 JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | WORDS,
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | WORDS,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(WORDS, inner, max_size=3),
     max_leaves=8,
 )
@@ -48,6 +52,13 @@ def test_what_is_written_is_read(tmp_path: Path, name, options, mAP, cmc, messag
         path = keep(tmp_path, one)
         assert store.read(path) == store.read(path.parent) == store.find(tmp_path, run) == one
         assert store.find(tmp_path, run.run_id) == one
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path):
+    """JSON knows whole numbers of any size, its readers do not."""
+    with pytest.raises(RecordError, match="is invalid: run_id"):
+        keep(tmp_path, samples.ok(samples.spec(options={"width": 2**70})))
+    assert not list(tmp_path.rglob("record.json"))
 
 
 @given(value=JSON)
