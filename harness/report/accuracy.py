@@ -11,7 +11,7 @@ from harness.report.section import Context, Section, bullets, file_name, paragra
 from harness.report.studio import Drawn
 
 RIGHT = ("Params (M)", "GFLOPs", "mAP", "rank-1", "mINP", "Seeds", "Images/s")
-MOST_DRAWN = 24
+MOST_DRAWN = 12
 """Settings in a figure; more could not be told apart."""
 
 SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "features": "features from outside"}

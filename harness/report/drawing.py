@@ -35,6 +35,7 @@ COMPRESSION = 3
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
+    "text.hinting": "none",  # a third of the time to draw
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",

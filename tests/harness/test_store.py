@@ -23,6 +23,7 @@ from harness.job import run_folder
 
 WORDS = st.text(max_size=30)
 FRACTIONS = st.floats(0, 1)
+WHOLE = st.integers(-(2**63), 2**63 - 1)
 JSON = st.recursive(
     st.none()
     | st.booleans()
