@@ -218,18 +218,12 @@ def _read(run: Mapping[str, Any]) -> str:
     data = run["data"]
     train = (data.get("splits") or {}).get("train")
     junk = ((data.get("notes") or {}).get("junk") or {}).get("gallery")
-    return (
-        "; ".join(
-            [f"Read as layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
-            + (
-                [f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities"]
-                if train
-                else []
-            )
-            + ([f"{text.count(junk, 'junk image')} of the gallery left out"] if junk else [])
-        )
-        + "."
-    )
+    parts = [f"Read as layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
+    if train:
+        parts.append(f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities")
+    if junk:
+        parts.append(f"{text.count(junk, 'junk image')} of the gallery left out")
+    return "; ".join(parts) + "."
 
 
 def _remarks(table: Table) -> list[str]:

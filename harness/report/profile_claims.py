@@ -5,6 +5,7 @@ The claim (arXiv 2511.07948, abstract): about one third of TransReID's parameter
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -64,6 +65,12 @@ def comparable(pair: Pair) -> bool:
     return all(map(_by_processor_time, pair)) or not any("other" in note for c in watched for note in c["notes"])
 
 
+def _told_apart(ratio: float, pair: Pair) -> bool:
+    """Whether a ratio of two times differs from 1 by more than twice its standard error, where that is recorded."""
+    errors = [record["efficiency"].get("relative_error") or 0.0 for record in pair]
+    return abs(math.log(ratio)) >= 2 * math.hypot(*errors)
+
+
 def _by_processor_time(record: Record) -> bool:
     """On one thread the processor time leaves waiting for others out; more threads also spend it waiting."""
     numbers = record["efficiency"]
@@ -104,9 +111,9 @@ def _speed(pairs: Sequence[Pair], what: str, name: str) -> list[str]:
     found = [(seconds(old) / seconds(new), (new, old)) for new, old in pairs if seconds(new) and seconds(old)]  # type: ignore[operator]
     if not found:
         return []
-    fair = [(ratio, pair) for ratio, pair in found if comparable(pair)]
+    fair = [(ratio, pair) for ratio, pair in found if comparable(pair) and _told_apart(ratio, pair)]
     left_out = len(found) - len(fair)
-    why = "the device was not equally fast, or not steady"
+    why = "the device was not equally fast, or not steady, or the difference is within twice its error"
     unfair = f" {text.count(left_out, 'condition')} left out: {why}." if left_out else ""
     if not fair:
         return [f"{what}: not decided.{unfair}"]

@@ -27,7 +27,8 @@ ABOUT = (
     "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
     "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
     "parameters the test-time feature depends on. Memory is the peak of one batch: weights, inputs and what the call "
-    "needs beyond them. CPU is the processor time of the latency, over all threads. Error is the standard error of the "
+    "needs beyond them; on a CPU a process holds more than it needs, docs/speed.md says what is counted. "
+    "CPU is the processor time of the latency, over all threads. Error is the standard error of the "
     "median of the latency; repeats end below 1 %, or when the time given to a cell is over."
 )
 ABOUT_TRAINING = (

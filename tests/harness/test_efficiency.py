@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import sys
 
 import pytest
 import torch
@@ -211,3 +212,16 @@ def test_the_cell_is_only_for_one_purpose():
     from harness.runner import SOURCES
 
     assert SOURCES["profile"] == "profile" and cell.Cell is not None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+def test_holes_in_the_heap_are_not_memory_that_a_call_needs():
+    def call():
+        blocks = [torch.ones(1 << 20) for _ in range(64)]  # 4 MiB each
+        del blocks[::2]
+        return blocks, [torch.ones(1 << 21) for _ in range(16)]  # in no hole there is room for 8 MiB
+
+    torch.ones(7 << 20)  # freed: from now on glibc keeps blocks up to 28 MiB in its heap
+    call()
+    needed = memory.working(call, CPU)
+    assert needed is not None and needed < 1.25 * 256 * 2**20

@@ -62,6 +62,14 @@ def test_on_one_thread_processor_time_leaves_other_work_out():
     assert "1.50 (" in claim(new, old)
 
 
+def test_a_difference_within_its_error_decides_nothing():
+    old = cell("transreid", latency=100.0, relative_error=0.02)
+    said = claim(cell("reidmamba", latency=103.0, relative_error=0.02), old)
+    assert "Inference speed: not decided. 1 condition left out" in said and "within twice its error" in said
+    said = claim(cell("reidmamba", latency=110.0, relative_error=0.02), old)
+    assert "Inference speed: not supported, above 1 in 0 of 1 condition" in said
+
+
 def test_training_has_its_own_table_and_doubts_are_told():
     parts = {"weights": 2**30, "gradients": 2**30, "optimizer_state": 2**31, "activations": 2**29}
     step = {"train_step_ms": 1234.5, "train_step_quartiles_ms": [1200.0, 1300.0], "train_images_per_second": 6.0}
