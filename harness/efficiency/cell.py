@@ -18,7 +18,7 @@ from harness.data import Batch, TrainingData
 from harness.device import exact_float32, place, precision
 from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
-from harness.efficiency.timing import Timing, repeat
+from harness.efficiency.timing import repeat
 from harness.errors import RunError, out_of_memory
 from harness.job import Job
 from harness.line import input_card
@@ -54,11 +54,14 @@ class Cell:
         if self.device.type == "cpu":
             limit_memory()
         try:
-            self.progress.enter("build")
-            module = self._build()
-            self.progress.enter("measure")
-            self._count(module)
-            (self._training if self.condition.measure == "training" else self._inference)(module)
+            with memory.without_holes():
+                self.progress.enter("build")
+                module = self._build()
+                self.progress.enter("measure")
+                self._count(module)
+                training = self.condition.measure == "training"
+                call = self._training(module) if training else self._inference(module)
+            self._time(call, *(("train", "train_step") if training else ("inference", "latency")))
         except (RuntimeError, MemoryError) as error:
             if not out_of_memory(error):
                 raise
@@ -92,8 +95,8 @@ class Cell:
             "scan": efficiency.scan_implementation(module),
         }
 
-    def _inference(self, module: torch.nn.Module) -> None:
-        """Time and memory of the test-time feature of one batch, as `evaluate` computes it."""
+    def _inference(self, module: torch.nn.Module) -> Callable[[], object]:
+        """Memory of the test-time feature of one batch, as `evaluate` computes it; the call to time."""
         module.eval()
         images, cameras = self._batch()
         called = self._compiled(module)
@@ -105,18 +108,14 @@ class Cell:
         self._warm(call)
         weights = memory.held([*module.parameters(), *module.buffers()])
         inputs, activations = memory.held([images]), memory.working(call, self.device)
-        timing = self._timed(call)
         self.blocks["efficiency"] |= {
-            "inference_images_per_second": len(images) / timing.median,
-            "latency_ms": 1000 * timing.median,
-            "latency_cpu_ms": 1000 * timing.busy,
-            "latency_quartiles_ms": [1000 * timing.low, 1000 * timing.high],
             "memory_bytes": {"weights": weights, "inputs": inputs, "activations": activations},
             "peak_memory_bytes": None if activations is None else weights + inputs + activations,
         }
+        return call
 
-    def _training(self, module: torch.nn.Module) -> None:
-        """Time and memory of a training step: forward, losses, backward, clipping, optimiser."""
+    def _training(self, module: torch.nn.Module) -> Callable[[], object]:
+        """Memory of a training step: forward, losses, backward, clipping, optimiser; the step to time."""
         settings = recipe.from_values("profile", self.spec.values["recipe"])
         stand_in = cast(TrainingData, SimpleNamespace(num_classes=NUM_CLASSES, batch_size=self.condition.batch_size))
         module.train()
@@ -135,7 +134,11 @@ class Cell:
         labels = torch.arange(identities).repeat_interleave(settings.sampler.instances)
         batch = Batch(images, labels.pin_memory() if self.device.type == "cuda" else labels, cameras)
         trainer.module = cast(torch.nn.Module, self._compiled(module))
-        self._warm(lambda: trainer.step(batch))
+
+        def step() -> Any:
+            return trainer.step(batch)
+
+        self._warm(step)
         own = [*module.parameters(), *module.buffers()]
         state = [v for group in trainer.optimizer.state.values() for v in group.values() if torch.is_tensor(v)]
 
@@ -152,13 +155,8 @@ class Cell:
             "activations": memory.saved_for_backward(forward, [*own, images]),
         }
         trainer.optimizer.zero_grad(set_to_none=True)
-        peak = memory.working(lambda: trainer.step(batch), self.device)
-        timing = self._timed(lambda: trainer.step(batch))
+        peak = memory.working(step, self.device)
         self.blocks["efficiency"] |= {
-            "train_images_per_second": len(images) / timing.median,
-            "train_step_ms": 1000 * timing.median,
-            "train_step_cpu_ms": 1000 * timing.busy,
-            "train_step_quartiles_ms": [1000 * timing.low, 1000 * timing.high],
             "train_batch_size": self.condition.batch_size,
             "train_precision": self.condition.precision,
             "memory_bytes": parts,
@@ -166,15 +164,23 @@ class Cell:
             if peak is None
             else parts["weights"] + parts["optimizer_state"] + parts["inputs"] + peak,
         }
+        return step
 
-    def _timed(self, call: Callable[[], object]) -> Timing:
+    def _time(self, call: Callable[[], object], kind: str, unit: str) -> None:
         """Times a call that ran twice before, between two looks at the machine."""
         conditions = Conditions(self.device)
         conditions.start()
-        timing = repeat(call, self.device, seconds=self.condition.seconds, warm_up=0)
+        timing = repeat(call, self.device, seconds=self.condition.seconds, warm_up=1)
         watched = conditions.stop(timing.drift)
-        self.blocks["efficiency"] |= {"repeats": timing.repeats, "relative_error": timing.error, "conditions": watched}
-        return timing
+        self.blocks["efficiency"] |= {
+            f"{kind}_images_per_second": self.condition.batch_size / timing.median,
+            f"{unit}_ms": 1000 * timing.median,
+            f"{unit}_cpu_ms": 1000 * timing.busy,
+            f"{unit}_quartiles_ms": [1000 * timing.low, 1000 * timing.high],
+            "repeats": timing.repeats,
+            "relative_error": timing.error,
+            "conditions": watched,
+        }
 
     def _warm(self, call: Callable[[], object]) -> None:
         """The first call compiles kernels and starts threads; its time is told apart."""

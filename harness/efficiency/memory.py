@@ -6,8 +6,8 @@ import ctypes
 import gc
 import resource
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import torch
@@ -41,8 +41,8 @@ def working(call: Callable[[], object], device: torch.device) -> int | None:
     """Peak bytes that a call needs beyond what is held when it starts; call it once before, to be warm.
 
     On a GPU what torch allocates. On Linux resident memory, so libraries' work space counts too, and small calls are
-    coarse: some memory freed before may serve again. Large blocks go back to the system when they are freed; otherwise
-    holes between them would count, half as much again as is needed. None where neither can be asked.
+    coarse: some memory freed before may serve again. Warm up and ask within `without_holes`; otherwise holes between
+    blocks count, half as much again as is needed. None where neither can be asked.
     """
     if device.type == "cuda":
         synchronise(device)
@@ -56,12 +56,22 @@ def working(call: Callable[[], object], device: torch.device) -> int | None:
     try:
         Path("/proc/self/clear_refs").write_text("5")  # resets the peak of resident memory
         before = _status("VmRSS")
-        _returned_from(LARGE)
         result = call()
         del result
         return max(_status("VmHWM") - before, 0)
     except (OSError, KeyError):
         return None
+
+
+@contextmanager
+def without_holes() -> Iterator[None]:
+    """Within it the C library gives every large block back to the system as soon as it is freed, which takes time.
+
+    Holes that the heap has before stay: enter it while the process is young.
+    """
+    _returned_from(LARGE)
+    try:
+        yield
     finally:
         _returned_from(USUAL)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import subprocess
 import sys
 
 import pytest
@@ -216,12 +217,20 @@ def test_the_cell_is_only_for_one_purpose():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
 def test_holes_in_the_heap_are_not_memory_that_a_call_needs():
-    def call():
-        blocks = [torch.ones(1 << 20) for _ in range(64)]  # 4 MiB each
-        del blocks[::2]
-        return blocks, [torch.ones(1 << 21) for _ in range(16)]  # in no hole there is room for 8 MiB
+    script = """
+import torch
+from harness.efficiency import memory
 
-    torch.ones(7 << 20)  # freed: from now on glibc keeps blocks up to 28 MiB in its heap
+def call():
+    blocks = [torch.ones(1 << 20) for _ in range(64)]  # 4 MiB each
+    del blocks[::2]
+    return blocks, [torch.ones(1 << 21) for _ in range(16)]  # in no hole there is room for 8 MiB
+
+with memory.without_holes():
+    torch.ones(7 << 20)  # freed: glibc by itself would from now on keep blocks up to 28 MiB in its heap
     call()
-    needed = memory.working(call, CPU)
-    assert needed is not None and needed < 1.25 * 256 * 2**20
+    print(memory.working(call, torch.device("cpu")))
+"""
+    # In a young process: in this one, holes that tests left may serve the call.
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert 0.9 * 256 * 2**20 < int(done.stdout) < 1.25 * 256 * 2**20
