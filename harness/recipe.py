@@ -59,6 +59,7 @@ class Loss:
 
     `margin` below zero is the soft margin. `branches`: `mean` over branches, or `first-half`: half the first,
     half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
+    `precision`: `fp32` computes every loss in float32 also under autocast; `autocast` lets autocast choose.
     """
 
     identity: float = 1.0
@@ -72,6 +73,7 @@ class Loss:
     ratr_intra: float = 0.0
     ratr_inter: float = 0.0
     ratr_temperature: float = 0.1
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -160,6 +162,7 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "augmentation.erasing.aspect_draw": ("log-uniform", "uniform"),
     "augmentation.erasing.fill": ("noise", "mean"),
     "sampler.epoch": ("one-pass", "images-ceil", "images-floor", "fixed"),
+    "loss.precision": ("fp32", "autocast"),
     "loss.branches": ("mean", "first-half"),
     "loss.smoothing_over": ("others", "all"),
     "optimizer.name": ("sgd", "adam", "adamw"),
