@@ -234,6 +234,8 @@ def strict_load(
 ) -> None:
     """Copies a state dict into a module; everything must fit but what is named here.
 
+    Counters of batches (`num_batches_tracked`), which no score depends on, may be absent or of shape [1].
+
     Args:
         module: the module; unchanged where an error is raised.
         state: tensors by name.
@@ -245,7 +247,10 @@ def strict_load(
         WeightsError: names the first missing, unexpected and misshaped keys.
     """
     own = module.state_dict()
+    counters = {key for key in own if key.endswith("num_batches_tracked")}
+    state = {k: v.reshape(()) if k in counters and v.shape == (1,) else v for k, v in state.items()}
     kept = {k for k in own if _matches(k, optional) and (k not in state or state[k].shape != own[k].shape)}
+    kept |= counters - state.keys()
     given = {key: v for key, v in state.items() if key not in kept and (key in own or not _matches(key, ignore))}
     if replaced := sorted(kept & state.keys()):
         log.warning("%s does not fit and stays as built", ", ".join(replaced))
@@ -262,10 +267,10 @@ def strict_load(
         if keys
     ]
     if problems:
-        raise WeightsError(
-            f"The checkpoint does not fit {type(module).__name__}: {'; '.join(problems)}. "
-            "Check that backbone, variant, image size and numbers of identities and cameras are those of the file."
-        )
+        advice = "Check that backbone, variant, image size and numbers of identities and cameras are those of the file."
+        if not own.keys() & state.keys():
+            advice = "They share no key: the file is another network's, or has another project's names."
+        raise WeightsError(f"The checkpoint does not fit {type(module).__name__}: {'; '.join(problems)}. {advice}")
     module.load_state_dict(given, strict=False)
 
 

@@ -2,33 +2,38 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import timm
 import torch
+from timm.models import _builder
 from torch import Tensor, nn
 
 from backbones.layers import identity_classifier, neck_norm
 from harness.cards import InputCard
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError, suggestion
-from harness.weights import strict_load, unwrap
+from harness.weights import load_state, strict_load, unwrap
 
 
 def configuration(model: str) -> Any:
     """Returns timm's pretrained configuration of a model, given with or without tag.
 
     Raises:
-        UsageError: no such model or tag; suggests the nearest.
+        UsageError: no such model or tag; names timm's new name of a renamed model, or suggests the nearest.
     """
     name, _, tag = model.partition(".")
+    renamed = timm.models.get_deprecated_models()
+    if name in renamed:
+        now = f"is now called '{renamed[name]}'; use timm:{renamed[name]}" if renamed[name] else "was removed"
+        raise UsageError(f"timm model '{name}' {now}.")
     if not timm.is_model(name):
-        raise UsageError(
-            f"Unknown timm model '{model}'.{suggestion(name, timm.list_models())} "
-            "timm.list_models() in Python lists them."
-        )
+        nearest = suggestion(name.lower().rpartition("/")[2], timm.list_models())
+        raise UsageError(f"Unknown timm model '{model}'.{nearest} timm.list_models() in Python lists them.")
     tags = [known.partition(".")[2] for known in timm.list_pretrained(name)]
     if tag and tag not in tags:
         raise UsageError(
@@ -73,22 +78,47 @@ def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | Non
     if feature.ndim != 2:
         raise UsageError(f"timm model '{model}' gives no pooled feature, but a tensor of shape {tuple(feature.shape)}.")
     if pretrained is not None:
-        module = _loaded(model, image_size, pretrained)
+        _load(module, model, image_size, pretrained)
     return module.train(), feature.shape[1]
 
 
-def _loaded(model: str, image_size: tuple[int, int], path: str | Path) -> nn.Module:
-    """Builds the model with its classifier, so that timm loads strictly, then takes the classifier off.
+def _load(module: nn.Module, model: str, image_size: tuple[int, int], path: str | Path) -> None:
+    """Loads a file into a model without classifier, strictly; a classifier in the file is left out.
 
-    timm resizes position embeddings while it loads.
+    timm converts the names and shapes of other projects that it knows, and resizes position embeddings. What it
+    cannot convert is compared as it is, so that the error names the keys of the file.
     """
-    overlay = {"file": str(path)}
+    given = load_state(path)
+    whole, rules = _with_classifier(model, image_size)
+    state = _converted(given, rules.get("filter_fn"), whole)
+    classifier = whole.state_dict().keys() - module.state_dict().keys()
+    ignore = classifier if rules.get("strict", True) else ("*",)  # some files hold more than timm's model has
     try:
-        module: Any = _create(model, image_size, pretrained=True, pretrained_cfg_overlay=overlay)
-    except (RuntimeError, OSError, ValueError, KeyError) as error:
-        raise WeightsError(f"{path} does not fit timm model '{model}': {_reason(error)}.") from error
-    module.reset_classifier(0)
-    return module
+        strict_load(module, state, ignore=ignore)
+    except WeightsError as error:
+        raise WeightsError(f"{path} does not fit timm model '{model}': {error}") from error
+
+
+def _with_classifier(model: str, image_size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
+    """Returns the model with its classifier, and what timm tells its loader: `filter_fn`, which converts, and `strict`.
+
+    timm tells nobody else, so the loader is replaced while the model is built.
+    """
+    rules: dict[str, Any] = {}
+    with mock.patch.object(_builder, "load_pretrained", lambda *_, **given: rules.update(given)):
+        return _create(model, image_size, pretrained=True), rules
+
+
+def _converted(state: dict[str, Tensor], convert: Any, module: nn.Module) -> dict[str, Tensor]:
+    """Applies timm's conversion; returns the state as it is where there is none, or where it fails."""
+    if convert is None:
+        return state
+    extra = (module,) if len(inspect.signature(convert).parameters) > 1 else ()
+    try:
+        with torch.no_grad():
+            return dict(convert(dict(state), *extra))
+    except (RuntimeError, AssertionError, ValueError, TypeError, LookupError, AttributeError):
+        return state
 
 
 def _reason(error: Exception) -> str:

@@ -8,6 +8,7 @@ import golden_weights as golden
 import pytest
 import timm
 import torch
+import torchvision
 
 from backbones.timm import model as adapter
 from harness import registry, weights
@@ -47,6 +48,10 @@ def test_unknown_models_and_tags_are_refused_with_the_nearest():
         adapter.input_card("resnet_50")
     with pytest.raises(UsageError, match=r"no weights tagged 'tv_in2k'.*Did you mean 'tv_in1k'"):
         build("resnet18.tv_in2k")
+    with pytest.raises(UsageError, match=r"'tv_resnet50' is now called 'resnet50.tv_in1k'"):
+        build("tv_resnet50")
+    with pytest.raises(UsageError, match="Did you mean 'resnet18'"):
+        build("hf_hub:timm/ResNet18")
     with pytest.raises(UsageError, match="Name a timm model"):
         adapter.build(num_classes=5, num_cameras=0, image_size=(64, 32))
 
@@ -68,6 +73,37 @@ def test_weights_are_found_by_the_models_name_and_loaded_without_their_classifie
     assert built.base.state_dict().keys() == build("test_resnet").base.state_dict().keys()
     with pytest.raises(WeightsError, match="does not fit timm model 'test_vit'"):
         build("test_vit", pretrained=found)
+
+
+@pytest.mark.parametrize("classes", [0, 7])
+def test_a_classifier_that_is_absent_or_over_other_classes_does_not_matter(tmp_path: Path, classes):
+    source = timm.create_model("test_resnet", num_classes=classes)
+    torch.save(source.state_dict(), tmp_path / "file.pth")
+    own = build("test_resnet", pretrained=tmp_path / "file.pth").base.state_dict()
+    assert all(torch.equal(value, source.state_dict()[key]) for key, value in own.items())
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("resnet18", "resnet18"), ("regnet_y_400mf", "regnety_004")])
+def test_torchvisions_names_are_taken_where_timm_converts_them(tmp_path: Path, theirs, ours):
+    torch.manual_seed(0)
+    source = torchvision.models.get_model(theirs, weights=None).eval()
+    torch.save(source.state_dict(), tmp_path / "file.pth")
+    source.fc = torch.nn.Identity()
+    built = build(ours, pretrained=tmp_path / "file.pth", neck_feature="before").eval()
+    with torch.no_grad():
+        assert torch.allclose(built(images := golden.images(2, 64, 32, 1)), source(images), rtol=1e-4, atol=1e-5)
+
+
+def test_a_file_that_does_not_fit_names_a_few_keys_of_both_sides(tmp_path: Path):
+    torch.save(torchvision.models.get_model("mobilenet_v2", weights=None).state_dict(), tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match="They share no key") as caught:
+        build("mobilenetv2_100", pretrained=tmp_path / "file.pth")
+    for part in ("missing: conv_stem.weight, bn1.weight", "unexpected: features.0.0.weight", "mobilenetv2_100"):
+        assert part in str(caught.value)
+    assert len(str(caught.value)) < 600
+    torch.save(timm.create_model("test_resnet").state_dict() | {"more.weight": torch.ones(1)}, tmp_path / "file.pth")
+    with pytest.raises(WeightsError, match=r"1 unexpected: more\.weight"):
+        build("test_resnet", pretrained=tmp_path / "file.pth")
 
 
 def test_positions_of_a_transformer_are_resized_to_the_image(tmp_path: Path):

@@ -232,6 +232,19 @@ def test_strict_load_names_what_is_wrong_and_changes_nothing():
     assert torch.equal(module.a.bias, before)
 
 
+@pytest.mark.parametrize("form", ["absent", "of shape [1]"])
+def test_counters_of_batches_may_be_absent_or_of_shape_1(form):
+    source, module = nn.BatchNorm1d(2), nn.BatchNorm1d(2)
+    state = dict(source.state_dict(), running_mean=torch.full((2,), 3.0))
+    if form == "absent":
+        del state["num_batches_tracked"]
+    else:
+        state["num_batches_tracked"] = torch.tensor([5])
+    weights.strict_load(module, state)
+    assert module.running_mean.tolist() == [3.0, 3.0] and module.num_batches_tracked.shape == ()
+    assert int(module.num_batches_tracked) == (0 if form == "absent" else 5)
+
+
 def test_strict_load_leaves_out_only_what_is_named():
     module = net()
     before = module.a.bias.detach().clone()
