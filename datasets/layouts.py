@@ -200,7 +200,7 @@ def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Seq
     _check_arguments(entry, layout, read, options)
     with _collector_paused():
         splits = read(source, **options)
-    _check_items(entry, layout, found.folder, {split: splits.get(split, []) for split in wanted})
+    _check_items(entry, layout, source, {split: splits.get(split, []) for split in wanted})
     if found.alternatives:
         source.notes["alternatives"] = [f"{name} in {folder}" for name, folder in found.alternatives]
     train, query, gallery = (splits.get(split, []) if split in wanted else [] for split in SPLITS)
@@ -244,12 +244,15 @@ def _check_arguments(entry: DatasetEntry, layout: Layout, read: Callable[..., An
         raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
 
 
-def _check_items(entry: DatasetEntry, layout: Layout, folder: Path, splits: dict[str, list[Item]]) -> None:
+def _check_items(entry: DatasetEntry, layout: Layout, source: Source, splits: dict[str, list[Item]]) -> None:
     """What every reader must keep: the wanted splits there and not empty, sorted, below the folder."""
+    folder = source.folder
     below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # the readers here keep it by construction
     for split, items in splits.items():
         if not items:
-            raise DataError(f"{folder} ({layout.name}) holds no images (.jpg, .jpeg, .png) of the {split} split.")
+            others = ", ".join(f"{count:,} {kind}" for kind, count in source.notes.get("ignored_kinds", {}).items())
+            left_out = f"; files of kinds that are not read: {others}" if others else ""
+            raise DataError(f"{folder} ({layout.name}) holds no images of the {split} split{left_out}.")
         if below and any(i.pid < 0 or i.camid < 0 or not str(i.path).startswith(below) for i in items):
             raise DataError(f"The reader of {entry.name} returned an image outside {folder} or a negative label.")
 

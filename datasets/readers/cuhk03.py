@@ -39,8 +39,7 @@ def read(source: Source, *, config: str, images: str = "images_detected") -> dic
     table = protocol(source.file(config))
     names, labels, views = table["filelist"], table["labels"], table["camId"]
     wanted = [i for split, key in INDICES.items() if split in source.splits for i in table[key]]
-    if absent := source.absent([f"{images}/{names[i]}" for i in wanted]):
-        raise DataError(f"{source.folder / config} names {len(absent)} image(s) that are absent: {first(absent)}.")
+    source.require([f"{images}/{names[i]}" for i in wanted], f"{source.folder / config} names")
     prefix = f"{source.folder / images}/"
     splits = {split: sorted(table[key], key=names.__getitem__) for split, key in INDICES.items()}
     return {

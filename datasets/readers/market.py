@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.readers.source import IMAGE_SUFFIXES, SPLIT_FOLDERS, Source, first, number, pattern_of
+from datasets.readers.source import SPLIT_FOLDERS, Source, first, is_image, number, pattern_of
 from harness.contracts import SPLITS, Item
 from harness.errors import DataError
 
@@ -42,7 +42,7 @@ def probe(
     try:
         with os.scandir(folder / train) as entries:
             for entry in entries:
-                if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.name.startswith("."):
+                if is_image(entry.name) and not entry.name.startswith("."):
                     seen.append(entry.name)
                     if fits.match(entry.name):
                         return ""

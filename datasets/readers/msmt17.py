@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets.readers.source import Source, first, inside, number, order, pattern_of, shown
+from datasets.readers.source import Source, below, first, number, order, pattern_of, shown
 from harness.contracts import SPLITS, Item
 from harness.errors import DataError
 
@@ -74,11 +74,7 @@ def read(
         names = [row[0] for row in items]
         if len(set(names)) != len(names):
             raise DataError(f"{', '.join(lists)} in {source.folder} name an image twice: {first(_repeated(names))}.")
-        if absent := source.absent(names):
-            raise DataError(
-                f"{', '.join(lists)} in {source.folder} name {len(absent)} image(s) that are absent: "
-                f"{first(absent)}. Unpack the archive again."
-            )
+        source.require(names, f"{', '.join(lists)} in {source.folder} name", " Unpack the archive again.")
         prefix = f"{source.folder}/"
         items.sort(key=lambda row: order(row[0]))
         splits[split] = [Item(Path(prefix + name), pid, camid) for name, pid, camid in items]
@@ -97,11 +93,11 @@ def _rows(source: Source, name: str, sub: str, pattern: str, first_camera: int) 
     for line_number, line in enumerate(source.text(name).split("\n"), start=1):
         if not line.strip():
             continue
-        path, _, label = line.strip().rpartition(" ")
-        path, pid = path.strip(), number(label)
+        text, _, label = line.replace("\t", " ").strip().rpartition(" ")
+        path, pid = below(source.folder / sub, text.strip()), number(label)
         match = fits.match(path.rpartition("/")[2])
         camera = number(match["camid"]) if match else None
-        if pid is None or pid < 0 or not inside(path):
+        if pid is None or pid < 0 or not path:
             raise DataError(f"{where}, line {line_number}: expected 'folder/name.jpg pid', found {shown(line)}.")
         if match is None or camera is None or camera < first_camera:
             raise DataError(f"{where}, line {line_number}: no camera from {first_camera} on in {shown(path)}.")

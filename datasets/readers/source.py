@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import posixpath
 import re
-from collections.abc import Sequence
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,18 @@ from typing import Any
 from harness.contracts import SPLITS
 from harness.errors import DataError, UsageError
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png")
+IMAGE_KINDS = frozenset(
+    "jpg jpeg jpe jfif png bmp dib tif tiff webp ppm pgm pbm pnm pfm gif jp2 j2k jpf jpx tga pcx sgi".split()
+)
+"""File name endings of the formats that every build of Pillow reads; asking Pillow would slow planning down."""
+
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
-LARGEST_NUMBER = 2**31 - 1
+LARGEST_NUMBER = 2**63 - 1
 EXAMPLES = 3
-NUMBER = re.compile(r"\s*[+-]?\d{1,10}\s*", re.ASCII)
+NUMBER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
+DRIVE = re.compile(r"[A-Za-z]:")
+UNKNOWN_CAMERAS = "unknown"
+"""Value of the note `cameras` where nobody knows which camera took an image."""
 
 
 @dataclass
@@ -36,22 +46,41 @@ class Source:
     splits: Sequence[str] = SPLITS
 
     def images(self, sub: str) -> list[str]:
-        """Base names of the images directly in the folder `sub`, sorted.
+        """Base names of the images directly in the folder `sub`, sorted; see `listing`."""
+        return self.listing(sub)[0]
 
-        Other files (`Thumbs.db`, hidden files) and folders are left out and counted in the notes.
+    def listing(self, sub: str) -> tuple[list[str], list[str]]:
+        """Base names of the images and of the folders directly in the folder `sub`, both sorted.
+
+        Other files (`Thumbs.db`, hidden files) are left out and counted in the notes, and so are folders that are
+        named like an image.
 
         Raises:
             DataError: the folder is missing or unreadable, or holds a link to nothing.
         """
+        names, folders, ignored = self._scan(sub)
+        if ignored:
+            self.notes["ignored_files"] = self.notes.get("ignored_files", 0) + len(ignored)
+        kinds = Counter(os.path.splitext(name)[1].lower() for name in ignored if not name.startswith("."))
+        for kind, count in kinds.items():
+            known = self.notes.setdefault("ignored_kinds", {})
+            known[printable(kind)] = known.get(printable(kind), 0) + count
+        return names, folders
+
+    def _scan(self, sub: str) -> tuple[list[str], list[str], list[str]]:
+        """Base names in a folder: images and folders, sorted, and what is neither."""
         names: list[str] = []
+        folders: list[str] = []
+        ignored: list[str] = []
         place = self.folder / sub if sub else self.folder
         self._stamp(sub, folder=True)
         try:
             with os.scandir(place) as entries:
                 for entry in entries:
-                    if not entry.name.lower().endswith(IMAGE_SUFFIXES) or entry.name.startswith("."):
-                        if entry.name.startswith(".") or not entry.is_dir():
-                            self.notes["ignored_files"] = self.notes.get("ignored_files", 0) + 1
+                    if entry.name.startswith("."):
+                        ignored.append(entry.name)
+                    elif not is_image(entry.name):
+                        (folders if entry.is_dir() else ignored).append(entry.name)
                     elif entry.is_file():
                         names.append(entry.name)
                     elif entry.is_dir():
@@ -60,7 +89,7 @@ class Source:
                         raise DataError(f"{place}: {printable(entry.name)} is a link to nothing. Restore its target.")
         except OSError as error:
             raise DataError(f"{place} cannot be read: {error.strerror}.") from error
-        return sorted(names)
+        return sorted(names), sorted(folders), ignored
 
     def text(self, name: str) -> str:
         """Text of the file `name`, UTF-8 with or without a byte-order mark.
@@ -81,17 +110,49 @@ class Source:
         self._stamp(name)
         return self.folder / name
 
-    def absent(self, names: list[str]) -> list[str]:
-        """Those of `names` (relative paths) that are absent, by listing every folder named once."""
+    def require(self, names: Iterable[str], subject: str, advice: str = "") -> None:
+        """Checks that images named in a list are there, by listing every folder named once.
+
+        Args:
+            names: relative paths.
+            subject: start of the message, for example `items.csv names`.
+            advice: end of the message, what to do about absent images.
+
+        Raises:
+            DataError: some are absent, or of a kind that is not read.
+        """
         known: dict[str, frozenset[str]] = {}
-        absent = []
+        unlisted = []
         for name in names:
             sub, _, base = name.rpartition("/")
             if sub not in known:
-                known[sub] = frozenset(self.images(sub) if os.path.isdir(self.folder / sub) else ())
+                known[sub] = frozenset(self._scan(sub)[0] if os.path.isdir(self.folder / sub) else ())
             if base not in known[sub]:
-                absent.append(name)
-        return absent
+                unlisted.append(name)
+        present = {name: None for name in unlisted if os.path.isfile(self.folder / name)}
+        if absent := [name for name in unlisted if name not in present]:
+            alike = self._alike(absent[0])
+            near = f" {shown(alike)} is there, which differs in case or in its Unicode form." if alike else ""
+            raise DataError(f"{subject} {len(absent)} image(s) that are absent: {first(absent)}.{near}{advice}")
+        if others := [name for name in present if not is_image(name)]:  # a hidden image is named on purpose
+            raise DataError(
+                f"{subject} {len(others)} file(s) of a kind that is not supported: {first(others)}. "
+                f"Convert them; supported are {supported()}."
+            )
+
+    def _alike(self, name: str) -> str:
+        """A path below the folder that differs from `name` only in case or in the form of its Unicode letters."""
+        place = ""
+        for part in name.split("/"):
+            try:
+                names = sorted(os.listdir(self.folder / place))
+            except OSError:
+                return ""
+            found = next((one for one in names if _folded(one) == _folded(part)), None)
+            if found is None:
+                return ""
+            place = f"{place}/{found}" if place else found
+        return place
 
     def _stamp(self, name: str, folder: bool = False) -> None:
         """Remembers the state before reading, so that a change during reading shows later."""
@@ -100,6 +161,17 @@ class Source:
         except OSError:
             return
         self.stamps[name] = (state.st_mtime_ns, 0 if folder else state.st_size)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file's name ends like that of an image that can be read."""
+    _, dot, kind = name.rpartition(".")
+    return bool(dot) and kind.lower() in IMAGE_KINDS
+
+
+def supported() -> str:
+    """The endings of images, for a message."""
+    return ", ".join(f".{kind}" for kind in sorted(IMAGE_KINDS))
 
 
 def pattern_of(text: str, *groups: str) -> re.Pattern[str]:
@@ -132,9 +204,30 @@ def order(name: str) -> str:
     return name.replace("/", "\0")
 
 
-def inside(name: str) -> bool:
-    """Whether a relative path from a list stays below its folder."""
-    return bool(name) and name[0] != "/" and "\0" not in name and "/../" not in f"/{name}/"
+def below(folder: Path, text: str) -> str:
+    """Relative path, with forward slashes, of a path from a list; empty where it is not below the folder.
+
+    Accepts `./` and `..` that stay inside, backslashes, and absolute paths into the folder.
+    """
+    path = text.replace("\\", "/")
+    if "\0" in path or DRIVE.match(path):
+        return ""
+    path = posixpath.normpath(path or ".")
+    if path.startswith("/"):
+        return _relative(folder, path)
+    return "" if path in (".", "..") or path.startswith("../") else path
+
+
+def _relative(folder: Path, path: str) -> str:
+    real = os.path.realpath(folder)
+    for base, name in ((str(folder), path), (real, path), (real, os.path.realpath(path))):
+        if name.startswith(f"{base}/"):
+            return name[len(base) + 1 :]
+    return ""
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def printable(name: str) -> str:

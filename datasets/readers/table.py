@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.readers.source import Source, first, inside, number, order, shown
+from datasets.readers.source import LARGEST_NUMBER, UNKNOWN_CAMERAS, Source, below, number, order, shown
 from harness.contracts import SPLITS, Item
 from harness.errors import DataError
 
 COLUMNS = ("path", "pid", "camid", "split")
+SEPARATORS = ",;\t"
 
 
 def needs(*, file: str = "items.csv", **_: Any) -> list[str]:
@@ -20,29 +22,35 @@ def needs(*, file: str = "items.csv", **_: Any) -> list[str]:
 
 
 def read(
-    source: Source, *, file: str = "items.csv", first_camera: int = 0, own_train_labels: bool = False
+    source: Source,
+    *,
+    file: str = "items.csv",
+    first_camera: int = 0,
+    own_train_labels: bool = False,
+    cameras: bool = True,
 ) -> dict[str, list[Item]]:
     """Reads the table; paths are relative to the dataset's folder, `split` is train, query or gallery.
 
-    Rows with `pid` -1 are junk: dropped and counted. Other columns are ignored.
+    Values are separated by commas, semicolons or tabs. Rows with `pid` -1 are junk: dropped and counted. Other columns
+    and blank rows are ignored.
 
     Args:
         source: the dataset's folder.
         file: name of the table.
         first_camera: number of the first camera in the table; inside the program cameras count from zero.
         own_train_labels: training and test labels overlap in number but mean different people.
+        cameras: False where nobody knows the cameras; the column `camid` is then not needed, and not read.
 
     Raises:
         DataError: a column is missing, a value does not fit, or a path is absent, repeated or leaves the folder.
     """
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     junk: dict[str, int] = {}
-    rows = [row for row in _rows(source, file, first_camera) if row[3] in source.splits]
+    rows = [row for row in _rows(source, file, first_camera, cameras) if row[3] in source.splits]
     keys = [f"{split}: {path}" for path, _, _, split in rows]
     if len(set(keys)) != len(keys):
         raise DataError(f"{source.folder / file} names an image twice in one split.")
-    if absent := source.absent(list(dict.fromkeys(row[0] for row in rows))):
-        raise DataError(f"{source.folder / file} names {len(absent)} image(s) that are absent: {first(absent)}.")
+    source.require(dict.fromkeys(row[0] for row in rows), f"{source.folder / file} names")
     for path, pid, camid, split in sorted(rows, key=lambda row: order(row[0])):
         if pid < 0:
             junk[split] = junk.get(split, 0) + 1
@@ -52,33 +60,54 @@ def read(
         source.notes["junk"] = junk
     if own_train_labels:
         source.notes["own_train_labels"] = True
+    if not cameras:
+        source.notes["cameras"] = UNKNOWN_CAMERAS
     return splits
 
 
-def _rows(source: Source, file: str, first_camera: int) -> list[tuple[str, int, int, str]]:
+def _rows(source: Source, file: str, first_camera: int, cameras: bool) -> Iterator[tuple[str, int, int, str]]:
+    """Relative path, identity, zero-based camera (0 where cameras are unknown) and split of every row."""
     where = source.folder / file
-    rows = []
+    columns = COLUMNS if cameras else tuple(column for column in COLUMNS if column != "camid")
+    for line, values in _values(source.text(file), where, columns):
+        camera = values.get("camid", str(first_camera))
+        person, camid, split = number(values["pid"]), number(camera), values["split"].lower()
+        if person is None or person < -1:
+            raise _wrong(where, line, f"pid must be a whole number from -1 to {LARGEST_NUMBER}", values["pid"])
+        if camid is None or camid < first_camera:
+            raise _wrong(where, line, f"camid must be a whole number from {first_camera} to {LARGEST_NUMBER}", camera)
+        if split not in SPLITS:
+            raise _wrong(where, line, f"split must be one of {', '.join(SPLITS)}", values["split"])
+        if not (path := below(source.folder, values["path"])):
+            raise _wrong(where, line, f"path must lie below {source.folder}", values["path"])
+        yield path, person, camid - first_camera, split
+
+
+def _values(text: str, where: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
+    """Line number and the values of the wanted columns of every row that is not blank."""
+    separator = max(SEPARATORS, key=text.partition("\n")[0].count)
+    table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
-        table = csv.DictReader(io.StringIO(source.text(file), newline=""), strict=True)
-        if missing := [column for column in COLUMNS if column not in (table.fieldnames or ())]:
-            raise DataError(f"{where} lacks the column(s) {', '.join(missing)}; it needs {', '.join(COLUMNS)}.")
+        header = [name.strip().lower() for name in next(table, [])]
+        if missing := [column for column in columns if column not in header]:
+            raise DataError(
+                f"{where} lacks the column(s) {', '.join(missing)}; it needs {', '.join(columns)}, and its first line "
+                f"is {shown(text.partition(chr(10))[0].strip())}."
+            )
+        if twice := [column for column in columns if header.count(column) > 1]:
+            raise DataError(f"{where} has the column {twice[0]} twice.")
         for row in table:
-            path, pid, camera, split = (str(row[column] or "").strip() for column in COLUMNS)
-            person, camid = number(pid), number(camera)
-            if person is None or person < -1:
-                raise DataError(f"{where}, line {table.line_num}: pid must be -1 or above, found {shown(pid)}.")
-            if camid is None or camid < first_camera:
+            if not any(value.strip() for value in row):
+                continue
+            if len(row) < len(header) or any(value.strip() for value in row[len(header) :]):
+                advice = f"; put values that contain {separator!r} in quotes" if len(row) > len(header) else ""
                 raise DataError(
-                    f"{where}, line {table.line_num}: camid must be {first_camera} or above, found {shown(camera)}."
+                    f"{where}, line {table.line_num}: {len(row)} values for {len(header)} columns{advice}."
                 )
-            if split not in SPLITS:
-                raise DataError(
-                    f"{where}, line {table.line_num}: split must be one of {', '.join(SPLITS)}, found {shown(split)}."
-                )
-            path = path.replace("\\", "/").removeprefix("./")
-            if not inside(path):
-                raise DataError(f"{where}, line {table.line_num}: the path {shown(path)} leaves the folder.")
-            rows.append((path, person, camid - first_camera, split))
+            yield table.line_num, {column: row[header.index(column)].strip() for column in columns}
     except csv.Error as error:
-        raise DataError(f"{where} is not a CSV table: {error}.") from error
-    return rows
+        raise DataError(f"{where} is not a CSV table from line {table.line_num} on: {error}.") from error
+
+
+def _wrong(where: Path, line: int, rule: str, found: str) -> DataError:
+    return DataError(f"{where}, line {line}: {rule}, found {shown(found)}.")

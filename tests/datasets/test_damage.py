@@ -56,11 +56,11 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     ),
     "empty folder": (
         lambda f: [p.unlink() for p in (f / "query").iterdir()],
-        r"holds no images \(.jpg, .jpeg, .png\) of the query",
+        r"holds no images of the query",
     ),
     "empty training folder": (
         lambda f: [p.unlink() for p in (f / "bounding_box_train").iterdir()],
-        "no images .* of the train split",
+        "no images of the train split",
     ),
     "wrong name": (
         lambda f: small.picture(f / "query" / "portrait.jpg"),
@@ -70,7 +70,7 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     "no camera": (lambda f: small.picture(f / "query" / "0001_s1_000005_01.jpg"), "0001_s1"),
     "camera zero": (lambda f: small.picture(f / "query" / "0001_c0s1_000005_01.jpg"), "counted from 1: '0001_c0"),
     "identity -2": (lambda f: small.picture(f / "query" / "-2_c1s1_000005_01.jpg"), "'-2_c1"),
-    "huge identity": (lambda f: small.picture(f / "query" / "99999999999_c1s1_000005_01.jpg"), "99999999999_c1"),
+    "huge identity": (lambda f: small.picture(f / "query" / f"{'9' * 20}_c1s1_000005_01.jpg"), "99999999999_c1"),
     "huge camera": (lambda f: small.picture(f / "query" / f"0001_c{'9' * 40}s1_000005_01.jpg"), "0001_c999"),
     "digits of another script": (lambda f: (f / "query" / "٠٠٠١_c1s1_000005_01.jpg").touch(), "whose name is not like"),
     "a name that is not Unicode": (raw(b"\xff\xfe.jpg"), r"whose name is not like"),
@@ -89,7 +89,7 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     ),
     "only junk": (
         lambda f: [p.rename(p.with_name("-1" + p.name[4:])) for p in (f / "query").iterdir()],
-        "no images .* of the query split",
+        "no images of the query split",
     ),
 }
 
@@ -115,7 +115,7 @@ MSMT_ERRORS: dict[str, tuple[Change, str]] = {
         r"list_gallery.txt .* name 1 image\(s\) that are absent: 'test/0001/0001_001_05",
     ),
     "a missing identity folder": (lambda f: shutil.rmtree(f / "train" / "0000"), r"name 2 image\(s\) that are absent"),
-    "an empty list": (lambda f: (f / "list_query.txt").write_text(""), "no images .* of the query split"),
+    "an empty list": (lambda f: (f / "list_query.txt").write_text(""), "no images of the query split"),
     "a list that is not text": (
         lambda f: (f / "list_query.txt").write_bytes(b"\xff\xfe\0"),
         "not a text file in UTF-8",

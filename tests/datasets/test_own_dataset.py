@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 import small_datasets as small
+from PIL import Image
 
+from datasets.readers.source import IMAGE_KINDS
 from harness import registry, validate
+from harness.data.transforms import decode
 from harness.errors import DataError, UsageError
 
 README = Path(registry.REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
@@ -112,20 +115,31 @@ def test_a_card_that_does_not_fit(kind: str, tmp_path: Path) -> None:
         plugin(tmp_path, text).load(tmp_path)
 
 
+HEAD = "path,pid,camid,split\n"
 TABLES: dict[str, tuple[str, str]] = {
-    "a column missing": ("path,pid,camid\n", r"lacks the column\(s\) split"),
+    "a column missing": ("path,pid,camid\n", r"lacks the column\(s\) split; .* its first line is 'path,pid,camid'"),
     "no header": ("a.jpg,1,1,train\n", r"lacks the column\(s\) path, pid, camid, split"),
     "an empty table": ("", "lacks the column"),
-    "a short row": ("path,pid,camid,split\na.jpg,1\n", "line 2: camid must be 0 or above, found ''"),
-    "a wrong split": ("path,pid,camid,split\na.jpg,1,1,test\n", "line 2: split must be one of .*, found 'test'"),
-    "pid -2": ("path,pid,camid,split\na.jpg,-2,1,train\n", "line 2: pid must be -1 or above"),
-    "a fraction": ("path,pid,camid,split\na.jpg,1.0,1,train\n", "found '1.0'"),
-    "a path upwards": ("path,pid,camid,split\n../a.jpg,1,1,train\n", "leaves the folder"),
-    "a path upwards, Windows": ("path,pid,camid,split\n..\\a.jpg,1,1,train\n", "leaves the folder"),
-    "an absent image": ("path,pid,camid,split\nb.jpg,1,1,train\n", r"1 image\(s\) that are absent: 'b.jpg'"),
-    "a row twice": ("path,pid,camid,split\na.jpg,1,1,train\na.jpg,2,1,train\n", "names an image twice"),
-    "no query": ("path,pid,camid,split\na.jpg,1,1,train\n", "no images .* of the query split"),
-    "an open quote": ('path,pid,camid,split\n"a.jpg,1,1,train\n', "not a CSV table"),
+    "a column twice": ("path,pid,pid,camid,split\n", "has the column pid twice"),
+    "a short row": (HEAD + "a.jpg,1\n", r"line 2: 2 values for 4 columns\.$"),
+    "a comma without quotes": (HEAD + "a,b.jpg,1,1,train\n", "line 2: 5 values for 4 columns; put .* in quotes"),
+    "no camera": (HEAD + "a.jpg,1,,train\n", "line 2: camid must be a whole number from 0 to .*, found ''"),
+    "a wrong split": (HEAD + "a.jpg,1,1,test\n", "line 2: split must be one of .*, found 'test'"),
+    "pid -2": (HEAD + "a.jpg,-2,1,train\n", "line 2: pid must be a whole number from -1 to 9223372036854775807"),
+    "a pid beyond 64 bits": (HEAD + f"a.jpg,{2**63},1,train\n", "from -1 to 9223372036854775807, found '92233"),
+    "a fraction": (HEAD + "a.jpg,1.0,1,train\n", "whole number .*, found '1.0'"),
+    "a path upwards": (HEAD + "../a.jpg,1,1,train\n", r"path must lie below .*office, found '\.\./a.jpg'"),
+    "a path upwards, Windows": (HEAD + "..\\a.jpg,1,1,train\n", "path must lie below"),
+    "an absolute path, Windows": (HEAD + "C:\\office\\a.jpg,1,1,train\n", "path must lie below"),
+    "an absolute path elsewhere": (HEAD + "/etc/a.jpg,1,1,train\n", "path must lie below"),
+    "an absent image": (HEAD + "b.jpg,1,1,train\n", r"1 image\(s\) that are absent: 'b.jpg'\.$"),
+    "another case": (HEAD + "A.JPG,1,1,train\n", "are absent: 'A.JPG'. 'a.jpg' is there, which differs in case"),
+    "another Unicode form": (HEAD + "Z\u00fcrich/e\u0301.jpg,1,1,train\n", "is there, which differs .* Unicode form"),
+    "a kind that is not read": (HEAD + "a.heic,1,1,train\n", r"1 file\(s\) of a kind that is not supported: 'a.heic'"),
+    "an absent one of such a kind": (HEAD + "b.heic,1,1,train\n", r"1 image\(s\) that are absent: 'b.heic'"),
+    "a row twice": (HEAD + "a.jpg,1,1,train\n./a.jpg,2,1,train\n", "names an image twice"),
+    "no query": (HEAD + "a.jpg,1,1,train\n", "no images of the query split"),
+    "an open quote": (HEAD + '"a.jpg,1,1,train\n', "not a CSV table from line 2 on"),
 }
 
 
@@ -133,6 +147,79 @@ TABLES: dict[str, tuple[str, str]] = {
 def test_a_damaged_table_is_an_error(kind: str, tmp_path: Path) -> None:
     text, message = TABLES[kind]
     small.picture(tmp_path / "office" / "a.jpg")
+    (tmp_path / "office" / "a.heic").touch()
+    small.picture(tmp_path / "office" / "Zu\u0308rich" / "\u00e9.jpg")
     (tmp_path / "office" / "items.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         plugin(tmp_path, card("csv")).load(tmp_path)
+
+
+ROWS = "{0}a.jpg{1}7{1}3{1}train\n{0}b c.JPG{1}8{1}20230001{1}query\n{0}d.png{1}20240101000001{1}4{1}gallery\n"
+GOOD_TABLES = {
+    "as it should be": HEAD + ROWS.format("", ","),
+    "a byte-order mark": "\ufeff" + HEAD + ROWS.format("", ","),
+    "names with spaces and capitals": "Path, PID ,camid,split \n" + ROWS.format("", ", "),
+    "semicolons": "path;pid;camid;split\n" + ROWS.format("", ";"),
+    "tabs": "path\tpid\tcamid\tsplit\n" + ROWS.format("", "\t"),
+    "Windows line ends": (HEAD + ROWS.format("", ",")).replace("\n", "\r\n"),
+    "old line ends": (HEAD + ROWS.format("", ",")).replace("\n", "\r"),
+    "quotes": '"path","pid","camid","split"\n' + ROWS.format("", ",").replace("b c.JPG", '"b c.JPG"'),
+    "blank rows": HEAD + ROWS.format("", ",") + "\n,,,\n   \n\n",
+    "trailing commas": HEAD + ROWS.format("", ",").replace("\n", ",\n"),
+    "further columns": "n,path,pid,camid,split,note\n" + ROWS.format("9,", ",").replace("\n", ",x\n"),
+    "splits in capitals": HEAD + ROWS.format("", ",").replace("train", "Train").replace("query", "QUERY"),
+    "paths that wander": HEAD + ROWS.format("./x/../", ","),
+    "Windows paths": HEAD + ROWS.format(".\\", ","),
+    "absolute paths": HEAD + ROWS.format("FOLDER/", ","),
+}
+
+
+@pytest.mark.parametrize("kind", GOOD_TABLES)
+@pytest.mark.parametrize("root", ["real", "link"])
+def test_a_table_in_other_words_reads_the_same(kind: str, root: str, tmp_path: Path) -> None:
+    folder = tmp_path / "real" / "office"
+    for shade, name in enumerate(("a.jpg", "b c.JPG", "d.png")):
+        small.picture(folder / name, shade)
+    (tmp_path / "link").symlink_to("real")
+    (folder / "items.csv").write_bytes(GOOD_TABLES[kind].replace("FOLDER", str(folder)).encode())
+    splits = plugin(tmp_path, card("csv")).load(tmp_path / root)
+    assert [(i.path, i.pid, i.camid) for i in (*splits.train, *splits.query, *splits.gallery)] == [
+        (tmp_path / root / "office" / "a.jpg", 7, 3),
+        (tmp_path / root / "office" / "b c.JPG", 8, 20230001),
+        (tmp_path / root / "office" / "d.png", 20240101000001, 4),
+    ]
+
+
+def test_every_kind_of_image_is_one_that_pillow_reads(tmp_path: Path) -> None:
+    Image.init()
+    kinds = Image.registered_extensions()
+    for ending in sorted(IMAGE_KINDS):
+        assert kinds[f".{ending}"] in Image.OPEN
+        mode = {"pfm": "F", "pbm": "1", "pgm": "L", "j2k": "RGB"}.get(ending, "RGB")
+        path = tmp_path / "office" / f"a.{ending}"
+        path.parent.mkdir(exist_ok=True)
+        Image.linear_gradient("L").resize((8, 16)).convert(mode).save(path)
+    rows = [f"a.{ending},1,0,{split}\n" for ending in sorted(IMAGE_KINDS) for split in ("train", "query", "gallery")]
+    (tmp_path / "office" / "items.csv").write_text(HEAD + "".join(rows))
+    splits = plugin(tmp_path, card("csv")).load(tmp_path)
+    assert len(splits.train) == len(IMAGE_KINDS) and splits.notes == {}
+    sizes = {decode(item.path, (4, 2), "bilinear").shape for item in splits.train if item.path.suffix != ".pfm"}
+    assert sizes == {(3, 4, 2)}
+
+
+def test_bitmaps_in_market_folders(tmp_path: Path) -> None:
+    """VIPeR ships as .bmp."""
+    folder = small.market(tmp_path / "office")
+    for path in list(folder.rglob("*.jpg")):
+        Image.open(path).save(path.with_suffix(".bmp"))
+        path.unlink()
+    splits = plugin(tmp_path, card("market")).load(tmp_path)
+    assert [item.path.suffix for item in splits.query] == [".bmp", ".bmp"]
+
+
+def test_a_folder_of_kinds_that_are_not_read(tmp_path: Path) -> None:
+    folder = small.market(tmp_path / "office")
+    for path in (folder / "query").iterdir():
+        path.rename(path.with_suffix(".heic"))
+    with pytest.raises(DataError, match=r"no images of the query split; .* 2 \.heic"):
+        plugin(tmp_path, card("market")).load(tmp_path)
