@@ -19,6 +19,9 @@ from harness.errors import UsageError, unknown
 LARGEST = 2**63
 """Whole numbers in files stay below it."""
 
+VARIES = "varies"
+"""Of a dataset card's `image_size`: the official images have sizes of their own."""
+
 
 @dataclass(frozen=True)
 class InputCard:
@@ -156,7 +159,10 @@ class Layout:
 
 @dataclass(frozen=True)
 class DatasetCard:
-    """Card of a dataset. `protocol` names the evaluation rule; it is never a free flag."""
+    """Card of a dataset. `protocol` names the evaluation rule; it is never a free flag.
+
+    `image_size` is the (height, width) of every official image in pixels, `varies`, or empty where it is unknown.
+    """
 
     name: str
     title: str
@@ -173,9 +179,14 @@ class DatasetCard:
     group: str = ""
     in_all: bool = False
     cameras: int = 0
+    image_size: tuple[int, int] | str = ""
     about: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     expected: dict[str, SplitCount] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.image_size, str) and self.image_size not in ("", VARIES):
+            raise UsageError(f"{self.name}: image_size must be [height, width] or 'varies', found '{self.image_size}'.")
 
 
 def _convert(cls: Any, value: Any, where: str) -> Any:
@@ -184,7 +195,8 @@ def _convert(cls: Any, value: Any, where: str) -> Any:
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in typing.get_args(cls):
             return None
-        return _convert(next(a for a in typing.get_args(cls) if a is not type(None)), value, where)
+        choices = [a for a in typing.get_args(cls) if a is not type(None)]
+        return _convert(str if isinstance(value, str) and str in choices else choices[0], value, where)
     if dataclasses.is_dataclass(cls):
         if not isinstance(value, dict):
             raise UsageError(f"{where} must be a table, found {value!r}.")

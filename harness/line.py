@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from datasets import layouts
-from harness import efficiency, queries, recipe, registry, run_pictures, validate, weights
+from harness import checks, efficiency, queries, recipe, registry, run_pictures, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
-from harness.data import EvaluationData, TrainingData, holdout_split
+from harness.data import EvaluationData, TrainingData, camera_rows, holdout_split
+from harness.data.cache import open_images
+from harness.data.images import UnreadableImages
 from harness.device import exact_float32, place, precision_name
-from harness.errors import DataError, WeightsError
+from harness.errors import DataError, HarnessError, WeightsError
 from harness.evaluate import Scored, score_features, score_module
 from harness.job import Job
+from harness.masking import mask, readable
 from harness.registry import DatasetEntry
 from harness.seeding import repeat_bit_for_bit, seed_torch
 from harness.train import Trainer
@@ -46,6 +49,7 @@ class Line:
         self.recipe = recipe.from_values(self.spec.recipe, self.spec.values)
         self.cache = Path(job.places.cache) if job.places.cache else None
         self.searching = self.spec.purpose == "search"
+        self.others: dict[str, tuple[DatasetEntry, Splits]] = {}
 
     def run(self) -> None:
         """All stages, in order."""
@@ -54,16 +58,16 @@ class Line:
             repeat_bit_for_bit()
         self._enter("data")
         self._look_up()
-        self.splits = self._read_training_set()
-        self.others = {entry.name: self._read(entry) for entry in self.other_datasets}
+        self._check_all()
         if self.spec.purpose == "features":
             self._enter("evaluate")
             self._keep([self._score_stored()])
             return
+        self._decode_all()
         self._enter("build")
         self.module = self._build()
         scored: list[Scored] = []
-        if self.backbone.card.trainable and self.spec.purpose != "checkpoint":
+        if self.trains:
             if self.recipe.evaluation.untrained and not self.searching:
                 self._enter("evaluate")
                 scored += self._score(self.dataset, self.splits, trained=False)
@@ -71,9 +75,9 @@ class Line:
             self._train()
         self._enter("evaluate")
         scored += self._score(self.dataset, self.splits)
-        for entry in self.other_datasets:
-            with mean_camera(self.module):
-                scored += self._score(entry, self.others[entry.name])
+        for entry, splits in list(self.others.values()):
+            with self._on_its_own(entry), mean_camera(self.module):
+                scored += self._score(entry, splits)
         self._keep(scored)
         if self.searching:  # a trial is known by its held-out score alone
             return
@@ -90,8 +94,32 @@ class Line:
         self.dataset = registry.dataset(self.spec.dataset, plugins)
         self.other_datasets = [registry.dataset(name, plugins) for name, _ in self.spec.evaluate_on]
         self.input = input_card(self.backbone)
+        self.trains = self.backbone.card.trainable and self.spec.purpose in ("test", "search")
 
-    def _read(self, entry: DatasetEntry) -> Splits:
+    def _check_all(self) -> None:
+        """Reads and checks every dataset, so that nothing is trained that cannot be scored."""
+        self.splits = self._check(self.dataset)
+        self.cameras: dict[int, int] | None = camera_rows(self.splits.train)
+        if self.spec.purpose in ("test", "search") and checks.uses_cameras(self.backbone, self.spec.options):
+            checks.cameras(self.backbone, self.cameras, [*self.splits.query, *self.splits.gallery])
+        for entry in self.other_datasets:
+            with self._on_its_own(entry):
+                self.others[entry.name] = entry, self._check(entry)
+
+    def _check(self, entry: DatasetEntry) -> Splits:
+        """Reads a dataset and checks its counts, labels and image files."""
+        splits, problems = self._read(entry)
+        block = data_block(splits, problems)
+        if entry.name == self.spec.dataset:
+            self.blocks["data"] = block
+        else:
+            self.blocks["data"].setdefault("evaluated", {})[entry.name] = block
+        checks.labels(splits)
+        block["image_sizes"] = checks.images(entry, splits, self._used(entry))
+        return splits
+
+    def _read(self, entry: DatasetEntry) -> tuple[Splits, list[str]]:
+        """The splits, in a search those cut out of the training images; and how they differ from the card."""
         options = self.spec.dataset_options.get(entry.name, {})
         wanted = ("train",) if self.searching else SPLITS
         splits = layouts.load(entry, Path(self.job.places.data_root), splits=wanted, **options)
@@ -101,23 +129,54 @@ class Line:
                 f"{entry.name} is not what its card says: {' '.join(problems)} "
                 "Repair the folder, or pass --allow-count-mismatch to go on; the record will say so."
             )
-        block = data_block(splits, problems)
-        if entry.name == self.spec.dataset:
-            self.blocks["data"] = block
-        else:
-            self.blocks["data"].setdefault("evaluated", {})[entry.name] = block
-        return splits
-
-    def _read_training_set(self) -> Splits:
-        splits = self._read(self.dataset)
         if not self.searching:
-            return splits
-        train, query, gallery = holdout_split(
-            splits.train, seed=self.spec.holdout["seed"], share=self.spec.holdout["share"]
-        )
-        held_out = Splits(train, query, gallery, splits.root, splits.layout, splits.generated, splits.notes)
-        self.blocks["data"] = data_block(held_out, [])
-        return held_out
+            return splits, problems
+        held_out = holdout_split(splits.train, seed=self.spec.holdout["seed"], share=self.spec.holdout["share"])
+        return Splits(*held_out, splits.root, splits.layout, splits.generated, splits.notes), []
+
+    def _used(self, entry: DatasetEntry) -> tuple[str, ...]:
+        """The splits whose images are decoded."""
+        if self.spec.purpose == "features":
+            return ()
+        return SPLITS if self.trains and entry.name == self.spec.dataset else ("query", "gallery")
+
+    def _decode_all(self) -> None:
+        """Builds the caches of decoded images, which opens every image in full."""
+        self._decode(self.dataset, self.splits)
+        for entry, splits in list(self.others.values()):
+            with self._on_its_own(entry):
+                self._decode(entry, splits)
+
+    def _decode(self, entry: DatasetEntry, splits: Splits) -> None:
+        augmentation, bad = self.recipe.augmentation, []
+        for split in self._used(entry):
+            how = augmentation.interpolation_train if split == "train" else augmentation.interpolation_test
+            try:
+                paths = [item.path for item in getattr(splits, split)]
+                open_images(
+                    paths,
+                    self._image_size(),
+                    how,
+                    folder=self.cache,
+                    workers=self.job.workers,
+                    progress=self._decoding,
+                )
+            except UnreadableImages as error:
+                bad += error.reasons
+        if bad:
+            raise UnreadableImages(bad)
+
+    @contextlib.contextmanager
+    def _on_its_own(self, entry: DatasetEntry) -> Iterator[None]:
+        """A further dataset that fails costs its own scores alone; the record and a warning say why."""
+        try:
+            yield
+        except Exception as problem:  # whatever it is, the run's own score does not depend on it
+            text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
+            reason = readable(mask(text))
+            self.others.pop(entry.name, None)
+            self.blocks["data"].setdefault("evaluated", {}).setdefault(entry.name, {})["error"] = reason
+            self.progress.emit("warning", text=f"{entry.name} is not scored: {reason}")
 
     def _build(self) -> torch.nn.Module:
         if self.spec.purpose == "checkpoint":
@@ -125,7 +184,7 @@ class Line:
         seed_torch(self.spec.seed, "build")
         module = self.backbone.build(
             num_classes=len({item.pid for item in self.splits.train}),
-            num_cameras=num_cameras(self.splits.train),
+            num_cameras=self._num_cameras(),
             image_size=self._image_size(),
             pretrained=self._starting_weights(),
             **self.spec.options,
@@ -143,7 +202,7 @@ class Line:
             options["camera_embedding"] = True
         module = self.backbone.build(
             num_classes=found.get("num_classes") or len({item.pid for item in self.splits.train}),
-            num_cameras=found.get("num_cameras") or num_cameras(self.splits.train),
+            num_cameras=(rows := found.get("num_cameras") or self._num_cameras()),
             image_size=self._image_size(),
             **options,
         )
@@ -151,7 +210,16 @@ class Line:
         load(state)
         if cameras in (False, "mean"):
             set_cameras(module, cameras or "off")
+        if rows != self._num_cameras():  # trained on other cameras: its rows are the numbers of those
+            self.cameras = None
+        if any(getattr(part, "camera_mode", None) == "on" for part in module.modules()):
+            known = range(rows) if self.cameras is None else self.cameras
+            checks.cameras(self.backbone, known, [*self.splits.query, *self.splits.gallery])
         return place(module, self.device, self.input)
+
+    def _num_cameras(self) -> int:
+        """Rows of a camera embedding: one for each camera of the training images."""
+        return len(camera_rows(self.splits.train)) or 1
 
     def _score_stored(self) -> Scored:
         """Scores features somebody else extracted: `query` and `gallery`, rows in the order of the sorted paths."""
@@ -262,7 +330,7 @@ class Line:
             self.module,
             splits.query,
             splits.gallery,
-            self._loader,
+            partial(self._loader, cameras=self.cameras if entry.name == self.spec.dataset else None),
             dataset=entry.name,
             device=self.device,
             settings=settings,
@@ -271,7 +339,7 @@ class Line:
             emit=self.progress.emit,
         )
 
-    def _loader(self, items: Sequence[Item]) -> EvaluationData:
+    def _loader(self, items: Sequence[Item], cameras: dict[int, int] | None) -> EvaluationData:
         return EvaluationData(
             items,
             image_size=self._image_size(),
@@ -279,6 +347,7 @@ class Line:
             mean=self.input.mean,
             std=self.input.std,
             batch_size=self.recipe.evaluation.batch_size,
+            cameras=cameras,
             cache=self.cache,
             workers=self.job.workers,
             progress=self._decoding,
@@ -294,7 +363,7 @@ class Line:
         self.blocks["efficiency"] |= efficiency.measure(
             self.module,
             image_size=self._image_size(),
-            num_cameras=num_cameras(self.splits.train),
+            num_cameras=self._num_cameras(),
             batch_size=min(64, self.recipe.evaluation.batch_size),
             device=self.device,
         )
@@ -309,11 +378,6 @@ def input_card(backbone: registry.BackboneEntry) -> InputCard:
     if backbone.card.adapter:
         return backbone.model().input_card(backbone.variant)
     return backbone.card.input
-
-
-def num_cameras(items: Sequence[Item]) -> int:
-    """Rows of a camera embedding: camera indices are zero-based and used as they are."""
-    return max((item.camid for item in items), default=0) + 1
 
 
 def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def validate_dataset(
     findings += [Finding("error", sentence) for sentence in check_counts(entry, splits)]
     findings += check_labels(splits)
     if deep:
-        findings += check_images(splits, progress, workers)
+        findings += check_images(splits, progress, workers) + check_sizes(entry, splits)
     return sorted(findings, key=lambda finding: LEVELS.index(finding.level))
 
 
@@ -225,6 +225,16 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
         low, high = min(sizes), max(sizes)
         findings.append(Finding("info", f"{len(sizes):,} image sizes, (height, width) from {low} to {high}."))
     return findings + _duplicates([[place for path in paths for place in where[path]] for paths in same.values()])
+
+
+def check_sizes(entry: DatasetEntry, splits: Splits) -> list[Finding]:
+    """Compares the sizes of all images with the one that the card declares; reads their headers alone."""
+    from harness.data.images import read_sizes, resized_copy
+
+    found = read_sizes(item.path for split in SPLITS for item in getattr(splits, split)).values()
+    sizes = [size for size in found if not isinstance(size, str)]
+    note = "" if splits.generated else resized_copy(entry.card.image_size, sizes)
+    return [Finding("warning", note)] if note else []
 
 
 def _open(path: Path) -> str | tuple[bytes, tuple[int, int]]:

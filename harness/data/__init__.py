@@ -1,7 +1,7 @@
 """The one data pipeline: every backbone sees the same images in the same order, whoever loads them."""
 
 from harness.data.holdout import holdout_split
-from harness.data.loader import Batch, EvaluationData, TrainingData
+from harness.data.loader import Batch, EvaluationData, TrainingData, camera_rows
 from harness.data.sampler import PKSampler
 
-__all__ = ["Batch", "EvaluationData", "PKSampler", "TrainingData", "holdout_split"]
+__all__ = ["Batch", "EvaluationData", "PKSampler", "TrainingData", "camera_rows", "holdout_split"]

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import __version__ as pillow_version
 
+from harness.data.images import UnreadableImages
 from harness.data.prefetch import in_order
 from harness.data.transforms import Images, Pixels, decode
 from harness.errors import DataError
@@ -65,7 +66,8 @@ def open_images(
         progress: told about the building.
 
     Raises:
-        DataError: an image that is missing or cannot be read.
+        DataError: an image that is missing.
+        UnreadableImages: images that cannot be decoded, all of them.
     """
     files = FileImages(paths, image_size, interpolation)
     if folder is None or not paths:
@@ -122,6 +124,14 @@ def _locked(path: Path) -> Iterator[Path]:
             part.unlink(missing_ok=True)
 
 
+def _attempt(files: FileImages, row: int) -> Pixels | str:
+    """The pixels, or why there are none: one bad file must not hide the others."""
+    try:
+        return files[row]
+    except DataError as error:
+        return str(error)
+
+
 def _build(
     files: FileImages, shape: tuple[int, ...], path: Path, part: Path, workers: int, progress: Progress | None
 ) -> None:
@@ -133,11 +143,17 @@ def _build(
     with open(part, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
-        pixels = in_order(files.__getitem__, range(len(files)), threads=max(1, workers), ahead=16)
+        bad: list[str] = []
+        pixels = in_order(lambda row: _attempt(files, row), range(len(files)), threads=max(1, workers), ahead=16)
         for done, image in enumerate(pixels, start=1):
-            file.write(image.data)
+            if isinstance(image, str):
+                bad.append(image)
+            elif not bad:
+                file.write(image.data)
             if progress and (done % 64 == 0 or done == len(files)):
                 progress(done, len(files))
+        if bad:
+            raise UnreadableImages(bad)
         file.flush()
         os.fsync(file.fileno())
     os.replace(part, path)

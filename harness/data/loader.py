@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -26,12 +26,17 @@ class Batch(NamedTuple):
     Attributes:
         images: normalised, float32 [B, 3, H, W].
         labels: classes 0 .. C - 1 in training, `pid`s in evaluation, int64 [B].
-        camera_ids: zero-based, int64 [B].
+        camera_ids: rows of a camera embedding, int64 [B].
     """
 
     images: Tensor
     labels: Tensor
     camera_ids: Tensor
+
+
+def camera_rows(items: Sequence[Item]) -> dict[int, int]:
+    """Row of each `camid` in a camera embedding: cameras may be numbered in any way, rows follow their order."""
+    return {camid: row for row, camid in enumerate(sorted({item.camid for item in items}))}
 
 
 class TrainingData:
@@ -54,7 +59,7 @@ class TrainingData:
     Attributes:
         labels: class of each `pid`, by sorted `pid`.
         num_classes: number of identities.
-        num_cameras: largest `camid` + 1.
+        cameras: row of each `camid`, by sorted `camid`; equal to it where cameras are numbered from zero without gaps.
         batch_size: P * K.
 
     Raises:
@@ -80,9 +85,9 @@ class TrainingData:
         self.recipe, self.seed, self.workers = recipe, seed, workers
         self.labels = {pid: label for label, pid in enumerate(sorted({item.pid for item in items}))}
         self.num_classes = len(self.labels)
-        self.num_cameras = max(item.camid for item in items) + 1
+        self.cameras = camera_rows(items)
         self._labels = np.array([self.labels[item.pid] for item in items], dtype=np.int64)
-        self._cameras = np.array([item.camid for item in items], dtype=np.int64)
+        self._cameras = np.array([self.cameras[item.camid] for item in items], dtype=np.int64)
         self._sampler = PKSampler(self._labels, recipe.sampler, seed=seed)
         self.batch_size = self._sampler.batch_size
         self._normalization = Normalization.of(mean, std)
@@ -143,12 +148,13 @@ class EvaluationData:
         mean: Sequence[float],
         std: Sequence[float],
         batch_size: int,
+        cameras: Mapping[int, int] | None = None,
         cache: Path | None = None,
         workers: int = 0,
         progress: Progress | None = None,
         pin_memory: bool = False,
     ) -> None:
-        self.items, self.batch_size, self.workers = items, batch_size, workers
+        self.items, self.batch_size, self.workers, self.cameras = items, batch_size, workers, cameras
         size, paths = _size(image_size), [item.path for item in items]
         self._normalization = Normalization.of(mean, std)
         self._buffers = Buffers((batch_size, 3, *size), pin_memory=pin_memory)
@@ -169,8 +175,11 @@ class EvaluationData:
         for row, out in enumerate(images.numpy(), start=first):
             out[:] = self._images[row]
             self._normalization.apply(out)
-        pids, cameras = (np.array(values) for values in zip(*((i.pid, i.camid) for i in items), strict=True))
+        pids, cameras = (np.array(values) for values in zip(*((i.pid, self._row(i)) for i in items), strict=True))
         return Batch(images, self._buffers.like(pids), self._buffers.like(cameras))
+
+    def _row(self, item: Item) -> int:
+        return item.camid if self.cameras is None else self.cameras.get(item.camid, len(self.cameras))
 
 
 def _size(image_size: Sequence[int]) -> tuple[int, int]:

@@ -51,7 +51,7 @@ def digest(batches) -> list[str]:
 
 def test_batches_are_in_pk_order_with_labels_by_sorted_pid(items):
     data = training(items)
-    assert (data.num_classes, data.num_cameras, data.batch_size, data.iterations(0)) == (12, 5, 8, 6)
+    assert (data.num_classes, data.batch_size, data.iterations(0)) == (12, 8, 6)
     assert data.labels == {pid: label for label, pid in enumerate(range(890, 902))}
     for batch in data.epoch(0):
         assert batch.images.shape == (8, 3, 32, 16)
@@ -59,6 +59,17 @@ def test_batches_are_in_pk_order_with_labels_by_sorted_pid(items):
         blocks = batch.labels.reshape(4, 2)
         assert torch.equal(blocks[:, 0], blocks[:, 1])
         assert len(blocks[:, 0].unique()) == 4
+
+
+def test_cameras_are_numbered_by_order_for_the_embedding(items):
+    """Whatever their numbers: a camera 20230001 must not ask for 20 million rows."""
+    data = training(items)
+    assert data.cameras == {0: 0, 2: 1, 4: 2}
+    assert {row for batch in data.epoch(0) for row in batch.camera_ids.tolist()} == {0, 1, 2}
+    renumbered = [item._replace(camid=20230001 + item.camid) for item in items]
+    assert digest(training(renumbered).epoch(0)) == digest(data.epoch(0))
+    (batch,) = evaluation(renumbered, 60, cameras=training(renumbered).cameras)
+    assert batch.camera_ids.tolist() == [item.camid // 2 for item in items]
 
 
 def test_a_label_and_a_camera_belong_to_their_image(tmp_path):

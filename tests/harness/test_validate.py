@@ -26,7 +26,8 @@ def entry(**changes: object) -> registry.DatasetEntry:
     """Market-1501 with the counts of the small copy."""
     found = registry.dataset("market1501")
     expected = {"train": SplitCount(4, 2, 2), "query": SplitCount(2, 2, 2), "gallery": SplitCount(3, 3, 2)}
-    return dataclasses.replace(found, card=dataclasses.replace(found.card, expected=expected, **changes))
+    changes = {"expected": expected, "image_size": (16, 8), **changes}
+    return dataclasses.replace(found, card=dataclasses.replace(found.card, **changes))
 
 
 def levels(findings: list[validate.Finding], *chosen: str) -> list[str]:

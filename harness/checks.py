@@ -1,0 +1,80 @@
+"""Checks of everything that will be trained on or scored, before training: labels, cameras and images."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from harness.contracts import SPLITS, Item, Splits
+from harness.data.images import UnreadableImages, read_sizes, resized_copy, summary
+from harness.errors import DataError
+from harness.masking import readable
+from harness.metrics.protocol import find_matches, require_match
+from harness.registry import BackboneEntry, DatasetEntry
+
+EXAMPLES = 5
+
+
+def labels(splits: Splits) -> None:
+    """Refuses a test split that cannot be scored.
+
+    Raises:
+        ProtocolError: no query has a match in the gallery.
+    """
+    query, gallery = (
+        np.array([item[1:] for item in split], dtype=np.int64) for split in (splits.query, splits.gallery)
+    )
+    require_match(find_matches(query[:, 0], gallery[:, 0], query[:, 1], gallery[:, 1]))
+
+
+def uses_cameras(backbone: BackboneEntry, options: Mapping[str, Any]) -> bool:
+    """Whether the module built with these options embeds the camera of each image, as far as its card says."""
+    return "camera" in backbone.card.side_information and options.get("camera_embedding", True) in (True, "on")
+
+
+def cameras(backbone: BackboneEntry, rows: Collection[int], items: Sequence[Item]) -> None:
+    """Refuses test images from cameras that a camera embedding has no row for.
+
+    Args:
+        backbone: embeds cameras.
+        rows: the cameras (`camid`) that it has a row for.
+        items: test images.
+
+    Raises:
+        DataError: names the cameras, one image and what to do.
+    """
+    first = {item.camid: item for item in reversed(items) if item.camid not in rows}
+    if not first:
+        return
+    numbers = sorted(first)
+    more = f" and {len(numbers) - EXAMPLES} more" if len(numbers) > EXAMPLES else ""
+    raise DataError(
+        f"{backbone.name} embeds the camera of every image, but {len(numbers)} of the test split's cameras have no "
+        f"embedding: {', '.join(str(number) for number in numbers[:EXAMPLES])}{more} (counted from zero), for example "
+        f"{readable(str(first[numbers[0]].path))}. Add training images of these cameras, or pass "
+        "--camera-embedding off."
+    )
+
+
+def images(entry: DatasetEntry, splits: Splits, used: Sequence[str]) -> dict[str, Any]:
+    """Reads the header of every image; returns the sizes by split for the record, and notes a resized copy.
+
+    Args:
+        entry: the dataset.
+        splits: what was read; `notes` gains `image_sizes` where the images contradict the card.
+        used: the splits whose images must be readable.
+
+    Raises:
+        UnreadableImages: images of these splits.
+    """
+    found = read_sizes(item.path for split in SPLITS for item in getattr(splits, split))
+    bad = [reason for split in used for i in getattr(splits, split) if isinstance(reason := found[i.path], str)]
+    if bad:
+        raise UnreadableImages(bad)
+    sizes = {path: size for path, size in found.items() if not isinstance(size, str)}
+    if splits.generated is None and (note := resized_copy(entry.card.image_size, list(sizes.values()))):
+        splits.notes["image_sizes"] = note
+    by_split = {split: [sizes[i.path] for i in getattr(splits, split) if i.path in sizes] for split in SPLITS}
+    return {split: summary(of_split) for split, of_split in by_split.items() if of_split}
