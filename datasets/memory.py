@@ -2,28 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
 import re
-import tempfile
 import time
 from pathlib import Path
 from typing import Any
 
+from harness import files, places
 from harness.contracts import SPLITS, Splits
 from harness.errors import DataError
 from harness.spec import canonical
 
-CACHE_VARIABLE = "HARNESS_CACHE"
 SETTLED = 2.0
 """Seconds a folder must have been unchanged to be remembered; some file systems count time no finer."""
-
-
-def cache_folder() -> Path:
-    """`$HARNESS_CACHE`, or `~/.cache/reid-harness`."""
-    return Path(os.environ.get(CACHE_VARIABLE) or "~/.cache/reid-harness").expanduser()
 
 
 def digest(splits: Splits) -> str:
@@ -88,19 +83,10 @@ def remember(key: str, fingerprint: str, stamps: dict[str, tuple[int, int]]) -> 
     if not stamps or max(modified for modified, _ in stamps.values()) > (time.time() - SETTLED) * 1e9:
         return
     target = _file(key)
-    try:
+    with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=".new-")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                json.dump({"fingerprint": fingerprint, "stamps": stamps}, file)
-            os.replace(temporary, target)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
-    except OSError:
-        return
+        files.replace(target, json.dumps({"fingerprint": fingerprint, "stamps": stamps}), flush=False)
 
 
 def _file(key: str) -> Path:
-    return cache_folder() / "fingerprints" / f"{key}.json"
+    return places.cache_folder() / "fingerprints" / f"{key}.json"

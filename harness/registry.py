@@ -4,7 +4,7 @@ A plug-in is a folder with `card.toml`; a backbone's also holds `model.py` with
 `build(*, num_classes, num_cameras, image_size, pretrained=None, **options) -> torch.nn.Module`.
 Plug-ins come from the folders `backbones/` and `datasets/` of this repository, from the entry-point groups
 `harness.backbones` and `harness.datasets` (the value names a package that holds the card), and from
-`--plugins DIR`. Code of a plug-in runs only when it is named in a command.
+`--plugins DIR` or `$HARNESS_PLUGINS`. Code of a plug-in runs only when it is named in a command.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness import places
 from harness.cards import BackboneCard, DatasetCard, Variant, is_plain, read_card
 from harness.errors import HarnessError, UsageError, unknown
 from harness.spec import canonical
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from harness.contracts import Splits
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-PLUGINS_VARIABLE = "HARNESS_PLUGINS"
 
 
 @dataclass(frozen=True)
@@ -243,7 +243,8 @@ def _unique(entries: list[Any]) -> list[Any]:
 
 
 def _plugins(plugins: Path | None) -> str:
-    return str(Path(plugins).resolve()) if plugins else os.environ.get(PLUGINS_VARIABLE, "")
+    folder = str(plugins) if plugins else places.variable(places.PLUGINS)
+    return str(Path(folder).resolve()) if folder else ""
 
 
 def _get(kind: str, name: str, plugins: Path | None) -> _Found:
@@ -286,7 +287,7 @@ def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
     if plugins:
         base = Path(plugins)
         if not base.is_dir():
-            raise UsageError(f"--plugins {base} is not a folder.")
+            raise UsageError(f"The plug-in folder {base} (--plugins, or ${places.PLUGINS}) is not a folder.")
         for card in sorted([*base.glob("card.toml"), *base.glob("*/card.toml"), *base.glob(f"{kind}s/*/card.toml")]):
             folders.append((card.parent, f"harness_plugins.{kind}s.{card.parent.name}"))
     return folders

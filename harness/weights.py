@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.cards import BackboneCard, PretrainedCard
 from harness.errors import UsageError, WeightsError
+from harness.places import cache_folder, expand
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,7 +76,7 @@ def locate(
     """
     if not weights_root or not (start := wanted(card, options)):
         return None
-    root = Path(weights_root).expanduser()
+    root = Path(expand(weights_root))
     places = [folder / name for name in start.files for folder in (root, root / card.name)]
     return next((place for place in places if place.is_file()), None)
 
@@ -124,7 +125,7 @@ def fetch(
     """
     if (found := locate(card, weights_root, options)) or not (start := wanted(card, options)):
         return found
-    target = Path(weights_root).expanduser() / start.files[0]
+    target = Path(expand(weights_root)) / start.files[0]
     by_hand = f"put {' or '.join(start.files)} into {target.parent}{' (' + start.url + ')' if start.url else ''}"
     try:
         from huggingface_hub import hf_hub_download
@@ -147,8 +148,7 @@ def fetch(
 
 def checksum(path: Path, cache: str | os.PathLike[str] | None = None) -> str:
     """Returns the SHA-256 of a file; remembered in `cache` while its path, size and modification time stay."""
-    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "reid-harness"
-    store = Path(cache or home) / "checksums.json"
+    store = Path(cache or cache_folder()) / "checksums.json"
     stat = path.stat()
     key, state = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
     known = _read_json(store)

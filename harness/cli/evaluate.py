@@ -12,7 +12,7 @@ import click
 
 from harness import PROTOCOL_VERSION, plan, processes, registry, store, weights
 from harness.cli.launch import make_job
-from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, setting_options
+from harness.cli.options import UserPath, apply_preset, load_preset, make_request, plugins_path, setting_options
 from harness.errors import UsageError
 from harness.job import Job, run_folder
 from harness.progress import Board
@@ -26,8 +26,20 @@ from harness.spec import RunSpec
 )
 @click.option("--backbone", required=True, help="Backbone of the checkpoint; with --features the name in the table.")
 @click.option("--dataset", required=True, help="Dataset to score on.")
-@click.option("--checkpoint", default="", help="File of the original code, or a checkpoint.pt of a run.")
-@click.option("--features", default="", help="A .npz with the arrays query and gallery, rows in order of the paths.")
+@click.option(
+    "--checkpoint",
+    default="",
+    metavar="FILE",
+    type=UserPath(),
+    help="File of the original code, or a checkpoint.pt of a run.",
+)
+@click.option(
+    "--features",
+    default="",
+    metavar="FILE",
+    type=UserPath(),
+    help="A .npz with the arrays query and gallery, rows in order of the paths.",
+)
 @click.option(
     "--camera-embedding",
     type=click.Choice(["on", "off", "mean"]),
@@ -54,7 +66,7 @@ def command(
     """Scores a checkpoint or stored features with this harness's evaluator and writes a record."""
     if bool(checkpoint) == bool(features):
         raise UsageError("Give either --checkpoint FILE or --features FILE.")
-    stored = Path(checkpoint or features).expanduser().absolute()
+    stored = Path(checkpoint or features).absolute()
     if not stored.is_file():
         raise UsageError(f"{stored} does not exist.")
     settings = load_preset(preset)

@@ -14,6 +14,7 @@ from typing import Any
 import click
 
 from harness import files, gpu, processes, registry, store
+from harness.cli.options import mlflow_option
 from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.plan import Planned, Request
@@ -33,7 +34,7 @@ def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--address", default="", help="Existing Ray cluster to join, for example 'auto'."),
             click.option("--workers", type=int, default=0, help="Loader threads a run; batches do not depend on it."),
             click.option("--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card."),
-            click.option("--mlflow-uri", default="", help="Server; $MLFLOW_TRACKING_URI or sqlite in the results."),
+            mlflow_option,
             click.option("--no-mlflow", is_flag=True, help="Do not track."),
         )
     ):

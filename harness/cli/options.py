@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness import registry
+from harness import places, registry
 from harness.cards import read_toml
 from harness.errors import UsageError, unknown
 from harness.job import Places
@@ -18,21 +17,63 @@ from harness.plan import Request, parse_seeds, resolve_device
 
 PRESETS = Path(__file__).parent.parent / "presets"
 
+
+class UserPath(click.ParamType):
+    """The type of every option that takes a path, or a path instead of a name: `~` and `~user` are expanded.
+
+    Args:
+        kind: `Path`, or `str` for options that may be empty or hold a name.
+    """
+
+    name = "path"
+
+    def __init__(self, kind: type[str] | type[Path] = str) -> None:
+        self.kind = kind
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
+        """The path with its home folder."""
+        return self.kind(places.expand(value, param.opts[0] if param is not None and param.opts else "The path"))
+
+
+class TrackingUri(click.ParamType):
+    """The type of options that take the address of a tracking server; `~` is expanded in those of local files."""
+
+    name = "uri"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The address with its home folder."""
+        return places.expand_uri(str(value))
+
+
 results_option = click.option(
-    "--results", default="results", show_default=True, help="Folder of the records.", type=click.Path(path_type=Path)
+    "--results", default="results", show_default=True, help="Folder of the records.", type=UserPath(Path)
 )
 format_option = click.option(
     "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
 )
-plugins_option = click.option("--plugins", default="", metavar="DIR", help="Folder of further plug-ins.")
-data_root_option = click.option(
-    "--data-root",
+
+
+def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
+    """An option that takes a folder, else the one in an environment variable."""
+    return click.option(flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
+
+
+plugins_option = folder_option("--plugins", places.PLUGINS, "Folder of further plug-ins.")
+data_root_option = folder_option("--data-root", places.DATASETS, "Folder that holds the datasets.")
+weights_root_option = folder_option("--weights-root", places.WEIGHTS, "Folder of pretrained files.")
+report_option = click.option(
+    "--report",
+    "report_path",
     default="",
-    metavar="DIR",
-    help="Folder that holds the datasets; $REID_DATASETS if not given.",
+    metavar="FILE",
+    type=UserPath(),
+    help="Page to write. [default: BENCHMARKS.md of the checkout for its own results, else in the results folder]",
 )
-weights_root_option = click.option(
-    "--weights-root", default="", metavar="DIR", help="Folder of pretrained files; $REID_WEIGHTS if not given."
+mlflow_option = click.option(
+    "--mlflow-uri",
+    default="",
+    type=TrackingUri(),
+    help="Tracking server; $MLFLOW_TRACKING_URI, or sqlite in the results.",
 )
 
 
@@ -57,7 +98,14 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Adds the options that describe how any run is set up."""
     for option in reversed(
         (
-            click.option("--recipe", default="unified", show_default=True, help="Name or path; 'native' is each own."),
+            click.option(
+                "--recipe",
+                default="unified",
+                show_default=True,
+                type=UserPath(),
+                metavar="NAME|FILE",
+                help="Recipe name or path; 'native' uses each backbone's published recipe.",
+            ),
             click.option("--preset", default="", help="Settings for small machines: demo or smoke."),
             data_root_option,
             weights_root_option,
@@ -72,7 +120,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="KEY=VALUE",
                 help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
             ),
-            click.option("--cache", default="", metavar="DIR", help="Folder of decoded images; $HARNESS_CACHE."),
+            folder_option("--cache", places.CACHE, "Folder of decoded images."),
             plugins_option,
             results_option,
         )
@@ -124,9 +172,9 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
         seeds=parse_seeds(values["seeds"]),
         results=values["results"].absolute(),
         places=Places(
-            data_root=absolute(values["data_root"] or os.environ.get("REID_DATASETS", "")),
-            weights_root=absolute(values["weights_root"] or os.environ.get("REID_WEIGHTS", "")),
-            cache=absolute(values["cache"] or str(cache_folder())),
+            data_root=absolute(values["data_root"]),
+            weights_root=absolute(values["weights_root"]),
+            cache=absolute(values["cache"] or str(places.cache_folder())),
             plugins=absolute(values["plugins"]),
         ),
         device=_device(values["device"], values.get("address", "")),
@@ -148,20 +196,14 @@ def _device(device: str, address: str) -> str:
     return device
 
 
-def cache_folder() -> Path:
-    """`$HARNESS_CACHE`, or the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("HARNESS_CACHE") or Path(base) / "reid-harness")
-
-
 def absolute(path: str) -> str:
     """Absolute form of a path; empty stays empty."""
-    return str(Path(path).expanduser().absolute()) if path else ""
+    return str(Path(path).absolute()) if path else ""
 
 
 def plugins_path(plugins: str) -> Path | None:
     """The `--plugins` folder, or None."""
-    return Path(plugins).expanduser() if plugins else None
+    return Path(plugins) if plugins else None
 
 
 def _pair(flag: str, text: str) -> tuple[str, str]:

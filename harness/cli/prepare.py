@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness import registry, weights
-from harness.cli.options import data_root_option, plugins_option, plugins_path, weights_root_option
+from harness.cli.options import UserPath, data_root_option, plugins_option, plugins_path, weights_root_option
 from harness.errors import HarnessError, UsageError
 from harness.masking import readable
 
@@ -18,7 +17,9 @@ from harness.masking import readable
 @click.command(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
 @click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
 @click.option("--backbones", default="", help="Backbones whose starting weights to fetch, or 'all'.")
-@click.option("--from", "sources", multiple=True, metavar="FILE", help="Archive or folder you hold; repeatable.")
+@click.option(
+    "--from", "sources", multiple=True, metavar="FILE", type=UserPath(), help="Archive or folder you hold; repeatable."
+)
 @weights_root_option
 @data_root_option
 @plugins_option
@@ -35,17 +36,15 @@ def command(
         raise UsageError("Nothing to prepare: give --datasets, --backbones or both.")
     good = True
     if datasets:
-        root = data_root or os.environ.get("REID_DATASETS", "")
-        if not root:
+        if not data_root:
             raise UsageError("--data-root DIR (or $REID_DATASETS) says where the datasets go.")
         for entry in registry.resolve_datasets(datasets, folder):
-            good &= _dataset(entry, Path(root), sources)
+            good &= _dataset(entry, Path(data_root), sources)
     if backbones:
-        root = weights_root or os.environ.get("REID_WEIGHTS", "")
-        if not root:
+        if not weights_root:
             raise UsageError("--weights-root DIR (or $REID_WEIGHTS) says where the weights go.")
         for backbone in registry.resolve_backbones(backbones, folder):
-            good &= _weights(backbone, root)
+            good &= _weights(backbone, weights_root)
     return 0 if good else 1
 
 

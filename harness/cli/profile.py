@@ -11,7 +11,14 @@ import click
 
 from harness import processes, profile, store
 from harness.cli.launch import check_writable, make_job, parse_duration, stop_on_ctrl_c
-from harness.cli.options import format_option, make_request, plugins_option, results_option
+from harness.cli.options import (
+    format_option,
+    make_request,
+    mlflow_option,
+    plugins_option,
+    report_option,
+    results_option,
+)
 from harness.cli.run import _tracker, finish
 from harness.errors import UsageError
 from harness.plan import TODO, Planned, Request
@@ -55,9 +62,9 @@ NOT_ASKED: dict[str, Any] = {
 @click.option("--timeout", default="", metavar="10m", help="Hard limit of one cell: 90s, 30m, 10h.")
 @click.option("--force", is_flag=True, help="Measure again what is finished.")
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
-@click.option("--mlflow-uri", default="", help="Tracking server; $MLFLOW_TRACKING_URI or sqlite in the results.")
+@mlflow_option
 @click.option("--no-mlflow", is_flag=True, help="Do not track.")
-@click.option("--report", "report_path", default="", metavar="FILE", help="Page to write. [default: BENCHMARKS.md]")
+@report_option
 @plugins_option
 @format_option
 @results_option

@@ -6,14 +6,20 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import results_option
+from harness.cli.options import TrackingUri, UserPath, results_option
 
 
 @click.command(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
 @results_option
-@click.option("--out", default="BENCHMARKS.md", show_default=True, type=click.Path(path_type=Path), help="The page.")
+@click.option("--out", default="BENCHMARKS.md", show_default=True, type=UserPath(Path), help="The page.")
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the page or a figure is stale.")
-@click.option("--from-mlflow", default="", metavar="URI", help="Take the records from a tracking server alone.")
+@click.option(
+    "--from-mlflow",
+    default="",
+    metavar="URI",
+    type=TrackingUri(),
+    help="Take the records from a tracking server alone.",
+)
 def command(results: Path, out: Path, check: bool, from_mlflow: str) -> int:
     """Writes the page and its plots; the same records give the same bytes."""
     if from_mlflow:

@@ -20,7 +20,7 @@ from harness.cli.launch import (
     short,
     stop_on_ctrl_c,
 )
-from harness.cli.options import apply_preset, load_preset, make_request, request_options
+from harness.cli.options import apply_preset, load_preset, make_request, report_option, request_options
 from harness.cli.plan import table
 from harness.errors import UsageError
 from harness.job import Job
@@ -35,7 +35,7 @@ from harness.progress import Board
 )
 @request_options
 @execution_options
-@click.option("--report", "report_path", default="", metavar="FILE", help="Page to write. [default: BENCHMARKS.md]")
+@report_option
 @click.option("--dry-run", is_flag=True, help="Stop after the plan.")
 def command(preset: str, **values: Any) -> int:
     """Trains and scores every backbone on every dataset, logs to MLflow and writes the report.

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from harness import store
-from harness.cli.options import format_option, results_option
+from harness.cli.options import format_option, mlflow_option, results_option
 from harness.masking import mask, readable
 from harness.progress import duration
 
@@ -18,7 +18,7 @@ from harness.progress import duration
 @results_option
 @format_option
 @click.option("--sync", is_flag=True, help="Send to MLflow what it has not got.")
-@click.option("--mlflow-uri", default="", help="Tracking server; $MLFLOW_TRACKING_URI or sqlite in the results.")
+@mlflow_option
 def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
     """Shows every record: its status, its scores, or why it failed."""
     problems: list[str] = []

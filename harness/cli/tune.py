@@ -20,7 +20,15 @@ from harness.cli.launch import (
     resources,
     stop_on_ctrl_c,
 )
-from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, setting_options
+from harness.cli.options import (
+    UserPath,
+    apply_preset,
+    load_preset,
+    make_request,
+    plugins_path,
+    report_option,
+    setting_options,
+)
 from harness.cli.run import finish
 from harness.errors import RecordError, UsageError
 from harness.job import Job
@@ -40,7 +48,15 @@ from harness.tune.state import FAILED, RUNNING, Search, Settings
 )
 @click.option("--backbone", required=True, help="Registered name, with a variant if wanted.")
 @click.option("--dataset", required=True, help="Dataset whose training split is searched on.")
-@click.option("--space", "space_name", default="ratr", show_default=True, help="Name, or a TOML file of yours.")
+@click.option(
+    "--space",
+    "space_name",
+    default="ratr",
+    show_default=True,
+    type=UserPath(),
+    metavar="NAME|FILE",
+    help="Search space: a name, or a TOML file.",
+)
 @click.option("--samples", default=40, show_default=True, type=click.IntRange(1), help="Trials, named points included.")
 @click.option("--sampler", type=click.Choice(sampler.SAMPLERS), default="tpe", show_default=True)
 @click.option("--search-seed", default=0, show_default=True, help="Seed of the sampler.")
@@ -56,7 +72,7 @@ from harness.tune.state import FAILED, RUNNING, Search, Settings
 )
 @setting_options
 @execution_options
-@click.option("--report", "report_path", default="", metavar="FILE", help="Page to write. [default: BENCHMARKS.md]")
+@report_option
 @click.option("--dry-run", is_flag=True, help="Say what would be searched, and stop.")
 def command(preset: str, **values: Any) -> int:
     """Searches settings of a recipe or a backbone; the test split is not read before the choice is made.

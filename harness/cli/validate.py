@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict
 from typing import Any
 
@@ -29,14 +28,13 @@ def command(
 ) -> int:
     """Checks what a plug-in promises; exit code 1 if anything is wrong."""
     chosen = _choose(names, datasets, backbones, plugins)
-    root = data_root or os.environ.get("REID_DATASETS", "")
     findings: dict[str, list[Any]] = {}
     for entry in chosen:
         try:
             if isinstance(entry, registry.BackboneEntry):
                 findings[entry.name] = validate.check_backbone(entry)
             else:
-                findings[entry.name] = validate.validate_dataset(entry, root or ".", deep=images)
+                findings[entry.name] = validate.validate_dataset(entry, data_root or ".", deep=images)
         except HarnessError as error:
             findings[entry.name] = [validate.Finding("error", str(error), ())]
         if form == "text":

@@ -17,6 +17,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.masking import mask
+from harness.places import expand_uri
 
 EXPERIMENT = "reid-harness"
 BATCH = 100
@@ -29,7 +30,7 @@ NO_ROOM = 1 << 16
 
 def default_uri(results: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else a sqlite file in the results folder."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{(results / 'mlflow.db').resolve()}"
+    return expand_uri(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"{SQLITE}{(results / 'mlflow.db').resolve()}"
 
 
 @dataclass

@@ -12,7 +12,7 @@ import pytest
 import small_datasets as small
 
 from datasets import layouts, memory
-from harness import registry
+from harness import places, registry
 
 MARKET = "Market-1501-v15.09.15"
 
@@ -76,7 +76,7 @@ def test_it_is_remembered_without_reading(root: Path, monkeypatch: pytest.Monkey
 def test_data_that_changed_just_now_is_not_remembered(root: Path) -> None:
     small.picture(root / MARKET / "query" / "0003_c1s1_000001_00.jpg")
     registry.dataset("market1501").fingerprint(root)
-    assert not list(memory.cache_folder().rglob("*.json"))
+    assert not list(places.cache_folder().rglob("*.json"))
 
 
 def test_lists_and_options_are_part_of_the_key(tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_lists_and_options_are_part_of_the_key(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_ignored(content: str, root: Path) -> None:
     entry = registry.dataset("market1501")
     first = entry.fingerprint(root)
-    [kept] = memory.cache_folder().rglob("*.json")
+    [kept] = places.cache_folder().rglob("*.json")
     kept.write_text(content)
     assert entry.fingerprint(root) == first
 
@@ -111,4 +111,4 @@ def test_many_may_remember_at_once(root: Path) -> None:
     entry = registry.dataset("market1501")
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: entry.fingerprint(root), range(40)))) == 1
-    assert [path.suffix for path in (memory.cache_folder() / "fingerprints").iterdir()] == [".json"]
+    assert [path.suffix for path in (places.cache_folder() / "fingerprints").iterdir()] == [".json"]
