@@ -5,7 +5,7 @@ from datasets.synthetic.drawing import draw
 from datasets.synthetic.layouts import LAYOUTS, OFFICIAL
 from datasets.synthetic.people import Person, person
 from datasets.synthetic.worlds import SCALES, Scale
-from datasets.synthetic.writing import GENERATOR_VERSION, MARKER, generate
+from datasets.synthetic.writing import GENERATOR_VERSION, MARKER, foreign, generate
 
 __all__ = [
     "GENERATOR_VERSION",
@@ -19,6 +19,7 @@ __all__ = [
     "Scale",
     "camera",
     "draw",
+    "foreign",
     "generate",
     "person",
 ]

@@ -102,6 +102,13 @@ def generate(
     return {name: root / LAYOUTS[name].folder for name in names}
 
 
+def foreign(root: Path) -> str:
+    """Name of something in a data root that the generator did not make; empty where there is none."""
+    made = {Path(layout.folder).parts[0] for layout in LAYOUTS.values() if (root / layout.folder / MARKER).is_file()}
+    there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
+    return next((name for name in there if name not in made and not name.startswith(".")), "")
+
+
 def render(layout: Layout, seen: Sighting, seed: int, size: tuple[int, int] = (128, 64)) -> Image.Image:
     """Return the picture of one sighting, before it is encoded."""
     return _render(_Job(layout.world, seen, seed, size, layout.box_error, ()))

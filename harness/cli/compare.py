@@ -38,12 +38,13 @@ def command(
     form: str,
 ) -> int:
     """Prints the difference in mAP with its interval, and the p-value of a paired randomisation test last."""
-    name = registry.dataset(dataset).name
+    found = store.index(results).values()
+    name = _recorded(dataset, {entry.dataset for entry in found})
     kinds = SCORED if source == "all" or (ids and not _typed("source")) else (source,)
-    entries = [e for e in store.index(results).values() if e.status == "ok" and e.dataset == name]
+    entries = [e for e in found if e.status == "ok" and e.dataset == name]
     entries = [e for e in _named(entries, ids) if e.source in kinds and recipe in ("", e.recipe)]
-    found = [e for e in entries if seed in (None, e.seed)]
-    a, b = _pair(found, first, second, f"on {name} in {results}")
+    entries = [e for e in entries if seed in (None, e.seed)]
+    a, b = _pair(entries, first, second, f"on {name} in {results}")
     outcome = _test(results, a, b)
     if form == "json":
         click.echo(json.dumps(outcome, indent=1))
@@ -57,6 +58,13 @@ def command(
     )
     click.echo(_words(first, second, outcome))
     return 0
+
+
+def _recorded(dataset: str, recorded: set[str]) -> str:
+    """The dataset's name as records have it; one whose plug-in is not at hand is known by its records alone."""
+    if (name := dataset.replace("_", "-")) in recorded:
+        return name
+    return registry.dataset(dataset).name
 
 
 def _typed(option: str) -> bool:

@@ -85,28 +85,37 @@ def short(path: Path, *, resolve: bool = True) -> str:
         return str(path)
 
 
-def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -> None:
-    """Draws the preset's generated people for the datasets that were asked for, once."""
-    from datasets.synthetic import generate
-    from datasets.synthetic.layouts import LAYOUTS, OFFICIAL
+def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -> bool:
+    """Draws the preset's people for the datasets asked for, once; returns whether a dry run left some undrawn.
+
+    A data root that holds other data is left as it is: stand-ins beside real data look like real data.
+    """
+    from datasets.synthetic import LAYOUTS, foreign, generate
 
     root = Path(request.places.data_root)
-    if dry_run and not root.is_dir():
-        click.echo(f"Generated data would be drawn into {short(root)} first.")
-        return
-    size = settings.get("size", [128, 64])
     plugins = Path(request.places.plugins) if request.places.plugins else None
     asked = ",".join(filter(None, (request.datasets, request.eval_datasets)))
-    names = {entry.name for entry in registry.resolve_datasets(asked, plugins)}
+    cards = [entry.card for entry in registry.resolve_datasets(asked, plugins)]
+    folders = {folder for card in cards for layout in card.layouts for folder in layout.folders}
+    names = [name for name, layout in LAYOUTS.items() if layout.folder in folders]
+    absent = [name for name in names if not (root / LAYOUTS[name].folder).exists()]
+    other = foreign(root)
+    if absent and other:
+        click.echo(f"No people are drawn into {short(root)}, because it holds other data ({other}).")
+    elif absent and dry_run:
+        click.echo(f"People would be drawn into {short(root)} first, for {', '.join(absent)}.")
+    if dry_run or other or not names:
+        return bool(dry_run and absent and not other)
     generate(
         root,
-        layouts=sorted(names) if names <= LAYOUTS.keys() else OFFICIAL,
+        layouts=names,
         scale=settings["scale"],
         seed=settings.get("seed", 0),
-        size=tuple(size),
+        size=tuple(settings.get("size", [128, 64])),
         progress=_drawn(),
         workers=min(4, processes.cores()),
     )
+    return False
 
 
 def _drawn() -> Any:

@@ -142,9 +142,10 @@ def apply_preset(values: dict[str, Any], preset: dict[str, Any]) -> dict[str, An
     """Lays a preset's values under those the user gave."""
     context = click.get_current_context()
     given = click.core.ParameterSource.COMMANDLINE
+    elsewhere = context.get_parameter_source("results") == given
     for key, value in preset.items():
-        if isinstance(value, dict):  # its tables are read elsewhere
-            continue
+        if isinstance(value, dict) or (key == "report_path" and elsewhere):
+            continue  # tables are read elsewhere; the page is that of the preset's own results
         if key in values and context.get_parameter_source(key) != given:
             values[key] = Path(value) if isinstance(values[key], Path) else value
     return values

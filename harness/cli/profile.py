@@ -128,11 +128,12 @@ def _measure(request: Request, todo: list[Planned], values: dict[str, Any], time
                 tracker.event(job, event)
 
         statuses = schedule.inline(jobs, schedule.Resources(max_concurrent=1, timeout=timeout), on_event, stop)
-        if tracker and not tracker.close("interrupted" if stop.is_set() else "ok"):
+        good = set(statuses.values()) <= {"ok", "oom"}
+        if tracker and not tracker.close("interrupted" if stop.is_set() else "ok" if good else "failed"):
             board.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")
     if stop.is_set():
         return 130
-    return 0 if set(statuses.values()) <= {"ok", "oom"} else 1
+    return 0 if good else 1
 
 
 def _outcome(request: Request, job: Any) -> str:

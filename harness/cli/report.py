@@ -6,12 +6,18 @@ from pathlib import Path
 
 import click
 
-from harness.cli.options import TrackingUri, UserPath, results_option
+from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
 
 
 @click.command(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
 @results_option
-@click.option("--out", default="BENCHMARKS.md", show_default=True, type=UserPath(Path), help="The page.")
+@click.option(
+    "--out",
+    default="",
+    metavar="FILE",
+    type=UserPath(),
+    help="The page. [default: BENCHMARKS.md of the checkout for its own results, else in the results folder]",
+)
 @click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the page or a figure is stale.")
 @click.option(
     "--from-mlflow",
@@ -20,8 +26,12 @@ from harness.cli.options import TrackingUri, UserPath, results_option
     type=TrackingUri(),
     help="Take the records from a tracking server alone.",
 )
-def command(results: Path, out: Path, check: bool, from_mlflow: str) -> int:
+@plugins_option
+def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str) -> int:
     """Writes the page and its plots; the same records give the same bytes."""
+    from harness import report
+
+    page, folder = Path(out) if out else report.page_of(results), plugins_path(plugins)
     if from_mlflow:
         import tempfile
 
@@ -29,18 +39,18 @@ def command(results: Path, out: Path, check: bool, from_mlflow: str) -> int:
 
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
-            return _write(Path(place), out, check)
-    return _write(results, out, check)
+            return _write(Path(place), page, folder, check)
+    return _write(results, page, folder, check)
 
 
-def _write(results: Path, out: Path, check: bool) -> int:
+def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
     from harness import report
 
     if not check:
-        report.write(results, out)
+        report.write(results, out, plugins)
         click.echo(f"Report: {out}")
         return 0
-    stale = report.check(results, out)
+    stale = report.check(results, out, plugins)
     for name in stale:
         click.echo(f"{name} is stale; 'python -m harness report' writes it anew.", err=True)
     if not stale:

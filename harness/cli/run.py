@@ -20,7 +20,7 @@ from harness.cli.launch import (
     short,
     stop_on_ctrl_c,
 )
-from harness.cli.options import apply_preset, load_preset, make_request, report_option, request_options
+from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, report_option, request_options
 from harness.cli.plan import table
 from harness.errors import UsageError
 from harness.job import Job
@@ -107,8 +107,8 @@ def finish(request: Request, values: dict[str, Any]) -> None:
     """Writes the report and says where everything is."""
     from harness import report, tracking
 
-    page = Path(values["report_path"] or "BENCHMARKS.md").absolute()
-    report.write(request.results, page)
+    page = Path(values["report_path"] or report.page_of(request.results)).absolute()
+    report.write(request.results, page, plugins_path(request.places.plugins))
     click.echo(f"\nReport: {short(page)}")
     if not values["no_mlflow"]:
         uri = values["mlflow_uri"] or tracking.default_uri(request.results)

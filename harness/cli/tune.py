@@ -84,8 +84,8 @@ def command(preset: str, **values: Any) -> int:
     given = {"backbones": values["backbone"], "datasets": values["dataset"], "seeds": str(values["seed"])}
     request = make_request({**values, **given, "eval_datasets": "", "force": False}, settings)
     timeout, budget = parse_duration(values["timeout"]), parse_duration(values["time_budget"])
-    if generate := settings.get("generate"):
-        generate_people(request, generate, values["dry_run"])
+    if (generate := settings.get("generate")) and generate_people(request, generate, values["dry_run"]):
+        return 0  # without data there is nothing to plan
     run = _Tuning(request, values, space.load(values["space_name"]), timeout, budget)
     search = state.go_on(request.results, run.new_search())
     click.echo(_summary(search))

@@ -31,7 +31,7 @@ from harness.report.section import Builder, Context, Section
 
 __all__ = ["SECTIONS", "Context", "Material", "Section", "build", "check", "collect", "gather", "write"]
 
-FIGURES = "figures"
+PAGE, FIGURES = "BENCHMARKS.md", "figures"
 
 SECTIONS: list[Builder] = [
     header.build,
@@ -74,35 +74,49 @@ def build(material: Material, out: Path, *, figures: str = FIGURES, results: str
         raise UsageError(f"The report cannot be written to {out} ({error.strerror}); choose another --out.") from error
 
 
-def collect(results: Path) -> Material:
-    """The material of a results folder with the cards of every registered plug-in."""
+def page_of(results: Path) -> Path:
+    """Where the page of a results folder lies: beside the checkout's own results, inside any other folder."""
+    from harness.registry import REPOSITORY
+
+    own = results.resolve() == (REPOSITORY / "results").resolve()
+    return (REPOSITORY if own else results.absolute()) / PAGE
+
+
+def figures_of(out: Path) -> str:
+    """Name of the folder with the figures of a page; pages of other names beside it have folders of their own."""
+    return FIGURES if out.name == PAGE else f"{FIGURES}-{re.sub(r'[^A-Za-z0-9_-]+', '-', out.stem)}"
+
+
+def collect(results: Path, plugins: Path | None = None) -> Material:
+    """The material of a results folder with the cards of every registered plug-in, and of those in a folder."""
     from harness import registry
 
-    backbones = [entry.card for entry in registry.backbones()]
-    return gather(results, backbones, [entry.card for entry in registry.datasets()])
+    backbones = [entry.card for entry in registry.backbones(plugins)]
+    return gather(results, backbones, [entry.card for entry in registry.datasets(plugins)])
 
 
-def write(results: Path, out: Path) -> list[Path]:
+def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:
     """Builds the report of a results folder; returns its files, the page first."""
-    return build(collect(results), out, results=_way(results, out))
+    return build(collect(results, plugins), out, figures=figures_of(out), results=_way(results, out))
 
 
-def check(results: Path, out: Path) -> list[str]:
+def check(results: Path, out: Path, plugins: Path | None = None) -> list[str]:
     """Builds the report anew and compares: returns the files that are stale, missing or left over.
 
     Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the values in
     it are.
     """
-    page, pictures = _render(collect(results), FIGURES, _way(results, out))
+    figures = figures_of(out)
+    page, pictures = _render(collect(results, plugins), figures, _way(results, out))
     old = _read(out)
     stale = [] if old == page else [str(out)]
-    folder = out.parent / FIGURES
+    folder = out.parent / figures
     stale += [
         str(folder / name) for name, data in sorted(pictures.items()) if not same_picture(_read(folder / name), data)
     ]
     return stale + sorted(
         str(folder / name)
-        for name in _linked(old.decode(errors="replace"), FIGURES) - pictures.keys()
+        for name in _linked(old.decode(errors="replace"), figures) - pictures.keys()
         if (folder / name).exists()
     )
 
