@@ -14,9 +14,9 @@ from typing import Any
 
 from datasets import memory
 from datasets.readers import READERS, Reader
-from datasets.readers.source import Source
+from datasets.readers.source import Source, first
 from harness.cards import Layout
-from harness.contracts import SPLITS, Item, Splits
+from harness.contracts import SPLITS, UNKNOWN_CAMERAS, Item, Splits
 from harness.errors import DataError, UsageError, unknown
 from harness.registry import DatasetEntry, same_type
 from harness.spec import canonical
@@ -200,10 +200,13 @@ def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Seq
     _check_arguments(entry, layout, read, options)
     with _collector_paused():
         splits = read(source, **options)
-    _check_items(entry, layout, source, {split: splits.get(split, []) for split in wanted})
+    splits = {split: splits.get(split, []) for split in wanted}
+    _check_items(entry, layout, source, splits)
+    if source.notes.get("cameras") == UNKNOWN_CAMERAS:
+        splits = _without_cameras(source, splits)
     if found.alternatives:
         source.notes["alternatives"] = [f"{name} in {folder}" for name, folder in found.alternatives]
-    train, query, gallery = (splits.get(split, []) if split in wanted else [] for split in SPLITS)
+    train, query, gallery = (splits.get(split, []) for split in SPLITS)
     return Splits(train, query, gallery, found.folder, found.layout, generated, source.notes), source
 
 
@@ -250,11 +253,26 @@ def _check_items(entry: DatasetEntry, layout: Layout, source: Source, splits: di
     below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # the readers here keep it by construction
     for split, items in splits.items():
         if not items:
-            others = ", ".join(f"{count:,} {kind}" for kind, count in source.notes.get("ignored_kinds", {}).items())
+            others = ", ".join(f"{n:,} {kind}" for kind, n in source.notes.get("ignored_kinds", {}).items())
             left_out = f"; files of kinds that are not read: {others}" if others else ""
             raise DataError(f"{folder} ({layout.name}) holds no images of the {split} split{left_out}.")
         if below and any(i.pid < 0 or i.camid < 0 or not str(i.path).startswith(below) for i in items):
             raise DataError(f"The reader of {entry.name} returned an image outside {folder} or a negative label.")
+
+
+def _without_cameras(source: Source, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
+    """Numbers unknown cameras so that the protocol ignores no image: all queries 1, everything else 0.
+
+    Raises:
+        DataError: an image is in query and gallery, and nothing would keep it from being its own match.
+    """
+    searched = {item.path for item in splits.get("gallery", [])}
+    if own := [item.path.name for item in splits.get("query", []) if item.path in searched]:
+        raise DataError(
+            f"{source.folder}: {len(own)} image(s) are both query and gallery: {first(own)}. Without cameras each "
+            "would be its own match; leave them out of one of the two."
+        )
+    return {split: [item._replace(camid=int(split == "query")) for item in items] for split, items in splits.items()}
 
 
 def _nowhere(entry: DatasetEntry, layouts: list[Layout], root: Path, refused: list[str]) -> str:

@@ -188,6 +188,11 @@ class DatasetCard:
         if isinstance(self.image_size, str) and self.image_size not in ("", VARIES):
             raise UsageError(f"{self.name}: image_size must be [height, width] or 'varies', found '{self.image_size}'.")
 
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether the cameras of the images are known, in one layout at least."""
+        return any(layout.options.get("cameras") is not False for layout in self.layouts)
+
 
 def _convert(cls: Any, value: Any, where: str) -> Any:
     """Turns TOML values into the annotated type; unknown keys and wrong types are usage errors."""

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "query", "gallery")
+UNKNOWN_CAMERAS = "unknown"
+"""Value of the note `cameras` where nobody knows which camera took an image."""
 
 
 class Item(NamedTuple):
@@ -42,6 +44,11 @@ class Splits:
     layout: str = ""
     generated: dict[str, Any] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def knows_cameras(self) -> bool:
+        """Whether camera numbers are facts; else queries have another number than all other images."""
+        return self.notes.get("cameras") != UNKNOWN_CAMERAS
 
 
 @dataclass

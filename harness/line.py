@@ -131,7 +131,12 @@ class Line:
             )
         if not self.searching:
             return splits, problems
-        held_out = holdout_split(splits.train, seed=self.spec.holdout["seed"], share=self.spec.holdout["share"])
+        held_out = holdout_split(
+            splits.train,
+            seed=self.spec.holdout["seed"],
+            share=self.spec.holdout["share"],
+            cameras=splits.knows_cameras,
+        )
         return Splits(*held_out, splits.root, splits.layout, splits.generated, splits.notes), []
 
     def _used(self, entry: DatasetEntry) -> tuple[str, ...]:
@@ -307,7 +312,13 @@ class Line:
         title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"
         metric = self.recipe.evaluation.metric
         self.blocks["pictures"] = run_pictures.draw(
-            plain, self.splits.query, self.splits.gallery, self.folder, title, metric
+            plain,
+            self.splits.query,
+            self.splits.gallery,
+            self.folder,
+            title,
+            metric,
+            cameras=self.splits.knows_cameras,
         )
 
     def _emit(self, event: str, **values: Any) -> None:

@@ -52,7 +52,8 @@ def ranked_sheet(
 
     Args:
         queries: mappings with `path`, `pid`, `camid`, `ap` (fraction), `results`: mappings with `path`, `pid`,
-            `camid`, nearest first; and optionally `kind`, such as `worst`, written beside the line.
+            `camid` (`None` where it is unknown), nearest first; and optionally `kind`, such as `worst`, written beside
+            the line.
         out: the PNG file.
         title: above the sheet.
         load: opens an image; by default Pillow does. An image that cannot be opened is a grey tile.
@@ -82,7 +83,7 @@ def ranked_sheet(
             colour = drawing.SAME if right else drawing.DIFFERENT
             _tile(sheet, draw, (x, y), _open(found["path"], load), colour)
             _mark(draw, (x + FRAME, y + FRAME), right, colour)
-            draw.text((x, y - TEXT), f"{place + 1}   camera {found['camid'] + 1}", INK, small)
+            draw.text((x, y - TEXT), f"{place + 1}   {_camera(found)}", INK, small)
     return _save(sheet, out)
 
 
@@ -189,7 +190,11 @@ def _legend(draw: ImageDraw.ImageDraw, width: int, font: Any) -> None:
 
 def _about(query: Mapping[str, Any]) -> str:
     kind = [str(query["kind"])] if query.get("kind") else []
-    return "\n".join([*kind, f"AP {100 * query['ap']:.1f} %", f"camera {query['camid'] + 1}"])
+    return "\n".join([*kind, f"AP {100 * query['ap']:.1f} %", _camera(query)])
+
+
+def _camera(image: Mapping[str, Any]) -> str:
+    return "" if image["camid"] is None else f"camera {image['camid'] + 1}"
 
 
 def _save(sheet: Image.Image, out: Path) -> Path:

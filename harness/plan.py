@@ -160,6 +160,11 @@ class _State:
             holdout=request.holdout,
         )
         problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
+        if backbone.embeds_cameras(options) and not dataset.card.knows_cameras:
+            problems.append(
+                f"{backbone.name} embeds the camera of every image, and the cameras of {dataset.name} are unknown: "
+                "pass --camera-embedding off."
+            )
         found = tuple(p for p in problems if p)
         return [self._cell(replace(spec, seed=seed), found) for seed in request.seeds]
 

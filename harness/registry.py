@@ -76,6 +76,10 @@ class BackboneEntry:
             values[key] = same_type(value, values[key], f"{self.card.name}.{key}")
         return values
 
+    def embeds_cameras(self, options: dict[str, Any]) -> bool:
+        """Whether a module built with these options looks up the camera of an image, as far as its card says."""
+        return "camera" in self.card.side_information and options.get("camera_embedding", True) in (True, "on")
+
     def missing(self) -> list[str]:
         """Required distributions that are not installed, each as a sentence."""
         return [

@@ -16,7 +16,14 @@ TOP = 10
 
 
 def draw(
-    scored: Scored, query: Sequence[Item], gallery: Sequence[Item], folder: Path, title: str, metric: str
+    scored: Scored,
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    folder: Path,
+    title: str,
+    metric: str,
+    *,
+    cameras: bool = True,
 ) -> list[str]:
     """Draws the pictures of one evaluation.
 
@@ -27,6 +34,7 @@ def draw(
         folder: the run's folder; pictures go into its `pictures`.
         title: names the run above each picture.
         metric: of the recipe.
+        cameras: whether they are known and written beside the images.
 
     Returns:
         File names, relative to the run's folder.
@@ -60,10 +68,10 @@ def draw(
     sheet = pictures.ranked_sheet(
         [
             {
-                **_plain(query[index]),
+                **_plain(query[index], cameras),
                 "ap": scored.per_query[index]["AP"],
                 "kind": kind,
-                "results": [_plain(gallery[i]) for i in lists.indices[row] if i >= 0],
+                "results": [_plain(gallery[i], cameras) for i in lists.indices[row] if i >= 0],
             }
             for row, (kind, index) in enumerate(chosen)
         ],
@@ -73,5 +81,5 @@ def draw(
     return [path.relative_to(folder).as_posix() for path in (sheet, histogram)]
 
 
-def _plain(item: Item) -> dict[str, Any]:
-    return {"path": item.path, "pid": item.pid, "camid": item.camid}
+def _plain(item: Item, cameras: bool) -> dict[str, Any]:
+    return {"path": item.path, "pid": item.pid, "camid": item.camid if cameras else None}

@@ -146,6 +146,9 @@ def check_labels(splits: Splits) -> list[Finding]:
         findings.append(Finding("warning", sentence))
     for split, number in splits.notes.get("junk", {}).items():
         findings.append(Finding("info", f"{number:,} junk image(s) were left out of {split}."))
+    if kinds := splits.notes.get("ignored_kinds"):
+        listed = ", ".join(f"{count:,} {kind or 'without ending'}" for kind, count in sorted(kinds.items()))
+        findings.append(Finding("info", f"Files that are not images of a supported kind were left out: {listed}."))
     if folders := splits.notes.get("ignored_folders"):
         findings.append(Finding("warning", "Folders named like images were left out.", _texts(folders)))
     train, test = {item.pid for item in splits.train}, {item.pid for item in (*splits.query, *splits.gallery)}
@@ -165,7 +168,9 @@ def _matches(splits: Splits) -> list[Finding]:
         seen_by[item.pid].add(item.camid)
     absent = [item for item in splits.query if item.pid not in seen_by]
     alone = [item for item in splits.query if seen_by.get(item.pid) == {item.camid}]
-    findings = []
+    total, good = len(splits.query), len(splits.query) - len(absent) - len(alone)
+    elsewhere = " from another camera" if splits.knows_cameras else ""
+    findings = [Finding("info", f"{good:,} of {total:,} queries have a match in the gallery{elsewhere}.")]
     if absent:
         findings.append(
             Finding("warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent))
@@ -178,19 +183,33 @@ def _matches(splits: Splits) -> list[Finding]:
                 _paths(alone),
             )
         )
-    if len(absent) + len(alone) == len(splits.query):
-        sentence = "No query has a match from another camera, so nothing can be scored; are the camera numbers right?"
-        return [Finding("error", sentence, _paths(splits.query))]
-    return findings
+    return findings if good else [Finding("error", _no_match(splits), _paths(splits.query))]
+
+
+def _no_match(splits: Splits) -> str:
+    test = [*splits.query, *splits.gallery]
+    if len({item.camid for item in test}) == 1:
+        return (
+            f"All {len(test):,} query and gallery images are from one camera, so no query has a match: the protocol "
+            "ignores images from the query's own camera. Correct the camera numbers, or set cameras = false in the "
+            "layout's options if they are unknown."
+        )
+    if not {item.pid for item in splits.query} & {item.pid for item in splits.gallery}:
+        return "Query and gallery have no identity in common, so nothing can be scored; are the identities right?"
+    return "No query has a match from another camera, so nothing can be scored; are the camera numbers right?"
 
 
 def _camera_sets(splits: Splits) -> list[Finding]:
+    if not splits.knows_cameras:
+        return [Finding("info", "The cameras are unknown: no image is ignored as taken by the query's own camera.")]
     trained = {item.camid for item in splits.train}
-    unseen = sorted({item.camid for item in (*splits.query, *splits.gallery)} - trained)
+    unseen = {item.camid: item for item in (*splits.query, *splits.gallery) if item.camid not in trained}
     if not unseen:
         return []
-    sentence = "Test cameras without a training image; backbones that use camera numbers cannot know them."
-    return [Finding("warning", sentence, _texts([camid + 1 for camid in unseen]))]
+    sentence = (
+        f"{len(unseen):,} test camera(s) without a training image; backbones that use camera numbers cannot know them."
+    )
+    return [Finding("warning", sentence, _paths([unseen[camid] for camid in sorted(unseen)]))]
 
 
 def check_images(splits: Splits, progress: Progress | None = None, workers: int = 4) -> list[Finding]:

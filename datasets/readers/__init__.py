@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.readers import cuhk03, market, msmt17, table
+from datasets.readers import cuhk03, folders, market, msmt17, table
 from harness.contracts import Item
 
 
@@ -35,4 +35,5 @@ READERS = {
     "cuhk03": Reader(cuhk03.read, cuhk03.needs),
     "cuhk03-classic": Reader(cuhk03.read_classic, cuhk03.needs_classic),
     "csv": Reader(table.read, table.needs),
+    "folders": Reader(folders.read, folders.needs),
 }

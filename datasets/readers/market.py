@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.readers.source import SPLIT_FOLDERS, Source, first, is_image, number, pattern_of
-from harness.contracts import SPLITS, Item
+from harness.contracts import SPLITS, UNKNOWN_CAMERAS, Item
 from harness.errors import DataError
 
 PATTERN = r"(?P<pid>-1|\d+)_c(?P<camid>\d+)"
@@ -34,10 +34,11 @@ def probe(
     train: str = SPLIT_FOLDERS["train"],
     pattern: str = PATTERN,
     example: str = "0002_c1s1_000451_03.jpg",
+    cameras: bool = True,
     **_: Any,
 ) -> str:
     """Says why the first training images do not fit the pattern; empty if one of them does, or none is there."""
-    fits = pattern_of(pattern, "pid", "camid")
+    fits = pattern_of(pattern, *groups_of(cameras))
     seen = []
     try:
         with os.scandir(folder / train) as entries:
@@ -63,6 +64,7 @@ def read(
     example: str = "0002_c1s1_000451_03.jpg",
     first_camera: int = 1,
     own_train_labels: bool = False,
+    cameras: bool = True,
 ) -> dict[str, list[Item]]:
     """Reads three folders of images whose base names hold identity and camera.
 
@@ -75,11 +77,12 @@ def read(
         example: a name that fits, for messages.
         first_camera: number of the first camera in the names.
         own_train_labels: training and test labels overlap in number but mean different people.
+        cameras: False where nobody knows the cameras; the pattern then needs no `camid`.
 
     Raises:
         DataError: a folder is missing or empty, or an image's name does not fit.
     """
-    fits = pattern_of(pattern, "pid", "camid")
+    fits = pattern_of(pattern, *groups_of(cameras))
     splits: dict[str, list[Item]] = {}
     junk: dict[str, int] = {}
     for split, sub in (("train", train), ("query", query), ("gallery", gallery)):
@@ -90,7 +93,8 @@ def read(
         wrong: list[str] = []
         for name in source.images(sub):
             match = fits.match(name)
-            pid, camera = (number(match["pid"]), number(match["camid"])) if match else (None, None)
+            pid = number(match["pid"]) if match else None
+            camera = (number(match["camid"]) if match else None) if cameras else first_camera
             if pid is None or camera is None or camera < first_camera:
                 wrong.append(name)
             elif pid < 0:
@@ -98,13 +102,21 @@ def read(
             else:
                 items.append(Item(Path(prefix + name), pid, camera - first_camera))
         if wrong:
+            counted = f" with cameras counted from {first_camera}" if cameras else ""
             raise DataError(
-                f"{prefix[:-1]} holds {len(wrong)} image(s) whose name is not like {example} with cameras counted "
-                f"from {first_camera}: {first(wrong)}. Remove them, or check that this is the right folder."
+                f"{prefix[:-1]} holds {len(wrong)} image(s) whose name is not like {example}{counted}: {first(wrong)}. "
+                "Remove them, or check that this is the right folder."
             )
         splits[split] = items
     if junk:
         source.notes["junk"] = junk
     if own_train_labels:
         source.notes["own_train_labels"] = True
+    if not cameras:
+        source.notes["cameras"] = UNKNOWN_CAMERAS
     return splits
+
+
+def groups_of(cameras: bool) -> tuple[str, ...]:
+    """The groups that a name pattern must have."""
+    return ("pid", "camid") if cameras else ("pid",)

@@ -7,7 +7,7 @@ import posixpath
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,21 @@ from harness.contracts import SPLITS
 from harness.errors import DataError, UsageError
 
 IMAGE_KINDS = frozenset(
-    "jpg jpeg jpe jfif png bmp dib tif tiff webp ppm pgm pbm pnm pfm gif jp2 j2k jpf jpx tga pcx sgi".split()
+    (
+        *("jpg", "jpeg", "jpe", "jfif", "png", "bmp", "dib", "tif", "tiff", "webp", "ppm", "pgm", "pbm", "pnm", "pfm"),
+        *("gif", "jp2", "j2k", "jpf", "jpx", "tga", "pcx", "sgi"),
+    )
 )
 """File name endings of the formats that every build of Pillow reads; asking Pillow would slow planning down."""
 
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 LARGEST_NUMBER = 2**63 - 1
+DEEPEST = 12
+"""Folders in each other below a dataset's folder; more is a link that leads back."""
+
 EXAMPLES = 3
 NUMBER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
 DRIVE = re.compile(r"[A-Za-z]:")
-UNKNOWN_CAMERAS = "unknown"
-"""Value of the note `cameras` where nobody knows which camera took an image."""
 
 
 @dataclass
@@ -66,6 +70,20 @@ class Source:
             known = self.notes.setdefault("ignored_kinds", {})
             known[printable(kind)] = known.get(printable(kind), 0) + count
         return names, folders
+
+    def tree(self, sub: str) -> Iterator[str]:
+        """Paths of the images in the folder `sub` and in the folders below it, relative to the dataset's folder.
+
+        Raises:
+            DataError: as `listing`, and where folders lie too deep in each other.
+        """
+        if sub.count("/") > DEEPEST:
+            raise DataError(f"{self.folder / sub} lies more than {DEEPEST} folders deep; does a link lead back?")
+        names, folders = self.listing(sub)
+        prefix = f"{sub}/" if sub else ""
+        yield from (prefix + name for name in names)
+        for folder in folders:
+            yield from self.tree(prefix + folder)
 
     def _scan(self, sub: str) -> tuple[list[str], list[str], list[str]]:
         """Base names in a folder: images and folders, sorted, and what is neither."""

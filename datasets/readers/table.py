@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from datasets.readers.source import LARGEST_NUMBER, UNKNOWN_CAMERAS, Source, below, number, order, shown
-from harness.contracts import SPLITS, Item
+from datasets.readers.source import LARGEST_NUMBER, Source, below, number, order, shown
+from harness.contracts import SPLITS, UNKNOWN_CAMERAS, Item
 from harness.errors import DataError
 
 COLUMNS = ("path", "pid", "camid", "split")
@@ -101,9 +101,7 @@ def _values(text: str, where: Path, columns: tuple[str, ...]) -> Iterator[tuple[
                 continue
             if len(row) < len(header) or any(value.strip() for value in row[len(header) :]):
                 advice = f"; put values that contain {separator!r} in quotes" if len(row) > len(header) else ""
-                raise DataError(
-                    f"{where}, line {table.line_num}: {len(row)} values for {len(header)} columns{advice}."
-                )
+                raise DataError(f"{where}, line {table.line_num}: {len(row)} values for {len(header)} columns{advice}.")
             yield table.line_num, {column: row[header.index(column)].strip() for column in columns}
     except csv.Error as error:
         raise DataError(f"{where} is not a CSV table from line {table.line_num} on: {error}.") from error

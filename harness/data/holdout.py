@@ -10,7 +10,9 @@ from harness.data.draws import generator, integers, permutation
 from harness.errors import DataError, UsageError
 
 
-def holdout_split(items: Sequence[Item], *, seed: int, share: float) -> tuple[list[Item], list[Item], list[Item]]:
+def holdout_split(
+    items: Sequence[Item], *, seed: int, share: float, cameras: bool = True
+) -> tuple[list[Item], list[Item], list[Item]]:
     """Splits training images by identity into images to train on, a query and a gallery.
 
     Identities are held out at random, about `share` of them; every camera stays in the training part, so that
@@ -22,6 +24,8 @@ def holdout_split(items: Sequence[Item], *, seed: int, share: float) -> tuple[li
         items: the training images of a dataset.
         seed: of the choice.
         share: of the identities to hold out, between 0 and 1.
+        cameras: False where nobody knows the cameras; up to two images of each identity are queries then, and all
+            other images of the identity match them.
 
     Returns:
         Training items, query and gallery, each in the order of `items`.
@@ -32,22 +36,36 @@ def holdout_split(items: Sequence[Item], *, seed: int, share: float) -> tuple[li
     """
     if not 0 < share < 1:
         raise UsageError(f"The share of identities to hold out must lie between 0 and 1, found {share}.")
+    if not cameras:
+        parts = holdout_split(_alternating(items), seed=seed, share=share)
+        train, query, gallery = ([i._replace(camid=c) for i in part] for part, c in zip(parts, (0, 1, 0), strict=True))
+        return train, query, gallery
     by_identity: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         by_identity[item.pid].append(index)
     held = _held_out(items, by_identity, seed, share)
-    query: set[int] = set()
+    queries: set[int] = set()
     for pid in held:
-        query |= _queries(items, by_identity[pid], seed)
-    if not query:
+        queries |= _queries(items, by_identity[pid], seed)
+    if not queries:
         raise DataError(
             f"None of the {len(held)} held-out identities can be a query: each is seen by one camera. "
             "Use a larger share or another seed, or a dataset with several cameras."
         )
-    parts: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
+    split: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
     for index, item in enumerate(items):
-        parts[0 if item.pid not in held else 1 if index in query else 2].append(item)
-    return parts
+        split[0 if item.pid not in held else 1 if index in queries else 2].append(item)
+    return split
+
+
+def _alternating(items: Sequence[Item]) -> list[Item]:
+    """The images of every identity as if two cameras had taken them in turn."""
+    seen: Counter[int] = Counter()
+    numbered = []
+    for item in items:
+        numbered.append(item._replace(camid=seen[item.pid] % 2))
+        seen[item.pid] += 1
+    return numbered
 
 
 def _held_out(items: Sequence[Item], by_identity: dict[int, list[int]], seed: int, share: float) -> set[int]:

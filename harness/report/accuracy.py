@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.contracts import UNKNOWN_CAMERAS
 from harness.report import plots, published, text
 from harness.report.rows import Row, Setting, Table, TableKey
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
@@ -223,6 +224,8 @@ def _read(run: Mapping[str, Any]) -> str:
         parts.append(f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities")
     if junk:
         parts.append(f"{text.count(junk, 'junk image')} of the gallery left out")
+    if (data.get("notes") or {}).get("cameras") == UNKNOWN_CAMERAS:
+        parts.append("cameras unknown, so no image is ignored as taken by the query's own camera")
     return "; ".join(parts) + "."
 
 

@@ -41,6 +41,7 @@ def test_a_good_dataset_has_no_fault(folder: Path) -> None:
     assert levels(findings, "info") == [
         f"Read as market1501 from {folder}.",
         "1 junk image(s) were left out of gallery.",
+        "2 of 2 queries have a match in the gallery from another camera.",
         "1 image sizes, (height, width) from (16, 8) to (16, 8).",
     ]
     assert calls == [(i, 9) for i in range(1, 10)]
@@ -95,7 +96,8 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
         "info", "1 query image(s) also lie in the gallery",
     ),
     "a test camera nobody trained on": (
-        lambda f: small.picture(f / "bounding_box_test" / "0001_c3s1_9_01.jpg", 90), "warning", "Test cameras without"
+        lambda f: small.picture(f / "bounding_box_test" / "0001_c3s1_9_01.jpg", 90), "warning",
+        "1 test camera(s) without a training image",
     ),
     "a folder named like an image": (
         lambda f: (f / "query" / "0001_c3s1_9_01.jpg").mkdir(), "warning", "Folders named like images were left out"
@@ -120,7 +122,27 @@ def test_nothing_to_score_is_an_error(folder: Path) -> None:
     for name in ("0001_c2s1_000009_01.jpg", "0003_c1s1_000010_01.jpg"):
         (folder / "bounding_box_test" / name).unlink()
     findings = validate.validate_dataset(entry(), folder)
-    assert any("No query has a match from another camera" in s for s in levels(findings, "error"))
+    assert any("no identity in common" in s for s in levels(findings, "error"))
+
+
+def test_one_camera_for_everything_is_an_error(folder: Path) -> None:
+    for path in list(folder.rglob("*_c2*")):
+        path.rename(path.with_name(path.name.replace("_c2", "_c1")))
+    findings = validate.validate_dataset(entry(), folder)
+    assert any(s.startswith("All 5 query and gallery images are from one camera") for s in levels(findings, "error"))
+
+
+def test_the_number_of_queries_with_a_match_is_given(folder: Path) -> None:
+    for n in range(8):
+        small.picture(folder / "query" / f"0009_c1s1_00001{n}_00.jpg", 90 + n)
+    found = levels(validate.validate_dataset(entry(), folder), "info")
+    assert "2 of 10 queries have a match in the gallery from another camera." in found
+
+
+def test_files_of_other_kinds_are_listed(folder: Path) -> None:
+    (folder / "query" / "0001_c1s1_000005_01.heic").touch()
+    found = levels(validate.validate_dataset(entry(), folder), "info")
+    assert "Files that are not images of a supported kind were left out: 1 .heic." in found
 
 
 def test_overlapping_numbers_of_msmt17_are_no_fault(tmp_path: Path) -> None:

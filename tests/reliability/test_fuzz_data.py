@@ -14,6 +14,7 @@ import gzip
 import io
 import json
 import lzma
+import os
 import sys
 import tarfile
 import zipfile
@@ -30,7 +31,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 import small_datasets as small
 
 from datasets import builders, memory
-from datasets.readers import READERS, cuhk03, market, msmt17, table
+from datasets.readers import READERS, cuhk03, folders, market, msmt17, table
 from datasets.readers.source import Source
 from harness import pictures, registry, validate, weights
 from harness.unpack import Limits, is_archive, top_folders, unpack
@@ -62,6 +63,26 @@ def test_file_names_of_every_layout(tmp_path: Path, pattern: str, example: str) 
             assert all(item.pid >= 0 and item.camid >= 0 for items in splits.values() for item in items)
 
     told(f"names like {example}", fuzz(st.lists(names, min_size=1, max_size=3), check))
+
+
+def test_folders_of_identities(tmp_path: Path) -> None:
+    names = damaged(b"0001/0001C1T0001F001").map(lambda n: n.replace(b"\0", b"_") + b".jpg")
+
+    def check(found: list[bytes]) -> None:
+        builders.shutil.rmtree(tmp_path / "data", ignore_errors=True)
+        for sub in ("train", "query", "gallery"):
+            (tmp_path / "data" / sub).mkdir(parents=True)
+            for name in found:
+                path = os.path.join(os.fsencode(tmp_path / "data" / sub), *name.split(b"/"))
+                with contextlib.suppress(OSError):
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    open(path, "w").close()
+        with only_documented():
+            splits = folders.read(Source(tmp_path / "data"), pattern=r"C(?P<camid>\d+)T\d+F\d+")
+            assert all(item.pid >= 0 and item.camid >= 0 for items in splits.values() for item in items)
+
+    safe = names.filter(lambda n: b".." not in n and not n.startswith(b"/"))
+    told("folders of identities", fuzz(st.lists(safe, min_size=1, max_size=3), check))
 
 
 @pytest.mark.parametrize("name", ["list_train.txt", "list_query.txt"])
@@ -274,4 +295,4 @@ def test_cached_images(tmp_path: Path) -> None:
 
 
 def test_a_layout_of_every_kind_is_fuzzed() -> None:
-    assert set(READERS) == {"market", "msmt17", "cuhk03", "cuhk03-classic", "csv"} and len(LAYOUTS) >= 5
+    assert set(READERS) == {"market", "msmt17", "cuhk03", "cuhk03-classic", "csv", "folders"} and len(LAYOUTS) >= 5
