@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.contracts import PROTOCOLS
 from harness.errors import UsageError, unknown
 
 LARGEST = 2**63
@@ -282,7 +283,9 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
     kind = table.get("kind")
     if not isinstance(kind, str) or kind not in kinds:
         raise UsageError(f"{path}: kind must be one of {', '.join(kinds)}, found {kind!r}.")
-    card = from_table(kinds[kind], table, str(path))
+    card: BackboneCard | DatasetCard = from_table(kinds[kind], table, str(path))
+    if isinstance(card, DatasetCard) and card.protocol not in PROTOCOLS:
+        raise unknown(f"protocol in {path}", card.protocol, PROTOCOLS)
     if card.name != path.parent.name.replace("_", "-"):
         raise UsageError(f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'.")
     return card

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 SPLITS = ("train", "query", "gallery")
+SINGLE_SHOT = "cuhk03-classic"
+"""Protocol whose CMC is over galleries of one image an identity; re-ranking is not defined for it."""
+PROTOCOLS = ("standard", SINGLE_SHOT)
+"""The evaluation rules that a dataset's card can name."""
 UNKNOWN_CAMERAS = "unknown"
 """Value of the note `cameras` where nobody knows which camera took an image."""
 

@@ -12,13 +12,12 @@ import torch
 from torch import nn
 
 from harness import metrics, stats
-from harness.contracts import Item
+from harness.contracts import PROTOCOLS, SINGLE_SHOT, Item
 from harness.data import EvaluationData
+from harness.errors import unknown
 from harness.recipe import Evaluation
 
 SHOWN_RANKS = (1, 5, 10)
-SINGLE_SHOT = "cuhk03-classic"
-"""Protocol whose CMC is over galleries of one image an identity; re-ranking is not defined for it."""
 
 Emit = Callable[..., None]
 LoadItems = Callable[[Sequence[Item]], EvaluationData]
@@ -123,7 +122,13 @@ def score_features(
     settings: Evaluation,
     protocol: str = "standard",
 ) -> Scored:
-    """Ranks features [N, D] of both splits under the protocol and completes the row."""
+    """Ranks features [N, D] of both splits under the protocol and completes the row.
+
+    Raises:
+        UsageError: a protocol that does not exist.
+    """
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
     pids, camids = _labels(query)
     gallery_pids, gallery_camids = _labels(gallery)
     labels = (pids, gallery_pids, camids, gallery_camids)

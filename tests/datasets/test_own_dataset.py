@@ -12,8 +12,11 @@ from PIL import Image
 
 from datasets.readers.source import IMAGE_KINDS
 from harness import registry, validate
+from harness.contracts import PROTOCOLS, Item
 from harness.data.transforms import decode
 from harness.errors import DataError, UsageError
+from harness.evaluate import score_features
+from harness.recipe import Evaluation
 
 README = Path(registry.REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
 
@@ -113,6 +116,22 @@ def test_a_card_that_does_not_fit(kind: str, tmp_path: Path) -> None:
         (tmp_path / "office" / "items.csv").touch()
     with pytest.raises(error, match=message):
         plugin(tmp_path, text).load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cuhk03_classic", "cuhk03-clasic", "Standard"])
+def test_a_protocol_that_does_not_exist_is_refused(name: str, tmp_path: Path) -> None:
+    text = card("csv").replace('title = "Our office"', f'title = "Our office"\nprotocol = "{name}"')
+    with pytest.raises(
+        UsageError, match=f"Unknown protocol .*'{name}'. Did you mean .* Known: cuhk03-classic, standard"
+    ):
+        plugin(tmp_path, text)
+
+
+def test_the_protocols_of_cards_are_those_that_are_scored() -> None:
+    assert {entry.card.protocol for entry in registry.datasets()} == set(PROTOCOLS)
+    items = [Item(Path("a.jpg"), 1, 0)]
+    with pytest.raises(UsageError, match="Unknown protocol 'cuhk03_classic'"):
+        score_features([[1.0]], [[1.0]], items, items, {"rerank": False}, Evaluation(), "cuhk03_classic")
 
 
 HEAD = "path,pid,camid,split\n"
