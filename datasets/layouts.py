@@ -24,7 +24,13 @@ from harness.spec import canonical
 STAND_IN = "stand-in.json"
 VERSION = "version"
 LACKS = "it lacks"
-KINDS = {"needs": "Sequence[str]", "hint": "str", "archives": "Sequence[str]", "builder": "str"}
+KINDS = {
+    "needs": "Sequence[str]",
+    "hint": "str",
+    "archives": "Sequence[str]",
+    "builder": "str",
+    "inputs": "Sequence[str]",
+}
 OURS = tuple(KINDS)
 """Layout options read here; all others go to the reader."""
 
@@ -60,12 +66,12 @@ def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[st
     refused: dict[str, None] = {}
     for layout in layouts:
         for folder in _places(layout, root):
-            if reason := _refusal(entry, layout, folder, splits):
+            if reason := refusal(entry, layout, folder, splits):
                 refused[f"{folder} ({layout.name}): {reason}"] = None
             elif not any(name == layout.name and os.path.samefile(folder, other) for name, other in found):
                 found.append((layout.name, folder))
     if not found:  # last, the root itself under any name
-        reasons = {layout.name: _refusal(entry, layout, root, splits) for layout in layouts}
+        reasons = {layout.name: refusal(entry, layout, root, splits) for layout in layouts}
         found = [(name, root) for name, reason in reasons.items() if not reason][:1]
         refused |= {f"{root} ({name}): {why}": None for name, why in reasons.items() if not why.startswith(LACKS)}
     if not found:
@@ -148,18 +154,25 @@ def _places(layout: Layout, root: Path) -> Iterator[Path]:
                     yield place
 
 
-def _refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence[str]) -> str:
+def refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence[str] = SPLITS) -> str:
     """Why this folder does not hold the layout; empty if it seems to."""
-    options = _reader_options(layout)
-    own = ":" in layout.reader  # code of the plug-in, which runs when the data is read, not before
-    reader = Reader(read=lambda: {}, needs=lambda **_: []) if own else _reader(entry, layout)
+    if missing := [name for name in needed(entry, layout, splits) if not (folder / name).exists()]:
+        return f"{LACKS} {', '.join(missing)}"
+    return _quick_reader(entry, layout).probe(folder, **_reader_options(layout))
+
+
+def needed(entry: DatasetEntry, layout: Layout, splits: Sequence[str] = SPLITS) -> list[str]:
+    """Names of the folders and files that must exist below the folder of a layout."""
     try:
-        needed = [*reader.needs(**options, splits=splits), *layout.options.get("needs", ())]
+        needs = _quick_reader(entry, layout).needs(**_reader_options(layout), splits=splits)
     except TypeError as error:
         raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
-    if missing := [name for name in needed if not (folder / name).exists()]:
-        return f"{LACKS} {', '.join(missing)}"
-    return reader.probe(folder, **options)
+    return [*needs, *layout.options.get("needs", ())]
+
+
+def _quick_reader(entry: DatasetEntry, layout: Layout) -> Reader:
+    """The reader without code of the plug-in, which runs when the data is read, not before."""
+    return Reader(read=lambda: {}, needs=lambda **_: []) if ":" in layout.reader else _reader(entry, layout)
 
 
 def _reader(entry: DatasetEntry, layout: Layout) -> Reader:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.cards import Layout
 from harness.contracts import Splits
 from harness.errors import DataError
+from harness.from_archive import UnfitArchive, take
 from harness.registry import DatasetEntry
-from harness.unpack import Progress, is_archive, only_writer, top_folders, unpack
+from harness.unpack import Progress, is_archive
 from harness.validate import check_counts
 
 
@@ -42,8 +44,9 @@ def prepare_dataset(
 ) -> Outcome:
     """Makes a dataset readable below the data root. It can be repeated, and interrupted at any time.
 
-    Archives among `sources`, or lying in the data root under their usual name, are unpacked. Then the card's builders
-    run. Data that must be asked for is never fetched.
+    Archives among `sources`, or lying in the data root under their usual name, are unpacked if they hold the dataset
+    or its raw inputs; nothing of another archive is kept. Then the card's builders run. Data that must be asked for is
+    never fetched.
 
     Args:
         entry: the dataset.
@@ -63,20 +66,31 @@ def prepare_dataset(
         raise DataError(f"{missing[0]} does not exist.")
     notice = [entry.card.notice] if entry.card.notice else []
     done: list[str] = []
+    refused: list[str] = []
     if not _found(entry, root):
+        new: list[Path] = []
         for archive in _archives(entry, root, places):
-            done += _unpack(entry, archive, root, progress)
+            try:
+                taken = take(entry, archive, root, progress)
+                done.append(taken.sentence)
+                new += taken.paths
+            except UnfitArchive as error:
+                refused.append(str(error))
         for layout in entry.card.layouts:
             if not _found(entry, root):
-                done += _build(entry, layout, root, places, progress)
+                with _undone_on_damage(new):
+                    done += _build(entry, layout, root, places, progress)
     try:
         find(entry, root)
     except DataError as error:
-        return Outcome(entry.name, "absent", (*done, str(error)))
+        return Outcome(entry.name, "absent", (*done, *refused, str(error)))
     splits = entry.load(root)
     where = f"{entry.card.title} is in {splits.root} ({splits.layout})."
     return Outcome(
-        entry.name, "built" if done else "ready", (*done, where, *check_counts(entry, splits), *notice), splits
+        entry.name,
+        "built" if done else "ready",
+        (*done, *refused, where, *check_counts(entry, splits), *notice),
+        splits,
     )
 
 
@@ -91,45 +105,24 @@ def _found(entry: DatasetEntry, root: Path) -> bool:
 
 def _archives(entry: DatasetEntry, root: Path, places: Sequence[Path]) -> list[Path]:
     usual = [root / name for layout in entry.card.layouts for name in layout.options.get("archives", ())]
-    for place in places:
-        if place.is_file() and not is_archive(place):
-            raise DataError(f"{place} is not a zip or tar archive, or it is cut off.")
-    return list(dict.fromkeys(path for path in (*places, *usual) if path.is_file()))
+    inputs = {name for layout in entry.card.layouts for name in layout.options.get("inputs", ())}
+    files = [place for place in places if place.is_file() and place.name not in inputs]
+    for file in files:
+        if not is_archive(file):
+            raise DataError(f"{file} is not a zip or tar archive, or it is cut off.")
+    return list(dict.fromkeys(path for path in (*files, *usual) if path.is_file()))
 
 
-def _unpack(entry: DatasetEntry, archive: Path, root: Path, progress: Progress | None) -> list[str]:
-    """Unpacks an archive beside its place and moves it there, by the folder names the card accepts."""
-    accepted = [Path(folder).parts for layout in entry.card.layouts for folder in layout.folders]
-    if any((root / top).exists() for top in top_folders(archive) if top in {parts[0] for parts in accepted}):
-        return [f"{archive} was not unpacked again, because its folder exists in {root}."]
-    room = root / f".{archive.name}.unpacked"
-    with only_writer(root):
-        shutil.rmtree(room, ignore_errors=True)
-        try:
-            unpack(archive, room / "content", progress=progress)
-            content, target = _destination(room / "content", root, accepted)
-            if target.exists():
-                return [f"{archive} was not unpacked, because {target} exists."]
-            target.parent.mkdir(parents=True, exist_ok=True)
-            content.rename(target)
-        finally:
-            shutil.rmtree(room, ignore_errors=True)
-    return [f"{archive} unpacked to {target}."]
-
-
-def _destination(content: Path, root: Path, accepted: Sequence[tuple[str, ...]]) -> tuple[Path, Path]:
-    """Which folder of what was unpacked goes where: the first that completes an accepted path, else all of it."""
-    while True:
-        for parts in accepted:
-            if content.joinpath(*parts).is_dir():
-                return content / parts[0], root / parts[0]
-            for known in range(1, len(parts)):
-                if content.joinpath(*parts[known:]).is_dir():
-                    return content, root.joinpath(*parts[:known])
-        inner = list(content.iterdir())
-        if len(inner) != 1 or not inner[0].is_dir():
-            return content, root.joinpath(*accepted[0])
-        content = inner[0]
+@contextmanager
+def _undone_on_damage(paths: Sequence[Path]) -> Iterator[None]:
+    """Removes what was just unpacked where a builder finds it damaged, so that a good copy can take its place."""
+    try:
+        yield
+    except DataError as error:
+        for path in paths:
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        removed = f" {' and '.join(map(str, paths))} was removed again." if paths else ""
+        raise DataError(f"{error}{removed}") from error
 
 
 def _build(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import lzma
 import os
+import re
 import shutil
 import struct
 import tarfile
@@ -29,6 +30,7 @@ DAMAGE = (
 """What the libraries raise on a damaged or encrypted archive, beside OSError and ValueError."""
 
 CHUNK = 1 << 20
+DRIVE = re.compile(r"[A-Za-z]:")
 CLUTTER = ("__MACOSX", ".DS_Store")
 
 
@@ -65,24 +67,28 @@ def top_folders(archive: Path) -> list[str]:
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
-                return sorted({name.split("/")[0] for name in opened.namelist()} - set(CLUTTER))
+                return sorted({_slashes(name).split("/")[0] for name in opened.namelist()} - set(CLUTTER))
         with tarfile.open(archive) as stream:
             member = stream.next()
-            return [member.name.removeprefix("./").split("/")[0]] if member else []
+            return [_slashes(member.name).removeprefix("./").split("/")[0]] if member else []
     except (OSError, ValueError, *DAMAGE):
         return []
 
 
-def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: Progress | None = None) -> None:
+def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: Progress | None = None) -> int:
     """Unpacks a zip or tar archive into the new folder `target`, which appears complete or not at all.
 
     Links, devices, absolute names, names with `..` and names given twice are refused; permissions are not taken over.
+    Backslashes separate folders, as in archives made on Windows.
 
     Args:
         archive: the file; compression is recognised by content.
         target: folder to make; nothing is done where it exists.
         limits: what the archive may become.
         progress: called with (bytes unpacked, bytes in all; the archive's own size where that is unknown).
+
+    Returns:
+        Bytes that were written.
 
     Raises:
         DataError: not an archive, damaged, unsafe, too large, or no room on the disk.
@@ -91,16 +97,15 @@ def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: 
         raise DataError(f"{archive} is not a zip or tar archive, or it is cut off.")
     with fresh_folder(target) as folder:
         if folder is None:
-            return
+            return 0
         try:
             if zipfile.is_zipfile(archive):
                 with zipfile.ZipFile(archive) as opened:
                     total = sum(info.file_size for info in opened.infolist())
                     _check_room(archive, target, total, limits)
-                    _write(archive, _zip_members(archive, opened), folder, total, limits, progress)
-            else:
-                with tarfile.open(archive) as stream:
-                    _write(archive, _tar_members(archive, stream), folder, 0, limits, progress)
+                    return _write(archive, _zip_members(archive, opened), folder, total, limits, progress)
+            with tarfile.open(archive) as stream:
+                return _write(archive, _tar_members(archive, stream), folder, 0, limits, progress)
         except DAMAGE as error:
             raise DataError(f"{archive} cannot be unpacked: {error}. Fetch it again.") from error
         except (OSError, ValueError) as error:
@@ -152,7 +157,7 @@ def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
         kind = info.external_attr >> 28  # upper bits of the Unix mode; 0 where it was packed elsewhere
         if kind not in (0, 0o04, 0o10):
             raise _refused(archive, info.filename, "is a link or a device")
-        if not info.is_dir():
+        if not info.filename.endswith(("/", "\\")):
             yield _Member(info.filename, info.file_size, partial(opened.open, info))
 
 
@@ -171,7 +176,7 @@ def _extract(stream: tarfile.TarFile, info: tarfile.TarInfo) -> IO[bytes]:
 
 def _write(
     archive: Path, members: Iterator[_Member], folder: Path, total: int, limits: Limits, progress: Progress | None
-) -> None:
+) -> int:
     packed = max(1, archive.stat().st_size)
     written = 0
     for files, member in enumerate(members, start=1):
@@ -196,12 +201,19 @@ def _write(
             raise DataError(f"{archive} is cut off in {member.name!r}. Fetch it again.")
         if progress is not None:
             progress(written, max(total or packed, written))
+    return written
+
+
+def _slashes(name: str) -> str:
+    return name.replace("\\", "/")
 
 
 def _parts(archive: Path, name: str) -> list[str]:
     """Parts of a member's name, which must stay below the target."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or "\\" in name or "\0" in name or ":" in name or ".." in parts or not parts:
+    parts = [part for part in _slashes(name).split("/") if part not in ("", ".")]
+    if not parts or "\0" in name:
+        raise _refused(archive, name, "is no name of a file")
+    if _slashes(name).startswith("/") or DRIVE.match(name) or ".." in parts:
         raise _refused(archive, name, "would be written outside its folder")
     return parts
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
+import re
 import shutil
 import tarfile
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
@@ -17,7 +20,7 @@ import small_datasets as small
 from PIL import Image
 
 from datasets import builders
-from harness import registry
+from harness import registry, validate
 from harness.errors import DataError
 from harness.prepare import prepare_dataset
 
@@ -47,6 +50,127 @@ def test_an_archive_is_unpacked_whatever_its_folders(top: str | None, tmp_path: 
     assert calls and calls[-1][0] == calls[-1][1]
     assert not list((tmp_path / "data").glob(".*"))
     assert prepare_dataset(entry, tmp_path / "data", sources=[archive]).status == "ready"
+
+
+def test_windows_archives_archives_in_archives_and_doubled_folders(tmp_path: Path) -> None:
+    made, entry = small.market(tmp_path / "made"), registry.dataset("market1501")
+    archives = {
+        "doubled": zipped(made, tmp_path / "doubled.zip", f"{MARKET}/{MARKET}"),
+        "under another name": zipped(made, tmp_path / "named.zip", f"{MARKET}/data v2/box"),
+        "nested": wrapped(zipped(made, tmp_path / f"{MARKET}.zip", MARKET), tmp_path / "nested.zip", "readme.txt"),
+        "nested twice": wrapped(wrapped(zipped(made, tmp_path / "x.zip"), tmp_path / "y.zip"), tmp_path / "z.zip"),
+        "Windows": tmp_path / "windows.zip",
+    }
+    with zipfile.ZipFile(archives["Windows"], "w") as opened:
+        for path in sorted(made.rglob("*.jpg")):
+            name = f"{MARKET}\\" + str(path.relative_to(made)).replace("/", "\\")
+            opened.writestr(zipfile.ZipInfo(name), path.read_bytes())
+    for kind, archive in archives.items():
+        root = tmp_path / kind
+        outcome = prepare_dataset(entry, root, sources=[archive])
+        assert outcome.status == "built" and outcome.splits is not None, (kind, outcome.sentences)
+        assert outcome.splits.root == root / MARKET and len(outcome.splits.train) == 4, kind
+        assert [path.name for path in root.iterdir()] == [MARKET], kind
+
+
+def wrapped(inner: Path, archive: Path, *others: str) -> Path:
+    with zipfile.ZipFile(archive, "w") as opened:
+        opened.write(inner, inner.name)
+        for name in others:
+            opened.writestr(name, "x")
+    return archive
+
+
+def names_of_duke(folder: Path) -> Path:
+    for path in list(folder.rglob("*.jpg")):
+        path.rename(path.with_name(path.name.replace("s1_", "_f")))
+    return folder
+
+
+UNFIT: dict[str, tuple[Callable[[Path], Path], str]] = {
+    "empty": (lambda f: zipped(f / "x", f / "a.zip"), "it holds no files"),
+    "only a folder": (lambda f: [(f / "x" / MARKET).mkdir(parents=True), zip_of_folders(f / "x")][1], "no files"),
+    "pictures": (lambda f: [small.picture(f / "x" / "a.jpg"), zipped(f / "x", f / "a.zip")][1], "it holds 'a.jpg'"),
+    "another dataset": (
+        lambda f: zipped(small.msmt17(f / "x" / "MSMT17_V1").parent, f / "a.zip"),
+        "'MSMT17_V1/list_gallery.txt', .*, and 3 more, which looks like MSMT17",
+    ),
+    "another one of the same layout": (
+        lambda f: zipped(names_of_duke(small.market(f / "x")), f / "a.zip", "DukeMTMC-reID"),
+        "image names such as .* are not like 0002_c1s1_000451_03.jpg",
+    ),
+    "under the right name": (
+        lambda f: zipped(names_of_duke(small.market(f / "x")), f / "a.zip", MARKET), "which looks like DukeMTMC-reID"
+    ),
+    "a wrong name among the images": (
+        lambda f: [small.picture(small.market(f / "x") / "query" / "b.jpg"), zipped(f / "x", f / "a.zip", MARKET)][1],
+        "query holds 1 image.* whose name is not like",
+    ),
+    "cut in the middle": (
+        lambda f: [shutil.rmtree(small.market(f / "x") / "query"), zipped(f / "x", f / "a.zip", MARKET)][1],
+        r"Expected is .* \(market1501: bounding_box_train, query, bounding_box_test\)",
+    ),
+}  # fmt: skip
+
+
+def zip_of_folders(folder: Path) -> Path:
+    with zipfile.ZipFile(folder.parent / "a.zip", "w") as opened:
+        opened.write(folder / MARKET, MARKET)
+    return folder.parent / "a.zip"
+
+
+@pytest.mark.parametrize("kind", UNFIT)
+def test_nothing_of_a_wrong_archive_is_kept_and_the_right_one_follows(kind: str, tmp_path: Path) -> None:
+    make, message = UNFIT[kind]
+    (tmp_path / "w").mkdir()
+    archive, entry = make(tmp_path / "w"), registry.dataset("market1501")
+    outcome = prepare_dataset(entry, tmp_path / "data", sources=[archive])
+    assert outcome.status == "absent" and not list((tmp_path / "data").iterdir())
+    assert re.search(f"a.zip does not hold Market-1501: .*{message}.* Nothing was kept", outcome.sentences[0])
+    assert ".unpacked" not in outcome.sentences[0]
+    right = zipped(small.market(tmp_path / "made"), tmp_path / "given.zip", MARKET)
+    assert prepare_dataset(entry, tmp_path / "data", sources=[archive, right]).status == "built"
+
+
+def test_a_dataset_with_the_numbers_of_another_is_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """DukeMTMC-reID and Occluded-Duke have one layout."""
+    archive = zipped(duke(tmp_path / "made"), tmp_path / "given.zip", "DukeMTMC-reID")
+    split = registry.dataset("dukemtmc").load(tmp_path / "made")
+    counts = {name: validate.counts(getattr(split, name)) for name in ("train", "query", "gallery")}
+    known = registry.datasets()
+    changed = [
+        dataclasses.replace(e, card=dataclasses.replace(e.card, expected=counts)) if e.name == "dukemtmc" else e
+        for e in known
+    ]
+    monkeypatch.setattr(registry, "datasets", lambda: changed)
+    outcome = prepare_dataset(registry.dataset("occluded-duke"), tmp_path / "data", sources=[archive])
+    assert outcome.status == "absent"
+    assert "its numbers of images are those of DukeMTMC-reID" in outcome.sentences[0]
+
+
+def test_a_bomb_in_an_archive_is_no_larger_than_one_without(tmp_path: Path) -> None:
+    inner = tmp_path / "inner.zip"
+    with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as opened:
+        opened.writestr("a.jpg", bytes(70 << 20))
+    with pytest.raises(DataError, match="no archive of images"):
+        prepare_dataset(registry.dataset("market1501"), tmp_path / "data", sources=[wrapped(inner, tmp_path / "o.zip")])
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_an_input_of_a_builder_is_taken_out_of_an_archive_or_as_a_file(tmp_path: Path) -> None:
+    entry = registry.dataset("cuhk03-classic-detected")
+    write_mat(tmp_path / "x" / "cuhk-03.mat")
+    archive = zipped(tmp_path / "x", tmp_path / "given.zip", "release/cuhk03")
+    bad = tmp_path / "bad" / "cuhk-03.mat"
+    bad.parent.mkdir()
+    bad.write_bytes(b"no HDF5")
+    root = tmp_path / "data"
+    with pytest.raises(DataError, match=r"cuhk-03.mat is not CUHK03's file .* was removed again"):
+        prepare_dataset(entry, root, sources=[zipped(bad.parent, tmp_path / "bad.zip", "cuhk03_release")])
+    outcome = prepare_dataset(entry, root, sources=[archive])
+    assert outcome.status == "built", outcome.sentences
+    outcome = prepare_dataset(entry, tmp_path / "other", sources=[tmp_path / "x" / "cuhk-03.mat"])
+    assert outcome.status == "built", outcome.sentences
 
 
 @pytest.mark.parametrize("kind", ["gz", "xz", ""])

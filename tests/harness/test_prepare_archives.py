@@ -75,6 +75,10 @@ REFUSED: dict[str, tuple[Callable[[Path], Path], str]] = {
     "zip: absolute": (lambda p: make_zip(p, ("/tmp/b.jpg", b"x")), "outside its folder"),
     "zip: drive": (lambda p: make_zip(p, ("C:/b.jpg", b"x")), "outside its folder"),
     "zip: backslashes": (lambda p: make_zip(p, ("a\\..\\b.jpg", b"x")), "outside its folder"),
+    "zip: absolute, backslashes": (lambda p: make_zip(p, ("\\tmp\\b.jpg", b"x")), "outside its folder"),
+    "zip: drive, backslashes": (lambda p: make_zip(p, ("C:\\b.jpg", b"x")), "outside its folder"),
+    "zip: same name, backslashes": (lambda p: make_zip(p, ("a/b.jpg", b"x"), ("a\\b.jpg", b"y")), "is there twice"),
+    "zip: no name": (lambda p: make_zip(p, ("./.", b"x")), "is no name of a file"),
     "zip: link": (zip_link, "'a/link.jpg' is a link or a device"),
     "zip: bomb": (lambda p: make_zip(p, ("a.jpg", bytes(2_000_000))), "would unpack to 2,000,000 bytes"),
     "zip: name twice": (lambda p: make_zip(p, ("a.jpg", b"x"), ("a.jpg", b"y")), "'a.jpg' is there twice"),
@@ -132,6 +136,14 @@ def test_a_good_archive_comes_out_as_it_went_in(make: Callable[..., Path], tmp_p
     (tmp_path / "deep" / "target" / "d.jpg").write_bytes(b"mine")
     unpack(archive, tmp_path / "deep" / "target")
     assert (tmp_path / "deep" / "target" / "d.jpg").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("make", [make_zip, make_tar])
+def test_backslashes_are_folders(make: Callable[..., Path], tmp_path: Path) -> None:
+    members = [("a\\b\\c.jpg", NOISE), (".\\12:30.jpg", b"x"), *([("a\\empty\\", b"")] if make is make_zip else [])]
+    unpack(make(tmp_path / "archive", *members), tmp_path / "target")
+    assert (tmp_path / "target" / "a" / "b" / "c.jpg").read_bytes() == NOISE
+    assert (tmp_path / "target" / "12:30.jpg").exists()
 
 
 def test_permissions_are_not_taken_over(tmp_path: Path) -> None:
