@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from datasets import layouts
+from datasets import layouts, memory
 from harness import checks, efficiency, queries, recipe, registry, run_pictures, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
@@ -26,6 +26,7 @@ from harness.job import Job
 from harness.masking import mask, readable
 from harness.registry import DatasetEntry
 from harness.seeding import repeat_bit_for_bit, seed_torch
+from harness.spec import training_key
 from harness.train import Trainer
 
 if TYPE_CHECKING:
@@ -278,6 +279,8 @@ class Line:
             run_id=self.spec.run_id,
             folder=self.folder,
             emit=self._emit,
+            training=self._training_key(),
+            take_over=not (self.searching or self.job.force),  # a trial needs the score of each of its own epochs
             on_epoch=self._held_out if self.searching else None,
         )
         summary = trainer.fit()
@@ -288,7 +291,13 @@ class Line:
             "train_precision": precision_name(trainer.dtype),
             "epochs": summary.epochs,
             "resumed_at_epoch": summary.resumed_at,
+            "taken_over": summary.taken_over,
         }
+
+    def _training_key(self) -> str:
+        """Names the training, so that runs which differ only in what they score can share it."""
+        alone = Splits(self.splits.train, (), (), self.splits.root)
+        return training_key(self.spec, memory.digest(alone))
 
     def _keep(self, scored: list[Scored]) -> None:
         """Puts scores into the record; the untrained model's per-query values are not worth a file."""

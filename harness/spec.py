@@ -76,3 +76,17 @@ class RunSpec:
         data = dict(data)
         data["evaluate_on"] = tuple((name, fingerprint) for name, fingerprint in data.get("evaluate_on", ()))
         return cls(**data)
+
+
+def training_key(spec: RunSpec, train_fingerprint: str) -> str:
+    """SHA-256 over all that the trained weights depend on: runs with equal keys train the same model.
+
+    Args:
+        spec: the run; what is scored, and how, is left out.
+        train_fingerprint: of the training split alone; `spec.fingerprint` is of all splits.
+    """
+    values = {key: value for key, value in spec.to_dict()["values"].items() if key not in ("name", "evaluation")}
+    values.get("augmentation", {}).pop("interpolation_test", None)
+    scored = ("fingerprint", "evaluate_on", "dataset_options", "recipe")
+    trained = {key: value for key, value in spec.to_dict().items() if key not in scored}
+    return hashlib.sha256(canonical({**trained, "values": values, "train": train_fingerprint}).encode()).hexdigest()

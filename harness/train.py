@@ -29,12 +29,16 @@ class Diverged(RunError):
 
 @dataclass
 class Summary:
-    """What training cost. Images per second are those of the epochs trained in this process."""
+    """What training cost. Images per second are those of the epochs trained in this process.
+
+    `taken_over` names the run whose checkpoint was used, and its number of epochs.
+    """
 
     epochs: int
     images_per_second: float | None
     seconds: float
     resumed_at: int
+    taken_over: dict[str, Any] | None = None
 
 
 class Trainer:
@@ -50,6 +54,8 @@ class Trainer:
         run_id: written into checkpoints, so that no other run goes on from them.
         folder: where checkpoints go.
         emit: receives progress and epoch events.
+        training: key of the training, see `harness.spec.training_key`; may be empty.
+        take_over: begin with the checkpoint of another run with this key, if there is one.
         on_epoch: called after every epoch with its number and module; returns extra metrics.
     """
 
@@ -64,11 +70,14 @@ class Trainer:
         run_id: str,
         folder: Path,
         emit: Emit,
+        training: str = "",
+        take_over: bool = False,
         on_epoch: Callable[[int, nn.Module], dict[str, float]] | None = None,
     ) -> None:
         self.module, self.data, self.recipe = module, data, recipe
         self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit
-        self.on_epoch = on_epoch
+        self.on_epoch, self.training, self.may_take_over = on_epoch, training, take_over
+        self.taken_over: dict[str, Any] | None = None
         self.iteration = 0  # steps done since training began; what per-iteration schedules count
         self.criterion = ReIDCriterion(recipe.loss, num_classes=data.num_classes).to(device)
         self.optimizer = optim.build_optimizer(module, recipe.optimizer)
@@ -93,7 +102,7 @@ class Trainer:
             self._save(epoch)
             self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
         rate = images / busy if busy else None
-        return Summary(epochs, rate, time.monotonic() - started, first)
+        return Summary(epochs, rate, time.monotonic() - started, first, self.taken_over)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """One epoch; sums stay on the device, so that no step waits for the one before."""
@@ -176,6 +185,8 @@ class Trainer:
     def _save(self, epoch: int) -> None:
         state: dict[str, Any] = {
             "run_id": self.run_id,
+            "training": self.training,
+            "taken_over": self.taken_over,
             "epoch": epoch,
             "iteration": self.iteration,
             "module": self.module.state_dict(),
@@ -187,9 +198,20 @@ class Trainer:
 
     def _resume(self) -> int:
         checkpoint.remove(self.folder)
-        state = checkpoint.load(self.folder, self.run_id, lambda text: self.emit("warning", text=text))
+        warn = lambda text: self.emit("warning", text=text)  # noqa: E731
+        state = checkpoint.load(self.folder, self.run_id, warn, self.training)
+        if state is None and self.may_take_over:
+            checkpoint.take_over(self.folder, self.training)
+            state = checkpoint.load(self.folder, self.run_id, warn, self.training)
         if state is None:
             return 0
+        self.taken_over = state.get("taken_over")
+        if state["run_id"] != self.run_id:
+            self.taken_over = {"run_id": state["run_id"], "epochs": int(state["epoch"]) + 1}
+            warn(
+                f"Training goes on from run {state['run_id'][:12]}, which has the same training data and settings: "
+                f"{self.taken_over['epochs']} of {self.recipe.training.epochs} epochs are done."
+            )
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])

@@ -59,6 +59,7 @@ class TrainingData:
     Attributes:
         labels: class of each `pid`, by sorted `pid`.
         num_classes: number of identities.
+        num_cameras: number of cameras.
         cameras: row of each `camid`, by sorted `camid`; equal to it where cameras are numbered from zero without gaps.
         batch_size: P * K.
 
@@ -86,6 +87,7 @@ class TrainingData:
         self.labels = {pid: label for label, pid in enumerate(sorted({item.pid for item in items}))}
         self.num_classes = len(self.labels)
         self.cameras = camera_rows(items)
+        self.num_cameras = len(self.cameras)
         self._labels = np.array([self.labels[item.pid] for item in items], dtype=np.int64)
         self._cameras = np.array([self.cameras[item.camid] for item in items], dtype=np.int64)
         self._sampler = PKSampler(self._labels, recipe.sampler, seed=seed)

@@ -51,7 +51,7 @@ def digest(batches) -> list[str]:
 
 def test_batches_are_in_pk_order_with_labels_by_sorted_pid(items):
     data = training(items)
-    assert (data.num_classes, data.batch_size, data.iterations(0)) == (12, 8, 6)
+    assert (data.num_classes, data.num_cameras, data.batch_size, data.iterations(0)) == (12, 3, 8, 6)
     assert data.labels == {pid: label for label, pid in enumerate(range(890, 902))}
     for batch in data.epoch(0):
         assert batch.images.shape == (8, 3, 32, 16)
