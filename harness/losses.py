@@ -1,12 +1,16 @@
 """Losses of re-identification, and the criterion that a recipe makes of them.
 
 Every loss is computed in float32 (float64 stays float64), also inside autocast: in half precision the distance
-between two features of length 30 is wrong by up to a whole unit.
+between two features of length 30 is wrong by up to a whole unit. `triplet` and `ratr` take `autocast=True`, which
+leaves their matrix products and the tanh of RATR to autocast, as the original code does; everything else in the
+losses is on the float32 list of CUDA's autocast and stays float32.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -29,6 +33,11 @@ def _full(tensor: Tensor) -> Tensor:
 def _no_autocast(tensor: Tensor) -> torch.autocast:
     """Switches autocast off for the device of `tensor`."""
     return torch.autocast(tensor.device.type, enabled=False)
+
+
+def _products(tensor: Tensor, autocast: bool) -> AbstractContextManager[Any]:
+    """Where matrix products are computed: in the precision of the autocast around, or without autocast."""
+    return contextlib.nullcontext() if autocast else _no_autocast(tensor)
 
 
 def cross_entropy(logits: Tensor, pids: Tensor, label_smoothing: float, smoothing_over: str = "all") -> Tensor:
@@ -60,16 +69,19 @@ def cross_entropy(logits: Tensor, pids: Tensor, label_smoothing: float, smoothin
         return ((1 - label_smoothing) * right + label_smoothing / max(classes - 1, 1) * (every - right)).mean()
 
 
-def euclidean_distances(features: Tensor) -> Tensor:
-    """Distances [B, B] between all pairs of features [B, D]; never below 1e-6, where the root has no slope."""
-    with _no_autocast(features):
+def euclidean_distances(features: Tensor, *, autocast: bool = False) -> Tensor:
+    """Distances [B, B] between all pairs of features [B, D]; never below 1e-6, where the root has no slope.
+
+    With `autocast` the inner products have the precision of the autocast around; their squared lengths do not.
+    """
+    with _products(features, autocast):
         features = _full(features)
         squares = features.square().sum(1)
-        squared = squares[:, None] + squares[None] - 2 * features @ features.T
+        squared = squares[:, None] + squares[None] - 2 * (features @ features.T)
         return squared.clamp(min=MINIMUM_SQUARED_DISTANCE).sqrt()
 
 
-def triplet(features: Tensor, pids: Tensor, margin: float | None) -> Tensor:
+def triplet(features: Tensor, pids: Tensor, margin: float | None, *, autocast: bool = False) -> Tensor:
     """Triplet loss with batch-hard mining (Hermans et al. 2017, arXiv 1703.07737, section 2).
 
     Each image is an anchor; its positive is the farthest image of its identity (itself, if it is alone), its negative
@@ -80,11 +92,12 @@ def triplet(features: Tensor, pids: Tensor, margin: float | None) -> Tensor:
         pids: [B].
         margin: mean of max(0, d_positive - d_negative + margin), or with `None` the soft margin
             mean of log(1 + exp(d_positive - d_negative)).
+        autocast: leaves the inner products of the distances to autocast, else they are float32.
 
     Returns:
         A scalar; 0 for a batch of one identity, which has no triplets.
     """
-    distances = euclidean_distances(features)
+    distances = euclidean_distances(features, autocast=autocast)
     same = pids[:, None] == pids[None]
     hardest_positive = distances.masked_fill(~same, -torch.inf).amax(1)
     hardest_negative = distances.masked_fill(same, torch.inf).amin(1)
@@ -113,6 +126,8 @@ def ratr(
     num_instances: int,
     temperature: float,
     pids: Tensor | None = None,
+    *,
+    autocast: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Ranking-aware triplet regularisation (RATR) of ReIDMamba (arXiv 2511.07948): branches shall rank differently.
 
@@ -131,6 +146,7 @@ def ratr(
         num_instances: K, at least 3.
         temperature: t, above 0.
         pids: [P * K]; if given, the order is verified.
+        autocast: leaves the similarities and their tanh to autocast, else they are float32.
 
     Returns:
         (intra, inter), scalars.
@@ -149,7 +165,7 @@ def ratr(
             f"temperature above 0, found P {num_identities}, K {num_instances}, temperature {temperature}."
         )
     check_pk_order(len(features[0]), num_identities, num_instances, pids)
-    with _no_autocast(features[0]):
+    with _products(features[0], autocast):
         groups = [F.normalize(_full(f), dim=1).unflatten(0, (num_identities, num_instances)) for f in features]
         intra = torch.stack([_similarities_in_identity(group) for group in groups])
         inter = torch.stack([_similarities_to_identities(group) for group in groups])
@@ -197,7 +213,7 @@ def _agreement(similarities: Tensor, temperature: float) -> Tensor:
     i, j = torch.triu_indices(ranked, ranked, 1, device=similarities.device)
     signs = torch.tanh((similarities[..., i] - similarities[..., j]) / temperature)
     a, b = torch.triu_indices(branches, branches, 1, device=similarities.device)
-    return (signs[a] * signs[b]).mean()
+    return _full(signs[a] * signs[b]).mean()
 
 
 class ReIDCriterion(nn.Module):
@@ -240,15 +256,16 @@ class ReIDCriterion(nn.Module):
         s = self.settings
         if num_identities < 2:
             raise UsageError("A batch needs at least two identities; raise sampler.identities.")
-        margin = None if s.margin < 0 else s.margin
+        margin, autocast = None if s.margin < 0 else s.margin, s.precision == "autocast"
         parts: dict[str, tuple[float, Tensor]] = {}
         if s.identity > 0:
             values = [cross_entropy(x, pids, s.label_smoothing, s.smoothing_over) for x in output.logits]
             parts["identity"] = s.identity, self._over_branches(values)
         if s.triplet > 0:
-            parts["triplet"] = s.triplet, self._over_branches([triplet(f, pids, margin) for f in output.features])
+            values = [triplet(f, pids, margin, autocast=autocast) for f in output.features]
+            parts["triplet"] = s.triplet, self._over_branches(values)
         if s.ratr_intra > 0 or s.ratr_inter > 0:
-            intra, inter = ratr(output.features, num_identities, num_instances, s.ratr_temperature)
+            intra, inter = ratr(output.features, num_identities, num_instances, s.ratr_temperature, autocast=autocast)
             parts |= {"ratr_intra": (s.ratr_intra, intra), "ratr_inter": (s.ratr_inter, inter)}
         if s.center > 0:
             parts["center"] = s.center, center(output.features[0], pids, self._centers_for(output.features[0]))

@@ -59,7 +59,8 @@ class Loss:
 
     `margin` below zero is the soft margin. `branches`: `mean` over branches, or `first-half`: half the first,
     half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
-    `precision`: `fp32` computes every loss in float32 also under autocast; `autocast` lets autocast choose.
+    `precision`: `fp32` computes every loss in float32 also under autocast; `autocast` leaves the matrix products of
+    triplet and RATR to it, as the original code of TransReID and ReIDMamba does.
     """
 
     identity: float = 1.0

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
-from harness.losses import ReIDCriterion, center, cross_entropy, ratr, triplet
+from harness.losses import ReIDCriterion, center, cross_entropy, euclidean_distances, ratr, triplet
 from harness.recipe import Loss
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "losses.json").read_text())
@@ -172,6 +172,82 @@ def test_losses_are_computed_in_float32_under_autocast() -> None:
         from_half, parts = criterion(half, PIDS, 16, 4)
     assert found.item() == expected.item()
     assert from_half.dtype == torch.float32 and all(part.dtype == torch.float32 for part in parts.values())
+
+
+HALVES = pytest.mark.parametrize("half", [torch.float16, torch.bfloat16])
+
+
+def half_tau(similarities: list[Tensor], temperature: float) -> float:
+    """Soft Kendall tau of half-precision similarities [anchors, M] as CUDA's autocast has it: summed in float32."""
+    i, j = torch.triu_indices(similarities[0].shape[1], similarities[0].shape[1], 1)
+    signs = [torch.tanh((one[:, i] - one[:, j]) / temperature) for one in similarities]
+    return float(np.mean([(a * b).float().mean().item() for a, b in itertools.combinations(signs, 2)]))
+
+
+@HALVES
+def test_triplet_can_leave_its_products_to_autocast(half: torch.dtype) -> None:
+    features = 3.3 * branches()[0]  # squared length of about 1,100, as behind ReIDMamba's norm
+    squares = features.square().sum(1)
+    product = features.to(half) @ features.to(half).T
+    distances = (squares[:, None] + squares - 2 * product).clamp(min=1e-12).sqrt()
+    same = PIDS[:, None] == PIDS
+    gaps = distances.masked_fill(~same, -torch.inf).amax(1) - distances.masked_fill(same, torch.inf).amin(1)
+    full = triplet(features, PIDS, 1.2).item()
+    with torch.autocast("cpu", half):
+        found = triplet(features, PIDS, 1.2, autocast=True)
+        assert triplet(features, PIDS, 1.2).item() == full
+    assert found.dtype == torch.float32
+    assert found.item() == pytest.approx(F.relu(gaps + 1.2).mean().item(), rel=1e-6)
+    assert abs(found.item() - full) > 5e-5
+    assert triplet(features, PIDS, 1.2, autocast=True).item() == full, "there is no autocast around"
+
+
+@HALVES
+def test_ratr_can_leave_its_similarities_to_autocast(half: torch.dtype) -> None:
+    normalised = [F.normalize(f, dim=1) for f in branches()]
+    own = PIDS[:, None] == PIDS
+    own.fill_diagonal_(False)
+    inside = [(f.to(half) @ f.to(half).T)[own].view(64, 3) for f in normalised]
+    means = [F.normalize(f.view(16, 4, -1).mean(1), dim=1) for f in normalised]
+    other = PIDS[:, None] != torch.arange(16)
+    outside = [(f.to(half) @ c.to(half).T)[other].view(64, 15) for f, c in zip(normalised, means, strict=True)]
+    expected = [half_tau(inside, 0.1), half_tau(outside, 0.1)]
+    full = [value.item() for value in ratr(branches(), 16, 4, 0.1)]
+    with torch.autocast("cpu", half):
+        found = ratr(branches(), 16, 4, 0.1, autocast=True)
+        assert [value.item() for value in ratr(branches(), 16, 4, 0.1)] == full
+    assert all(value.dtype == torch.float32 for value in found)
+    assert [value.item() for value in found] == pytest.approx(expected, rel=2e-4)
+    assert [value.item() for value in found] != pytest.approx(full, rel=1e-5)
+
+
+def test_the_recipe_says_whether_losses_are_left_to_autocast() -> None:
+    """Cross-entropy and center loss are float32 either way: autocast computes what they use in float32."""
+    totals = {}
+    for precision in ("fp32", "autocast"):
+        weights = Loss(precision=precision, label_smoothing=0.1, ratr_intra=1.0, ratr_inter=1.0, center=0.1)
+        criterion = ReIDCriterion(weights, num_classes=16)
+        criterion(output(), PIDS, 16, 4)
+        torch.nn.init.zeros_(criterion.centers)
+        _, plain = criterion(output(), PIDS, 16, 4)
+        with torch.autocast("cpu", torch.float16):
+            total, parts = criterion(output(), PIDS, 16, 4)
+        assert total.dtype == torch.float32 and all(part.dtype == torch.float32 for part in parts.values())
+        totals[precision] = {name for name, part in parts.items() if part.item() != plain[name].item()}
+    assert totals == {"fp32": set(), "autocast": {"triplet", "ratr_intra", "ratr_inter"}}
+
+
+def test_distances_in_half_precision_are_off_as_the_documentation_says() -> None:
+    """backbones/README.md: at a squared length of 1,100, off by up to 0.4 at a distance of 1.4, by 0.1 at 5.5."""
+    others = ~torch.eye(64, dtype=torch.bool)
+    for apart, distance, off in ((0.03, 1.4, 0.4), (0.116, 5.5, 0.1)):
+        features = torch.from_numpy(noise(5, 1, 1152) + apart * noise(6, 64, 1152)).float()
+        exact = euclidean_distances(features)
+        with torch.autocast("cpu", torch.float16):
+            rounded = euclidean_distances(features, autocast=True)
+        assert features.square().sum(1).mean().item() == pytest.approx(1100, rel=0.05)
+        assert exact[others].mean().item() == pytest.approx(distance, rel=0.05)
+        assert (rounded - exact)[others].abs().max().item() == pytest.approx(off, rel=0.2)
 
 
 # Refusals ------------------------------------------------------------------------------------------------------------
