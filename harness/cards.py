@@ -74,7 +74,10 @@ class Requirement:
 
 @dataclass(frozen=True)
 class Published:
-    """One published result with its set-up and source; percent, as printed in the source."""
+    """One published result with its set-up and source; percent, as printed in the source.
+
+    `mINP`, `rank5` and `rank10` are `None` where the source does not give them.
+    """
 
     dataset: str
     mAP: float
@@ -85,6 +88,9 @@ class Published:
     variant: str = ""
     flip: bool = False
     rerank: bool = False
+    mINP: float | None = None
+    rank5: float | None = None
+    rank10: float | None = None
 
 
 @dataclass(frozen=True)

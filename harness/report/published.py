@@ -9,6 +9,8 @@ from harness.report import text
 from harness.report.rows import PLAIN, TableKey, Way
 from harness.report.section import Context, Section, paragraphs
 
+NUMBERS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP")
+
 
 def find(
     context: Context,
@@ -70,6 +72,9 @@ def build(context: Context) -> Section:
             "Test": Way(False, p.rerank, p.flip).label,
             "mAP": f"{p.mAP:.1f}",
             "rank-1": f"{p.rank1:.1f}",
+            "rank-5": _or_none(p.rank5),
+            "rank-10": _or_none(p.rank10),
+            "mINP": _or_none(p.mINP),
             "Source": context.note(footnote(p)),
         }
         for card in context.material.backbones.values()
@@ -78,9 +83,16 @@ def build(context: Context) -> Section:
     if not lines:
         return Section()
     lines.sort(key=lambda line: [line[k] for k in ("Dataset", "Backbone", "Size", "Test", "mAP")])
-    about = "In percent, as the sources print them. Their loaders, recipes and evaluators differ, as the footnotes say."
+    about = (
+        "In percent, as the sources print them; “none” where a source does not give the number. "
+        "Their loaders, recipes and evaluators differ, as the footnotes say."
+    )
     notes = "\n".join(f"[^{number}]: {source}" for number, source in context.noted)
-    return Section(paragraphs("## Published numbers", about, text.table(lines, ("mAP", "rank-1")), notes))
+    return Section(paragraphs("## Published numbers", about, text.table(lines, NUMBERS), notes))
+
+
+def _or_none(percent: float | None) -> str:
+    return "none" if percent is None else f"{percent:.1f}"
 
 
 def _cannot_apply(key: TableKey) -> bool:
