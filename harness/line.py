@@ -292,6 +292,7 @@ class Line:
             "epochs": summary.epochs,
             "resumed_at_epoch": summary.resumed_at,
             "taken_over": summary.taken_over,
+            "skipped_steps": summary.skipped_steps,
         }
 
     def _training_key(self) -> str:

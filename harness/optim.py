@@ -56,12 +56,21 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
 
 
 def build_optimizer(module: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """Builds the optimiser: SGD with plain momentum, Adam with coupled decay, or AdamW; all fused (docs/speed.md)."""
+    """Builds the optimiser: SGD with plain momentum, Adam with coupled decay, or AdamW; all fused (docs/speed.md).
+
+    Momentum begins at zero, which changes no step. Left to fused SGD, it would begin as whatever lies in memory
+    where a loss scaler skips the first step.
+    """
     import torch
 
     groups = parameter_groups(module, optimizer)
     if optimizer.name == "sgd":
-        return torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, fused=True)
+        sgd = torch.optim.SGD(groups, lr=optimizer.lr, momentum=optimizer.momentum, fused=True)
+        if optimizer.momentum:
+            for group in sgd.param_groups:
+                for parameter in group["params"]:
+                    sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
+        return sgd
     kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
     return kind(groups, lr=optimizer.lr, fused=True)
 

@@ -74,6 +74,7 @@ _EFFICIENCY: dict[str, Check] = {
     **dict.fromkeys(("latency_quartiles_ms", "train_step_quartiles_ms"), _list(_number, 2)),
     "image_size": _SIZE,
     "taken_over": _holding(run_id=_text, epochs=_whole),
+    "skipped_steps": _whole,
     "memory_bytes": _table(lambda v: v is None or _number(v)),
     "conditions": _holding(fixed_work_ms=_list(_number), notes=_list(_text), others_cores=_number),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from harness.data import Batch, TrainingData
 from harness.device import precision
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
+from harness.overflow import SMALLEST_SCALE, RunningStatistics, Tally
 from harness.recipe import Recipe
 from harness.seeding import seed_torch
 
@@ -32,12 +32,14 @@ class Summary:
     """What training cost. Images per second are those of the epochs trained in this process.
 
     `taken_over` names the run whose checkpoint was used, and its number of epochs.
+    `skipped_steps` counts the steps that the loss scaler skipped, also before a resume.
     """
 
     epochs: int
     images_per_second: float | None
     seconds: float
     resumed_at: int
+    skipped_steps: int
     taken_over: dict[str, Any] | None = None
 
 
@@ -84,12 +86,15 @@ class Trainer:
         self.dtype = precision(recipe.training.precision, device)
         scaled = self.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=recipe.training.loss_scale, enabled=scaled)
+        self.statistics = RunningStatistics(module)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps, since training began
+        self._one = torch.ones((), device=device)
 
     def fit(self) -> Summary:
         """Trains to the last epoch of the recipe, from the newest checkpoint if there is one.
 
         Raises:
-            Diverged: a loss that is not finite.
+            Diverged: a loss that is not finite; under a loss scaler only if it goes on.
         """
         first = self._resume()
         epochs, started, images, busy = self.recipe.training.epochs, time.monotonic(), 0, 0.0
@@ -102,39 +107,45 @@ class Trainer:
             self._save(epoch)
             self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
         rate = images / busy if busy else None
-        return Summary(epochs, rate, time.monotonic() - started, first, self.taken_over)
+        return Summary(epochs, rate, time.monotonic() - started, first, int(self.skipped), self.taken_over)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """One epoch; sums stay on the device, so that no step waits for the one before."""
         seed_torch(self.seed, "epoch", epoch)
         self.module.train()
         iterations = self.data.iterations(epoch)
-        sums: dict[str, torch.Tensor] = {}
+        tally, skipped, images = Tally(), int(self.skipped), 0
         started = shown = time.monotonic()
-        images = steps = 0
         for iteration, batch in enumerate(self.data.epoch(epoch)):
             self._set_rates(epoch, iterations)
-            parts = self.step(batch)
-            for name, value in parts.items():
-                sums[name] = sums[name] + value if name in sums else value
+            tally.add(self.step(batch))
             images += len(batch.labels)
-            steps += 1
             self.iteration += 1
             if (now := time.monotonic()) - shown > 1.0:
-                self._check(sums["loss"], epoch, iteration)
+                self._check(tally, epoch)
                 self._progress(epoch, iteration + 1, iterations, images / (now - started))
                 shown = now
-        self._check(sums["loss"], epoch, steps - 1)
+        self._check(tally, epoch, ended=True)
         seconds = time.monotonic() - started
-        means = {name: float(value) / steps for name, value in sums.items()}
-        lr = self.optimizer.param_groups[0]["lr"]
-        return {**means, "lr": lr, "images_per_second": images / seconds, "seconds": seconds, "images": images}
+        return {
+            **tally.means(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": int(self.skipped) - skipped,
+            "images_per_second": images / seconds,
+            "seconds": seconds,
+            "images": images,
+        }
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One training step of a batch in PK order; returns the loss and its parts, still on the device."""
+        """One training step of a batch in PK order; returns the loss and its parts, still on the device.
+
+        Under a loss scaler, gradients that are not finite leave weights and optimiser as they are and halve the scale;
+        a loss that is not finite leaves running statistics as they are, too.
+        """
         sampler = self.recipe.sampler
         self.criterion.check(batch.labels, sampler.identities, sampler.instances)
         images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
+        statistics = self.statistics.now() if self.scaler.is_enabled() else None
         with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
             output = self.module(images, batch.camera_ids)
             loss, parts = self.criterion(output, labels, sampler.identities, sampler.instances)
@@ -145,8 +156,12 @@ class Trainer:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)
         self.scaler.step(self.optimizer)
-        self.criterion.center_step(self.scaler.scale(torch.ones((), device=self.device)))
+        scale = self.scaler.scale(self._one)
+        self.criterion.center_step(scale)
         self.scaler.update()
+        self.skipped += self.scaler.scale(self._one) < scale
+        if statistics is not None:
+            self.statistics.restore(statistics, keep=loss.detach().isfinite())
         return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
 
     def _set_rates(self, epoch: int, iterations: int) -> None:
@@ -161,12 +176,17 @@ class Trainer:
                 is_bias=group.get("is_bias", False),
             )
 
-    def _check(self, loss: torch.Tensor, epoch: int, iteration: int) -> None:
-        """Looks at the sum of the epoch's losses: one look finds a bad one anywhere before."""
-        if not math.isfinite(float(loss)):
+    def _check(self, tally: Tally, epoch: int, *, ended: bool = False) -> None:
+        """Looks at the epoch so far: one look finds a bad step anywhere before."""
+        where = f"in epoch {epoch + 1}, at or before iteration {tally.steps}"
+        help_with = "A lower optimizer.lr, a longer warm-up or training.grad_clip may help"
+        if not self.scaler.is_enabled():
+            if tally.finite < tally.steps:
+                raise Diverged(f"The loss is not finite {where}. {help_with}.")
+        elif (scale := self.scaler.get_scale()) < SMALLEST_SCALE or (ended and not tally.finite):
             raise Diverged(
-                f"The loss is not finite in epoch {epoch + 1}, at or before iteration {iteration + 1}. "
-                "A lower optimizer.lr, a longer warm-up or training.grad_clip may help."
+                f"float16 goes on overflowing {where}: {int(self.skipped)} steps were skipped since training began and "
+                f"the loss scale is {scale:.2g}. {help_with}, or training.precision 'bf16' or 'fp32'."
             )
 
     def _progress(self, epoch: int, iteration: int, iterations: int, rate: float) -> None:
@@ -193,6 +213,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "criterion": self.criterion.state_dict(),
             "scaler": self.scaler.state_dict(),
+            "skipped_steps": int(self.skipped),
         }
         checkpoint.save(self.folder, state)
 
@@ -216,5 +237,6 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.criterion.load_state_dict(state["criterion"])
         self.scaler.load_state_dict(state["scaler"])
+        self.skipped.fill_(state.get("skipped_steps", 0))  # absent in older checkpoints
         self.iteration = int(state["iteration"])
         return int(state["epoch"]) + 1

@@ -130,6 +130,7 @@ def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
         assert done.returncode == 0, done.stdout + done.stderr
     resumed, straight = only_record(broken), only_record(whole)
     assert resumed["efficiency"]["resumed_at_epoch"] > 0
+    assert resumed["efficiency"]["skipped_steps"] == 0
     assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
 
 
