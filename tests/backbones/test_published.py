@@ -28,6 +28,11 @@ def test_bot_has_the_numbers_of_the_survey() -> None:
     assert all("survey" in r.setup for r in rows("bot") if "ReID-Survey" in r.source)
 
 
+def test_bot_has_the_mINP_of_fast_reid() -> None:  # noqa: N802
+    found = {r.dataset: r.mINP for r in rows("bot") if r.variant == "fast-reid"}
+    assert found == {"market1501": 59.4, "dukemtmc": 42.1, "msmt17-train": 10.4}
+
+
 def test_reidmamba_has_both_tests_of_its_log_and_says_which_is_the_headline() -> None:
     found = {r.flip: (r.mAP, r.rank1, r.rank5, r.rank10, r.mINP) for r in rows("reidmamba")}
     assert found == {False: (89.58, 95.46, 98.31, 98.99, 70.70), True: (89.88, 95.52, 98.37, 99.05, 71.51)}
