@@ -28,7 +28,7 @@ def test_bot_has_the_numbers_of_the_survey() -> None:
     assert all("survey" in r.setup for r in rows("bot") if "ReID-Survey" in r.source)
 
 
-def test_bot_has_the_mINP_of_fast_reid() -> None:  # noqa: N802
+def test_bot_has_the_mINP_of_fast_reid() -> None:
     found = {r.dataset: r.mINP for r in rows("bot") if r.variant == "fast-reid"}
     assert found == {"market1501": 59.4, "dukemtmc": 42.1, "msmt17-train": 10.4}
 
