@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -20,21 +21,50 @@ from harness.masking import readable
 @click.option(
     "--from", "sources", multiple=True, metavar="FILE", type=UserPath(), help="Archive or folder you hold; repeatable."
 )
+@click.option(
+    "--from-folder", default="", metavar="DIR", type=UserPath(), help="Folder of images to make a dataset of."
+)
+@click.option("--name", default="", help="Name of that dataset; the folder's by default.")
+@click.option(
+    "--out",
+    default="",
+    metavar="DIR",
+    type=UserPath(),
+    help="Folder for its card; --plugins, or 'plugins', by default.",
+)
+@click.option("--seed", default=0, show_default=True, help="Seed that chooses test identities and queries.")
+@click.option("--test-fraction", default=0.5, show_default=True, help="Fraction of the identities to test on.")
+@click.option("--pattern", default="", metavar="REGEX", help="Groups pid and camid, searched for in each path.")
+@click.option("--no-cameras", is_flag=True, help="The cameras are unknown.")
 @weights_root_option
 @data_root_option
 @plugins_option
 def command(
-    datasets: str, backbones: str, sources: tuple[str, ...], weights_root: str, data_root: str, plugins: str
+    datasets: str,
+    backbones: str,
+    sources: tuple[str, ...],
+    from_folder: str,
+    out: str,
+    no_cameras: bool,
+    weights_root: str,
+    data_root: str,
+    plugins: str,
+    **settings: Any,
 ) -> int:
     """Unpacks archives, extracts CUHK03, builds Occluded-Duke, fetches starting weights.
+
+    With --from-folder it makes a dataset of a folder that has one folder per identity, or the identity in each file
+    name. Images stay where they are. It prints the commands that come next.
 
     It can be repeated and interrupted. Data behind a form or withdrawn is never downloaded: the command says
     where to ask.
     """
     folder = plugins_path(plugins)
-    if not datasets and not backbones:
-        raise UsageError("Nothing to prepare: give --datasets, --backbones or both.")
+    if not datasets and not backbones and not from_folder:
+        raise UsageError("Nothing to prepare: give --datasets, --backbones or --from-folder.")
     good = True
+    if from_folder:
+        _from_folder(from_folder, out or plugins or "plugins", data_root, cameras=not no_cameras, **settings)
     if datasets:
         if not data_root:
             raise UsageError("--data-root DIR (or $REID_DATASETS) says where the datasets go.")
@@ -60,6 +90,19 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
     for sentence in outcome.sentences:
         click.echo(f"  {readable(sentence)}")
     return outcome.status != "absent"
+
+
+def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None:
+    from harness.folder_split import Settings
+    from harness.from_folder import make
+
+    made = make(Path(folder), Path(out), Settings(**settings), Path(data_root) if data_root else None)
+    click.echo(f"{made.name}: built")
+    for sentence in made.sentences:
+        click.echo(f"  {readable(sentence)}")
+    click.echo("Next:")
+    for command in made.commands:
+        click.echo(f"  {readable(command)}")
 
 
 def _weights(backbone: registry.BackboneEntry, root: str) -> bool:
