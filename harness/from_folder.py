@@ -35,7 +35,7 @@ class Made:
     commands: tuple[str, ...]
 
 
-def make(folder: Path, out: Path, settings: Settings = Settings(), data_root: Path | None = None) -> Made:
+def make(folder: Path, out: Path, settings: Settings | None = None, data_root: Path | None = None) -> Made:
     """Makes a data set of a folder of images; the same arguments give the same files.
 
     Args:
@@ -48,7 +48,7 @@ def make(folder: Path, out: Path, settings: Settings = Settings(), data_root: Pa
         DataError: there are no images, no useful split, or another data set of this name.
         UsageError: a setting that does not fit.
     """
-    folder = Path(os.path.abspath(folder))
+    settings, folder = settings or Settings(), Path(os.path.abspath(folder))
     name = _name(folder, settings.name)
     if not 0 < settings.test_fraction < 1:
         raise UsageError(f"--test-fraction must lie between 0 and 1, found {settings.test_fraction}.")
