@@ -6,8 +6,8 @@ import contextlib
 import json
 import os
 import re
-import tempfile
 import time
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +25,21 @@ def write_json(path: Path, value: Any) -> None:
 def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
 
-    The temporary file names its writer, so that `sweep` can tell what nobody will rename any more. Without `flush` a
-    power cut may leave an empty file, which is enough for what can be made again.
+    Its permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that `sweep`
+    can tell what nobody will rename any more. Without `flush` a power cut may leave an empty file, which is enough for
+    what can be made again.
     """
     data = content.encode() if isinstance(content, str) else content
-    prefix = f".{path.name}.{_host()}~{os.getpid()}."
-    handle, temporary = tempfile.mkstemp(prefix=prefix, suffix=".tmp", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{_host()}~{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("xb") as file:
             file.write(data)
             if flush:
                 file.flush()
                 os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
         os.replace(temporary, path)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

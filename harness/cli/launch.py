@@ -77,7 +77,7 @@ def resources(values: dict[str, Any], runs: int, device: str, timeout: float) ->
     return Resources(gpus, cpus, at_once, timeout, values["address"])
 
 
-def short(path: Path, *, resolve: bool = True) -> str:
+def short(path: Path) -> str:
     """A path as the user would type it from here."""
     try:
         return str(path.relative_to(Path.cwd()))

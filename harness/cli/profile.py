@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 import threading
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import click
@@ -19,9 +21,9 @@ from harness.cli.options import (
     report_option,
     results_option,
 )
-from harness.cli.run import _tracker, finish
+from harness.cli.run import finish, make_tracker, send_missing
 from harness.errors import UsageError
-from harness.plan import TODO, Planned, Request
+from harness.plan import BLOCKED, TODO, Planned, Request
 from harness.progress import Board
 
 NOT_ASKED: dict[str, Any] = {
@@ -85,7 +87,8 @@ def command(form: str, **values: Any) -> int:
         return 0
     todo = [cell for cell in cells if cell.state == TODO]
     check_writable(request.results)
-    code = _measure(request, todo, values, timeout) if todo else 0
+    folders = [cell.folder for cell in cells if cell.state != BLOCKED]
+    code = _measure(request, todo, values, timeout, folders) if todo else send_missing(request, values, folders)
     finish(request, values)
     return code
 
@@ -110,7 +113,9 @@ def _study(values: dict[str, Any], request: Request) -> profile.Study:
     )
 
 
-def _measure(request: Request, todo: list[Planned], values: dict[str, Any], timeout: float) -> int:
+def _measure(
+    request: Request, todo: list[Planned], values: dict[str, Any], timeout: float, folders: Sequence[Path]
+) -> int:
     """Runs the cells one after another; returns the exit code. A cell that is out of memory is a result."""
     from harness import schedule
 
@@ -118,7 +123,7 @@ def _measure(request: Request, todo: list[Planned], values: dict[str, Any], time
     words = {job.folder: str(profile.Condition.from_values(job.spec.values)) for job in jobs}
     stop = threading.Event()
     with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
-        tracker = _tracker(request, values, board)
+        tracker = make_tracker(request, values, board, folders)
 
         def on_event(job: Any, event: dict[str, Any]) -> None:
             if event["event"] == "finished":

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,7 @@ from harness.cli.launch import (
 )
 from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, report_option, request_options
 from harness.cli.plan import table
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.job import Job
 from harness.masking import mask
 from harness.plan import Planned, Request
@@ -61,12 +63,13 @@ def command(preset: str, **values: Any) -> int:
         why = error.strerror or error
         raise UsageError(f"{request.results} takes no files ({why}); free space, or choose --results.") from error
     todo = [cell for cell in cells if cell.state == plan.TODO]
-    code = _run(request, todo, values, timeout) if todo else 0
+    folders = [cell.folder for cell in cells if cell.state != plan.BLOCKED]
+    code = _run(request, todo, values, timeout, folders) if todo else send_missing(request, values, folders)
     finish(request, values)
     return code
 
 
-def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout: float) -> int:
+def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout: float, folders: Sequence[Path]) -> int:
     """Runs what is to do; returns the exit code."""
     from harness import schedule
 
@@ -74,7 +77,7 @@ def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout:
     jobs = [make_job(cell, request, values, share.cpus) for cell in todo]
     stop = threading.Event()
     with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
-        tracker = _tracker(request, values, board)
+        tracker = make_tracker(request, values, board, folders)
 
         def on_event(job: Job, event: dict[str, Any]) -> None:
             board.event(job, event)
@@ -92,15 +95,34 @@ def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout:
     return 0 if good else 1
 
 
-def _tracker(request: Request, values: dict[str, Any], board: Board) -> Any:
+def make_tracker(request: Request, values: dict[str, Any], board: Board, folders: Sequence[Path]) -> Any:
+    """The tracker of an invocation, whose runs have these folders; None if it is not tracked."""
     if values["no_mlflow"]:
         return None
     from harness import tracking
 
-    uri = values["mlflow_uri"] or tracking.default_uri(request.results)
+    uri, (name, tags) = tracking.address(request.results, values["mlflow_uri"]), _described(request)
+    return tracking.Tracker(request.results, uri, board.say, name=name, tags=tags, folders=lambda: folders)
+
+
+def send_missing(request: Request, values: dict[str, Any], folders: Sequence[Path]) -> int:
+    """Tracks what a driver that was killed, or whose server was away, did not; returns the exit code, always 0."""
+    if not values["no_mlflow"]:
+        from harness import tracking
+
+        uri = tracking.address(request.results, values["mlflow_uri"])
+        try:
+            if sent := tracking.send_missing(request.results, uri, folders, *_described(request)):
+                click.echo(f"Sent {sent} finished runs to MLflow that it had not got.")
+        except HarnessError as error:
+            click.echo(f"{error} {tracking.LATER}")
+    return 0
+
+
+def _described(request: Request) -> tuple[str, dict[str, str]]:
+    """Name and tags of the parent run of an invocation."""
     tags = {"backbones": request.backbones, "datasets": request.datasets, "recipe": request.recipe}
-    name = f"{request.backbones} on {request.datasets}"
-    return tracking.Tracker(request.results, uri, board.say, name=name, tags=tags)
+    return f"{request.backbones} on {request.datasets}", tags
 
 
 def finish(request: Request, values: dict[str, Any]) -> None:
@@ -111,8 +133,9 @@ def finish(request: Request, values: dict[str, Any]) -> None:
     report.write(request.results, page, plugins_path(request.places.plugins))
     click.echo(f"\nReport: {short(page)}")
     if not values["no_mlflow"]:
-        uri = values["mlflow_uri"] or tracking.default_uri(request.results)
+        uri = tracking.address(request.results, values["mlflow_uri"])
         if uri.startswith("sqlite:"):
-            click.echo(f"MLflow: {short(Path(sys.executable), resolve=False)} -m mlflow ui --backend-store-uri {uri}")
+            words = [short(Path(sys.executable)), "-m", "mlflow", "ui", "--backend-store-uri", uri]
+            click.echo(f"MLflow: {shlex.join(words)}")
         else:
             click.echo(f"MLflow: {mask(uri)}")

@@ -33,12 +33,22 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
         click.echo(f"{len(entries)} records in {results}{': ' + summary if summary else ''}.")
     for problem in problems:
         click.echo(f"Warning: {readable(problem)}", err=True)
-    if sync:
-        from harness import tracking
-
-        uri = mlflow_uri or tracking.default_uri(results)
-        click.echo(f"Sent {tracking.sync(results.absolute(), uri)} records to MLflow at {mask(uri)}.")
+    if sync or (form == "text" and entries):
+        _tracked(results.absolute(), mlflow_uri, sync)
     return 0
+
+
+def _tracked(results: Path, uri: str, sync: bool) -> None:
+    """Sends to MLflow what it has not got, or says how much that is."""
+    from harness import tracking
+
+    if sync:
+        uri = tracking.used_address(results, uri)
+        click.echo(f"Sent {tracking.sync(results, uri)} records to MLflow at {mask(uri)}.")
+    elif uri or tracking.is_tracked(results):
+        uri = tracking.used_address(results, uri, whole=False)
+        if missing := tracking.unsent(results, uri):
+            click.echo(f"{len(missing)} of them are not sent to MLflow at {mask(uri)}; 'status --sync' sends them.")
 
 
 def _line(entry: store.Entry) -> str:

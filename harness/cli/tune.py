@@ -6,11 +6,12 @@ import contextlib
 import sys
 import threading
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import click
 
-from harness import plan, registry
+from harness import plan, registry, store
 from harness.cli.launch import (
     check_writable,
     execution_options,
@@ -232,9 +233,15 @@ class _Tuning:
             return None
         from harness import tracking
 
-        uri = self.values["mlflow_uri"] or tracking.default_uri(self.request.results)
-        tags = {"backbone": search.spec.backbone, "dataset": search.spec.dataset, "recipe": search.spec.recipe}
-        return tracking.Tracker(self.request.results, uri, click.echo, name=search.id, tags=tags, search=search.id)
+        results, spec = self.request.results, search.spec.to_dict()
+        uri = tracking.address(results, self.values["mlflow_uri"])
+        tags = {name: spec[name] for name in ("backbone", "dataset", "recipe")}
+
+        def folders() -> list[Path]:
+            ids = [trial.run_id for trial in search.trials] + [run for final in search.finals for run in final.run_ids]
+            return [store.folder_of(results, {"spec": spec, "run_id": run_id}) for run_id in ids]
+
+        return tracking.Tracker(results, uri, click.echo, name=search.id, tags=tags, search=search.id, folders=folders)
 
 
 @dataclass

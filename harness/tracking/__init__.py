@@ -11,18 +11,24 @@ down or full loses nothing, because records are written first. What was not sent
 """
 
 from harness.tracking.content import metrics_of, parameters_of
-from harness.tracking.server import EXPERIMENT, Server, default_uri
+from harness.tracking.server import EXPERIMENT, LATER, Server, address, default_uri, file_of, is_tracked, used_address
 from harness.tracking.tracker import Tracker
-from harness.tracking.transfer import restore, sync, unsent
+from harness.tracking.transfer import restore, send_missing, sync, unsent
 
 __all__ = [
     "EXPERIMENT",
+    "LATER",
     "Server",
     "Tracker",
+    "address",
     "default_uri",
+    "file_of",
+    "is_tracked",
     "metrics_of",
     "parameters_of",
     "restore",
+    "send_missing",
     "sync",
     "unsent",
+    "used_address",
 ]

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from harness import files
+import orjson
+
+from harness import files, store
 from harness.masking import mask
 from harness.spec import canonical
 from harness.tracking.server import Server
@@ -78,6 +80,36 @@ def epochs_of(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
             with contextlib.suppress(ValueError, KeyError):
                 values = json.loads(line)
                 yield int(values.pop("epoch")), values
+
+
+def is_sent(folder: Path, uri: str) -> bool:
+    """Whether this server has got the record in a folder, as it is now, whole."""
+    try:
+        sent = json.loads((folder / SIDECAR).read_bytes())
+        return bool(sent["uri"] == mask(uri) and sent["attempts"] == _attempts(folder))
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def _attempts(folder: Path) -> int:
+    record = orjson.loads((folder / store.RECORD).read_bytes())
+    return int(record.get("attempts", 1))
+
+
+def send(server: Server, folder: Path, parent: str) -> None:
+    """Sends a record and all that belongs to it; what an earlier, broken attempt to do so left is deleted.
+
+    Raises:
+        RecordError: the record cannot be read.
+    """
+    record = store.read(folder)
+    tags = tags_of(record["spec"], record.get("attempts", 1))
+    for partial in server.find({name: tags[name] for name in ("harness.run_id", "harness.attempt")}):
+        server.client.delete_run(partial)
+    run = server.start(name_of(record["spec"]), tags, parent)
+    server.parameters(run, parameters_of(record["spec"]))
+    server.metrics(run, list(epochs_of(folder)))
+    finish(server, run, folder, record)
 
 
 def finish(server: Server, run: str, folder: Path, record: Any) -> None:

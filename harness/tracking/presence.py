@@ -39,6 +39,15 @@ class Presence:
         """What a parent run is marked with, to be found by."""
         return {TAG: self._path.name} if self._held else {}
 
+    @staticmethod
+    def dead(results: Path) -> bool:
+        """Whether a driver of this folder is gone without having closed its runs."""
+        for path in (results / FOLDER).glob("*"):
+            with contextlib.suppress(OSError), path.open() as file:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises where its driver lives
+                return True
+        return False
+
     def close_dead(self, server: Server) -> None:
         """Closes the runs of drivers that are gone."""
         for path in sorted(self._folder.glob("*")) if self._held else ():

@@ -8,14 +8,19 @@ import fcntl
 import logging
 import math
 import os
+import re
+import shlex
 import shutil
+import textwrap
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
-from harness.errors import HarnessError
+from harness import files
+from harness.errors import HarnessError, UsageError
 from harness.masking import mask
 from harness.places import expand_uri
 
@@ -28,9 +33,87 @@ NO_ROOM = 1 << 16
 """Bytes of a disk below which a database on it failed for want of room."""
 
 
+VARIABLE = "MLFLOW_TRACKING_URI"
+DATABASE, LAST = "mlflow.db", ".mlflow-uri"
+"""In a results folder: its own database, and the address that was used last."""
+PLAIN = "/ #:~+@"
+"""What the path in an address may hold as it is, beside letters and digits."""
+LATER = "Results are kept; 'python -m harness status --sync' sends them later."
+
+
 def default_uri(results: Path) -> str:
     """`MLFLOW_TRACKING_URI` where it is set, else a sqlite file in the results folder."""
-    return expand_uri(os.environ.get("MLFLOW_TRACKING_URI", "")) or f"{SQLITE}{(results / 'mlflow.db').resolve()}"
+    return expand_uri(os.environ.get(VARIABLE, "")) or local_uri(results)
+
+
+def address(results: Path, given: str = "") -> str:
+    """Where runs are tracked: the address that was given, or the default.
+
+    Raises:
+        UsageError: nothing would be kept there.
+    """
+    uri = given or default_uri(results)
+    file_of(uri)
+    return uri
+
+
+def used_address(results: Path, given: str = "", *, whole: bool = True) -> str:
+    """Where records of a results folder belong: as `address`, but without either the one that was used last.
+
+    Args:
+        results: the results folder.
+        given: the address the user gave, or empty.
+        whole: whether it is to be called, for which its password is needed.
+
+    Raises:
+        UsageError: the password is needed, and was not kept.
+    """
+    if given or os.environ.get(VARIABLE) or not (last := _last(results)):
+        return address(results, given)
+    if whole and "***" in last:
+        raise UsageError(
+            f"The records in {results} are tracked at {last}, whose password is not kept; "
+            f"give the whole address by --mlflow-uri or {VARIABLE}."
+        )
+    return last
+
+
+def is_tracked(results: Path) -> bool:
+    """Whether a tracking server is known for a results folder."""
+    return bool(os.environ.get(VARIABLE) or _last(results)) or (results / DATABASE).is_file()
+
+
+def remember_address(results: Path, uri: str) -> None:
+    """Keeps where the records of a results folder go, without passwords; does without where the disk takes no file."""
+    with contextlib.suppress(OSError):
+        if _last(results) != mask(uri):
+            results.mkdir(parents=True, exist_ok=True)
+            files.replace(results / LAST, mask(uri) + "\n")
+
+
+def _last(results: Path) -> str:
+    with contextlib.suppress(OSError, ValueError):
+        return (results / LAST).read_text(encoding="utf-8").strip()
+    return ""
+
+
+def local_uri(results: Path) -> str:
+    """The address of the sqlite file in a results folder; a `?` would begin its options."""
+    return SQLITE + quote(str((results / DATABASE).resolve()), safe=PLAIN)
+
+
+def file_of(uri: str) -> Path | None:
+    """The file of a sqlite address, None for any other.
+
+    Raises:
+        UsageError: it names no file, so nothing would be kept.
+    """
+    if not uri.startswith("sqlite:"):
+        return None
+    path = unquote(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else ""
+    if path in ("", ":memory:"):
+        raise UsageError(f"The tracking address {uri} names no file, so nothing is kept; give sqlite:////path/runs.db.")
+    return Path(path)
 
 
 @dataclass
@@ -45,27 +128,24 @@ class Server:
     def connect(cls, uri: str, results: Path) -> Server:
         """Connects; for a local file store, artifacts lie beside the results."""
         quiet()
+        remember_address(results, uri)
         from mlflow import MlflowClient
 
-        local = uri.startswith("sqlite:")
-        with _alone(results) if local else contextlib.nullcontext():  # two that make one database break it
-            if local:
-                _make_sqlite(Path(uri.removeprefix(SQLITE)))
-            client = MlflowClient(tracking_uri=uri)
-            return cls._open(client, uri, (results / ".mlflow-artifacts").resolve().as_uri() if local else None)
+        if (path := file_of(uri)) is None:
+            return cls._open(MlflowClient(tracking_uri=uri), uri, None)
+        with _alone(results), _no_folder_of_quotes(uri, path):  # two that make one database break it
+            _make_sqlite(path)
+            return cls._open(MlflowClient(tracking_uri=uri), uri, (results / ".mlflow-artifacts").resolve().as_uri())
 
     @classmethod
     def _open(cls, client: Any, uri: str, place: str | None) -> Server:
-        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is not None:
-            return cls(client, experiment.experiment_id, uri)
-        try:
-            return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
-        except Exception as error:  # another driver may have made it in between
-            if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
-                raise HarnessError(
-                    f"MLflow at {mask(uri)} does not take the experiment '{EXPERIMENT}' ({reason(error, uri)})."
-                ) from error
-            return cls(client, experiment.experiment_id, uri)
+        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+            try:
+                return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
+            except Exception:  # another driver may have made it in between
+                if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+                    raise
+        return cls(client, usable(experiment, uri), uri)
 
     def start(self, name: str, tags: dict[str, str], parent: str = "") -> str:
         """Creates a run and returns its id."""
@@ -107,16 +187,80 @@ class Server:
         self.client.set_terminated(run, known.get(status, "FAILED"))
 
 
-def reason(error: BaseException, uri: str) -> str:
-    """What began it, in a line: MLflow and its database wrap that in pages, and tell a full disk in several ways."""
+def usable(experiment: Any, uri: str) -> str:
+    """Id of an experiment that takes and gives runs.
+
+    Raises:
+        HarnessError: it was deleted, or what gave it is no MLflow server.
+    """
+    if not experiment.experiment_id:
+        raise HarnessError(f"What answers at {mask(uri)} is no MLflow server; check the address.")
+    if experiment.lifecycle_stage == "deleted":
+        command = f"{VARIABLE}={shlex.quote(mask(uri))} python -m mlflow experiments restore --experiment-id"
+        raise HarnessError(
+            f"The experiment '{EXPERIMENT}' was deleted from MLflow at {mask(uri)}. "
+            f"To restore it, run: {command} {experiment.experiment_id}"
+        )
+    return str(experiment.experiment_id)
+
+
+def trouble(error: BaseException, uri: str) -> str:
+    """What is wrong with a tracking server, as sentences: its own answer, or that it gives none."""
+    if isinstance(error, HarnessError):
+        return str(error)
+    where, chain = f"MLflow at {mask(uri)}", _chain(error)
     if uri.startswith(SQLITE):
-        with contextlib.suppress(OSError):
-            if shutil.disk_usage(Path(uri.removeprefix(SQLITE)).parent).free < NO_ROOM:
-                return os.strerror(errno.ENOSPC)
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = str(error).splitlines()
+        return f"{where} cannot be used ({_database(chain[-1], uri)})."
+    import requests
+
+    if any(isinstance(one, requests.exceptions.RetryError) for one in chain) and (page := _answer(uri)):
+        return f"{where} answers with an error: {_shortened(page)}"
+    silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
+    if any(isinstance(one, silent) for one in chain):
+        last = next(one for one in reversed(chain) if isinstance(one, OSError))
+        return f"{where} does not answer ({reason(last)}); start it, or set {VARIABLE}."
+    if not uri.startswith("http") or isinstance(error, OSError | ImportError):
+        return f"{where} cannot be used: {_shortened(str(error))}"
+    return f"{where} answers with an error: {_shortened(str(error))}"
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, the beginning last."""
+    found = [error]
+    while (before := found[-1].__cause__ or found[-1].__context__) is not None:
+        found.append(before)
+    return found
+
+
+def _database(error: BaseException, uri: str) -> str:
+    """What is wrong with a database: it tells a full disk in several ways."""
+    with contextlib.suppress(OSError, HarnessError):
+        if (path := file_of(uri)) and shutil.disk_usage(path.parent).free < NO_ROOM:
+            return os.strerror(errno.ENOSPC)
+    return reason(error)
+
+
+def reason(error: BaseException) -> str:
+    """The first line of an error, without the addresses of objects that requests puts into it."""
+    lines = re.sub(r"<[\w.]+ object at 0x\w+>: ", "", str(error)).splitlines()
     return mask(f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__)
+
+
+def _shortened(text: str) -> str:
+    """An answer of a server in a line; a page of HTML comes from something else than MLflow."""
+    line = mask(textwrap.shorten(" ".join(text.split()), 300, placeholder=" ..."))
+    return f"{line} Check whether this is the address of an MLflow server." if "<html" in text.lower() else line
+
+
+def _answer(uri: str) -> str:
+    """What a server says that answers every request with an error: MLflow only counts its attempts."""
+    import requests
+
+    place = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name"
+    with contextlib.suppress(requests.RequestException):
+        reply = requests.get(place, params={"experiment_name": EXPERIMENT}, timeout=10)
+        return f"{reply.status_code} {reply.reason}: {reply.text}"
+    return ""
 
 
 def quiet() -> None:
@@ -149,7 +293,22 @@ def _make_sqlite(path: Path) -> None:
     from mlflow import MlflowClient
 
     if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
         fresh = path.with_name(f".{path.name}.new")
         fresh.unlink(missing_ok=True)
-        MlflowClient(tracking_uri=f"{SQLITE}{fresh}").search_experiments()
+        fresh.touch()  # sqlite itself makes files that a group cannot write, whatever the umask is
+        MlflowClient(tracking_uri=SQLITE + quote(str(fresh), safe=PLAIN)).search_experiments()
         os.replace(fresh, path)
+
+
+@contextlib.contextmanager
+def _no_folder_of_quotes(uri: str, path: Path) -> Iterator[None]:
+    """Removes the empty folder that MLflow makes of a quoted address, because it takes it for a path."""
+    written = Path(uri.removeprefix(SQLITE)).parent
+    made = [p for p in (written, *written.parents) if not p.exists()] if written != path.parent else []
+    try:
+        yield
+    finally:
+        for folder in made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()

@@ -5,17 +5,16 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from harness import store
 from harness.errors import RecordError
 from harness.job import Job
-from harness.masking import mask
-from harness.tracking.content import epochs_of, finish, name_of, parameters_of, tags_of
+from harness.tracking.content import epochs_of, finish, is_sent, name_of, parameters_of, send, tags_of
 from harness.tracking.presence import Presence
-from harness.tracking.server import Server, reason
+from harness.tracking.server import LATER, Server, trouble
 
 EVERY = 10.0
 """Seconds between two calls with the epochs of one run."""
@@ -35,14 +34,24 @@ class Tracker:
         name: name of the parent run.
         tags: tags of the parent run, for example the command.
         search: id of a search, whose one parent run and child runs are gone on with.
+        folders: gives the folders of all runs of this invocation; records in them that the server has not got, of
+            runs that were finished before or while it was away, are sent at the end.
     """
 
     def __init__(
-        self, results: Path, uri: str, warn: Warn, *, name: str, tags: dict[str, str], search: str = ""
+        self,
+        results: Path,
+        uri: str,
+        warn: Warn,
+        *,
+        name: str,
+        tags: dict[str, str],
+        search: str = "",
+        folders: Callable[[], Iterable[Path]] = tuple,
     ) -> None:
         self.results, self.uri, self.warn = results, uri, warn
         self._name, self._tags = name, {**tags, **({"harness.search": search} if search else {})}
-        self._search = search
+        self._search, self._folders = search, folders
         self._presence = Presence(results)
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._server: Server | None = None
@@ -78,10 +87,7 @@ class Tracker:
                 action()
             except Exception as error:
                 if not self._down_until:
-                    self.warn(
-                        f"MLflow at {mask(self.uri)} does not answer ({reason(error, self.uri)}). Results are kept; "
-                        "'python -m harness status --sync' sends them later."
-                    )
+                    self.warn(f"{trouble(error, self.uri)} {LATER}")
                 self._down_until = time.monotonic() + AWAY
 
     def _connect(self) -> None:
@@ -96,6 +102,9 @@ class Tracker:
 
     def _end(self, status: str) -> None:
         if self._parent:
+            for folder in self._folders():
+                if (folder / store.RECORD).is_file() and not is_sent(folder, self.uri):
+                    send(self._require(), folder, self._parent)
             self._require().end(self._parent, status)
         self._presence.end()
 

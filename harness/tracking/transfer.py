@@ -2,65 +2,61 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from harness import store
-from harness.errors import HarnessError, RecordError
+from harness.errors import HarnessError
 from harness.masking import mask
-from harness.tracking.content import SIDECAR, epochs_of, finish, name_of, parameters_of, tags_of
+from harness.tracking.content import is_sent, send
 from harness.tracking.presence import Presence
-from harness.tracking.server import EXPERIMENT, Server, quiet, reason
+from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, trouble, usable
 
 
 def unsent(results: Path, uri: str) -> list[Path]:
     """Folders of records that this server has not got whole."""
-    folders = []
-    for entry in store.index(results).values():
-        folder = (results / entry.path).parent
-        try:
-            sent = json.loads((folder / SIDECAR).read_text(encoding="utf-8"))
-            current = sent["uri"] == mask(uri) and sent["attempts"] == store.read(folder).get("attempts", 1)
-        except (OSError, ValueError, KeyError, RecordError):
-            current = False
-        if not current:
-            folders.append(folder)
-    return folders
+    folders = [(results / entry.path).parent for entry in store.index(results).values()]
+    return [folder for folder in folders if not is_sent(folder, uri)]
 
 
 def sync(results: Path, uri: str) -> int:
     """Sends every record the server has not got; returns how many.
 
     Raises:
-        HarnessError: the server cannot be reached.
+        HarnessError: the server cannot be reached, or does not take them.
     """
-    folders = unsent(results, uri)
-    if not folders:
+    return send_missing(results, uri, unsent(results, uri), "sync", {"command": "status --sync"})
+
+
+def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, tags: dict[str, str]) -> int:
+    """Sends what a server has not got of the records in some folders, below a parent run; returns how many.
+
+    Runs that a killed driver of this results folder left open are closed as well.
+
+    Raises:
+        HarnessError: the server cannot be reached, or does not take them.
+    """
+    missing = [folder for folder in folders if (folder / store.RECORD).is_file() and not is_sent(folder, uri)]
+    if not missing and not Presence.dead(results):
         return 0
     presence = Presence(results)
     try:
         server = Server.connect(uri, results)
-        parent = server.start("sync", {"command": "status --sync", **presence.tags})
-        for folder in folders:
-            record = store.read(folder)
-            _drop_partial(server, record)
-            run = server.start(name_of(record["spec"]), tags_of(record["spec"], record.get("attempts", 1)), parent)
-            server.parameters(run, parameters_of(record["spec"]))
-            server.metrics(run, list(epochs_of(folder)))
-            finish(server, run, folder, record)
-        server.end(parent, "ok")
+        presence.close_dead(server)
+        if missing:
+            parent = server.start(name, {**tags, **presence.tags})
+            for folder in missing:
+                send(server, folder, parent)
+            server.end(parent, "ok")
         presence.end()
     except HarnessError:
         raise
     except Exception as error:
-        raise HarnessError(
-            f"MLflow at {mask(uri)} does not answer ({reason(error, uri)}); start it, or set MLFLOW_TRACKING_URI, "
-            "then try again."
-        ) from error
-    return len(folders)
+        raise HarnessError(trouble(error, uri)) from error
+    return len(missing)
 
 
 def restore(uri: str, results: Path) -> int:
@@ -70,14 +66,16 @@ def restore(uri: str, results: Path) -> int:
         HarnessError: the server or its artifact store cannot be reached, or has no runs of this harness.
     """
     quiet()
+    if (path := file_of(uri)) and not path.is_file():
+        raise HarnessError(f"{path}, the database of MLflow at {mask(uri)}, does not exist.")
     try:
         from mlflow import MlflowClient
 
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        runs = children(client, experiment.experiment_id) if experiment else []
+        runs = children(client, usable(experiment, uri)) if experiment else []
     except Exception as error:
-        raise HarnessError(f"MLflow at {mask(uri)} does not answer ({reason(error, uri)}).") from error
+        raise HarnessError(trouble(error, uri)) from error
     seen: set[str] = set()
     try:
         for run in runs:
@@ -91,7 +89,7 @@ def restore(uri: str, results: Path) -> int:
         raise
     except Exception as error:  # the files of runs may lie elsewhere than what is known of the runs
         raise HarnessError(
-            f"MLflow at {mask(uri)} does not give the files of its runs ({reason(error, uri)}); "
+            f"MLflow at {mask(uri)} does not give the files of its runs ({reason(error)}); "
             "see whether its artifact store is up, then try again."
         ) from error
     if not seen:
@@ -120,11 +118,3 @@ def children(client: Any, experiment: str) -> list[Any]:
         runs += [run for run in page if "harness.run_id" in run.data.tags]
         if not (token := page.token):
             return sorted(runs, key=lambda run: (-int(run.data.tags.get("harness.attempt", 1)), -run.info.start_time))
-
-
-def _drop_partial(server: Server, record: Any) -> None:
-    """Deletes what an earlier, broken attempt to send this record left on the server."""
-    attempt = record.get("attempts", 1)
-    query = f"tags.`harness.run_id` = '{record['run_id']}' AND tags.`harness.attempt` = '{attempt}'"
-    for run in server.client.search_runs([server.experiment], query):
-        server.client.delete_run(run.info.run_id)

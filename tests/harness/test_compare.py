@@ -67,3 +67,32 @@ def test_of_several_recipes_one_must_be_named(cli: Cli, tmp_path: Path, keep: Ca
     assert code == 2 and "choose one of native, unified with --recipe" in err
     for name, pair in runs.items():
         assert compared(cli, tmp_path, "--recipe", name) == (0, pair, "")
+
+
+def test_records_of_an_own_data_set_are_enough_without_its_plug_in(
+    cli: Cli, tmp_path: Path, keep: Callable[..., str]
+) -> None:
+    """Its card is at hand where it is trained, not where results are read."""
+    both = [keep("alpha", GOOD, dataset="our-office"), keep("beta", BAD, dataset="our-office")]
+    words = ["compare", "alpha", "beta", "--results", tmp_path, "--format", "json", "--dataset"]
+    for name in ("our-office", "our_office"):
+        code, out, err = cli(*words, name)
+        assert code == 0 and json.loads(out)["runs"] == both, err
+    code, _, err = cli(*words, "their-office")
+    assert code == 2 and "Unknown dataset 'their-office'" in err
+    assert "our-office" in cli("status", "--results", tmp_path)[1]
+    assert cli("report", "--results", tmp_path)[0] == 0
+    assert "our-office" in (tmp_path / "BENCHMARKS.md").read_text()
+
+
+def test_the_card_of_a_plug_in_reaches_the_page(cli: Cli, tmp_path: Path) -> None:
+    record = samples.ok(samples.spec(dataset="our-office"), samples.evaluation("our-office"))
+    store.write(store.folder_of(tmp_path, record), record)
+    card = tmp_path / "plugins" / "our_office" / "card.toml"
+    card.parent.mkdir(parents=True)
+    layout = '[[layouts]]\nname = "office"\nreader = "csv"\nfolders = ["office"]\n'
+    card.write_text(f'kind = "dataset"\nname = "our-office"\ntitle = "Our office by day"\n{layout}')
+    words = ["report", "--results", tmp_path, "--plugins", tmp_path / "plugins"]
+    assert cli(*words)[0] == 0 and cli(*words, "--check")[0] == 0
+    assert "Our office by day" in (tmp_path / "BENCHMARKS.md").read_text()
+    assert cli("report", "--results", tmp_path, "--check")[0] == 1

@@ -142,3 +142,16 @@ def test_want_of_memory_is_a_cell(tmp_path):
     assert ended[100_000_000]["status"] == "oom"
     assert "batch 100000000" in ended[100_000_000]["error"]["message"]
     assert "Out of memory" in said
+
+
+def test_failed_cells_fail_the_study_on_the_tracker_too(tmp_path, cli, plugin_folder):
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/runs.db"
+    words = ["--backbones", "pixels", "--plugins", plugin_folder, "--option", "pixels.fault=build", "--device", "cpu"]
+    words += ["--image-size", "64x32", "--heights", "", "--batch", "1", "--train-batch", "", "--seconds", "0.1"]
+    code, out, err = cli("profile", *words, "--results", tmp_path / "results", "--mlflow-uri", uri)
+    assert code == 1 and "cannot be built" in out, out + err
+    client = MlflowClient(tracking_uri=uri)
+    (experiment,) = [e for e in client.search_experiments() if e.name == "reid-harness"]
+    assert {run.info.status for run in client.search_runs([experiment.experiment_id])} == {"FAILED"}
