@@ -25,9 +25,9 @@ def write_json(path: Path, value: Any) -> None:
 def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
     """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
 
-    Its permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that `sweep`
-    can tell what nobody will rename any more. Without `flush` a power cut may leave an empty file, which is enough for
-    what can be made again.
+    Its permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that
+    `sweep` can tell what nobody will rename any more. Without `flush` a power cut may leave an empty file, which is
+    enough for what can be made again.
     """
     data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{_host()}~{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
