@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import os
 import tempfile
 from pathlib import Path
@@ -63,6 +64,22 @@ def cache_folder() -> Path:
     except RuntimeError:  # neither $HOME nor an entry in the table of users, as in containers
         return _temporary()
     return home / NAME if home.is_absolute() and _writable(home) else _temporary()
+
+
+def settle() -> None:
+    """Gives this process and its children what libraries ask for: a home folder, a user's name, a cache for Numba.
+
+    A container may run under a number that has neither; then the home folder is the one of the caches.
+    """
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = str(cache_folder())
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["USER"] = f"user-{os.getuid()}"
+    os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))
 
 
 def _writable(folder: Path) -> bool:

@@ -8,9 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from harness.places import cache_folder
+
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the rest of the caches is made anew
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from harness import __version__
+from harness import __version__, places
 from harness.errors import HarnessError, suggestion
 from harness.masking import mask, readable
 
@@ -68,6 +68,7 @@ def main() -> int:
     """Entry of `python -m harness`: 0 all ok or cached, 1 some run failed, 2 wrong usage, 130 interrupted."""
     try:
         _right_packages()
+        places.settle()
         result = cli.main(standalone_mode=False, prog_name="python -m harness")
         return int(result or 0)
     except HarnessError as error:
