@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,7 @@ class Job:
         stored: a checkpoint or feature file to score instead of training.
         attempt: how often this run was started, this one included.
         ray_trial_id: trial that runs the job, or empty.
+        asked: what the user typed, for the record: recipe, build options, recipe keys.
     """
 
     spec: RunSpec
@@ -56,6 +57,7 @@ class Job:
     stored: str = ""
     attempt: int = 1
     ray_trial_id: str = ""
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""

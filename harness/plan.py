@@ -40,6 +40,7 @@ class Request:
         eval_datasets: further datasets every model is scored on, comma list.
         from_scratch: start from random weights instead of the card's pretrained file.
         force: run again what is finished.
+        preset: name of the preset whose values the others hold, for the record alone.
         holdout: seed and share of held-out training identities; if given, runs are trials of a search, which read
             the training split alone.
     """
@@ -57,18 +58,23 @@ class Request:
     eval_datasets: str = ""
     from_scratch: bool = False
     force: bool = False
+    preset: str = ""
     holdout: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of the plan; a blocked one tells its problems one by one."""
+    """One cell of the plan; a blocked one tells its problems one by one.
+
+    `asked` is what the user typed for it, see `asked_for`.
+    """
 
     spec: RunSpec
     state: str
     reason: str
     folder: Path
     problems: tuple[str, ...] = ()
+    asked: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """One JSON object a run."""
@@ -166,7 +172,8 @@ class _State:
                 "pass --camera-embedding off."
             )
         found = tuple(p for p in problems if p)
-        return [self._cell(replace(spec, seed=seed), found) for seed in request.seeds]
+        asked = asked_for(request, backbone, chosen.about)
+        return [replace(self._cell(replace(spec, seed=seed), found), asked=asked) for seed in request.seeds]
 
     def _cell(self, spec: RunSpec, problems: tuple[str, ...]) -> Planned:
         folder = run_folder(self.request.results, spec)
@@ -229,6 +236,15 @@ def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
     """The user's options for this backbone; those without a backbone's name go to all that declare them."""
     shared = {k: v for k, v in request.options.get("", {}).items() if k in backbone.card.options}
     return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
+
+
+def asked_for(request: Request, backbone: BackboneEntry, about: str = "") -> dict[str, Any]:
+    """What the user typed for this backbone, and the recipe's `about`; the record keeps it beside the spec.
+
+    A recipe file or plug-in of the user cannot be looked up later, so no command could be derived from the spec alone.
+    """
+    options, preset = chosen_options(request, backbone), request.preset
+    return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:

@@ -243,13 +243,18 @@ def names() -> list[str]:
     return sorted([*(p.stem for p in FOLDER.glob("*.toml")), "native"])
 
 
+def is_path(name: str) -> bool:
+    """Whether a recipe is given by its file, not by a name."""
+    return name.endswith(".toml") or "/" in name
+
+
 def find(name: str, native: Path | None = None) -> Path:
     """Returns the file of a recipe given by name or by path; `native` is the backbone's own file, if any."""
     if name == "native":
         if native is None or not native.is_file():
             raise UsageError("This backbone has no native recipe; use --recipe unified or a recipe file of yours.")
         return native
-    if name.endswith(".toml") or "/" in name:
+    if is_path(name):
         if not Path(name).is_file():
             raise UsageError(f"Recipe file {name} does not exist. Recipes by name: {', '.join(names())}.")
         return Path(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from harness.job import STATUSES
@@ -65,6 +66,7 @@ class Record(TypedDict, total=False):
     mlflow_run_id: str | None
     ray_trial_id: str | None
     attempts: int
+    request: dict[str, Any]
 
 
 _NUMBER = (int, float)
@@ -135,6 +137,14 @@ def new(spec: RunSpec, *, source: str = "trained") -> Record:
         ray_trial_id=None,
         attempts=1,
     )
+
+
+def matched(evaluation: Mapping[str, Any]) -> str:
+    """'7 of 100 queries have a match', to stand beside a score; empty where all have one or it is not recorded."""
+    valid, queries = evaluation.get("n_valid"), evaluation.get("n_query")
+    if valid is None or queries is None or valid == queries:
+        return ""
+    return f"{valid:,} of {queries:,} queries {'has' if valid == 1 else 'have'} a match"
 
 
 def validate(record: Any) -> list[str]:

@@ -104,6 +104,7 @@ _PARTS: dict[str, dict[str, Check]] = {
 }
 _WHOLE: dict[str, Check] = {
     "environment": _table(_scalar),
+    "request": _holding(recipe=_text, about=_text, preset=_text, options=_table(_anything), set=_table(_anything)),
     "pictures": _list(_text),
     "attempts": _whole,
     "mlflow_run_id": _text,

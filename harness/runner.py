@@ -158,6 +158,8 @@ def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] 
     record["stage"] = stage if stage in STAGES and status != "ok" else None
     record["environment"] = {**capture(device), "threads": job.threads}
     record["ray_trial_id"], record["attempts"] = job.ray_trial_id or None, job.attempt
+    if job.asked:
+        record["request"] = job.asked
     return record
 
 

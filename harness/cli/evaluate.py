@@ -82,7 +82,7 @@ def command(
         given = make_request({**values, **one}, {})  # without the preset, which nobody typed option by option
         spec = replace(spec, options=_as_built(given, spec, stored, trust_pickle))
     folder = run_folder(request.results, spec)
-    cell = plan.Planned(spec, plan.TODO, "", folder)
+    cell = plan.Planned(spec, plan.TODO, "", folder, asked=plan.asked_for(request, _backbone(request)))
     job = replace(
         make_job(cell, request, values, threads or processes.cores()), stored=str(stored), trust_pickle=trust_pickle
     )

@@ -59,6 +59,7 @@ def make_job(cell: Planned, request: Request, values: dict[str, Any], threads: i
         allow_count_mismatch=values["allow_count_mismatch"],
         force=request.force,
         attempt=attempt,
+        asked=cell.asked,
     )
 
 

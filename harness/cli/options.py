@@ -130,12 +130,12 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Reads a preset; its keys are those of the command line, its tables `options` and `generate`."""
+    """Reads a preset; its keys are its name and those of the command line, its tables `options` and `generate`."""
     if not name:
         return {}
     if not (path := PRESETS / f"{name}.toml").is_file():
         raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.toml")])
-    return read_toml(path)
+    return {**read_toml(path), "name": name}
 
 
 def apply_preset(values: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
@@ -184,6 +184,7 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
         eval_datasets=values["eval_datasets"],
         from_scratch=values["from_scratch"],
         force=values["force"],
+        preset=preset.get("name", ""),
     )
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from harness.contracts import UNKNOWN_CAMERAS
-from harness.report import plots, published, text
+from harness.report import commands, data_facts, plots, published, text
 from harness.report.rows import Row, Setting, Table, TableKey
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
@@ -43,7 +42,7 @@ def _legend() -> str:
         "training). The 95 % interval is a bootstrap over the identities of the queries (the variance of the query "
         "set), its bounds averaged over seeds. Flip test, re-ranking and the untrained model are rows of their own. "
         "Parameters are those that the test-time feature depends on; cost stands in the first row of a setting. "
-        f"“{text.NOT_APPLICABLE}” means that a number cannot apply."
+        f"“{text.NOT_APPLICABLE}” means that a number cannot apply. {commands.PLACEHOLDERS}"
     )
 
 
@@ -55,8 +54,10 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     return paragraphs(
         f"### {text.escape(heading(context, key))}",
         _warning(context, key),
+        _about(table),
         text.table(lines, RIGHT),
-        bullets(_remarks(table)),
+        bullets([*data_facts.lines(table), *_remarks(table)]),
+        commands.of_table(table.settings()),
         *_figures(context, table, figures),
     )
 
@@ -85,6 +86,19 @@ def _warning(context: Context, key: TableKey) -> str:
     return "\n\n".join(lines)
 
 
+def _about(table: Table) -> str:
+    """What the recipe says of itself; `native` is one of each backbone."""
+    said: dict[str, list[str]] = {}
+    for setting in table.settings():
+        if about := commands.about_recipe(setting):
+            said.setdefault(about, []).append(setting.backbone)
+    if len(said) < 2:
+        return "".join(f"Recipe {text.escape(table.key.recipe)}: {text.escape(about)}" for about in said)
+    return bullets(
+        [f"Recipe of {text.escape(', '.join(dict.fromkeys(of)))}: {text.escape(about)}" for about, of in said.items()]
+    )
+
+
 def _with_first(rows: Sequence[Row]) -> list[tuple[Row, bool]]:
     seen: set[int] = set()
     marked = []
@@ -98,6 +112,7 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
     claimed, difference = _published_cells(context, table.key, row)
     status = [text.escape(row.setting.status())]
     status += [SOURCES[row.setting.source]] if row.setting.source in SOURCES else []
+    status += [row.setting.start] if row.setting.untrained else []
     none = text.NOT_APPLICABLE
     return {
         "Backbone": text.escape(row.label),
@@ -107,9 +122,9 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
         "Size": text.size(row.image_size()),
         "Side information": side_information(context, row.setting),
         "Published mAP / rank-1": claimed,
-        "mAP": text.spread(row.mean("mAP"), row.deviation("mAP")),
-        "rank-1": text.spread(row.mean("rank-1"), row.deviation("rank-1")),
-        "mINP": text.spread(row.mean("mINP"), row.deviation("mINP")) if row.values("mINP") else text.NOT_RECORDED,
+        "mAP": row.mAP(),
+        "rank-1": row.shown("rank-1"),
+        "mINP": row.shown("mINP") if row.values("mINP") else text.NOT_RECORDED,
         "Seeds": str(len(row.scored)),
         "Difference": difference,
         "95 % interval of mAP": text.interval(row.interval("mAP")),
@@ -202,6 +217,8 @@ def _declared(context: Context, backbone: str) -> str:
 def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, str]:
     """Published numbers, and reproduced minus published in points where the input size is the same."""
     size = row.image_size()
+    if row.setting.untrained:
+        return text.NOT_APPLICABLE, text.NOT_APPLICABLE
     known = published.find(
         context, row.setting.backbone, key, size, row.way, checkpoint=row.setting.source == "published-checkpoint"
     )
@@ -214,26 +231,10 @@ def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, st
     return shown, " / ".join(text.signed(100 * mean - value) for mean, value in pairs)
 
 
-def _read(run: Mapping[str, Any]) -> str:
-    """What a run read: the layout, which tells versions of a dataset apart, and what it trained on."""
-    data = run["data"]
-    train = (data.get("splits") or {}).get("train")
-    junk = ((data.get("notes") or {}).get("junk") or {}).get("gallery")
-    parts = [f"Read as layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
-    if train:
-        parts.append(f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities")
-    if junk:
-        parts.append(f"{text.count(junk, 'junk image')} of the gallery left out")
-    if (data.get("notes") or {}).get("cameras") == UNKNOWN_CAMERAS:
-        parts.append("cameras unknown, so no image is ignored as taken by the query's own camera")
-    return "; ".join(parts) + "."
-
-
 def _remarks(table: Table) -> list[str]:
-    """What the numbers of a table rest on, and what sets rows apart that look alike."""
+    """What sets rows apart that look alike, and how many queries the numbers rest on."""
     scored = [(row, run, e) for row in table.rows for run, e in row.scored]
     remarks = []
-    remarks += sorted({_read(run) for _, run, _ in scored})
     names = ("n_query", "n_valid", "n_gallery")
     for counts in sorted({tuple(e.get(n) or 0 for n in names) for _, _, e in scored}):
         queries, valid, gallery = counts
@@ -244,7 +245,6 @@ def _remarks(table: Table) -> list[str]:
     if len(prints) > 1:
         shown = ", ".join(text.code(p[:8] or "none") for p in sorted(prints))
         remarks.append(f"**Not all rows saw the same files**: fingerprints {shown}.")
-    remarks += sorted({text.escape(m) for _, run, _ in scored for m in run["data"].get("count_mismatch") or ()})
     for row in table.rows:
         if tied := max((e.get("tied_queries") or 0 for _, e in row.scored), default=0):
             remarks.append(f"{text.escape(row.label)}, {row.way.label}: tied distances in {text.count(tied, 'query')}.")
@@ -263,6 +263,7 @@ def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[
     """Accuracy against cost and CMC curves, of the plain rows."""
     title, links = heading(context, table.key), []
     plain = table.plain()
+    title += f" ({words})" if (words := "; ".join(sorted({m for row in plain if (m := row.matched())}))) else ""
     best = sorted(range(len(plain)), key=lambda i: -plain[i].mean("mAP"))[:MOST_DRAWN]
     rows = [plain[i] for i in sorted(best)]
     panels = [

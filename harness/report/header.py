@@ -1,18 +1,12 @@
-"""The top of the page: what it is, what it rests on, how to make it again."""
+"""The top of the page: what it is, what it rests on, how to begin."""
 
 from __future__ import annotations
 
-import shlex
-from collections import Counter, defaultdict
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from collections import Counter
 
 from harness import PROTOCOL_VERSION
 from harness.report import text
 from harness.report.section import Context, Section, paragraphs
-
-PRESETS = Path(__file__).parent.parent / "presets"
 
 
 def build(context: Context) -> Section:
@@ -39,35 +33,11 @@ def _counts(context: Context) -> str:
     return f"{text.count(len(records), 'run')} ({ended}) of {text.count(backbones, 'backbone')} on {on}."
 
 
-BEGIN = "python -m harness run --backbones all --datasets all --data-root DIR --weights-root DIR"
+BEGIN = "python -m harness run --backbones all --datasets all --data-root DATA_ROOT --weights-root WEIGHTS_ROOT"
 
 
 def _commands(context: Context) -> str:
-    """One command a recipe, which makes its runs again; finished ones are not repeated."""
-    by_recipe: dict[str, list[Mapping[str, Any]]] = defaultdict(list)
-    for record in context.material.records:
-        if record["source"] == "trained":
-            by_recipe[record["spec"]["recipe"]].append(record["spec"])
-    commands = [_command(recipe, specs) for recipe, specs in sorted(by_recipe.items())]
-    about = "To reproduce it (settings that a command does not name are in each record's `spec`):"
-    if not commands:
-        about, commands = "To begin:", [BEGIN]
-    return paragraphs(about, "\n".join(f"    {command}" for command in commands))
-
-
-def _command(recipe: str, specs: list[Mapping[str, Any]]) -> str:
-    values = {
-        name: ",".join(str(v) for v in sorted({spec[key] for spec in specs}))
-        for name, key in (("--backbones", "backbone"), ("--datasets", "dataset"), ("--seeds", "seed"))
-    }
-    preset = (PRESETS / f"{recipe}.toml").is_file()
-    pretrained = any(spec.get("pretrained", "none") != "none" for spec in specs)
-    start = ["--weights-root", "DIR"] if pretrained else ["--from-scratch"]
-    chosen = ["--preset", recipe] if preset else ["--recipe", recipe, "--data-root", "DIR", *start]
-    words = ["python", "-m", "harness", "run", *(word for pair in values.items() for word in pair), *chosen]
-    return " ".join(shlex.quote(_plain(word)) for word in words)
-
-
-def _plain(word: str) -> str:
-    """One line; a line break would end the code block."""
-    return "".join(c if c.isprintable() else "?" for c in word)
+    """How to begin; below each table is what makes its rows again."""
+    if context.tables:
+        return "Below each table is the command that makes its rows again; finished runs are not repeated."
+    return paragraphs("To begin:", f"    {BEGIN}")

@@ -43,5 +43,5 @@ def _grid(context: Context, recipe: str, protocol: str, tables: dict[str, Table]
 
 
 def _cells(table: Table) -> dict[str, str]:
-    scores = {row.label: text.spread(row.mean("mAP"), row.deviation("mAP")) for row in table.plain()}
+    scores = {row.label: row.mAP() for row in table.plain()}
     return {label: setting.runs[-1]["status"] for label, setting in table.unfinished} | scores

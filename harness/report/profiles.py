@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.report import plots, profile_claims, text
+from harness.report import commands, plots, profile_claims, text
 from harness.report.accuracy import device, heading, stem
 from harness.report.costs import other_work, recorded
 from harness.report.rows import Table, image_size
@@ -51,7 +51,7 @@ def build(context: Context) -> Section:
     if training:
         parts += ["### Training step", ABOUT_TRAINING, _lines(context, training, _training)]
     as_named = [r for r in records if named(context, r) == r["spec"]["backbone"]]
-    parts += [profile_claims.build(as_named, condition), _doubts(records), *links]
+    parts += [profile_claims.build(as_named, condition), _doubts(records), commands.of_profile(records), *links]
     return Section(paragraphs(*parts), figures)
 
 

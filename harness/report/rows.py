@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from harness.record import SCORED
+from harness.record import SCORED, matched
 from harness.report import text
 from harness.report.material import Material
 from harness.spec import canonical
 
+EPOCHS = "training.epochs"
 SHOWN_DIFFERENCES = 3
 """Keys that tell two settings of one backbone apart; more are counted."""
 
@@ -77,9 +78,19 @@ class Setting:
         """Everything of the spec that may tell this setting from another one, by dotted key."""
         spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
         flat: dict[str, Any] = {"source of the numbers": self.source}
-        _flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
-        _flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
+        flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
+        flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
         return flat
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the start was scored as it is, without an epoch of training."""
+        return self.source == "trained" and self.flat.get(EPOCHS) == 0
+
+    @property
+    def start(self) -> str:
+        """Words for a start that was scored as it is."""
+        return "pretrained start, not trained" if self.spec.get("pretrained", "none") != "none" else "not trained"
 
     def status(self) -> str:
         """'ok', or how many runs ended how."""
@@ -127,6 +138,18 @@ class Row:
                 return statistics.median(values)
         return None
 
+    def matched(self) -> str:
+        """How many queries have a match, in words, where not all have one."""
+        return "; ".join(sorted({words for _, e in self.scored if (words := matched(e))}))
+
+    def shown(self, name: str) -> str:
+        """A metric in percent: mean and deviation."""
+        return text.spread(self.mean(name), self.deviation(name))
+
+    def mAP(self) -> str:
+        """MAP in percent, and beside it how many queries have a match where not all have one."""
+        return self.shown("mAP") + (f" ({words})" if (words := self.matched()) else "")
+
     def image_size(self) -> list[int] | None:
         """(height, width) of the input."""
         return image_size(self.scored[0][0])
@@ -149,6 +172,11 @@ class Table:
     key: TableKey
     rows: Sequence[Row]
     unfinished: Sequence[tuple[str, Setting]]
+
+    def settings(self) -> list[Setting]:
+        """Every setting once, those without a finished run last."""
+        found = [*(row.setting for row in self.rows), *(setting for _, setting in self.unfinished)]
+        return list({id(setting): setting for setting in found}.values())
 
     def plain(self) -> list[Row]:
         """One row a setting: the plain test, or where there is none, with the flip; never re-ranked or untrained."""
@@ -225,7 +253,8 @@ def _table(key: TableKey, members: Sequence[Setting]) -> Table:
         for run in setting.ok:
             for e in run["evaluations"]:
                 if e["dataset"] == key.dataset:
-                    ways[Way(not e["trained"], e["rerank"], e["flip"])].append((run, e))
+                    before = not e["trained"] and not setting.untrained
+                    ways[Way(before, e["rerank"], e["flip"])].append((run, e))
         rows += [Row(setting, way, label, ways[way]) for way in sorted(ways)]
         if not ways:
             unfinished.append((label, setting))
@@ -243,11 +272,13 @@ def _labels(members: Sequence[Setting]) -> list[str]:
 
 def _different(group: Sequence[Setting]) -> list[str]:
     keys = sorted({key for setting in group for key in setting.flat}) if len(group) > 1 else []
-    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in group}) > 1]
+    told = {key: [s for s in group if key != EPOCHS or not s.untrained] for key in keys}  # their label says it
+    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in told[key]}) > 1]
 
 
 def _label(setting: Setting, keys: Sequence[str]) -> str:
-    parts = [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    parts = [setting.start] if setting.untrained else []
+    parts += [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
     if len(keys) > SHOWN_DIFFERENCES:
         parts.append(f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}")
         parts.append(f"run {setting.runs[0]['run_id'][:8]}")
@@ -260,10 +291,11 @@ def _short(value: Any) -> str:
     return words[:8] if len(words) > 24 and all(c in "0123456789abcdef" for c in words) else words
 
 
-def _flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
+def flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
+    """Puts the leaves of nested tables into `flat`, by dotted key."""
     for key, inner in value.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(inner, dict):
-            _flatten(inner, name, flat)
+            flatten(inner, name, flat)
         else:
             flat[name] = inner

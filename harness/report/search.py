@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import stats, store
 from harness.errors import HarnessError
-from harness.report import search_plots, text
+from harness.report import commands, search_plots, text
 from harness.report.scores import mean_ap
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
@@ -47,6 +47,7 @@ def _one(context: Context, search: Search, figures: dict[str, Drawn]) -> str:
         *_pictures(context, search, title, figures),
         _finals(context, search),
         _bad(search),
+        commands.of_search(search, context.by_id),
     )
 
 
@@ -171,7 +172,7 @@ def _finals(context: Context, search: Search) -> str:
     """The chosen points on the test split, and the best one against each other."""
     if not search.finals:
         return "No final runs yet: the chosen points were not trained on the whole training set."
-    records = {record["run_id"]: record for record in context.material.records}
+    records = context.by_id
     best = next((final for final in search.finals if final.name == "best"), None)
     lines = []
     for final in search.finals:

@@ -50,6 +50,11 @@ class Context:
         return rows.tables(self.material)
 
     @cached_property
+    def by_id(self) -> dict[str, Mapping[str, Any]]:
+        """Records by run id."""
+        return {record["run_id"]: record for record in self.material.records}
+
+    @cached_property
     def looks(self) -> dict[str, dict[str, Any]]:
         """Colour and marker of each backbone, the same in every figure."""
         return drawing.looks(r["spec"]["backbone"] for r in self.material.records)

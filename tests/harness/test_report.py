@@ -285,11 +285,12 @@ def test_the_page_of_nothing_says_how_to_begin(tmp_path):
 
 
 def test_reproduce_command_names_what_was_run(tmp_path):
-    text = page(tmp_path, *three_seeds(), samples.ok(samples.spec("timm:x y")))
-    command = "python -m harness run --backbones 'alpha,timm:x y' --datasets market1501 --seeds 0,1,2"
-    assert f"    {command} --recipe unified --data-root DIR --from-scratch" in text
+    """Those of one table; `test_report_commands.py` lets `plan` read them."""
+    text = page(tmp_path, *three_seeds(), *three_seeds("beta"))
+    command = "python -m harness run --backbones alpha,beta --datasets market1501 --seeds 0,1,2 --recipe unified"
+    assert f"    {command} --data-root DATA_ROOT --device cpu --set training.epochs=3 --from-scratch" in text
     text = page(tmp_path, samples.ok(samples.spec(pretrained="sha256:0")))
-    assert "--recipe unified --data-root DIR --weights-root DIR" in text
+    assert "--weights-root WEIGHTS_ROOT" in text and "--from-scratch" not in text
 
 
 def test_a_table_tells_what_was_read(tmp_path):
