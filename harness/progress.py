@@ -89,7 +89,8 @@ class Board:
         if error := event.get("error") or state.get("error"):
             detail = f" ({textwrap.shorten(str(error), 200)})"
         else:
-            detail = "".join(f", {name} {value:.1%}" for name, value in state.get("scores", {}).items())
+            scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
+            detail = "".join(f", {part}" for part in (*scores, state.get("matched")) if part)
         self.say(f"[{self.done}/{self.total}] {title(job)}: {event['status']}{detail}{self._left()}")
 
     def _take_off(self, job: Job) -> dict[str, Any]:

@@ -109,7 +109,8 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         progress.emit("end", status=record["status"] if record["error"] else "failed", error=reason, stage=stage)
         return 1
     row = store.plain(record)
-    progress.emit("end", status=record["status"], scores={k: row[k] for k in ("mAP", "rank-1")} if row else {})
+    scores = {k: row[k] for k in ("mAP", "rank-1")} if row else {}
+    progress.emit("end", status=record["status"], scores=scores, matched=records.matched(row or {}))
     return 0 if record["status"] == "ok" else 1
 
 

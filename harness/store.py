@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """What a listing needs to know of a record. `mAP` and `rank1` are of the plain test after training."""
+    """What a listing needs to know of a record. The last four are of the plain test after training."""
 
     path: str
     run_id: str
@@ -57,6 +57,8 @@ class Entry(NamedTuple):
     seconds: float
     mAP: float | None
     rank1: float | None
+    n_query: int | None
+    n_valid: int | None
 
 
 def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, queries.Rows] | None = None) -> Path:
@@ -288,6 +290,8 @@ def _entry(relative: str, record: Record) -> Entry:
         seconds=float(sum((record["timing"].get("seconds") or {}).values())),
         mAP=main.get("mAP"),
         rank1=main.get("rank-1"),
+        n_query=main.get("n_query"),
+        n_valid=main.get("n_valid"),
     )
 
 
@@ -315,7 +319,7 @@ def _is_entry(path: str, row: Any) -> bool:
         and isinstance(values[5], int)
         and values[10] is not None
         and all(0 <= value < 1e30 for value in (values[10], *scores) if value is not None)
-        and (scores[0] is None) == (scores[1] is None)
+        and len({score is None for score in scores}) == 1
     )
 
 

@@ -11,7 +11,7 @@ import click
 from harness import queries, registry, store
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
-from harness.record import SCORED
+from harness.record import SCORED, matched
 
 
 @click.command(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
@@ -50,7 +50,10 @@ def command(
         click.echo(json.dumps(outcome, indent=1))
         return 0
     low, high = outcome["interval"]
-    click.echo(f"{first} {outcome['mAP'][0]:.2%} mAP, {second} {outcome['mAP'][1]:.2%} mAP on {name} ({a.recipe}).")
+    scores = [f"{one} {value:.2%} mAP" for one, value in zip((first, second), outcome["mAP"], strict=True)]
+    words = matched({"n_valid": outcome["queries"], "n_query": outcome["all_queries"]})
+    counted = f", {words}" if words else ""
+    click.echo(f"{', '.join(scores)} on {name} ({a.recipe}{counted}).")
     click.echo(f"Difference {outcome['difference']:+.2%}, 95% interval {low:+.2%} to {high:+.2%}.")
     click.echo(
         f"p = {outcome['p_value']:.4g} (paired randomisation over {outcome['identities']} identities, "
@@ -132,6 +135,7 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
         "interval": list(test.interval),
         "p_value": test.p_value,
         "queries": int(valid.sum()),
+        "all_queries": len(valid),
         "identities": len(set(groups.tolist())),
         "recipe": a.recipe,
         "seed": a.seed,

@@ -16,6 +16,7 @@ from harness.cli.options import UserPath, apply_preset, load_preset, make_reques
 from harness.errors import UsageError
 from harness.job import Job, run_folder
 from harness.progress import Board
+from harness.record import matched
 from harness.registry import BackboneEntry
 from harness.spec import RunSpec
 
@@ -169,5 +170,5 @@ def _in_words(row: Mapping[str, Any]) -> str:
     marks = "".join(f" +{m}" for m in ("flip", "rerank") if row[m])
     bounds = row["interval"].get("mAP")
     interval = " (95% interval {:.2%} to {:.2%})".format(*bounds) if bounds else ""
-    scores = f"mAP {row['mAP']:.2%}{interval}, rank-1 {row['rank-1']:.2%}, mINP {row['mINP']:.2%}"
-    return f"{row['dataset']}{marks}: {scores}"
+    scores = [f"mAP {row['mAP']:.2%}{interval}", f"rank-1 {row['rank-1']:.2%}", f"mINP {row['mINP']:.2%}", matched(row)]
+    return f"{row['dataset']}{marks}: {', '.join(filter(None, scores))}"

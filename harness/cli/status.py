@@ -12,6 +12,7 @@ from harness import store
 from harness.cli.options import format_option, mlflow_option, results_option
 from harness.masking import mask, readable
 from harness.progress import duration
+from harness.record import matched
 
 
 @click.command(epilog="Example: python -m harness status --results demo/results")
@@ -54,6 +55,7 @@ def _tracked(results: Path, uri: str, sync: bool) -> None:
 def _line(entry: store.Entry) -> str:
     where = f"{entry.status:11} {entry.backbone:24} {entry.dataset:16} {entry.recipe:9} seed {entry.seed}"
     if entry.status == "ok" and entry.mAP is not None:
-        return f"{where}  mAP {entry.mAP:6.1%}  rank-1 {entry.rank1:6.1%}  {duration(entry.seconds)}"
+        scores = [f"mAP {entry.mAP:6.1%}", f"rank-1 {entry.rank1:6.1%}", matched(entry._asdict())]
+        return "  ".join(filter(None, [where, *scores, duration(entry.seconds)]))
     stage = f"at {entry.stage}: " if entry.stage else ""
     return f"{where}  {stage}{entry.message.splitlines()[0] if entry.message else ''}"

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.report import commands, data_facts, plots, published, text
-from harness.report.rows import Row, Setting, Table, TableKey
+from harness.report.rows import Row, Setting, Table, TableKey, matched_in
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
 
@@ -263,7 +263,7 @@ def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[
     """Accuracy against cost and CMC curves, of the plain rows."""
     title, links = heading(context, table.key), []
     plain = table.plain()
-    title += f" ({words})" if (words := "; ".join(sorted({m for row in plain if (m := row.matched())}))) else ""
+    title += "".join(f" ({words})" for words in matched_in(plain))
     best = sorted(range(len(plain)), key=lambda i: -plain[i].mean("mAP"))[:MOST_DRAWN]
     rows = [plain[i] for i in sorted(best)]
     panels = [

@@ -9,7 +9,7 @@ from typing import Any
 from harness.report import commands, plots, profile_claims, text
 from harness.report.accuracy import device, heading, stem
 from harness.report.costs import other_work, recorded
-from harness.report.rows import Table, image_size
+from harness.report.rows import Table, image_size, matched_in
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
 from harness.report.studio import Drawn
 from harness.spec import canonical
@@ -239,7 +239,8 @@ def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: d
             fastest[key] = max(fastest.get(key, 0.0), record["efficiency"].get("inference_images_per_second") or 0.0)
         for table in context.tables:
             if (points := _points(table, fastest)) and len(links) < MOST_FIGURES:
-                title = f"{heading(context, table.key)}: accuracy against throughput"
+                counted = "".join(f" ({words})" for words in matched_in(table.plain()))
+                title = f"{heading(context, table.key)}{counted}: accuracy against throughput"
                 file = f"{stem(context, table.key)}.throughput.{file_name(name)}.png"
                 panel = (f"highest throughput over batch and precision (images/s, {name})", True, points)
                 figures[file] = context.draw(plots.cost, title, [panel], context.looks)

@@ -140,7 +140,7 @@ class Row:
 
     def matched(self) -> str:
         """How many queries have a match, in words, where not all have one."""
-        return "; ".join(sorted({words for _, e in self.scored if (words := matched(e))}))
+        return "; ".join(sorted({matched(e) for _, e in self.scored} - {""}))
 
     def shown(self, name: str) -> str:
         """A metric in percent: mean and deviation."""
@@ -185,6 +185,11 @@ class Table:
             if not row.way.untrained and not row.way.rerank:
                 best.setdefault(row.label, row)
         return list(best.values())
+
+
+def matched_in(rows: Sequence[Row]) -> list[str]:
+    """How many queries have a match, in words, for all rows where not all have one."""
+    return sorted({row.matched() for row in rows} - {""})
 
 
 def image_size(record: Mapping[str, Any]) -> list[int] | None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from harness import stats, store
 from harness.errors import HarnessError
+from harness.record import matched
 from harness.report import commands, search_plots, text
 from harness.report.scores import mean_ap
 from harness.report.section import Context, Section, bullets, file_name, paragraphs
@@ -176,7 +177,9 @@ def _finals(context: Context, search: Search) -> str:
     best = next((final for final in search.finals if final.name == "best"), None)
     lines = []
     for final in search.finals:
-        scores = [_plain(records[run])["mAP"] for run in final.run_ids if _ok(records.get(run))]
+        plain = [_plain(records[run]) for run in final.run_ids if _ok(records.get(run))]
+        scores = [row["mAP"] for row in plain]
+        counted = "".join(f" ({words})" for words in sorted({matched(row) for row in plain}) if words)
         mean = statistics.fmean(scores) if scores else None
         spread = statistics.stdev(scores) if len(scores) > 1 else None
         lines.append(
@@ -184,7 +187,7 @@ def _finals(context: Context, search: Search) -> str:
                 "Point": text.escape(final.name),
                 **{text.escape(name): _value(final.point, name) for name in search.space.parameters},
                 "Seeds": f"{len(scores)} of {len(final.run_ids)}",
-                "Test mAP": text.spread(mean, spread) if mean is not None else "no finished run",
+                "Test mAP": text.spread(mean, spread) + counted if mean is not None else "no finished run",
                 **_against(context, best, final, records),
             }
         )

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, RecordError
 from harness.report import accuracy, text
-from harness.report.rows import Row, Table, fingerprint
+from harness.report.rows import Row, Table, fingerprint, matched_in
 from harness.report.scores import Scores, mean_ap
 from harness.report.section import Context, Section, bullets, paragraphs
 from harness.report.studio import collector_paused
@@ -115,6 +115,7 @@ def _one(context: Context, family: Family, resamples: int) -> str:
             comparisons = stats.compare_many(family.scores, family.groups, resamples=resamples)
         except HarnessError as error:
             remarks.append(f"Not compared: {text.escape(error)}")
+    remarks += [f"{words}." for words in matched_in(family.rows)]
     if any(len(row.scored) > MOST_SEEDS for row in family.rows):
         remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each setting.")
     by_label = {row.label: row for row in family.rows}

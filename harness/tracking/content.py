@@ -44,7 +44,8 @@ def metrics_of(record: Any) -> dict[str, Any]:
         marks += [row["dataset"]] if row["dataset"] != record["spec"]["dataset"] else []
         marks += [mark for mark in ("flip", "rerank") if row[mark]]
         prefix = "".join(f"{mark}/" for mark in marks)
-        values |= {prefix + name: row[name] for name in ("mAP", "mINP", "rank-1", "rank-5", "rank-10")}
+        names = ("mAP", "mINP", "rank-1", "rank-5", "rank-10", "n_query", "n_valid")
+        values |= {prefix + name: row[name] for name in names}
     return {**values, **dict(_numbers("efficiency", record["efficiency"]))}
 
 

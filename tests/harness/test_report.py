@@ -301,6 +301,66 @@ def test_a_table_tells_what_was_read(tmp_path):
     assert said in page(tmp_path, run)
 
 
+def test_notes_of_the_data_stand_below_the_table_once(tmp_path):
+    """Sentences as they are, other values by name; a note of some rows alone names them."""
+    runs = [*three_seeds(), samples.ok(samples.spec("beta"), source="features")]
+    for run in runs:
+        run["data"]["notes"] = {"copy": "A copy resized to 64 x 128 | pixels.", "ignored_files": 2, "lists": {"val": 3}}
+    runs[-1]["data"]["notes"]["order_checked"] = False
+    runs[0]["data"]["evaluated"] = {"msmt17": {"error": {"type": "DataError", "message": "No image is left."}}}
+    text = page(tmp_path, *runs)
+    for line in (
+        "- A copy resized to 64 x 128 \\| pixels.",
+        "- Ignored files: 2.",
+        "- Lists: val 3.",
+        "- beta: Order checked: no.",
+        "- alpha: Not scored on msmt17: No image is left.",
+    ):
+        assert text.count(f"\n{line}\n") == 1, line
+
+
+def test_generated_data_say_how_they_were_made(tmp_path):
+    run = samples.ok(samples.spec())
+    run["data"]["generated"] = {"generated": True, "seed": 3, "size": [64, 32], "generator_version": 2}
+    assert "- Generated data: generator version 2, seed 3, images of 64 × 32.\n" in page(tmp_path, run)
+
+
+def test_a_cross_domain_table_tells_of_both_datasets(tmp_path):
+    run = samples.ok(samples.spec(), samples.evaluation(), samples.evaluation("dukemtmc"))
+    run["data"]["layout"] = "market"
+    run["data"]["evaluated"] = {"dukemtmc": {"layout": "duke", "notes": {"cameras": "none"}}}
+    text = page(tmp_path, run)
+    own, cross = text[text.index("### Market-1501,") :].split("### Market-1501 to DukeMTMC-reID")
+    assert "- Scored on layout `duke`." in cross and "- Cameras: none." in cross and "- Cameras: none." not in own
+
+
+def test_an_untrained_start_is_not_called_trained(tmp_path):
+    def start(**changes):
+        values = {**samples.VALUES, "training": {"epochs": 0}}
+        return samples.spec(values=values, **changes)
+
+    rows = [
+        samples.ok(start(pretrained="sha256:0"), samples.evaluation(trained=False)),
+        samples.ok(start(), samples.evaluation()),
+        *three_seeds(),
+    ]
+    found = {row["Backbone"]: row for row in table(page(tmp_path, *rows), "### Market-1501")}
+    names = [name for name in found if name.startswith("alpha")]
+    assert len(names) == 3 and sum("not trained" in name for name in names) == 2
+    pretrained = next(row for name, row in found.items() if "pretrained start, not trained" in name)
+    assert pretrained["Status"] == "ok; pretrained start, not trained" and pretrained["Test"] == "plain"
+    assert pretrained["Published mAP / rank-1"] == pretrained["Difference"] == "–"
+    assert sum("training.epochs" in name for name in names) == 0
+
+
+def test_a_table_says_what_its_recipe_is_for(tmp_path):
+    text = page(tmp_path, samples.ok(samples.spec(recipe="smoke")))
+    assert "\nRecipe smoke: Two short epochs, to see that everything works.\n" in text
+    text = page(tmp_path, *(samples.ok(samples.spec(name, recipe="native")) for name in ("bot", "reidmamba")))
+    assert re.search(r"^- Recipe of bot: Strong baseline, CVPRW 2019", text, re.M)
+    assert re.search(r"^- Recipe of reidmamba: ", text, re.M)
+
+
 def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):
     results = tmp_path / "results"
     keep(results, *three_seeds())
