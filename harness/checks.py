@@ -34,13 +34,16 @@ def uses_cameras(backbone: BackboneEntry, options: Mapping[str, Any]) -> bool:
     return "camera" in backbone.card.side_information and options.get("camera_embedding", True) in (True, "on")
 
 
-def cameras(backbone: BackboneEntry, rows: Collection[int], items: Sequence[Item]) -> None:
+def cameras(
+    backbone: BackboneEntry, rows: Collection[int], items: Sequence[Item], instead: str = "--camera-embedding off"
+) -> None:
     """Refuses test images from cameras that a camera embedding has no row for.
 
     Args:
         backbone: embeds cameras.
         rows: the cameras (`camid`) that it has a row for.
         items: test images.
+        instead: the option that does without the embedding.
 
     Raises:
         DataError: names the cameras, one image and what to do.
@@ -54,7 +57,7 @@ def cameras(backbone: BackboneEntry, rows: Collection[int], items: Sequence[Item
         f"{backbone.name} embeds the camera of every image, but {len(numbers)} of the test split's cameras have no "
         f"embedding: {', '.join(str(number) for number in numbers[:EXAMPLES])}{more} (counted from zero), for example "
         f"{readable(str(first[numbers[0]].path))}. Add training images of these cameras, or pass "
-        "--camera-embedding off."
+        f"{instead}."
     )
 
 

@@ -101,6 +101,28 @@ def score_module(
     pairs = [(False, queries.plain, galleries.plain)]
     if queries.flipped is not None and galleries.flipped is not None:
         pairs.append((True, queries.flipped, galleries.flipped))
+    return score_ways(
+        pairs, query, gallery, dataset=dataset, settings=settings, protocol=protocol, trained=trained, emit=emit
+    )
+
+
+def score_ways(
+    pairs: Sequence[tuple[bool, Any, Any]],
+    query: Sequence[Item],
+    gallery: Sequence[Item],
+    *,
+    dataset: str,
+    settings: Evaluation,
+    protocol: str = "standard",
+    trained: bool = True,
+    emit: Emit,
+) -> list[Scored]:
+    """Ranks features [N, D] of both splits, plain and, if the settings say so, re-ranked.
+
+    Args:
+        pairs: whether the features are flip-averaged, those of the query and those of the gallery.
+        query: query items; the other arguments are those of `score_module`.
+    """
     rows = []
     if (rerank_too := settings.rerank and trained) and protocol == SINGLE_SHOT:
         emit("warning", text=f"{dataset} is scored by single shots, which leaves re-ranking out.")

@@ -21,13 +21,15 @@ from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
 from harness.device import exact_float32, place, precision_name
 from harness.errors import DataError, HarnessError, WeightsError
-from harness.evaluate import Scored, score_features, score_module
+from harness.evaluate import Scored, score_module, score_ways
+from harness.feature_rows import arrange
 from harness.job import Job
 from harness.masking import mask, readable
 from harness.registry import DatasetEntry
 from harness.seeding import repeat_bit_for_bit, seed_torch
 from harness.spec import training_key
 from harness.train import Trainer
+from harness.trained import check_cameras, from_checkpoint, set_cameras
 
 if TYPE_CHECKING:
     from harness.runner import Progress
@@ -62,7 +64,7 @@ class Line:
         self._check_all()
         if self.spec.purpose == "features":
             self._enter("evaluate")
-            self._keep([self._score_stored()])
+            self._keep(self._score_stored())
             return
         self._decode_all()
         self._enter("build")
@@ -91,11 +93,15 @@ class Line:
 
     def _look_up(self) -> None:
         plugins = Path(self.job.places.plugins) if self.job.places.plugins else None
-        self.backbone = registry.backbone(self.spec.backbone, plugins)
         self.dataset = registry.dataset(self.spec.dataset, plugins)
         self.other_datasets = [registry.dataset(name, plugins) for name, _ in self.spec.evaluate_on]
+        self.trains = False
+        if self.spec.purpose == "features":  # nothing is built, and the name need not be a backbone's
+            return
+        self.backbone = registry.backbone(self.spec.backbone, plugins)
         self.input = input_card(self.backbone)
-        self.trains = self.backbone.card.trainable and self.spec.purpose in ("test", "search")
+        trainable = self.backbone.card.trainable and self.recipe.training.epochs > 0
+        self.trains = trainable and self.spec.purpose in ("test", "search")
 
     def _check_all(self) -> None:
         """Reads and checks every dataset, so that nothing is trained that cannot be scored."""
@@ -199,43 +205,39 @@ class Line:
 
     def _build_from_checkpoint(self) -> torch.nn.Module:
         """A trained model out of its file; what the file tells about its build goes before the options' defaults."""
-        state = weights.load_state(self._stored_file(), self.job.trust_pickle)
-        infer = getattr(self.backbone.model(), "infer", None)
-        found = infer(state, self._image_size()) if infer else {}
-        options = {**self.spec.options, **found.get("options", {})}
-        cameras = self.spec.options.get("camera_embedding")
-        if options.get("camera_embedding") == "mean":
-            options["camera_embedding"] = True
-        module = self.backbone.build(
-            num_classes=found.get("num_classes") or len({item.pid for item in self.splits.train}),
-            num_cameras=(rows := found.get("num_cameras") or self._num_cameras()),
+        module, rows = from_checkpoint(
+            self.backbone,
+            weights.load_state(self._stored_file(), self.job.trust_pickle),
+            self.spec.options,
             image_size=self._image_size(),
-            **options,
+            num_classes=len({item.pid for item in self.splits.train}),
+            num_cameras=self._num_cameras(),
         )
-        load = getattr(module, "load_published", None) or partial(weights.strict_load, module)
-        load(state)
-        if cameras in (False, "mean"):
-            set_cameras(module, cameras or "off")
-        if rows != self._num_cameras():  # trained on other cameras: its rows are the numbers of those
-            self.cameras = None
-        if any(getattr(part, "camera_mode", None) == "on" for part in module.modules()):
-            known = range(rows) if self.cameras is None else self.cameras
-            checks.cameras(self.backbone, known, [*self.splits.query, *self.splits.gallery])
+        self.cameras = check_cameras(self.backbone, module, rows, self.splits)
         return place(module, self.device, self.input)
 
     def _num_cameras(self) -> int:
         """Rows of a camera embedding: one for each camera of the training images."""
         return len(camera_rows(self.splits.train)) or 1
 
-    def _score_stored(self) -> Scored:
-        """Scores features somebody else extracted: `query` and `gallery`, rows in the order of the sorted paths."""
-        query, gallery = weights.load_features(self._stored_file())
-        for name, features, items in (("query", query, self.splits.query), ("gallery", gallery, self.splits.gallery)):
-            if len(features) != len(items):
-                raise DataError(f"{self.job.stored}: {len(features)} {name} features for {len(items)} images.")
-        row = {"dataset": self.dataset.name, "trained": True, "flip": False, "rerank": False}
+    def _score_stored(self) -> list[Scored]:
+        """Scores features somebody else extracted, after their rows were put in the order of the images."""
         splits, settings = self.splits, self.recipe.evaluation
-        return score_features(query, gallery, splits.query, splits.gallery, row, settings, self.dataset.card.protocol)
+        arranged = arrange(self._stored_file(), splits.query, splits.gallery)
+        if settings.flip:
+            splits.notes["flip_test"] = "Stored features have no flip test, which needs the images."
+        splits.notes.update(arranged.notes)
+        for sentence in filter(None, map(splits.notes.get, ("row_order", "rows_left_out", "flip_test"))):
+            self.progress.emit("warning", text=sentence)
+        return score_ways(
+            [(False, arranged.query, arranged.gallery)],
+            splits.query,
+            splits.gallery,
+            dataset=self.dataset.name,
+            settings=settings,
+            protocol=self.dataset.card.protocol,
+            emit=self.progress.emit,
+        )
 
     def _stored_file(self) -> Path:
         """The checkpoint or features of the job; another file than the one that was planned is refused."""
@@ -428,11 +430,3 @@ def mean_camera(module: torch.nn.Module) -> Iterator[None]:
     finally:
         for part in parts:
             set_cameras(part, "on", since="mean")
-
-
-def set_cameras(module: torch.nn.Module, mode: str, *, since: str = "on") -> list[torch.nn.Module]:
-    """Changes how cameras are used on every part that is in the mode `since`; returns those parts."""
-    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == since]
-    for part in parts:
-        part.camera_mode = mode  # type: ignore[assignment]
-    return parts

@@ -219,6 +219,8 @@ def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places
     if (start := weights.wanted(card, options)) is None:
         return "none", ""
     try:
+        if (found := weights.locate(card, places.weights_root, options)) is not None:
+            weights.check_kind(found)
         identity = weights.identity(card, places.weights_root, options)
     except HarnessError as error:
         return "missing", str(error)
@@ -238,13 +240,14 @@ def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
     return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
 
 
-def asked_for(request: Request, backbone: BackboneEntry, about: str = "") -> dict[str, Any]:
+def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "") -> dict[str, Any]:
     """What the user typed for this backbone, and the recipe's `about`; the record keeps it beside the spec.
 
     A recipe file or plug-in of the user cannot be looked up later, so no command could be derived from the spec alone.
     """
-    options, preset = chosen_options(request, backbone), request.preset
-    return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
+    options = chosen_options(request, backbone) if backbone else {}
+    asked = {"recipe": request.recipe, "about": about, "preset": request.preset}
+    return {**asked, "options": options, "set": request.overrides}
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:

@@ -21,6 +21,10 @@ def duration(seconds: float) -> str:
     return f"{seconds // 3600} h {seconds % 3600 // 60:02d} min"
 
 
+LONGEST_REASON = 600
+"""Letters of the reason that is shown for a failed run; its record holds all of it."""
+
+
 class Board:
     """Shows each running job: which run, which epoch, images per second, time left; and every end.
 
@@ -87,7 +91,7 @@ class Board:
         self.done += 1
         self.failed += event["status"] != "ok"
         if error := event.get("error") or state.get("error"):
-            detail = f" ({textwrap.shorten(str(error), 200)})"
+            detail = f" ({textwrap.shorten(str(error), LONGEST_REASON)})"
         else:
             scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
             detail = "".join(f", {part}" for part in (*scores, state.get("matched")) if part)

@@ -176,7 +176,6 @@ CHOICES: dict[str, tuple[str, ...]] = {
 POSITIVE = (
     "sampler.identities",
     "sampler.instances",
-    "training.epochs",
     "optimizer.lr",
     "evaluation.batch_size",
     "evaluation.max_rank",
@@ -205,6 +204,8 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     for key in POSITIVE:
         if lookup(recipe, key) <= 0:
             raise UsageError(f"{where}: {key} must be above zero, found {lookup(recipe, key)}.")
+    if recipe.training.epochs < 0:  # none at all scores the starting weights as they are
+        raise UsageError(f"{where}: training.epochs must not be negative, found {recipe.training.epochs}.")
     if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
         raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
     for key, length in LENGTHS.items():

@@ -110,7 +110,8 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         return 1
     row = store.plain(record)
     scores = {k: row[k] for k in ("mAP", "rank-1")} if row else {}
-    progress.emit("end", status=record["status"], scores=scores, matched=records.matched(row or {}))
+    why = {"error": record["error"]["message"]} if record["error"] else {}
+    progress.emit("end", status=record["status"], scores=scores, matched=records.matched(row or {}), **why)
     return 0 if record["status"] == "ok" else 1
 
 

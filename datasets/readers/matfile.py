@@ -1,4 +1,4 @@
-"""Reads columns of numbers and lists of text from MAT-files of level 5 (MATLAB 5 to 7.2), trusting nothing in them.
+"""Reads arrays of numbers and lists of text from MAT-files of level 5 (MATLAB 5 to 7.2), trusting nothing in them.
 
 Written after MathWorks' description of the format, "MAT-File Format". scipy's reader is not used: it crashes the
 process on some damaged files.
@@ -6,6 +6,7 @@ process on some damaged files.
 
 from __future__ import annotations
 
+import math
 import struct
 import zlib
 from collections.abc import Iterator
@@ -24,9 +25,26 @@ LARGEST = 1 << 28
 
 
 def read(data: bytes) -> dict[str, list[Any]]:
-    """Returns the variables by name: numbers of an array, or texts of a cell array, in MATLAB's order of columns.
+    """Returns the variables by name: numbers of an array in MATLAB's order of columns, or lists of text.
 
     Variables of other kinds are left out.
+
+    Raises:
+        ValueError: not such a file, or damaged.
+    """
+    return {
+        name: value.ravel(order="F").tolist() if isinstance(value, np.ndarray) else value
+        for name, value in arrays(data).items()
+    }
+
+
+def arrays(data: bytes, largest: int = LARGEST) -> dict[str, np.ndarray | list[str]]:
+    """Returns the variables by name: arrays of numbers in their shape, or texts of a cell array or of the rows of a
+    matrix of letters. Variables of other kinds are left out.
+
+    Args:
+        data: the file.
+        largest: bytes that a compressed variable may have.
 
     Raises:
         ValueError: not such a file, or damaged.
@@ -35,17 +53,17 @@ def read(data: bytes) -> dict[str, list[Any]]:
     if not order:
         raise ValueError("it has no header of a MAT-file of level 5")
     found = {}
-    for kind, content in _elements(data[HEADER:], order):
+    for kind, content in _elements(memoryview(data)[HEADER:], order):
         if kind == COMPRESSED:
-            content = _inflated(content)
-            kind, content = next(_elements(content, order), (0, b""))
+            content = _inflated(content, largest)
+            kind, content = next(_elements(content, order), (0, memoryview(b"")))
         if kind == MATRIX:
             name, values = _matrix(content, order)
             found[name] = values
     return {name: values for name, values in found.items() if values is not None}
 
 
-def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
+def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
     """Type and content of each element; short ones lie in their tag, all but compressed ones are padded."""
     at = 0
     while at + 8 <= len(data):
@@ -59,37 +77,45 @@ def _elements(data: bytes, order: str) -> Iterator[tuple[int, bytes]]:
         at = start + size if kind == COMPRESSED else at + 8 if start == at + 4 else start + size + -size % 8
 
 
-def _inflated(content: bytes) -> bytes:
+def _inflated(content: memoryview, largest: int) -> memoryview:
     unpacked = zlib.decompressobj()
-    data = unpacked.decompress(content, LARGEST)
+    data = unpacked.decompress(content, largest)
     if unpacked.unconsumed_tail or not unpacked.eof:
         raise ValueError("a compressed variable is cut off, or too large")
-    return data
+    return memoryview(data)
 
 
-def _matrix(content: bytes, order: str, nested: bool = False) -> tuple[str, list[Any] | None]:
-    """Name and values of an array; None for a kind that no protocol needs."""
-    (_, flags), (_, shape), (_, name), *rest = _elements(content, order)
+def _matrix(content: memoryview, order: str, nested: bool = False) -> tuple[str, np.ndarray | list[str] | None]:
+    """Name and values of an array; None for a kind that nobody needs."""
+    (_, flags), (_, shape), (_, name_), *rest = _elements(content, order)
     kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
-    count = 1
-    for side in np.frombuffer(shape, f"{order}i4").tolist():
-        count *= side
+    name = bytes(name_).decode("ascii", "replace")
+    sides = np.frombuffer(shape, f"{order}i4").tolist()
+    values: np.ndarray | list[str]
     if kind in NUMERIC and rest:
-        values = np.frombuffer(rest[0][1], order + NUMBERS[rest[0][0]]).tolist()
+        values = np.frombuffer(rest[0][1], order + NUMBERS[rest[0][0]])
     elif kind == TEXT and rest:
-        stored, letters = rest[0]
-        end = {"<": "-le", ">": "-be"}[order] if stored in WIDE else ""
-        return name.decode("ascii"), [letters.decode(TEXTS[stored] + end)]
+        return name, _rows(rest[0], sides, order)
     elif kind == CELL and not nested:
         values = [_text(inner, order) for _, inner in rest]
     else:
-        return name.decode("ascii", "replace"), None
-    if len(values) != count:
+        return name, None
+    if len(values) != math.prod(sides) or min(sides, default=0) < 0:
         raise ValueError("an array has another size than it says")
-    return name.decode("ascii"), values
+    return name, values.reshape(sides, order="F") if isinstance(values, np.ndarray) else values
 
 
-def _text(content: bytes, order: str) -> str:
+def _rows(stored: tuple[int, memoryview], sides: list[int], order: str) -> list[str]:
+    """The rows of a matrix of letters, which lie column by column, without the spaces that fill them up."""
+    kind, letters = stored
+    end = {"<": "-le", ">": "-be"}[order] if kind in WIDE else ""
+    text = bytes(letters).decode(TEXTS[kind] + end)
+    if len(sides) != 2 or sides[0] < 2 or len(text) != math.prod(sides):
+        return [text]
+    return [text[row :: sides[0]].rstrip() for row in range(sides[0])]
+
+
+def _text(content: memoryview, order: str) -> str:
     _, values = _matrix(content, order, nested=True)
     if values is None or len(values) != 1 or not isinstance(values[0], str):
         raise ValueError("a cell holds no text")

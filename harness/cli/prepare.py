@@ -107,7 +107,8 @@ def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None
 
 def _weights(backbone: registry.BackboneEntry, root: str) -> bool:
     try:
-        path = weights.fetch(backbone.card, root, backbone.options())
+        if path := weights.fetch(backbone.card, root, backbone.options()):
+            weights.check_kind(path)
     except HarnessError as error:
         click.echo(f"{backbone.name}: {error}", err=True)
         return False

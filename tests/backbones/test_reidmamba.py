@@ -17,9 +17,9 @@ from backbones.reidmamba.model import ReIDMamba, build, infer
 from harness import plan, registry
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
-from harness.line import set_cameras
 from harness.losses import ReIDCriterion
 from harness.recipe import Recipe, load
+from harness.trained import set_cameras
 
 CARD = registry.backbone("reidmamba").card
 SHAPES = shapes("reidmamba_shapes")

@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.io
 from hypothesis import strategies as st
 from mutations import SECONDS, changed, changed_json, damaged, fuzz, only_documented, told
 
@@ -33,7 +34,7 @@ import small_datasets as small
 from datasets import builders, memory
 from datasets.readers import READERS, cuhk03, folders, market, msmt17, table
 from datasets.readers.source import Source
-from harness import pictures, registry, validate, weights
+from harness import feature_files, pictures, registry, validate, weights
 from harness.unpack import Limits, is_archive, top_folders, unpack
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
@@ -248,10 +249,13 @@ def checkpoints() -> dict[str, tuple[str, bytes]]:
     file = io.BytesIO()
     np.savez(file, query=np.ones((2, 3), np.float32), gallery=np.ones((3, 3), np.float32))
     found["npz"] = ("features.npz", file.getvalue())
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"query_f": np.ones((2, 3)), "gallery_f": np.ones((3, 3)), "query_path": ["a.jpg", "b.jpg"]})
+    found["mat"] = ("features.mat", file.getvalue())
     return found
 
 
-@pytest.mark.parametrize("kind", ["torch.save", "torch.save, old form", "safetensors", "npz"])
+@pytest.mark.parametrize("kind", ["torch.save", "torch.save, old form", "safetensors", "npz", "mat"])
 def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind: str) -> None:
     import torch
 
@@ -265,8 +269,8 @@ def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind
         with only_documented():
             assert all(isinstance(value, torch.Tensor) for value in weights.load_state(path).values())
         with only_documented():
-            query, gallery = weights.load_features(path)
-            assert query.ndim == gallery.ndim == 2
+            query, gallery = feature_files.read(path)
+            assert query.features.ndim == gallery.features.ndim == 2
         state = checkpoint.load(tmp_path, "x", lambda text: None)
         assert state is None or (state["run_id"] == "x" and torch.equal(state["module"]["a.weight"], weight))
 

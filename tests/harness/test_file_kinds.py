@@ -1,0 +1,146 @@
+"""Files are known by their content, whatever their name; what nobody can read is named, and code is never run."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import pickle
+import tarfile
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from harness import weights
+from harness.errors import WeightsError
+
+STATE = {"a.weight": torch.arange(6.0).view(2, 3), "a.bias": torch.ones(2)}
+
+
+def varint_field(number: int, content: bytes) -> bytes:
+    return bytes([number << 3 | 2, len(content)]) + content
+
+
+ONNX = b"\x08\x08" + varint_field(2, b"pytorch") + varint_field(3, b"2.4") + varint_field(7, b"\n\x04node")
+SAVED_MODEL = b"\x08\x01" + varint_field(2, b"\n\x02v1")
+GRAPH = varint_field(1, varint_field(1, b"input") + varint_field(2, b"Placeholder"))
+
+
+def tar(path: Path) -> None:
+    with tarfile.open(path, "w") as archive:
+        archive.addfile(tarfile.TarInfo("net.pth"))
+
+
+def zipped(**members: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "an empty file"),
+        (ONNX, "an ONNX model"),
+        (b"<!DOCTYPE html><html><head><title>Sign\n in</title>", "an HTML page ('Sign in')"),
+        (b"\n <html>", "an HTML page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
+        (b'{"error": "not found"}', 'a text file that begins with \'{"error"'),
+        (gzip.compress(b"x"), "a gzip archive"),
+        (SAVED_MODEL, "a TensorFlow SavedModel"),
+        (GRAPH, "a TensorFlow graph"),
+        (b"x" * 40 + b"W\xfb\x80\x8b$uG\xdb", "a part of a TensorFlow checkpoint"),
+        (b"\x1c\x00\x00\x00TFL3" + bytes(9), "a TensorFlow Lite model"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"\xff\xd8\xff\xe0", "a JPEG image"),
+        (zipped(**{"readme.txt": "", "net.pth": ""}), "a zip archive of other files (readme.txt, net.pth)"),
+        (zipped(**{"net__data.pkl": "", "net__code__net.py": "", "net__constants.pkl": ""}), "a TorchScript program"),
+        (b"PK\x03\x04 cut off", "cut off or damaged"),
+        (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
+        (pickle.dumps({"a": 1}, protocol=0), "a pickle that torch.save did not write"),
+        (bytes(range(200, 256)), "no file of a known kind"),
+    ],
+)
+def test_what_is_no_checkpoint_is_named_and_trusting_it_is_not_advised(tmp_path: Path, content: bytes, says: str):
+    path = tmp_path / "net.pth"
+    path.write_bytes(content)
+    for trust in (False, True):
+        with pytest.raises(WeightsError) as caught:
+            weights.load_state(path, trust_pickle=trust)
+        assert says in str(caught.value) and str(path) in str(caught.value)
+        assert "--trust-pickle" not in str(caught.value)
+
+
+def test_numpy_and_tar_files_are_named(tmp_path: Path):
+    np.save(tmp_path / "net.npy", np.ones(3))
+    (tmp_path / "net.npy").rename(tmp_path / "net.pth")
+    with pytest.raises(WeightsError, match="a single numpy array"):
+        weights.load_state(tmp_path / "net.pth")
+    tar(tmp_path / "net.pth.tar")
+    with pytest.raises(WeightsError, match="a tar archive"):
+        weights.load_state(tmp_path / "net.pth.tar")
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_programs_of_torch_are_named(tmp_path: Path):
+    net = nn.Sequential(nn.Linear(3, 2))
+    torch.jit.trace(net, torch.ones(1, 3)).save(tmp_path / "script.pth")
+    torch.export.save(torch.export.export(net, (torch.ones(1, 3),)), tmp_path / "exported.pt2")
+    for name, says in (("script.pth", "a TorchScript program"), ("exported.pt2", "a program of torch.export")):
+        with pytest.raises(WeightsError, match=says):
+            weights.load_state(tmp_path / name, trust_pickle=True)
+
+
+@pytest.mark.parametrize("name", ["net.pth", "net.npz", "net"])
+def test_tensors_are_read_whatever_the_name(tmp_path: Path, name: str):
+    for write in (
+        lambda path: save_file(STATE, path),
+        lambda path: torch.save(STATE, path),
+        lambda path: torch.save(STATE, path, _use_new_zipfile_serialization=False),
+        lambda path: path.write_bytes(npz()),
+    ):
+        write(tmp_path / name)
+        found = weights.load_state(tmp_path / name)
+        assert all(torch.equal(found[key], STATE[key]) for key in STATE)
+        (tmp_path / name).unlink()
+
+
+def npz() -> bytes:
+    file = io.BytesIO()
+    np.savez(file, **{key: value.numpy() for key, value in STATE.items()})
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("new", [True, False])
+@pytest.mark.parametrize("protocol", [2, 4])
+def test_what_a_pickle_would_run_is_named_before_trusting_is_advised(tmp_path: Path, new: bool, protocol: int):
+    net = nn.Sequential(nn.Linear(3, 2))
+    torch.save(
+        {"net": net, "place": Path("x")},
+        tmp_path / "whole.pth",
+        _use_new_zipfile_serialization=new,
+        pickle_protocol=protocol,
+    )
+    with pytest.raises(WeightsError, match="--trust-pickle") as caught:
+        weights.load_state(tmp_path / "whole.pth")
+    for name in ("torch.nn.modules.linear.Linear", "pathlib.PosixPath"):
+        assert name in str(caught.value)
+    assert weights.load_state(tmp_path / "whole.pth", trust_pickle=True).keys() == net.state_dict().keys()
+
+
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "net", "network", "model_state_dict"])
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_wrappers_and_prefixes_of_training_code_are_taken_off(tmp_path: Path, wrapper: str, prefix: str):
+    state = {prefix + key: value for key, value in STATE.items()}
+    torch.save({wrapper: state, "epoch": 3, "optimizer": {"state": {}}, "state_dict_ema": None}, tmp_path / "net.pth")
+    assert weights.load_state(tmp_path / "net.pth").keys() == STATE.keys()
+
+
+def test_a_compiled_part_keeps_its_own_name():
+    assert weights.unwrap({"base._orig_mod.a": torch.ones(1), "b": torch.ones(1)}).keys() == {"base.a", "b"}
