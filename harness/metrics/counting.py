@@ -1,16 +1,16 @@
 """How many negatives stand ahead of a match: all that CMC, AP and INP need, found without sorting the gallery.
 
-The rank of the i-th nearest match is i plus the number of negatives at least as similar. On the CPU each row of
-similarities is compared with the few values of its matches, chunk by chunk within the cache, by compiled code on as
-many threads as torch uses; the cost does not depend on how good the features are. On a GPU, and where there is little
-to count, the row is sorted and searched. Both overwrite the similarities of the same identity.
+The rank of the i-th nearest match is i plus the number of negatives at least as similar. On the CPU, compiled code
+on as many threads as torch uses gathers what is at least as similar as the farthest match, and compares that with each
+match. On a GPU, and where there is little to count, rows are sorted and searched. Both collect the negatives that lie
+so close to a match that rounding decides, and compare their distances in float64 (`harness.metrics.exact`), once a
+query and image however many matches are near. Both overwrite the similarities of the same identity.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 SMALL = 1 << 20
 """Similarities of a block up to which sorting them takes less time than loading the compiler's work, over a second."""
 
-_CHUNK = 4096
+_PAIRS = 2**24
 
 
 def count_ahead(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
@@ -49,18 +49,40 @@ def _counter(similarity: torch.Tensor) -> Callable[[Block, Matches], tuple[np.nd
 def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     import torch
 
-    similarity = block.similarity.numpy()
-    tolerances = block.query_tolerance.numpy(), block.gallery_tolerance.numpy()
+    from harness.metrics import compiled
+
+    count_rows: Any = compiled.count_rows
+    n_rows, n_gallery = block.similarity.shape
+    margin, exact = block.margin, block.exact
+    # Where nothing was rounded there is no margin, and a gallery without rows says that nothing is to be settled.
+    errors: list[Any] = [np.zeros(n_rows), np.zeros(n_rows), np.zeros(n_gallery), 0.0]
+    if margin is not None:
+        errors = [*_arrays(margin.lift, margin.base, margin.height), margin.tallest]
+    pairs: list[Any] = [
+        np.empty((n_rows, 1)),
+        np.empty((0, 1), np.float32),
+        np.empty(0, np.int64),
+        np.empty(0),
+        0.0,
+        0.0,
+        0.0,
+    ]
+    if exact is not None:
+        rule = exact.rule
+        pairs = [
+            *_arrays(exact.query, exact.gallery, exact.index, exact.inverse),
+            rule.relative,
+            rule.linear,
+            rule.floor,
+        ]
     out = np.zeros((2, int(matches.is_match.sum())), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(matches.n_positives)])
-    edges = np.linspace(0, len(similarity), min(torch.get_num_threads(), len(similarity)) + 1).astype(int)
-
-    kernel = _kernel()
+    edges = np.linspace(0, n_rows, min(torch.get_num_threads(), n_rows) + 1).astype(int)
 
     def count(first: int, last: int) -> None:
-        kernel(
-            similarity, len(matches.kept), first, last, matches.offsets, matches.columns, matches.is_match,
-            *tolerances, starts, out[0], out[1],
+        count_rows(
+            block.similarity.numpy(), first, last, matches.offsets, matches.columns, matches.is_match, starts,
+            *errors, *pairs, out[0], out[1],
         )  # fmt: skip
 
     with ThreadPoolExecutor(len(edges) - 1) as pool:
@@ -68,70 +90,68 @@ def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndar
     return out[0], out[1]
 
 
-@cache
-def _kernel() -> Any:
-    """Compiles the CPU counter; it releases the interpreter lock, so plain threads run it side by side."""
-    import numba
-
-    # Sums may be reordered, or the compiler could not use vector instructions; they are whole numbers below 2^24.
-    return numba.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})(_count_rows)
-
-
-def _count_rows(  # type: ignore[no-untyped-def]
-    similarity, n_gallery, first, last, offsets, columns, is_match,
-    query_tolerance, gallery_tolerance, starts, at_least, above,
-):  # fmt: skip
-    one, zero = np.float32(1), np.float32(0)
-    for row in range(first, last):
-        scores = similarity[row, :n_gallery]
-        n_match = starts[row + 1] - starts[row]
-        low = np.empty(n_match, scores.dtype)
-        high = np.empty(n_match, scores.dtype)
-        found = 0
-        for pair in range(offsets[row], offsets[row + 1]):
-            if is_match[pair]:
-                tolerance = max(query_tolerance[row], gallery_tolerance[columns[pair]])
-                low[found] = scores[columns[pair]] - tolerance
-                high[found] = scores[columns[pair]] + tolerance
-                found += 1
-        for pair in range(offsets[row], offsets[row + 1]):
-            scores[columns[pair]] = -np.inf
-        for begin in range(0, n_gallery, _CHUNK):
-            chunk = scores[begin : begin + _CHUNK]
-            for match in range(n_match):
-                least, more = low[match], high[match]
-                n_least, n_more = zero, zero
-                for score in chunk:
-                    n_least += one if score >= least else zero
-                    n_more += one if score > more else zero
-                at_least[starts[row] + match] += np.int64(n_least)
-                above[starts[row] + match] += np.int64(n_more)
+def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
+    return tuple(tensor.contiguous().numpy() for tensor in tensors)
 
 
 def _count_sorted(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
     """The same counts by sorting rows, in torch operations, on any device."""
     import torch
 
-    scores = block.similarity[:, : len(matches.kept)]
+    scores = block.similarity
     device = scores.device
     rows = torch.as_tensor(matches.rows, device=device)
     columns = torch.as_tensor(matches.columns, device=device)
     is_match = torch.as_tensor(matches.is_match, device=device)
-    values = scores[rows, columns][is_match]
+    values = scores[rows, columns][is_match].double()
     scores[rows, columns] = -torch.inf
-    ordered = scores.sort(dim=1).values
+    ordered, order = scores.sort(dim=1)
+    rows, columns = rows[is_match], columns[is_match]
 
     starts = np.cumsum(matches.n_positives) - matches.n_positives
-    match_rows = matches.rows[matches.is_match]
-    slots = torch.as_tensor(np.arange(len(match_rows)) - starts[match_rows], device=device)
-    match_rows = torch.as_tensor(match_rows, device=device)
-    tolerance = torch.maximum(block.query_tolerance[match_rows], block.gallery_tolerance[columns[is_match]])
+    slots = torch.arange(len(rows), device=device) - torch.as_tensor(starts, device=device)[rows]
+    table = torch.full((len(scores), int(matches.n_positives.max(initial=1))), torch.inf, device=device)
+    table = table.to(scores.dtype)
 
-    def beyond(edges: torch.Tensor, right: bool) -> np.ndarray:
-        table = torch.full((len(scores), int(matches.n_positives.max(initial=1))), torch.inf, device=device)
-        table = table.to(scores.dtype)
-        table[match_rows, slots] = edges
-        counts = scores.shape[1] - torch.searchsorted(ordered, table, right=right)
-        return counts[match_rows, slots].cpu().numpy()
+    def beyond(edges: torch.Tensor, right: bool) -> torch.Tensor:
+        table[rows, slots] = edges.to(scores.dtype)
+        return scores.shape[1] - torch.searchsorted(ordered, table, right=right)[rows, slots]
 
-    return beyond(values - tolerance, right=False), beyond(values + tolerance, right=True)
+    around = torch.zeros_like(values) if block.margin is None else block.margin.around(rows, columns)
+    at_least, above = beyond(values - around, right=False), beyond(values + around, right=True)
+    if block.exact is not None:
+        for some in _groups(at_least - above):
+            near = scores.shape[1] - at_least[some], at_least[some] - above[some]
+            ahead, closer = _settle(block, rows[some], columns[some], order, *near)
+            at_least[some], above[some] = above[some] + ahead, above[some] + closer
+    return at_least.cpu().numpy(), above.cpu().numpy()
+
+
+def _groups(counts: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yields the matches with negatives near them, in order, so many at once that there is room for their pairs."""
+    some = counts.nonzero().squeeze(1)
+    parts = (counts[some].cumsum(0) // _PAIRS).cpu()
+    yield from some.split(parts.unique_consecutive(return_counts=True)[1].tolist()) if len(some) else ()
+
+
+def _settle(
+    block: Block,
+    rows: torch.Tensor,
+    columns: torch.Tensor,
+    order: torch.Tensor,
+    first: torch.Tensor,
+    counts: torch.Tensor,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Counts, of the negatives at places `first` onwards of a sorted row, those not behind the match, and before it."""
+    import torch
+
+    exact = block.exact
+    assert exact is not None
+    match = torch.repeat_interleave(torch.arange(len(rows), device=rows.device), counts)
+    place = torch.arange(len(match), device=rows.device) - (counts.cumsum(0) - counts)[match] + first[match]
+    key = rows[match] * order.shape[1] + order[rows[match], place]
+    key, pair = key.unique(return_inverse=True)
+    distance = exact.squared(key // order.shape[1], key % order.shape[1])[pair]
+    of_match = exact.squared(rows, columns)[match]
+    ahead, closer = exact.at_least(distance, of_match), exact.closer(distance, of_match)
+    return torch.bincount(match[ahead], minlength=len(rows)), torch.bincount(match[closer], minlength=len(rows))

@@ -1,7 +1,8 @@
-"""Features as the metrics read them: any array or tensor, a few rows at a time, checked before they are ranked."""
+"""Features as the metrics read them: any array or tensor, its numbers unchanged, checked before they are ranked."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,72 +13,73 @@ from harness.errors import FeatureError
 if TYPE_CHECKING:
     import torch
 
-ROWS = 4096
-"""Rows read at once, so that a copy of the features never exists beside the features."""
+_ELEMENTS = 2**18
+"""Numbers of a float64 work array: small enough for the cache, large enough to hide the cost of a call."""
 
 
 class FeatureReader:
-    """Reads rows of a feature matrix as float32 (float64 where it is float64) on one device.
+    """Reads rows of a feature matrix on one device, in a type that holds every number of the matrix exactly.
+
+    The type is float32 for float32, half precision and integers of 8 and 16 bits, else float64.
 
     Args:
-        features: [n, dim], numpy array or torch tensor on any device.
+        features: [n, dim], numpy array or torch tensor on any device; copied only where its type, its device or its
+            strides have to change.
         side: `query` or `gallery`, for messages.
         device: where rows are wanted; where the features are if None.
         kept: indices of the rows that take part; all where None.
 
     Raises:
-        FeatureError: not a matrix of floating point numbers, or empty.
+        FeatureError: not a matrix of real numbers, or empty.
     """
 
     def __init__(self, features: Any, side: str, device: Any = None, kept: np.ndarray | None = None) -> None:
         import torch
 
         self.side = side
-        self._features = features.detach() if isinstance(features, torch.Tensor) else np.asarray(features)
-        if self._features.ndim != 2 or 0 in self._features.shape:
-            shape = tuple(self._features.shape)
-            raise FeatureError(f"The {side} features have shape {shape}; give a matrix of one row an image.")
-        source = _torch_dtype(self._features, side)
-        self.dtype = torch.float64 if source == torch.float64 else torch.float32
-        own = self._features.device if isinstance(self._features, torch.Tensor) else "cpu"
-        self.device = torch.device(own if device is None else device)
-        self.dim = self._features.shape[1]
-        everything = kept is None or len(kept) == len(self._features)
+        source = features.detach() if isinstance(features, torch.Tensor) else np.asarray(features)
+        if source.ndim != 2 or 0 in source.shape:
+            raise FeatureError(
+                f"The {side} features have shape {tuple(source.shape)}; give a matrix of one row an image."
+            )
+        source = _as_tensor(source, side)
+        self.dtype = exact_type(source)
+        self.matrix = source.to(source.device if device is None else device, self.dtype).contiguous()
+        self.device = self.matrix.device
+        self.dim = self.matrix.shape[1]
+        everything = kept is None or len(kept) == len(self.matrix)
         self._kept = None if everything else kept
-        self._length = len(self._features) if self._kept is None else len(self._kept)
+        self.index = torch.arange(len(self.matrix)) if everything else torch.as_tensor(kept)
+        self.index = self.index.to(self.device)
 
     def __len__(self) -> int:
-        return self._length
+        return len(self.index)
 
-    def blocks(self, size: int, dtype: torch.dtype | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """Yields all rows in order, `size` at a time: which, features [n, dim] and norms [n], checked.
+    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Yields all rows in order: which, copies of the features [n, dim] and their norms [n] in float64, checked.
+
+        Args:
+            size: rows at once; as many as fit the cache if None.
 
         Raises:
             FeatureError: a row holds NaN or infinity, is too large to be squared, or has zero norm.
         """
         import torch
 
+        size = size or max(1, _ELEMENTS // self.dim)
         for start in range(0, len(self), size):
             rows = slice(start, min(start + size, len(self)))
-            chosen = self._features[rows if self._kept is None else self._kept[rows]]
-            if not isinstance(chosen, torch.Tensor):
-                chosen = torch.from_numpy(np.array(chosen, dtype=chosen.dtype.newbyteorder("=")))
-            block = chosen.to(self.device, dtype or self.dtype)
+            block = self.matrix[rows if self._kept is None else self.index[rows]].to(torch.float64, copy=True)
             norms = row_norms(block)
             self._check(norms, rows)
             yield rows, block, norms
 
-    def mean(self) -> torch.Tensor:
-        """Returns the mean row [dim], summed in float64."""
-        import torch
-
-        total = torch.zeros(self.dim, dtype=torch.float64, device=self.device)
-        for _, block, _ in self.blocks(ROWS):
-            total += block.double().sum(dim=0)
-        return total / len(self)
+    def sample(self, n: int) -> torch.Tensor:
+        """Returns at most `n` rows, evenly spaced, in float64."""
+        return self.matrix[self.index[:: -(-len(self) // n)]].double()
 
     def _check(self, norms: torch.Tensor, rows: slice) -> None:
-        bad = ~norms.square().isfinite()
+        bad = ~norms.isfinite()
         if bool(bad.any()):
             raise FeatureError(
                 f"The {self.side} feature at index {self._first(bad, rows)} holds NaN, infinity or values too large "
@@ -90,27 +92,46 @@ class FeatureReader:
             )
 
     def _first(self, bad: torch.Tensor, rows: slice) -> int:
-        row = rows.start + int(bad.nonzero()[0])
-        return row if self._kept is None else int(self._kept[row])
+        return int(self.index[rows][bad][0])
 
 
-def _torch_dtype(features: Any, side: str) -> torch.dtype:
+def _as_tensor(features: Any, side: str) -> torch.Tensor:
     import torch
 
-    if isinstance(features, torch.Tensor):
-        dtype = features.dtype
-    else:
-        dtype = torch.float64 if features.dtype == np.float64 else torch.float32
+    if not isinstance(features, torch.Tensor):
         if features.dtype.kind not in "fiu":
             raise FeatureError(f"The {side} features are of type {features.dtype}; give real numbers.")
-    if dtype.is_complex or dtype == torch.bool:
-        raise FeatureError(f"The {side} features are of type {dtype}; give real numbers.")
-    return dtype
+        features = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("="))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # an array may be read-only: nothing here writes to it
+            features = torch.from_numpy(features)
+    if features.dtype.is_complex or features.dtype == torch.bool:
+        raise FeatureError(f"The {side} features are of type {features.dtype}; give real numbers.")
+    return features
+
+
+def exact_type(values: torch.Tensor) -> torch.dtype:
+    """Returns float32 where it holds every number of the tensor's type, else float64."""
+    import torch
+
+    short = torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16, torch.uint16
+    return torch.float32 if values.dtype in short else torch.float64
+
+
+def row_sums(values: torch.Tensor) -> torch.Tensor:
+    """Sums rows [n, dim] in place, halves on halves, and returns the sums [n].
+
+    The order of the additions is the same for all shapes, threads and devices, and ceil(log2(dim)) of them follow one
+    another, which bounds the rounding error.
+    """
+    width = values.shape[1]
+    while width > 1:
+        half = (width + 1) // 2
+        values[:, : width - half] += values[:, half:width]
+        width = half
+    return values[:, 0]
 
 
 def row_norms(features: torch.Tensor) -> torch.Tensor:
-    """Returns the Euclidean norm of every row, [n], summed in float64 so that copies of other scale stay copies."""
-    import torch
-
-    norms = [torch.linalg.vector_norm(part.double(), dim=1) for part in features.split(1024)]
-    return torch.cat(norms).to(features.dtype)
+    """Returns the Euclidean norm of every row of float64 features, [n]."""
+    return row_sums(features.square()).sqrt()

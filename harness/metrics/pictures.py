@@ -10,7 +10,7 @@ import numpy as np
 from harness.errors import UsageError
 from harness.metrics.counting import count_ahead
 from harness.metrics.protocol import Matches, find_matches
-from harness.metrics.similarity import FeatureSimilarity
+from harness.metrics.similarity import Block, FeatureSimilarity
 
 
 @dataclass(frozen=True)
@@ -80,8 +80,6 @@ def ranked_list(
         metric: `cosine` or `euclidean`.
         device: where to compute.
     """
-    import torch
-
     if k < 1:
         raise UsageError(f"k is {k}; give 1 or more.")
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
@@ -91,37 +89,40 @@ def ranked_list(
     is_match = np.zeros((matches.n_query, k), dtype=bool)
     for block in similarity.blocks():
         part = matches.in_rows(block.rows)
-        scores = block.similarity.cpu().numpy()[:, : len(matches.kept)].copy()
+        scores = block.similarity.cpu().numpy().copy()
         ahead = np.split(count_ahead(block, part)[0], np.cumsum(part.n_positives)[:-1])
         for row, query in enumerate(range(block.rows.start, block.rows.stop)):
-            columns[query], is_match[query] = _merge(scores[row], ahead[row], part, row, k)
-        chosen = np.take_along_axis(scores, columns[block.rows].clip(0), axis=1)
-        distances[block.rows] = block.distance(torch.as_tensor(chosen).to(block.offset)).cpu().numpy()
-    found = columns >= 0
-    distances[~found] = np.nan
-    return RankedLists(np.where(found, matches.kept[columns], -1), distances, is_match)
+            columns[query], is_match[query], distances[query] = _merge(scores[row], ahead[row], part, block, row, k)
+    return RankedLists(np.where(columns >= 0, matches.kept[columns], -1), distances, is_match)
 
 
-def _merge(scores: np.ndarray, ahead: np.ndarray, matches: Matches, row: int, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Puts matches at their ranks and fills the places between with negatives."""
+def _merge(
+    scores: np.ndarray, ahead: np.ndarray, matches: Matches, block: Block, row: int, k: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Puts matches at their ranks and fills the places between with negatives; returns columns, flags and distances."""
     own, is_match = matches.of_query(row)
     positives = own[is_match]
-    order = np.lexsort((positives, -scores[positives], ahead))
-    ranks = ahead[order] + np.arange(1, len(order) + 1)
     negatives = np.ones(len(scores), dtype=bool)
     negatives[own] = False
     candidates = np.flatnonzero(negatives)
     if len(candidates) > k:
-        candidates = candidates[scores[candidates] >= np.partition(scores[candidates], -k)[-k]]
-    candidates = candidates[np.argsort(-scores[candidates], kind="stable")]
+        least = np.partition(scores[candidates], -k)[-k]
+        candidates = candidates[scores[candidates] >= least - block.widest(row)]
 
-    columns, flags = np.full(k, -1), np.zeros(k, dtype=bool)
-    shown = ranks <= k
-    columns[ranks[shown] - 1] = positives[order[shown]]
-    flags[ranks[shown] - 1] = True
-    places = np.flatnonzero(~flags)[: len(candidates)]
-    columns[places] = candidates[: len(places)]
-    return columns, flags
+    of_positives, of_candidates = block.distances(row, positives), block.distances(row, candidates)
+    order = np.lexsort((positives, of_positives, ahead))
+    ranks = ahead[order] + np.arange(1, len(order) + 1)
+    shown, order = ranks[ranks <= k] - 1, order[ranks <= k]
+    flags = np.zeros(k, dtype=bool)
+    flags[shown] = True
+    nearest = np.argsort(of_candidates, kind="stable")
+    places = np.flatnonzero(~flags)[: len(nearest)]
+    nearest = nearest[: len(places)]
+
+    columns, distances = np.full(k, -1), np.full(k, np.nan)
+    columns[shown], distances[shown] = positives[order], of_positives[order]
+    columns[places], distances[places] = candidates[nearest], of_candidates[nearest]
+    return columns, flags, distances
 
 
 def distance_histogram(
@@ -171,7 +172,7 @@ def distance_histogram(
     everything, identity, same = (np.zeros(bins, dtype=np.int64) for _ in range(3))
     for block in similarity.blocks():
         part = matches.in_rows(block.rows)
-        distances = block.distance(block.similarity[:, : len(matches.kept)])
+        distances = block.distance(block.similarity)
         places = ((distances - low) * (bins / (high - low))).floor_().clamp_(0, bins - 1).to(torch.int64)
         everything += torch.bincount(places.flatten(), minlength=bins).cpu().numpy()
         own = places[torch.as_tensor(part.rows), torch.as_tensor(part.columns)].cpu().numpy()

@@ -1,22 +1,26 @@
-"""Similarities of queries to the gallery, one block of queries at a time, and the rule that makes two of them tie.
+"""Similarities of queries to the gallery, one block of queries at a time, and how far their rounding can reach.
 
-Cosine: features are divided by their norm, similarity is the dot product s, distance is 1 - s.
-Euclidean: similarity is s = q.g - |g|^2 / 2, which orders the gallery as the distance sqrt(|q|^2 - 2 s) does, so that
-ranking needs no square root. Both features are first moved by the gallery mean: no distance changes, and features
-with a large common part lose no digits.
+Both metrics rank by Euclidean distance; cosine divides features by their norms first, so that the squared distance is
+twice the cosine distance. With q and g moved by a common point and divided by a common scale, the similarity
+s = q.g - |g|^2 / 2 orders the gallery as the distance does, and |q - g|^2 = |q|^2 - 2 s. The point is the mean of some
+gallery features: what all features have in common costs no digits.
 
-Everything is float32; float64 features stay float64; half precision is raised to float32.
+Features are prepared in float64 and multiplied in float32, or in float64 where float32 does not hold their numbers.
 
-A negative ties with a match when their similarities differ by at most `TIE_ULPS` * eps * scale, eps being the spacing
-of the type at 1 and scale the size of what was added up: 1 for cosine, the larger of |q|^2 and the match's |g|^2 for
-Euclidean, the largest magnitude in the row for given distances. Exact equality would not do: the same product summed
-in another order differs in its last digits, so that copies of one feature would not tie. For the same reason gallery
-and blocks are padded to whole tiles of the matrix product, where equal columns are summed in equal order.
+Two similarities of a query that differ by more than the sum of their errors are in the right order. The others are
+settled by `harness.metrics.exact`. The error of a similarity is at most
+
+    gamma (|q| |g| + |g|^2 / 2) + what the rule for ties and float64 add,
+    gamma = n u / (1 - n u) + 5 u,    u = eps / 2,    n = dimensions multiplied at once + number of such steps.
+
+Whatever the order of the sums in a step, at most n roundings follow one another (Higham, Accuracy and Stability of
+Numerical Algorithms, chapter 3), and sum |q_i g_i| is at most |q| |g|. The 5 are the rounding of both features, of the
+half square and of the comparison. The sum of a step must begin at zero, not at the sum of the steps before it, as in
+every BLAS that scales it by alpha; a test shows that it does.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -25,15 +29,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from harness.errors import FeatureError, unknown
-from harness.metrics.features import ROWS, FeatureReader, row_norms
+from harness.metrics.exact import UNIT, ExactDistances, TieRule, depth
+from harness.metrics.features import FeatureReader, exact_type, row_norms
 
 if TYPE_CHECKING:
     import torch
 
-TIE_ULPS = 4
 METRICS = ("cosine", "euclidean")
-_TILE = 16
+STEP = 192
+"""Dimensions multiplied at once, about. Fewer make the error smaller, but the product slower."""
+
+_ALIGNED = 16
 _BLOCK_ELEMENTS = 2**26
+_SAMPLE = 1024
+_SAME = 4 * 2.0**-23
 
 
 @dataclass(frozen=True)
@@ -42,31 +51,83 @@ class Block:
 
     Attributes:
         rows: which queries.
-        similarity: [n_rows, n_gallery or more]; columns beyond the gallery are padding. One buffer serves all blocks,
-            so a consumer may overwrite it and must copy what it keeps.
-        query_tolerance: largest difference from a match that is still a tie, [n_rows] ...
-        gallery_tolerance: ... unless this is larger for the match, [n_gallery].
-        offset: distance of a similarity of zero: 1 for cosine, |q|^2 (squared) for Euclidean, 0 for given; [n_rows].
-        euclidean: whether distances are Euclidean.
+        similarity: [n_rows, n_gallery]. One buffer serves all blocks, so a consumer may overwrite it and must copy
+            what it keeps.
+        offset: (squared) distance of a similarity of zero, [n_rows].
+        slope: what a similarity takes from it, [n_rows].
+        margin: how far rounding may part the similarities of two pairs that tie; None where nothing was rounded.
+        exact: distances that settle what lies within the margin; None likewise.
+        scale: what Euclidean distances were divided by; None where the distance is no square root.
     """
 
     rows: slice
     similarity: torch.Tensor
-    query_tolerance: torch.Tensor
-    gallery_tolerance: torch.Tensor
     offset: torch.Tensor
-    euclidean: bool = False
+    slope: torch.Tensor
+    margin: Margin | None = None
+    exact: ExactDistances | None = None
+    scale: float | None = None
+
+    def widest(self, row: int) -> float:
+        """Returns how far apart two similarities of a row may be and yet be in another order than their distances."""
+        margin = self.margin
+        return 0.0 if margin is None else 2 * float(margin.lift[row] * margin.tallest + margin.base[row])
+
+    def distances(self, row: int, columns: np.ndarray) -> np.ndarray:
+        """Returns distances of one query in float64, [n]."""
+        import torch
+
+        pairs = torch.as_tensor(columns, device=self.similarity.device)
+        rows = torch.full_like(pairs, row)
+        if self.exact is None:
+            return -self.similarity[rows, pairs].double().cpu().numpy()
+        squared = self.exact.squared(rows, pairs)
+        return (squared / 2 if self.scale is None else squared.sqrt()).cpu().numpy()
+
+    def ahead(self, row: int, columns: np.ndarray, matches: np.ndarray) -> np.ndarray:
+        """Returns for pairs of a negative and a match of one query whether the negative is ahead or ties, bool [n]."""
+        import torch
+
+        negative, match = (torch.as_tensor(of, device=self.similarity.device) for of in (columns, matches))
+        rows = torch.full_like(negative, row)
+        lead = self.similarity[rows, negative].double() - self.similarity[rows, match].double()
+        ahead = lead >= 0
+        if self.exact is not None and self.margin is not None:
+            near = lead.abs() <= self.margin.around(rows, match)
+            rows, negative, match = rows[near], negative[near], match[near]
+            ahead[near] = self.exact.at_least(self.exact.squared(rows, negative), self.exact.squared(rows, match))
+        return ahead.cpu().numpy()
 
     def squared_distance(self, similarity: torch.Tensor) -> torch.Tensor:
-        """Turns similarities [n_rows, n] into squared Euclidean distances; cosine and given ones are as they are."""
-        if self.euclidean:
-            return (self.offset[:, None] - 2 * similarity).clamp_min_(0)
-        return self.offset[:, None] - similarity
+        """Turns similarities [n_rows, n] into squared distances over `scale`; cosine and given ones are no squares."""
+        squared = self.offset[:, None] - self.slope[:, None] * similarity
+        return squared if self.scale is None else squared.clamp_min_(0)
 
     def distance(self, similarity: torch.Tensor) -> torch.Tensor:
         """Turns similarities [n_rows, n] into distances."""
         squared = self.squared_distance(similarity)
-        return squared.sqrt_() if self.euclidean else squared
+        return squared if self.scale is None else squared.sqrt_().mul_(self.scale)
+
+
+@dataclass(frozen=True)
+class Margin:
+    """Bound of the error of a similarity: `lift` of the query times `height` of the gallery image, plus `base`.
+
+    Attributes:
+        lift: [n_rows], float64.
+        base: [n_rows], float64.
+        height: [n_gallery], float64.
+        tallest: largest height.
+    """
+
+    lift: torch.Tensor
+    base: torch.Tensor
+    height: torch.Tensor
+    tallest: float
+
+    def around(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
+        """Returns how far from the similarity of each pair others of its row are not in order for certain, [n]."""
+        return self.lift[rows] * (self.height[columns] + self.tallest) + 2 * self.base[rows]
 
 
 class Similarity(Protocol):
@@ -109,76 +170,117 @@ class FeatureSimilarity:
 
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS)
-        gallery = FeatureReader(gallery_features, "gallery", device, kept)
-        self._query = FeatureReader(query_features, "query", gallery.device)
-        if self._query.dim != gallery.dim:
+        self._reader = FeatureReader(gallery_features, "gallery", device, kept)
+        self._query = FeatureReader(query_features, "query", self._reader.device)
+        self.dim = self._reader.dim
+        if self._query.dim != self.dim:
             raise FeatureError(
-                f"Query features have {self._query.dim} dimensions and gallery features {gallery.dim}; "
+                f"Query features have {self._query.dim} dimensions and gallery features {self.dim}; "
                 "extract both with the same model."
             )
-        self.n_query, self.n_gallery = len(self._query), len(gallery)
+        self.n_query, self.n_gallery = len(self._query), len(self._reader)
         self.euclidean = metric == "euclidean"
-        self.device = gallery.device
-        self.dtype = torch.promote_types(self._query.dtype, gallery.dtype)
-        self._mean = gallery.mean().to(self.dtype) if self.euclidean else None
-        self._padded_gallery = self._zeros(_padded(self.n_gallery), gallery.dim)
-        for rows, features, norms in gallery.blocks(ROWS, self.dtype):
-            self._padded_gallery[rows] = self._prepare(features, norms)
-        self._half_square = row_norms(self._padded_gallery).square_().div_(2) if self.euclidean else None
-        self._unit = TIE_ULPS * torch.finfo(self.dtype).eps
-        self._gallery_tolerance = self._zeros(self.n_gallery)
-        if self._half_square is not None:
-            self._gallery_tolerance = 2 * self._unit * self._half_square[: self.n_gallery]
-        self.block_size = block_size or max(1, min(self.n_query, _BLOCK_ELEMENTS // len(self._padded_gallery)))
+        self.device = self._reader.device
+        self.dtype = torch.promote_types(self._query.dtype, self._reader.dtype)
+        self._rule = TieRule.of(self.dim, self.euclidean)
+        self._prepare_gallery()
+        self.block_size = block_size or max(1, min(self.n_query, _BLOCK_ELEMENTS // self.n_gallery))
         self._refuse_constant()
 
     @property
     def gallery(self) -> torch.Tensor:
-        """Gallery features as they are compared: of unit norm, or moved by their mean; [n_gallery, dim]."""
-        return self._padded_gallery[: self.n_gallery]
+        """Gallery features as they are compared: of unit norm for cosine, moved and scaled; [n_gallery, dim]."""
+        return self._gallery[:, : self.dim]
 
     def blocks(self) -> Iterator[Block]:
         """Yields the similarities of all queries in order; every block overwrites the one before."""
-        buffer = self._zeros(_padded(self.block_size), len(self._padded_gallery))
-        queries = self._zeros(len(buffer), self._padded_gallery.shape[1])
-        for rows, features, norms in self._query.blocks(self.block_size, self.dtype):
-            n_rows = rows.stop - rows.start
-            queries[:n_rows] = self._prepare(features, norms)
-            self._multiply(queries[: _padded(n_rows)], buffer[: _padded(n_rows)])
-            square = row_norms(queries[:n_rows]).square() if self.euclidean else self._zeros(n_rows) + 1
-            yield Block(rows, buffer[:n_rows], self._unit * square, self._gallery_tolerance, square, self.euclidean)
+        import torch
+
+        buffer = torch.empty(self.block_size, self.n_gallery, dtype=self.dtype, device=self.device)
+        for rows, features, norms in self._query.blocks(self.block_size):
+            if not self.euclidean:
+                features /= norms[:, None]
+            moved = (features - self._centre) / self._scale
+            norms = row_norms(moved)
+            # A query far from the gallery is divided once more, which leaves the order of its row.
+            reach = torch.exp2(norms.log2().ceil().clamp_min(0))
+            queries = torch.zeros(len(moved), self._gallery.shape[1], dtype=self.dtype, device=self.device)
+            queries[:, : self.dim] = moved / reach[:, None]
+            queries[:, self.dim] = 1 / reach
+            self._multiply(queries, buffer[: len(queries)])
+            margin = Margin(*self._errors(norms, reach), self._height, self._tallest)
+            exact = ExactDistances(features, self._reader.matrix, self._reader.index, self._inverse, self._rule)
+            offset, slope = norms.square(), 2 * reach
+            if not self.euclidean:
+                offset, slope = offset / 2, slope / 2
+            offset, slope = offset.to(self.dtype), slope.to(self.dtype)
+            scale = self._scale if self.euclidean else None
+            yield Block(rows, buffer[: len(queries)], offset, slope, margin, exact, scale)
+
+    def _errors(self, norms: torch.Tensor, reach: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        import torch
+
+        number = torch.finfo(self.dtype)
+        n, unit = self._step + self._gallery.shape[1] // self._step + 1, number.eps / 2
+        gamma = n * unit / (1 - n * unit) + 5 * unit
+        lift = gamma * (norms + self._tallest / 2) / reach
+        rounded = (4 * depth(self.dim) + 64) * UNIT * (norms + self._tallest + 1) ** 2 / reach
+        return lift, rounded + (2 * self.dim + 4) * number.tiny
+
+    def _prepare_gallery(self) -> None:
+        import torch
+
+        sample = self._reader.sample(_SAMPLE)
+        self._inverse = torch.ones(self.n_gallery, dtype=torch.float64, device=self.device)
+        self._scale = 1.0
+        if self.euclidean:
+            self._centre = sample.mean(dim=0)
+            largest = max(float(norms.max()) for _, _, norms in self._reader.blocks())
+            self._scale = float(2.0 ** np.ceil(np.log2(largest + float(self._centre.norm()))))
+        else:
+            self._centre = (sample / row_norms(sample)[:, None]).mean(dim=0)
+        width = -(-(self.dim + 1) // _ALIGNED) * _ALIGNED
+        self._step = -(-width // max(1, round(width / STEP)))
+        self._gallery = torch.zeros(self.n_gallery, width, dtype=self.dtype, device=self.device)
+        self._height = torch.empty_like(self._inverse)
+        for rows, features, norms in self._reader.blocks():
+            if not self.euclidean:
+                self._inverse[rows] = 1 / norms
+                features *= self._inverse[rows, None]
+            features -= self._centre
+            features /= self._scale
+            self._gallery[rows, : self.dim] = features
+            self._height[rows] = row_norms(features)
+        self._gallery[:, self.dim] = -self._height.square() / 2
+        self._tallest = float(self._height.max())
 
     def _multiply(self, queries: torch.Tensor, out: torch.Tensor) -> None:
         import torch
 
+        left, right = queries.split(self._step, dim=1), self._gallery.split(self._step, dim=1)
         with full_precision(self.device):
-            torch.mm(queries, self._padded_gallery.T, out=out)
-        if self._half_square is not None:
-            out -= self._half_square
-
-    def _prepare(self, features: torch.Tensor, norms: torch.Tensor) -> torch.Tensor:
-        return features - self._mean if self._mean is not None else features / norms[:, None]
+            torch.mm(left[0], right[0].T, out=out)
+            for one, other in zip(left[1:], right[1:], strict=True):
+                out.addmm_(one, other.T)
 
     def _refuse_constant(self) -> None:
-        """Raises when every query and gallery image has the same feature; stops at the first block that differs."""
+        """Raises when every query and gallery image has the same feature; stops at the first block that differs.
+
+        The same is what float32 cannot tell apart, for float64 features too: no network is more precise.
+        """
         if self.n_gallery < 2:
             return
-        first = self.gallery[0]
-        scale = first.abs().max() + (self._mean.abs().max() if self._mean is not None else 0)
-        bound = self._unit * scale
-        queries = (self._prepare(features, norms) for _, features, norms in self._query.blocks(ROWS, self.dtype))
-        for features in itertools.chain(self.gallery.split(ROWS), queries):
-            if bool((features - first).abs().max() > bound):
-                return
+        first = self._reader.matrix[self._reader.index[0]].double() * self._inverse[0]
+        bound = _SAME * first.abs().max()
+        for reader in (self._reader, self._query):
+            for _, features, norms in reader.blocks():
+                features = features if self.euclidean else features / norms[:, None]
+                if bool((features - first).abs().max() > bound):
+                    return
         raise FeatureError(
             f"All {self.n_query} query and {self.n_gallery} gallery features are the same, so there is nothing to "
             "rank: the model has collapsed or its output does not depend on the image."
         )
-
-    def _zeros(self, *shape: int) -> torch.Tensor:
-        import torch
-
-        return torch.zeros(shape, dtype=self.dtype, device=self.device)
 
 
 class DistanceSimilarity:
@@ -211,13 +313,11 @@ class DistanceSimilarity:
             rows = slice(start, min(start + self.block_size, self.n_query))
             block = self._distances[rows] if self._kept is None else self._distances[rows][:, self._kept]
             block = block if isinstance(block, torch.Tensor) else torch.from_numpy(np.array(block, order="C"))
-            similarity = -block.contiguous().to(torch.float64 if block.dtype == torch.float64 else torch.float32)
+            similarity = -block.contiguous().to(exact_type(block))
             if not bool(similarity.isfinite().all()):
                 row = rows.start + int((~similarity.isfinite()).any(dim=1).nonzero()[0])
                 raise FeatureError(f"Row {row} of the distances holds NaN or infinity; compute them again.")
-            unit = TIE_ULPS * torch.finfo(similarity.dtype).eps
-            tolerance = unit * similarity.abs().amax(dim=1)
-            yield Block(rows, similarity, tolerance, torch.zeros_like(similarity[0]), torch.zeros_like(tolerance))
+            yield Block(rows, similarity, torch.zeros_like(similarity[:, 0]), torch.ones_like(similarity[:, 0]))
 
 
 @contextmanager
@@ -235,7 +335,3 @@ def full_precision(device: torch.device) -> Iterator[None]:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
-
-
-def _padded(n: int) -> int:
-    return -(-n // _TILE) * _TILE

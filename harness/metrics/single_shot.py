@@ -71,16 +71,14 @@ def evaluate_single_shot(
     similarity = FeatureSimilarity(query_features, gallery_features, metric=metric, kept=matches.kept, device=device)
     generator, ranks = np.random.default_rng(seed), []
     for block in similarity.blocks():
-        scores = block.similarity.cpu().numpy()[:, : len(matches.kept)]
-        of_query, of_gallery = block.query_tolerance.cpu().numpy(), block.gallery_tolerance.cpu().numpy()
         for row, query in enumerate(range(block.rows.start, block.rows.stop)):
             if full.valid[query]:
                 own, is_match = matches.of_query(query)
-                thresholds = scores[row] - np.maximum(of_query[row], of_gallery)
-                gallery = galleries[cameras[query]]
-                ranks.append(gallery.ranks(scores[row], thresholds, own[is_match], draws, generator))
+                rivals, drawn = galleries[cameras[query]].draw(own[is_match], draws, generator)
+                ahead = block.ahead(row, rivals.ravel(), np.repeat(drawn, rivals.shape[1]))
+                ranks.append(1 + ahead.reshape(rivals.shape).sum(axis=1))
     hits = np.full(len(full.valid), np.nan)
-    hits[full.valid] = [(drawn == 1).mean() for drawn in ranks]
+    hits[full.valid] = [(of_draws == 1).mean() for of_draws in ranks]
     return dataclasses.replace(full, cmc=cmc_curve(np.concatenate(ranks), max_rank), first_hit=hits)
 
 
@@ -93,17 +91,9 @@ class _Gallery:
         self.identities, self.starts, self.counts = np.unique(pids[self.columns], return_index=True, return_counts=True)
         self.pids = pids
 
-    def ranks(
-        self,
-        scores: np.ndarray,
-        thresholds: np.ndarray,
-        own: np.ndarray,
-        draws: int,
-        generator: np.random.Generator,
-    ) -> np.ndarray:
-        """Returns the rank of the drawn match among one drawn image an identity, for each draw, [draws]."""
+    def draw(self, own: np.ndarray, draws: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """Draws one column of every other identity, [draws, n_identities], and one of `own`, [draws]."""
         match = own[generator.integers(len(own), size=draws)]
         picks = self.starts + generator.integers(self.counts, size=(draws, len(self.counts)))
         others = self.identities != self.pids[own[0]]
-        rivals = scores[self.columns[picks[:, others]]]
-        return 1 + (rivals >= thresholds[match][:, None]).sum(axis=1)
+        return self.columns[picks[:, others]], match
