@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import processes
+from harness.masking import mask, readable
 from harness.registry import REPOSITORY
 
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "mamba-ssm", "causal-conv1d", "ray", "mlflow")
@@ -74,23 +75,31 @@ def _memory() -> int | None:
 
 @functools.cache
 def _checkout() -> dict[str, Any]:
-    """Commit of this checkout and whether files differ from it, but for what the harness itself writes there."""
+    """Commit of this checkout and whether files differ from it, but for what the harness itself writes there.
+
+    Where git does not tell, `git_problem` says why.
+    """
     if not (REPOSITORY / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
-    # Git refuses checkouts of other users unless asked not to: its code is run here anyway.
-    git = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY)]
     try:
-        commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True, timeout=10, check=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", ".", *OWN_OUTPUT],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            check=True,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return {"git_commit": None, "git_dirty": None}
-    return {"git_commit": commit.stdout.strip(), "git_dirty": bool(changes.stdout.strip())}
+        commit = _git("rev-parse", "HEAD").strip()
+        return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--", ".", *OWN_OUTPUT).strip())}
+    except OSError as error:
+        problem = f"git cannot be run: {error.strerror or error}"
+    except subprocess.CalledProcessError as error:
+        problem = str(error.stderr).strip().partition("\n")[0] or f"git ended with exit code {error.returncode}"
+    except subprocess.SubprocessError as error:
+        problem = str(error)
+    return {"git_commit": None, "git_dirty": None, "git_problem": readable(mask(problem))}
+
+
+def _git(*words: str) -> str:
+    """What git says of this checkout, also where it belongs to another user, as in containers.
+
+    git refuses such a checkout lest its owner's configuration run programs; the owner's code runs here anyway.
+    """
+    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *words]
+    return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
 
 
 def _deterministic() -> bool | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 
 import pytest
@@ -41,3 +42,29 @@ def test_where_nothing_is_checked_out_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
     assert changed() is None
     environment._checkout.cache_clear()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout to another user")
+def test_a_checkout_of_another_user_has_a_commit(checkout, monkeypatch):
+    """As in a container that mounts it; git itself refuses with "dubious ownership"."""
+    for path in [checkout, *checkout.rglob("*")]:
+        os.chown(path, 12345, 12345)
+    monkeypatch.setenv("HOME", str(checkout / "no home"))
+    git = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    assert "dubious ownership" in subprocess.run(git, capture_output=True, text=True).stderr
+    assert changed() is False
+    assert len(environment._checkout()["git_commit"]) == 40
+    assert "git_problem" not in environment._checkout()
+
+
+def test_without_git_the_record_says_so(checkout, monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert changed() is None
+    assert "git cannot be run: No such file" in environment._checkout()["git_problem"]
+    monkeypatch.undo()
+
+
+def test_a_damaged_checkout_says_what_git_says(checkout):
+    (checkout / ".git" / "HEAD").write_text("damaged")
+    assert changed() is None
+    assert "not a git repository" in environment._checkout()["git_problem"]
