@@ -98,9 +98,14 @@ def load(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **o
 
 
 def fingerprint(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> str:
-    """Hash over (split, relative path, size, identity, camera) of every item `load` returns.
+    """Hash over (split, relative path, size, identity, camera) of every item `load` returns; see `facts`."""
+    return facts(entry, root, splits=splits, **options).fingerprint
 
-    The hash is remembered in the cache folder, and used again as long as the folders and lists that were read keep
+
+def facts(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> memory.Facts:
+    """Fingerprint and counts of a dataset, without opening an image.
+
+    They are remembered in the cache folder, and used again as long as the folders and lists that were read keep
     their modification times. An image rewritten in place under its old name is noticed once the cache is emptied.
 
     Args:
@@ -119,9 +124,9 @@ def fingerprint(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLI
     if remembered := memory.recall(key, found.folder):
         return remembered
     read, source = _read(entry, found, values, splits)
-    digest = memory.digest(read)
-    memory.remember(key, digest, source.stamps)
-    return digest
+    found_out = memory.Facts.of(read)
+    memory.remember(key, found_out, source.stamps)
+    return found_out
 
 
 def _options(entry: DatasetEntry, given: dict[str, Any]) -> dict[str, Any]:

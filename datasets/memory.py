@@ -1,4 +1,4 @@
-"""Fingerprints of datasets, remembered between calls while the folders they were taken from do not change."""
+"""Facts about datasets, remembered between calls while the folders they were taken from do not change."""
 
 from __future__ import annotations
 
@@ -9,16 +9,55 @@ import json
 import os
 import re
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from harness import files, places
+from harness.cards import from_table
 from harness.contracts import SPLITS, Splits
-from harness.errors import DataError
+from harness.errors import DataError, UsageError
 from harness.spec import canonical
 
+EXAMPLES = 3
 SETTLED = 2.0
 """Seconds a folder must have been unchanged to be remembered; some file systems count time no finer."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What planning needs to know of a dataset without reading it.
+
+    Attributes:
+        fingerprint: see `digest`.
+        images: number of training images.
+        identities: number of training identities.
+        queries: number of query images.
+        matched: number of those that have a match in the gallery.
+        unseen: an image of each test camera that has no training image, the first few.
+    """
+
+    fingerprint: str
+    images: int
+    identities: int
+    queries: int
+    matched: int
+    unseen: tuple[str, ...]
+
+    @classmethod
+    def of(cls, splits: Splits) -> Facts:
+        """The facts about splits that were read."""
+        trained = {item.camid for item in splits.train}
+        test = (*splits.query, *splits.gallery)
+        unseen = {item.camid: str(item.path) for item in reversed(test) if item.camid not in trained}
+        return cls(
+            fingerprint=digest(splits),
+            images=len(splits.train),
+            identities=len({item.pid for item in splits.train}),
+            queries=len(splits.query),
+            matched=splits.matched,
+            unseen=tuple(unseen[camid] for camid in sorted(unseen)[:EXAMPLES]),
+        )
 
 
 def digest(splits: Splits) -> str:
@@ -61,31 +100,31 @@ def _readers() -> str:
     return total.hexdigest()
 
 
-def recall(key: str, folder: Path) -> str:
-    """The remembered fingerprint, or an empty string where nothing is remembered or something changed."""
+def recall(key: str, folder: Path) -> Facts | None:
+    """The remembered facts, or `None` where nothing is remembered or something changed."""
     try:
         entry = json.loads(_file(key).read_text(encoding="utf-8"))
-        fingerprint, stamps = entry["fingerprint"], entry["stamps"]
-        if not re.fullmatch(r"[0-9a-f]{64}", fingerprint) or not stamps:
-            return ""
+        facts: Facts = from_table(Facts, entry["facts"], "facts")
+        if not re.fullmatch(r"[0-9a-f]{64}", facts.fingerprint) or not entry["stamps"]:
+            return None
         base = str(folder)
-        for name, (modified, size) in stamps.items():
+        for name, (modified, size) in entry["stamps"].items():
             state = os.stat(os.path.join(base, name))
             if state.st_mtime_ns != modified or (size and state.st_size != size):
-                return ""
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
-        return ""
-    return fingerprint
+                return None
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, UsageError):
+        return None
+    return facts
 
 
-def remember(key: str, fingerprint: str, stamps: dict[str, tuple[int, int]]) -> None:
-    """Keeps a fingerprint; silently does without where the cache cannot be written or a folder changed just now."""
+def remember(key: str, facts: Facts, stamps: dict[str, tuple[int, int]]) -> None:
+    """Keeps facts; silently does without where the cache cannot be written or a folder changed just now."""
     if not stamps or max(modified for modified, _ in stamps.values()) > (time.time() - SETTLED) * 1e9:
         return
     target = _file(key)
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(target, json.dumps({"fingerprint": fingerprint, "stamps": stamps}), flush=False)
+        files.replace(target, json.dumps({"facts": asdict(facts), "stamps": stamps}), flush=False)
 
 
 def _file(key: str) -> Path:

@@ -20,6 +20,9 @@ from harness.errors import UsageError, unknown
 LARGEST = 2**63
 """Whole numbers in files stay below it."""
 
+LONGEST_NAME = 100
+"""Of datasets, backbones and variants, in bytes: names are parts of file names."""
+
 VARIES = "varies"
 """Of a dataset card's `image_size`: the official images have sizes of their own."""
 
@@ -120,7 +123,10 @@ class Variant:
 
 @dataclass(frozen=True)
 class BackboneCard:
-    """Card of a backbone. `options` holds the default of every build option; other names are refused."""
+    """Card of a backbone. `options` holds the default of every build option; other names are refused.
+
+    `single_branch` lists build options under which training has one branch: any of these tables, an empty one always.
+    """
 
     name: str
     title: str
@@ -138,6 +144,7 @@ class BackboneCard:
     adapter: bool = False
     about: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    single_branch: tuple[dict[str, Any], ...] = ()
     variants: dict[str, Variant] = field(default_factory=dict)
     requires: tuple[Requirement, ...] = ()
     pretrained: PretrainedCard | None = None
@@ -292,6 +299,9 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
     card: BackboneCard | DatasetCard = from_table(kinds[kind], table, str(path))
     if isinstance(card, DatasetCard) and card.protocol not in PROTOCOLS:
         raise unknown(f"protocol in {path}", card.protocol, PROTOCOLS)
+    for name in (card.name, *getattr(card, "variants", ())):
+        if len(name.encode()) > LONGEST_NAME:
+            raise UsageError(f"{path}: the name '{name[:20]}...' has {len(name)} letters; use {LONGEST_NAME} at most.")
     if card.name != path.parent.name.replace("_", "-"):
         raise UsageError(f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'.")
     return card

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,11 +27,6 @@ def labels(splits: Splits) -> None:
         np.array([item[1:] for item in split], dtype=np.int64) for split in (splits.query, splits.gallery)
     )
     require_match(find_matches(query[:, 0], gallery[:, 0], query[:, 1], gallery[:, 1]))
-
-
-def uses_cameras(backbone: BackboneEntry, options: Mapping[str, Any]) -> bool:
-    """Whether the module built with these options embeds the camera of each image, as far as its card says."""
-    return "camera" in backbone.card.side_information and options.get("camera_embedding", True) in (True, "on")
 
 
 def cameras(

@@ -54,6 +54,14 @@ class Splits:
         """Whether camera numbers are facts; else queries have another number than all other images."""
         return self.notes.get("cameras") != UNKNOWN_CAMERAS
 
+    @property
+    def matched(self) -> int:
+        """Queries with a match: a gallery image of the same identity from another camera."""
+        seen_by: dict[int, set[int]] = {}
+        for item in self.gallery:
+            seen_by.setdefault(item.pid, set()).add(item.camid)
+        return sum(not seen_by.get(item.pid, set()) <= {item.camid} for item in self.query)
+
 
 @dataclass
 class TrainingOutput:

@@ -25,6 +25,15 @@ def driver() -> bool:
     return (DRIVER / "version").exists() or Path("/dev/dxg").exists()  # the latter under Windows
 
 
+def usable() -> bool:
+    """Whether this process may use a GPU; torch, which takes seconds to import, is asked where no driver is seen."""
+    if driver():
+        return bool(names())
+    import torch
+
+    return torch.cuda.is_available()
+
+
 def ask(*fields: str, command: str = "nvidia-smi") -> list[str]:
     """What `nvidia-smi` says of the first visible GPU, a text a field; empty where it cannot be asked."""
     first = next(iter(names()), "0")

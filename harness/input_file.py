@@ -104,6 +104,8 @@ def _spec(
     request: plan.Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
 ) -> RunSpec:
     """The run as a value: the file's checksum stands where a training run has its starting weights."""
+    if backbone is not None:
+        plan.check_models([backbone])
     if backbone is None:
         chosen = recipe.load(recipe.find(request.recipe), dataset.name, request.overrides)
     else:

@@ -16,7 +16,7 @@ from datasets import layouts, memory
 from harness import checks, efficiency, queries, recipe, registry, run_pictures, validate, weights
 from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
-from harness.data import EvaluationData, TrainingData, camera_rows, holdout_split
+from harness.data import EvaluationData, PKSampler, TrainingData, camera_rows, holdout_split
 from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
 from harness.device import exact_float32, place, precision_name
@@ -107,7 +107,9 @@ class Line:
         """Reads and checks every dataset, so that nothing is trained that cannot be scored."""
         self.splits = self._check(self.dataset)
         self.cameras: dict[int, int] | None = camera_rows(self.splits.train)
-        if self.spec.purpose in ("test", "search") and checks.uses_cameras(self.backbone, self.spec.options):
+        if self.trains:
+            PKSampler([item.pid for item in self.splits.train], self.recipe.sampler, seed=self.spec.seed)
+        if self.spec.purpose in ("test", "search") and self.backbone.embeds_cameras(self.spec.options):
             checks.cameras(self.backbone, self.cameras, [*self.splits.query, *self.splits.gallery])
         for entry in self.other_datasets:
             with self._on_its_own(entry):

@@ -7,17 +7,22 @@ from __future__ import annotations
 
 import functools
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from harness import PROTOCOL_VERSION, gpu, recipe, registry, store, weights
+from harness import PROTOCOL_VERSION, gpu, recipe, registry, store, timm_names, weights
+from harness.cards import LARGEST
+from harness.contracts import SPLITS
 from harness.errors import HarnessError, UsageError, unknown
 from harness.job import Places, run_folder
 from harness.recipe import Recipe
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import RunSpec
+
+if TYPE_CHECKING:
+    from datasets.memory import Facts
 
 CACHED, TODO, BLOCKED = "cached", "to do", "blocked"
 
@@ -100,9 +105,9 @@ def build(request: Request) -> list[Planned]:
     trained_on = registry.resolve_datasets(request.datasets, plugins)
     scored_on = registry.resolve_datasets(request.eval_datasets, plugins) if request.eval_datasets else []
     check_options(request, chosen)
-    seen: dict[str, tuple[str, str]] = {}
+    seen: dict[str, _Data] = {}
     for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
-        seen[entry.name] = _fingerprint(entry, request)
+        seen[entry.name] = _look_at(entry, request)
     state = _State(request, resolve_device(request.device), seen, store.index(request.results))
     return [cell for backbone in chosen for dataset in trained_on for cell in state.cells(backbone, dataset, scored_on)]
 
@@ -136,7 +141,7 @@ class _State:
 
     request: Request
     device: str
-    seen: dict[str, tuple[str, str]]
+    seen: dict[str, _Data]
     index: dict[str, store.Entry]
     sources: dict[str, str] = field(default_factory=dict)
 
@@ -158,22 +163,48 @@ class _State:
             torch=torch_version(),
             source=self._source(backbone),
             pretrained=starting,
-            fingerprint=self.seen[dataset.name][0],
+            fingerprint=self.seen[dataset.name].fingerprint,
             dataset_options={e.name: o for e in (dataset, *others) if (o := request.dataset_options.get(e.name))},
             options=options,
-            evaluate_on=tuple((other.name, self.seen[other.name][0]) for other in others),
+            evaluate_on=tuple((other.name, self.seen[other.name].fingerprint) for other in others),
             purpose="search" if request.holdout else "test",
             holdout=request.holdout,
         )
-        problems = [*backbone.missing(), problem, *(self.seen[d.name][1] for d in (dataset, *others))]
-        if backbone.embeds_cameras(options) and not dataset.card.knows_cameras:
-            problems.append(
-                f"{backbone.name} embeds the camera of every image, and the cameras of {dataset.name} are unknown: "
-                "pass --camera-embedding off."
-            )
+        problems = [*backbone.missing(), problem, *(self.seen[d.name].problem for d in (dataset, *others))]
+        problems += self._misfits(backbone, options, chosen, dataset)
         found = tuple(p for p in problems if p)
         asked = asked_for(request, backbone, chosen.about)
         return [replace(self._cell(replace(spec, seed=seed), found), asked=asked) for seed in request.seeds]
+
+    def _misfits(
+        self, backbone: BackboneEntry, options: dict[str, Any], chosen: Recipe, dataset: DatasetEntry
+    ) -> Iterator[str]:
+        """What backbone, recipe, dataset and device cannot do together, as far as cards and counts tell."""
+        facts = self.seen[dataset.name].facts
+        if backbone.embeds_cameras(options) and not dataset.card.knows_cameras:
+            yield (
+                f"{backbone.name} embeds the camera of every image, and the cameras of {dataset.name} are unknown: "
+                "pass --camera-embedding off."
+            )
+        elif backbone.embeds_cameras(options) and facts and facts.unseen:
+            yield (
+                f"{backbone.name} embeds the camera of every image, but the camera of {facts.unseen[0]} has no "
+                "training image: add one, or pass --camera-embedding off."
+            )
+        if not backbone.card.trainable or not chosen.training.epochs:
+            return
+        if recipe.uses_ratr(chosen.loss) and backbone.has_one_branch(options):
+            yield (
+                f"RATR compares branches, and {backbone.name} has one with these options: set loss.ratr_intra and "
+                "loss.ratr_inter to 0."
+            )
+        if chosen.training.precision == "fp16" and self.device == "cpu":
+            yield "training.precision 'fp16' needs a GPU; use fp32 or bf16 on a CPU."
+        if facts and facts.identities < chosen.sampler.identities:
+            yield (
+                f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "
+                f"only {facts.identities}: set sampler.identities to {facts.identities} or less."
+            )
 
     def _cell(self, spec: RunSpec, problems: tuple[str, ...]) -> Planned:
         folder = run_folder(self.request.results, spec)
@@ -199,18 +230,35 @@ class _State:
         return TODO, "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
 
 
-def _fingerprint(entry: DatasetEntry, request: Request) -> tuple[str, str]:
-    """The fingerprint, or the reason why the data cannot be read."""
+@dataclass(frozen=True)
+class _Data:
+    """A dataset as the plan sees it; without facts where it cannot be read."""
+
+    facts: Facts | None
+    problem: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        return self.facts.fingerprint if self.facts else ""
+
+
+def _look_at(entry: DatasetEntry, request: Request) -> _Data:
+    """The facts, and the reason why the dataset cannot be trained or scored on."""
     from datasets import layouts
 
     options = request.dataset_options.get(entry.name, {})
+    splits = ("train",) if request.holdout else SPLITS  # in a search the files of the test split may be absent
     try:
-        root = Path(request.places.data_root or ".")
-        if request.holdout:  # the files of the test split may be absent
-            return layouts.fingerprint(entry, root, splits=("train",), **options), ""
-        return entry.fingerprint(root, **options), ""
+        facts = layouts.facts(entry, Path(request.places.data_root or "."), splits=splits, **options)
     except HarnessError as error:
-        return "", str(error)
+        return _Data(None, str(error))
+    if facts.queries and not facts.matched:
+        return _Data(
+            facts,
+            f"{entry.name} cannot be scored: none of its {facts.queries:,} queries has a match, a gallery image of the "
+            f"same identity from another camera. 'python -m harness validate --datasets {entry.name}' says more.",
+        )
+    return _Data(facts)
 
 
 def _pretrained(backbone: BackboneEntry, options: dict[str, Any], places: Places) -> tuple[str, str]:
@@ -251,15 +299,26 @@ def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "")
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:
-    """Refuses options without a backbone's name that none of the backbones declares."""
+    """Refuses options without a backbone's name that none of the backbones declares, and unknown names of models."""
+    check_models(chosen)
     for key in request.options.get("", {}):
         if not any(key in backbone.card.options for backbone in chosen):
             raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])
 
 
+def check_models(chosen: Sequence[BackboneEntry]) -> None:
+    """Refuses backbones named after a timm model that timm does not know."""
+    for backbone in chosen:
+        if backbone.names_timm_model and (problem := timm_names.problem(backbone.variant)):
+            raise UsageError(problem)
+
+
 def parse_seeds(text: str) -> tuple[int, ...]:
     """Parses `0,1,2`."""
     try:
-        return tuple(dict.fromkeys(int(part) for part in text.split(",")))
+        seeds = tuple(dict.fromkeys(int(part) for part in text.split(",")))
     except ValueError as error:
-        raise UsageError(f"--seeds wants whole numbers separated by commas, found '{text}'.") from error
+        raise UsageError(f"--seeds wants whole numbers separated by commas, found '{text[:100]}'.") from error
+    if wrong := [seed for seed in seeds if not 0 <= seed < LARGEST]:
+        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, found {str(wrong[0])[:100]}.")
+    return seeds

@@ -85,7 +85,7 @@ class Condition:
         values: dict[str, Any] = {"cell": {**self.described(), "seconds": self.seconds}, "hardware": hardware}
         if self.measure == "inference":
             return {**values, "augmentation": size}
-        instances = min(INSTANCES, self.batch_size)
+        instances = min(INSTANCES, max(1, self.batch_size // 2))  # the losses need two identities
         chosen = recipe.load(
             recipe.find("unified"),
             "",

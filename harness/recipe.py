@@ -173,13 +173,25 @@ CHOICES: dict[str, tuple[str, ...]] = {
     "evaluation.metric": ("cosine", "euclidean"),
 }
 
-POSITIVE = (
-    "sampler.identities",
-    "sampler.instances",
-    "optimizer.lr",
-    "evaluation.batch_size",
-    "evaluation.max_rank",
+ABOVE_ZERO = (
+    *("augmentation.erasing.aspect", "augmentation.erasing.attempts", "sampler.instances", "loss.ratr_temperature"),
+    *("optimizer.lr", "schedule.milestones", "schedule.gamma", "training.loss_scale"),
+    *("evaluation.batch_size", "evaluation.max_rank"),
 )
+NOT_NEGATIVE = (
+    *("augmentation.pad", "sampler.iterations", "training.epochs", "training.grad_clip"),
+    *("loss.identity", "loss.triplet", "loss.center", "loss.center_lr", "loss.ratr_intra", "loss.ratr_inter"),
+    *("optimizer.momentum", "optimizer.weight_decay", "optimizer.bias_lr_factor"),
+    *("schedule.warmup_epochs", "schedule.warmup_iterations", "schedule.warmup_factor", "schedule.final_factor"),
+    "schedule.period",
+)
+FRACTIONS = (
+    "augmentation.flip",
+    "augmentation.erasing.probability",
+    "augmentation.erasing.area",
+    "loss.label_smoothing",
+)
+RISING = ("augmentation.erasing.area", "augmentation.erasing.aspect", "schedule.milestones")
 
 LENGTHS = {"augmentation.erasing.area": 2, "augmentation.erasing.aspect": 2, "augmentation.erasing.value": 3}
 
@@ -201,19 +213,53 @@ def _check(recipe: Recipe, where: str) -> Recipe:
     for key, choices in CHOICES.items():
         if (value := lookup(recipe, key)) not in choices:
             raise unknown(f"value of {key} in {where}", str(value), choices)
-    for key in POSITIVE:
-        if lookup(recipe, key) <= 0:
-            raise UsageError(f"{where}: {key} must be above zero, found {lookup(recipe, key)}.")
-    if recipe.training.epochs < 0:  # none at all scores the starting weights as they are
-        raise UsageError(f"{where}: training.epochs must not be negative, found {recipe.training.epochs}.")
-    if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
-        raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
     for key, length in LENGTHS.items():
         if len(lookup(recipe, key)) != length:
             raise UsageError(f"{where}: {key} must have {length} values, found {len(lookup(recipe, key))}.")
+    for keys, holds, what in (
+        (ABOVE_ZERO, lambda value: value > 0, "above zero"),
+        (NOT_NEGATIVE, lambda value: value >= 0, "zero or above"),
+        (FRACTIONS, lambda value: 0 <= value <= 1, "from 0 to 1"),
+    ):
+        for key in keys:
+            value = lookup(recipe, key)
+            if not all(map(holds, value if isinstance(value, tuple) else (value,))):
+                raise UsageError(f"{where}: {key} must be {what}, found {_shown(value)}.")
+    for key in RISING:
+        if list(value := lookup(recipe, key)) != sorted(value):
+            raise UsageError(f"{where}: {key} must rise from the first value to the last, found {_shown(value)}.")
+    if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
+        raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
     if recipe.sampler.epoch == "fixed" and recipe.sampler.iterations <= 0:
         raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations above zero.")
+    _check_batch(recipe.sampler, recipe.loss, where)
     return recipe
+
+
+def _check_batch(sampler: Sampler, loss: Loss, where: str) -> None:
+    """Refuses batches that the losses have nothing to compare in."""
+    p, k = sampler.identities, sampler.instances
+    if p < 2:
+        raise UsageError(
+            f"{where}: sampler.identities must be 2 or above, for the losses compare identities; found {p}."
+        )
+    if not (loss.identity or loss.triplet or loss.center or loss.ratr_intra or loss.ratr_inter):
+        raise UsageError(f"{where}: every loss has weight 0; raise loss.identity or loss.triplet.")
+    if uses_ratr(loss) and min(p, k) < 3:
+        raise UsageError(
+            f"{where}: RATR ranks the other identities of a batch and the other images of an identity, so it needs "
+            f"sampler.identities and sampler.instances of at least 3, found {p} and {k}. Raise them, or set "
+            "loss.ratr_intra and loss.ratr_inter to 0."
+        )
+
+
+def uses_ratr(loss: Loss) -> bool:
+    """Whether the ranking-aware regularisation is on."""
+    return loss.ratr_intra > 0 or loss.ratr_inter > 0
+
+
+def _shown(value: Any) -> str:
+    return str(list(value)) if isinstance(value, tuple) else str(value)
 
 
 def merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:

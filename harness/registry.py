@@ -80,6 +80,16 @@ class BackboneEntry:
         """Whether a module built with these options looks up the camera of an image, as far as its card says."""
         return "camera" in self.card.side_information and options.get("camera_embedding", True) in (True, "on")
 
+    def has_one_branch(self, options: dict[str, Any]) -> bool:
+        """Whether a module built with these options has a single branch, as far as its card says."""
+        return any(all(options.get(k) == v for k, v in few.items()) for few in self.card.single_branch)
+
+    @property
+    def names_timm_model(self) -> bool:
+        """Whether the variant is the name of a timm model."""
+        weights = self.card.pretrained
+        return self.card.adapter and weights is not None and weights.timm == "{model}"
+
     def missing(self) -> list[str]:
         """Required distributions that are not installed, each as a sentence."""
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from typing import Any
@@ -88,6 +89,12 @@ def main() -> int:
     except BrokenPipeError:
         sys.stderr.close()
         return 1
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = readable(str(error.filename).rpartition("/")[2])
+        click.echo(f"Error: '{name[:40]}...' has {len(name)} letters, too many for the name of a file.", err=True)
+        return 2
 
 
 def _right_packages() -> None:

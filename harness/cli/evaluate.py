@@ -13,7 +13,7 @@ import click
 from harness import input_file, plan, processes, store
 from harness.cli.launch import check_writable, make_job
 from harness.cli.options import UserPath, apply_preset, load_preset, make_request, mlflow_option, setting_options
-from harness.cli.run import _tracker
+from harness.cli.run import make_tracker
 from harness.errors import UsageError
 from harness.job import Job, run_folder
 from harness.plan import Request
@@ -101,7 +101,7 @@ def _run(request: Request, job: Job, folder: Path, values: dict[str, Any]) -> in
     from harness import child
 
     with Board(sys.stdout, [job]) as board:
-        tracker = _tracker(request, values, board)
+        tracker = make_tracker(request, values, board, [folder])
 
         def on_event(event: dict[str, Any]) -> None:
             board.event(job, event)

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness import places, registry
+from harness import gpu, places, registry
 from harness.cards import read_toml
 from harness.errors import UsageError, unknown
 from harness.job import Places
@@ -190,6 +190,11 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
 
 def _device(device: str, address: str) -> str:
     """The device asked for; a driver without a GPU cannot tell whether the nodes of its cluster have some."""
+    if not address and device == "cuda" and not gpu.usable():
+        raise UsageError(
+            "--device cuda, but this machine shows no GPU. Use --device cpu, or name the cluster that has some with "
+            "--address."
+        )
     if address and device == "auto" and resolve_device(device) == "cpu":
         raise UsageError(
             f"This machine shows no GPU, which says nothing about the cluster at {address}: "

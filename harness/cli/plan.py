@@ -14,6 +14,7 @@ from harness.cli.options import apply_preset, format_option, load_preset, make_r
 
 @click.command(epilog="Example: python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17")
 @request_options
+@click.option("--address", default="", help="Ray cluster that the runs are for, as for 'run'.")
 @format_option
 def command(form: str, preset: str, **values: Any) -> int:
     """Shows every run of the grid: cached, to do or blocked, and why. Nothing is run."""

@@ -60,10 +60,18 @@ from harness.tune.state import FAILED, RUNNING, Search, Settings
 )
 @click.option("--samples", default=40, show_default=True, type=click.IntRange(1), help="Trials, named points included.")
 @click.option("--sampler", type=click.Choice(sampler.SAMPLERS), default="tpe", show_default=True)
-@click.option("--search-seed", default=0, show_default=True, help="Seed of the sampler.")
+@click.option(
+    "--search-seed", default=0, show_default=True, type=click.IntRange(0, 2**32 - 1), help="Seed of the sampler."
+)
 @click.option("--seed", default=0, show_default=True, help="Seed of every trial's training.")
 @click.option("--holdout", default=0.3, show_default=True, help="Share of the training identities to score on.")
-@click.option("--holdout-seed", default=0, show_default=True, help="Seed of the choice of these identities.")
+@click.option(
+    "--holdout-seed",
+    default=0,
+    show_default=True,
+    type=click.IntRange(0, 2**63 - 1),
+    help="Seed of the choice of these identities.",
+)
 @click.option("--trial-epochs", default=0, help="Epochs of a trial. [default: the recipe's]")
 @click.option("--grace", default=0, help="Epochs before a trial may be stopped. [default: a ninth]")
 @click.option("--factor", default=3, show_default=True, help="One trial in so many goes on at a rung; 0 stops none.")
@@ -125,7 +133,9 @@ class _Tuning:
             final_seeds=() if values["final_seeds"] == "none" else plan.parse_seeds(values["final_seeds"]),
         )
         for point in self.space.points or sampler.grid(self.space, 2)[:1]:  # an unknown key is refused here, too
-            self.plan_trial(point.values if isinstance(point, space.NamedPoint) else point)
+            tried = self.plan_trial(at := point.values if isinstance(point, space.NamedPoint) else point)
+            if tried.state == plan.BLOCKED:
+                raise UsageError(f"The point {label(at)} cannot run: {tried.reason}")
         return Search(self.space, chosen, cell.spec)
 
     def plan_trial(self, point: Point) -> Planned:

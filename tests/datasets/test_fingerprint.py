@@ -92,7 +92,9 @@ def test_lists_and_options_are_part_of_the_key(tmp_path: Path) -> None:
     assert entry.fingerprint(tmp_path) != first
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"fingerprint": "x", "stamps": {"query": [0, 0]}}', "null"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"facts": {"fingerprint": "x"}, "stamps": {"query": [0, 0]}}', "null"]
+)
 def test_a_damaged_cache_is_ignored(content: str, root: Path) -> None:
     entry = registry.dataset("market1501")
     first = entry.fingerprint(root)

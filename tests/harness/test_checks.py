@@ -10,8 +10,9 @@ import pytest
 import small_csv
 from PIL import Image
 
-from harness import store, validate
+from harness import child, plan, store, validate
 from harness.data.images import resized_copy, summary
+from harness.job import Job, Places
 from harness.registry import dataset
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -41,24 +42,38 @@ def trained(record: store.Record) -> bool:
     return "train" in record["timing"]["seconds"]
 
 
-def test_a_query_without_any_match_ends_the_run_before_training(run, tmp_path: Path) -> None:
-    small_csv.write(tmp_path / "data", small_csv.rows(cameras=(0, 0)))
-    code, _, record = run()
-    assert code == 1 and (record["status"], record["stage"]) == ("failed", "data")
-    assert "No query has a match" in record["error"]["message"] and not trained(record)
+@pytest.mark.parametrize(
+    ("backbone", "table", "message"),
+    [
+        ("pixels", small_csv.rows((0, 0)), "No query has a match"),
+        ("views", small_csv.rows((0, 1), test_cameras=(1, 4)), "no embedding: 4 (counted from zero)"),
+        ("pixels", small_csv.rows((0, 1))[20:], "only 3"),
+    ],
+)
+def test_what_cannot_be_scored_ends_the_run_before_training(
+    plugin_folder: Path, tmp_path: Path, backbone: str, table: list[small_csv.Row], message: str
+) -> None:
+    """The plan knows it, too; here the data changes after planning."""
+    small_csv.card(plugin_folder)
+    small_csv.views(plugin_folder)
+    small_csv.write(tmp_path / "data", small_csv.rows())
+    places = Places(str(tmp_path / "data"), cache=str(tmp_path / "cache"), plugins=str(plugin_folder))
+    request = plan.Request(
+        backbone, "office", "smoke", results=tmp_path / "results", places=places, device="cpu", from_scratch=True
+    )
+    (cell,) = plan.build(request)
+    assert cell.state == plan.TODO
+    small_csv.write(tmp_path / "data", table)
+    assert child.run(Job(cell.spec, str(cell.folder), places), lambda event: None) == "failed"
+    record = store.read(cell.folder)
+    assert record["stage"] == "data" and not trained(record)
+    assert record["error"] and message in record["error"]["message"]
 
 
-def test_a_test_camera_without_an_embedding_ends_the_run_before_training(run, tmp_path: Path) -> None:
+def test_cameras_without_training_images_are_no_matter_to_who_uses_none(run, tmp_path: Path) -> None:
     small_csv.write(tmp_path / "data", small_csv.rows(cameras=(0, 1), test_cameras=(1, 4)))
-    code, _, record = run(backbone="views")
-    assert code == 1 and (record["status"], record["stage"]) == ("failed", "data")
-    message = record["error"]["message"]
-    assert "no embedding: 4 (counted from zero)" in message and "--camera-embedding off" in message
-    assert not trained(record)
-    code, out, _ = run("--camera-embedding", "off", backbone="views")
-    assert code == 0, out
-    code, out, _ = run(backbone="pixels")
-    assert code == 0, f"a backbone that uses no cameras takes them all: {out}"
+    assert run("--camera-embedding", "off", backbone="views")[0] == 0
+    assert run(backbone="pixels")[0] == 0
 
 
 def test_camera_numbers_may_be_of_any_size(run, tmp_path: Path) -> None:
@@ -92,19 +107,20 @@ def test_all_unreadable_test_images_are_named_before_training(run, tmp_path: Pat
 
 def test_a_failing_further_dataset_costs_only_itself(run, plugin_folder: Path, tmp_path: Path) -> None:
     small_csv.write(tmp_path / "data", small_csv.rows())
-    for name in ("alone", "torn", "sound"):
-        small_csv.card(plugin_folder, name)
-        folder = small_csv.write(tmp_path / "data", small_csv.rows((3, 3) if name == "alone" else (3, 7)), name)
+    for name in ("short", "torn", "sound"):
+        expected = "expected = { query = { images = 7, identities = 6, cameras = 1 } }"
+        small_csv.card(plugin_folder, name, expected if name == "short" else "")
+        folder = small_csv.write(tmp_path / "data", small_csv.rows((3, 7)), name)
         if name == "torn":
             os.truncate(next(folder.glob("query/*")), 300)
-    code, out, record = run("--eval-datasets", "alone,torn,sound")
+    code, out, record = run("--eval-datasets", "short,torn,sound")
     assert code == 0 and record["status"] == "ok", out
     assert {row["dataset"] for row in record["evaluations"]} == {"office", "sound"}
     evaluated = record["data"]["evaluated"]
-    assert "No query has a match" in evaluated["alone"]["error"]
+    assert "expects 7 images, 6 were found" in evaluated["short"]["error"]
     assert "Cannot read the image" in evaluated["torn"]["error"] and "torn/query" in evaluated["torn"]["error"]
     assert "error" not in evaluated["sound"] and evaluated["sound"]["splits"]["query"]["images"] == 6
-    assert "alone is not scored: No query has a match" in out, "the screen says so, too"
+    assert "short is not scored: short is not what its card says" in out, "the screen says so, too"
 
 
 def test_an_absent_further_dataset_is_known_in_the_plan(cli: Cli, run, plugin_folder: Path, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import bz2
 import contextlib
+import dataclasses
 import gzip
 import io
 import json
@@ -181,7 +182,8 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
     file = put(b"weights", "net.pth")
     digest = weights.checksum(file, tmp_path / "sums")
     sums = json.loads((tmp_path / "sums" / "checksums.json").read_text())
-    remembered = {"fingerprint": "0" * 64, "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
+    facts = memory.Facts("0" * 64, 9, 3, 2, 2, ())
+    remembered = {"facts": dataclasses.asdict(facts), "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
     (tmp_path / "cache" / "fingerprints").mkdir(parents=True)
 
     def checksum(content: dict[str, Any]) -> None:
@@ -190,7 +192,8 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
 
     def fingerprint(text: str) -> None:
         memory._file("key").write_text(text, encoding="utf-8", errors="surrogatepass")
-        assert memory.recall("key", tmp_path) in ("", "0" * 64)
+        found = memory.recall("key", tmp_path)
+        assert found is None or found.fingerprint == "0" * 64
 
     assert digest
     told("checksums.json", fuzz(changed(sums), checksum))

@@ -1,0 +1,60 @@
+"""Names of timm models, checked before anything runs; importing timm takes seconds, so its source is read first."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import re
+from pathlib import Path
+
+from harness.errors import suggestion
+
+NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)
+
+
+@functools.cache
+def problem(model: str) -> str:
+    """Why timm has no model of this name, given with or without tag; empty if it has, or is not installed."""
+    if not NAME.fullmatch(model):
+        last = model.rpartition("/")[2]
+        instead = f" Use timm:{last}." if NAME.fullmatch(last) and not _unknown(last) else ""
+        return (
+            f"'{model[:100]}' is not a name of timm, which is made of letters, digits, '_' and a tag after a dot; "
+            f"models of the hub go by their timm name alone.{instead}"
+        )
+    return _unknown(model)
+
+
+def _unknown(model: str) -> str:
+    """Accepts what stands in timm's source; whatever does not is refused only after asking timm itself."""
+    if not (source := _source()):
+        return ""
+    name, _, tag = model.partition(".")
+    if f"@register_model\ndef {name}(" in source and (not tag or re.search(rf"['\"]{re.escape(model)}['\"]", source)):
+        return ""
+    return _ask(name, tag)
+
+
+@functools.cache
+def _source() -> str:
+    """The modules of timm that hold models, as one text; empty where timm is not installed."""
+    spec = importlib.util.find_spec("timm")
+    folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
+    return "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.py")))
+
+
+def _ask(name: str, tag: str) -> str:
+    import timm
+    from timm.models import get_deprecated_models
+
+    if new := get_deprecated_models().get(name):
+        return f"timm renamed '{name}': use timm:{new}."
+    if not timm.is_model(name):
+        known = timm.list_models()
+        near = f" Did you mean '{name.lower()}'?" if name.lower() in known else suggestion(name, known)
+        return f"timm has no model '{name[:100]}'.{near} timm.list_models() in Python lists them."
+    tags = [full.partition(".")[2] for full in timm.list_pretrained(name)]
+    if not tag or tag in tags:
+        return ""
+    near = suggestion(tag, tags)
+    return f"timm model '{name}' has no weights tagged '{tag}'.{near} Known tags: {', '.join(tags) or 'none'}."
