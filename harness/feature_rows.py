@@ -12,7 +12,7 @@ import numpy as np
 from harness.contracts import Item
 from harness.errors import FeatureError, WeightsError
 from harness.feature_files import Rows, read
-from harness.metrics.features import ROWS, FeatureReader
+from harness.metrics.features import FeatureReader
 
 PATHS, LABELS, UNCHECKED = "paths", "identities and cameras", "unchecked"
 
@@ -69,7 +69,7 @@ def arrange(path: Path, query: Sequence[Item], gallery: Sequence[Item]) -> Arran
     features = [side.rows.features[rows] for side, rows in zip(sides, chosen, strict=True)]
     try:
         for side, values in zip(sides, features, strict=True):
-            for _ in FeatureReader(values, side.name).blocks(ROWS):  # refuses NaN and rows of zero norm
+            for _ in FeatureReader(values, side.name).blocks():  # refuses NaN and rows of zero norm
                 pass
     except FeatureError as error:
         raise WeightsError(f"{path}: {error}") from error

@@ -30,7 +30,7 @@ from harness.masking import readable
     default="",
     metavar="DIR",
     type=UserPath(),
-    help="Folder for its card; --plugins, or 'plugins', by default.",
+    help="Folder for its card. [default: --plugins, or plugins]",
 )
 @click.option("--seed", default=0, show_default=True, help="Seed that chooses test identities and queries.")
 @click.option("--test-fraction", default=0.5, show_default=True, help="Fraction of the identities to test on.")
