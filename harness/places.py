@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import getpass
 import os
-import tempfile
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -71,6 +69,8 @@ def settle() -> None:
 
     A container may run under a number that has neither; then the home folder is the one of the caches.
     """
+    import getpass
+
     try:
         Path.home()
     except RuntimeError:
@@ -90,6 +90,8 @@ def _writable(folder: Path) -> bool:
 
 def _temporary() -> Path:
     """A folder of this user in the folder for temporary files; another one if somebody else made it first."""
+    import tempfile
+
     folder = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import textwrap
 import threading
 import time
@@ -65,7 +66,8 @@ class Board:
         if self._live:
             self._live.console.print(text, markup=False, highlight=False)
         else:
-            print(text, file=self.out, flush=True)
+            with contextlib.suppress(OSError):  # nobody reads, or a full disk: the runs go on
+                print(text, file=self.out, flush=True)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a run."""

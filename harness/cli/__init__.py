@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from typing import Any
 
@@ -86,8 +87,12 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted; what was finished is kept.", err=True)
         return 130
-    except BrokenPipeError:
-        sys.stderr.close()
+    except OSError as error:
+        if not _is_of_the_output(error):
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the exit
+        if not isinstance(error, BrokenPipeError):  # of a pipe the reader chose to go
+            click.echo(f"Error: The output could not be written ({error.strerror}).", err=True)
         return 1
     except OSError as error:
         if error.errno != errno.ENAMETOOLONG:
@@ -95,6 +100,14 @@ def main() -> int:
         name = readable(str(error.filename).rpartition("/")[2])
         click.echo(f"Error: '{name[:40]}...' has {len(name)} letters, too many for the name of a file.", err=True)
         return 2
+
+
+def _is_of_the_output(error: OSError) -> bool:
+    """Whether it was raised where text is printed."""
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    return place is not None and place.tb_frame.f_globals.get("__name__") == "click.utils"
 
 
 def _right_packages() -> None:
