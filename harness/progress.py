@@ -6,8 +6,11 @@ import contextlib
 import textwrap
 import threading
 import time
+from pathlib import Path
 from typing import Any, TextIO
 
+from harness import store
+from harness.errors import HarnessError
 from harness.job import Job
 from harness.masking import readable
 
@@ -92,7 +95,7 @@ class Board:
         state = self._take_off(job)
         self.done += 1
         self.failed += event["status"] != "ok"
-        if error := event.get("error") or state.get("error"):
+        if error := event.get("error") or state.get("error") or _reason(job, event["status"]):
             detail = f" ({textwrap.shorten(str(error), LONGEST_REASON)})"
         else:
             scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
@@ -131,6 +134,15 @@ class Board:
         for state in self._running.values():
             table.add_row(state["title"], describe(state))
         return table
+
+
+def _reason(job: Job, status: str) -> str:
+    """Why a run did not end well, as its record has it."""
+    if status != "ok":
+        with contextlib.suppress(HarnessError):
+            if error := store.read(Path(job.folder))["error"]:
+                return error["message"]
+    return ""
 
 
 def title(job: Job) -> str:

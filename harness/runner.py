@@ -110,8 +110,7 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         return 1
     row = store.plain(record)
     scores = {k: row[k] for k in ("mAP", "rank-1")} if row else {}
-    why = {"error": record["error"]["message"]} if record["error"] else {}
-    progress.emit("end", status=record["status"], scores=scores, matched=records.matched(row or {}), **why)
+    progress.emit("end", status=record["status"], scores=scores, matched=records.matched(row or {}))
     return 0 if record["status"] == "ok" else 1
 
 

@@ -33,6 +33,8 @@ LOST = (
     "Ray's head or this node's raylet is gone. Runs end with it and keep their last epoch; "
     "start the same command again to go on."
 )
+LONGEST_TEMPORARY = 39
+"""Letters of a folder that Ray's sockets may lie below: the name of one takes 68 more, and the system allows 107."""
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
 
@@ -351,6 +353,8 @@ def _start(resources: Resources) -> bool:
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: runs save and stop
     if ray.is_initialized():
         return False
+    if not resources.address and len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access("/tmp", os.W_OK):
+        os.environ.setdefault("RAY_TMPDIR", "/tmp")
     try:
         if door := doors.split(resources.address):
             doors.knock(door)  # Ray itself would knock for minutes

@@ -333,7 +333,7 @@ def serving(folder: Path, port: int) -> Iterator[subprocess.Popen[bytes]]:
 
 
 @contextmanager
-def answering(code: int, seconds: float) -> Iterator[str]:
+def answering(code: int, seconds: float, body: str = "{}") -> Iterator[str]:
     """A web server on loopback that answers everything with one status code, after a while."""
 
     class Handler(BaseHTTPRequestHandler):
@@ -341,7 +341,7 @@ def answering(code: int, seconds: float) -> Iterator[str]:
             time.sleep(seconds)
             self.send_response(code)
             self.end_headers()
-            self.wfile.write(b"{}")
+            self.wfile.write(body.encode())
 
         do_GET = do_POST = answer
 
