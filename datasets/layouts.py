@@ -30,6 +30,7 @@ KINDS = {
     "archives": "Sequence[str]",
     "builder": "str",
     "inputs": "Sequence[str]",
+    "value_range": "Sequence[float]",
 }
 OURS = tuple(KINDS)
 """Layout options read here; all others go to the reader."""
@@ -206,6 +207,8 @@ def _is(kind: str, value: Any) -> bool:
     """Whether an option of a layout is of the type that a reader's signature names."""
     if kind == "Sequence[str]":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
+    if kind == "Sequence[float]":
+        return isinstance(value, list) and all(type(one) in (int, float) for one in value)
     return type(value).__name__ == kind
 
 
@@ -222,6 +225,8 @@ def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Seq
     _check_items(entry, layout, source, splits)
     if source.notes.get("cameras") == UNKNOWN_CAMERAS:
         splits = _without_cameras(source, splits)
+    if low_high := layout.options.get("value_range"):
+        source.notes["value_range"] = _range(layout, low_high)
     if found.alternatives:
         source.notes["alternatives"] = [f"{name} in {folder}" for name, folder in found.alternatives]
     train, query, gallery = (splits.get(split, []) for split in SPLITS)
@@ -256,6 +261,13 @@ def _stand_in(entry: DatasetEntry, source: Source) -> dict[str, Any] | None:
     if entry.name != made_for and not entry.name.startswith(f"{made_for}-"):
         raise DataError(f"{source.folder} holds generated data for {made_for}, not for {entry.name}.")
     return content
+
+
+def _range(layout: Layout, low_high: list[float]) -> list[float]:
+    """The gray values that are black and white in images of more than 8 bits."""
+    if len(low_high) != 2 or not low_high[0] < low_high[1]:
+        raise UsageError(f"Layout '{layout.name}': value_range must be [low, high], low first, found {low_high!r}.")
+    return low_high
 
 
 def _check_arguments(entry: DatasetEntry, layout: Layout, read: Callable[..., Any], options: dict[str, Any]) -> None:

@@ -79,6 +79,8 @@ def digest(splits: Splits) -> str:
             rows.append((os.fsencode(name[skip:].replace(os.sep, "/")), size, pid, camid))
         for relative, size, pid, camid in sorted(rows):
             total.update(b"%s\0%s\0%d\0%d\0%d\n" % (split.encode(), relative, size, pid, camid))
+    if splits.value_range:  # other pixels of the same files
+        total.update(b"value_range %r %r\n" % splits.value_range)
     return total.hexdigest()
 
 

@@ -67,7 +67,7 @@ def images(entry: DatasetEntry, splits: Splits, used: Sequence[str]) -> dict[str
     Raises:
         UnreadableImages: images of these splits.
     """
-    found = read_sizes(item.path for split in SPLITS for item in getattr(splits, split))
+    found = read_sizes((i.path for split in SPLITS for i in getattr(splits, split)), value_range=splits.value_range)
     bad = [reason for split in used for i in getattr(splits, split) if isinstance(reason := found[i.path], str)]
     if bad:
         raise UnreadableImages(bad)

@@ -50,6 +50,12 @@ class Splits:
     notes: dict[str, Any] = field(default_factory=dict)
 
     @property
+    def value_range(self) -> tuple[float, float] | None:
+        """The gray values that become black and white in images of more than 8 bits, where the card gives them."""
+        low_high = self.notes.get("value_range")
+        return (low_high[0], low_high[1]) if low_high else None
+
+    @property
     def knows_cameras(self) -> bool:
         """Whether camera numbers are facts; else queries have another number than all other images."""
         return self.notes.get("cameras") != UNKNOWN_CAMERAS

@@ -172,6 +172,7 @@ class Line:
                     self._image_size(),
                     how,
                     folder=self.cache,
+                    value_range=splits.value_range,
                     workers=self.job.workers,
                     progress=self._decoding,
                 )
@@ -267,6 +268,7 @@ class Line:
             mean=self.input.mean,
             std=self.input.std,
             seed=self.spec.seed,
+            value_range=self.splits.value_range,
             cache=self.cache,
             workers=self.job.workers,
             progress=self._decoding,
@@ -333,6 +335,7 @@ class Line:
             title,
             metric,
             cameras=self.splits.knows_cameras,
+            value_range=self.splits.value_range,
         )
 
     def _emit(self, event: str, **values: Any) -> None:
@@ -355,7 +358,11 @@ class Line:
             self.module,
             splits.query,
             splits.gallery,
-            partial(self._loader, cameras=self.cameras if entry.name == self.spec.dataset else None),
+            partial(
+                self._loader,
+                cameras=self.cameras if entry.name == self.spec.dataset else None,
+                value_range=splits.value_range,
+            ),
             dataset=entry.name,
             device=self.device,
             settings=settings,
@@ -364,7 +371,9 @@ class Line:
             emit=self.progress.emit,
         )
 
-    def _loader(self, items: Sequence[Item], cameras: dict[int, int] | None) -> EvaluationData:
+    def _loader(
+        self, items: Sequence[Item], cameras: dict[int, int] | None, value_range: tuple[float, float] | None
+    ) -> EvaluationData:
         return EvaluationData(
             items,
             image_size=self._image_size(),
@@ -373,6 +382,7 @@ class Line:
             std=self.input.std,
             batch_size=self.recipe.evaluation.batch_size,
             cameras=cameras,
+            value_range=value_range,
             cache=self.cache,
             workers=self.job.workers,
             progress=self._decoding,

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from harness import metrics, pictures
 from harness.contracts import Item
+from harness.data.images import to_rgb8
 from harness.evaluate import Scored
 
 TOP = 10
@@ -24,6 +27,7 @@ def draw(
     metric: str,
     *,
     cameras: bool = True,
+    value_range: tuple[float, float] | None = None,
 ) -> list[str]:
     """Draws the pictures of one evaluation.
 
@@ -35,6 +39,7 @@ def draw(
         title: names the run above each picture.
         metric: of the recipe.
         cameras: whether they are known and written beside the images.
+        value_range: the values that are black and white in gray images of more than 8 bits.
 
     Returns:
         File names, relative to the run's folder.
@@ -77,8 +82,14 @@ def draw(
         ],
         folder / "pictures" / "ranked_lists.png",
         title=f"Ranked lists, {title}",
+        load=partial(_load, value_range=value_range),
     )
     return [path.relative_to(folder).as_posix() for path in (sheet, histogram)]
+
+
+def _load(path: Path, value_range: tuple[float, float] | None) -> Image.Image:
+    with Image.open(path) as image:
+        return to_rgb8(image, value_range)
 
 
 def _plain(item: Item, cameras: bool) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness import registry
 from harness.cards import SplitCount
@@ -17,6 +17,9 @@ from harness.contracts import SPLITS, Item, Splits
 from harness.errors import DataError
 from harness.masking import readable
 from harness.registry import BackboneEntry, DatasetEntry
+
+if TYPE_CHECKING:
+    from PIL import Image
 
 LEVELS = ("error", "warning", "info")
 EXAMPLES = 3
@@ -227,13 +230,15 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
     damaged: dict[str, list[str]] = defaultdict(list)
     same: dict[bytes, list[Path]] = defaultdict(list)
     sizes: Counter[tuple[int, int]] = Counter()
+    deep: list[_Opened] = []
     with ThreadPoolExecutor(max_workers=max(1, workers)) as pool:
         for done, (path, opened) in enumerate(zip(where, pool.map(_open, where), strict=True), start=1):
             if isinstance(opened, str):
                 damaged[opened].append(readable(str(path)))
             else:
-                same[opened[0]].append(path)
-                sizes[opened[1]] += 1
+                same[opened.digest].append(path)
+                sizes[opened.size] += 1
+                deep += [opened] if opened.depth else []
             if progress is not None:
                 progress(done, len(where))
     findings = [
@@ -243,21 +248,69 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
     if sizes:
         low, high = min(sizes), max(sizes)
         findings.append(Finding("info", f"{len(sizes):,} image sizes, (height, width) from {low} to {high}."))
+    findings += _deep_gray([one for one in deep if one.depth == "gray"], splits.value_range)
+    findings += _deep_colour([one for one in deep if one.depth == "colour"])
     return findings + _duplicates([[place for path in paths for place in where[path]] for paths in same.values()])
+
+
+def _deep_gray(images: Sequence[_Opened], value_range: tuple[float, float] | None) -> list[Finding]:
+    """Gray images of more than 8 bits: which values they use, and whether the card's range fits these."""
+    if not images:
+        return []
+    low, high = min(one.low for one in images), max(one.high for one in images)
+    found = f"{len(images):,} gray image(s) have more than 8 bits, with values from {low:g} to {high:g}"
+    examples = tuple(readable(str(one.path)) for one in images[:EXAMPLES])
+    if value_range is None:
+        sentence = (
+            f"{found}. Say which values are black and white, for all images alike: value_range = [{low:g}, {high:g}] "
+            "in the layout's options, or the range of the sensor."
+        )
+        return [Finding("error", sentence, examples)]
+    told = f"{found}; value_range = [{value_range[0]:g}, {value_range[1]:g}] makes black and white of"
+    if beyond := [one for one in images if one.low < value_range[0] or one.high > value_range[1]]:
+        sentence = f"{told} the values at its ends, and clips those beyond it in {len(beyond):,} image(s)."
+        return [Finding("warning", sentence, tuple(readable(str(one.path)) for one in beyond[:EXAMPLES]))]
+    return [Finding("info", f"{told} the values at its ends.")]
+
+
+def _deep_colour(images: Sequence[_Opened]) -> list[Finding]:
+    """Images of 16 bits per channel, of which Pillow keeps the upper 8."""
+    if not images:
+        return []
+    brightest = max(one.high for one in images)
+    sentence = (
+        f"{len(images):,} image(s) have 16 bits per channel, of which the upper 8 are used; their brightest level is "
+        f"{brightest:g} of 255."
+    )
+    examples = tuple(readable(str(one.path)) for one in images[:EXAMPLES])
+    return [Finding("warning" if brightest < 128 else "info", sentence, examples)]
 
 
 def check_sizes(entry: DatasetEntry, splits: Splits) -> list[Finding]:
     """Compares the sizes of all images with the one that the card declares; reads their headers alone."""
     from harness.data.images import read_sizes, resized_copy
 
-    found = read_sizes(item.path for split in SPLITS for item in getattr(splits, split)).values()
+    paths = (item.path for split in SPLITS for item in getattr(splits, split))
+    found = read_sizes(paths, value_range=splits.value_range or (0.0, 1.0)).values()
     sizes = [size for size in found if not isinstance(size, str)]
     note = "" if splits.generated else resized_copy(entry.card.image_size, sizes)
     return [Finding("warning", note)] if note else []
 
 
-def _open(path: Path) -> str | tuple[bytes, tuple[int, int]]:
-    """Hash of the file and (height, width) of the image, or what is wrong with it."""
+@dataclass(frozen=True)
+class _Opened:
+    """A decoded image: hash of the file, (height, width), and of more than 8 bits the kind and the extreme values."""
+
+    path: Path
+    digest: bytes
+    size: tuple[int, int]
+    depth: str = ""
+    low: float = 0.0
+    high: float = 0.0
+
+
+def _open(path: Path) -> str | _Opened:
+    """What an image holds, or what is wrong with it."""
     import io
     import warnings
 
@@ -269,11 +322,30 @@ def _open(path: Path) -> str | tuple[bytes, tuple[int, int]]:
             return "the file is empty"
         with warnings.catch_warnings(), Image.open(io.BytesIO(content)) as image:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image.load()
-            size = (image.height, image.width)
+            digest, size = hashlib.blake2b(content, digest_size=16).digest(), (image.height, image.width)
+            return _Opened(path, digest, size, *_depth(image))
+    except DataError as error:
+        return str(error)
     except Exception as error:  # a decoder may raise anything on damaged input
         return "it is not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error) or repr(error)
-    return hashlib.blake2b(content, digest_size=16).digest(), size
+
+
+def _depth(image: Image.Image) -> tuple[str, float, float]:
+    """Decodes an image as training does; of more than 8 bits, the kind and the extreme values."""
+    import numpy as np
+
+    from harness.data.images import DEEP, to_rgb8
+
+    raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
+    image.load()
+    if image.mode in DEEP:
+        to_rgb8(image, (0.0, 1.0))  # refuses values that are not finite
+        values = np.asarray(image)
+        return "gray", float(values.min()), float(values.max())
+    rgb = to_rgb8(image)
+    if ";16" in raw:
+        return "colour", 0.0, float(np.asarray(rgb).max())
+    return "", 0.0, 0.0
 
 
 def _duplicates(groups: Iterable[list[tuple[str, Item]]]) -> list[Finding]:

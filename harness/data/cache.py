@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import __version__ as pillow_version
 
-from harness.data.images import UnreadableImages
+from harness.data.images import Range, UnreadableImages
 from harness.data.prefetch import in_order
 from harness.data.transforms import Images, Pixels, decode
 from harness.errors import DataError
@@ -31,14 +31,21 @@ SPARE = 1 << 28
 class FileImages:
     """Images decoded from their files each time they are asked for: slow, but needs no disk."""
 
-    def __init__(self, paths: Sequence[Path], image_size: tuple[int, int], interpolation: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        image_size: tuple[int, int],
+        interpolation: str,
+        value_range: Range | None = None,
+    ) -> None:
         self.paths, self.image_size, self.interpolation = paths, image_size, interpolation
+        self.value_range = value_range
 
     def __len__(self) -> int:
         return len(self.paths)
 
     def __getitem__(self, index: int) -> Pixels:
-        return decode(self.paths[index], self.image_size, self.interpolation)
+        return decode(self.paths[index], self.image_size, self.interpolation, self.value_range)
 
 
 def open_images(
@@ -47,6 +54,7 @@ def open_images(
     interpolation: str,
     *,
     folder: Path | None,
+    value_range: Range | None = None,
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Images:
@@ -62,6 +70,7 @@ def open_images(
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
         folder: place of the cache; `None` for none.
+        value_range: the values that are black and white in gray images of more than 8 bits.
         workers: threads that decode while the cache is built.
         progress: told about the building.
 
@@ -69,7 +78,7 @@ def open_images(
         DataError: an image that is missing.
         UnreadableImages: images that cannot be decoded, all of them.
     """
-    files = FileImages(paths, image_size, interpolation)
+    files = FileImages(paths, image_size, interpolation, value_range)
     if folder is None or not paths:
         return files
     shape = (len(paths), 3, *image_size)
@@ -96,7 +105,8 @@ def key(files: FileImages) -> str:
         except OSError as error:
             raise DataError(f"Cannot read the image {path}: {error.strerror}. Extract the archive again.") from error
         entries.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
-    text = json.dumps([LAYOUT, pillow_version, files.image_size, files.interpolation, entries])
+    scaled = [files.value_range] if files.value_range else []
+    text = json.dumps([LAYOUT, pillow_version, files.image_size, files.interpolation, entries, *scaled])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 

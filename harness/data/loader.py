@@ -13,6 +13,7 @@ from harness.contracts import Item
 from harness.data.buffers import Buffers
 from harness.data.cache import Progress, open_images
 from harness.data.draws import generator
+from harness.data.images import Range
 from harness.data.prefetch import in_order
 from harness.data.sampler import PKSampler
 from harness.data.transforms import Normalization, augment
@@ -51,6 +52,7 @@ class TrainingData:
         mean: of each channel, for images in 0 .. 1.
         std: likewise.
         seed: of the run.
+        value_range: the values that are black and white in gray images of more than 8 bits.
         cache: folder of decoded images; `None` reads the files.
         workers: threads that make batches; 0 is one, too, which works while the caller trains.
         progress: told about the building of the cache.
@@ -76,6 +78,7 @@ class TrainingData:
         mean: Sequence[float],
         std: Sequence[float],
         seed: int,
+        value_range: Range | None = None,
         cache: Path | None = None,
         workers: int = 0,
         progress: Progress | None = None,
@@ -100,6 +103,7 @@ class TrainingData:
             size,
             augmentation.interpolation_train,
             folder=cache,
+            value_range=value_range,
             workers=workers,
             progress=progress,
         )
@@ -132,6 +136,7 @@ class EvaluationData:
         mean: of each channel, for images in 0 .. 1.
         std: likewise.
         batch_size: images per batch; the last may hold fewer.
+        value_range: the values that are black and white in gray images of more than 8 bits.
         cache: folder of decoded images; `None` reads the files.
         workers: threads that make batches; 0 is one, too.
         progress: told about the building of the cache.
@@ -151,6 +156,7 @@ class EvaluationData:
         std: Sequence[float],
         batch_size: int,
         cameras: Mapping[int, int] | None = None,
+        value_range: Range | None = None,
         cache: Path | None = None,
         workers: int = 0,
         progress: Progress | None = None,
@@ -160,7 +166,9 @@ class EvaluationData:
         size, paths = _size(image_size), [item.path for item in items]
         self._normalization = Normalization.of(mean, std)
         self._buffers = Buffers((batch_size, 3, *size), pin_memory=pin_memory)
-        self._images = open_images(paths, size, interpolation, folder=cache, workers=workers, progress=progress)
+        self._images = open_images(
+            paths, size, interpolation, folder=cache, value_range=value_range, workers=workers, progress=progress
+        )
 
     def __len__(self) -> int:
         """Number of batches."""

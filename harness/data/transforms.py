@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness.data.draws import integers
+from harness.data.images import Range, to_rgb8
 from harness.errors import DataError
 from harness.recipe import Augmentation, Erasing
 
@@ -59,16 +60,24 @@ class Draws(NamedTuple):
     box: NDArray[np.int64]
 
 
-def decode(path: Path, image_size: tuple[int, int], interpolation: str) -> Pixels:
+def decode(path: Path, image_size: tuple[int, int], interpolation: str, value_range: Range | None = None) -> Pixels:
     """Reads an image as RGB and resizes it with PIL, whose resizing low-passes when it shrinks. uint8 [3, H, W].
 
+    Args:
+        path: the file.
+        image_size: (height, width) in pixels.
+        interpolation: `bicubic` or `bilinear`.
+        value_range: the values that are black and white in gray images of more than 8 bits.
+
     Raises:
-        DataError: the file is missing, or no whole image.
+        DataError: the file is missing, no whole image, or gray of more than 8 bits without a range.
     """
     height, width = image_size
     try:
         with Image.open(path) as image:
-            resized = image.convert("RGB").resize((width, height), FILTERS[interpolation])
+            resized = to_rgb8(image, value_range).resize((width, height), FILTERS[interpolation])
+    except DataError as error:
+        raise DataError(f"Cannot read the image {path}: {error}.") from error
     except Exception as error:  # damaged files raise whatever their decoder raises
         raise DataError(f"Cannot read the image {path}: {error}. Extract the archive again, or remove it.") from error
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))

@@ -84,6 +84,8 @@ def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
             continue
         if (key, value) == ("cameras", UNKNOWN_CAMERAS):
             yield "The cameras are unknown, so no image is ignored as taken by the query's own camera."
+        elif key == "value_range":
+            yield f"Gray values from {value[0]:g} to {value[1]:g} are scaled to black and white."
         elif isinstance(value, str) and " " in value:
             yield text.escape(value, limit=400)
         else:
