@@ -88,18 +88,16 @@ def main() -> int:
         click.echo("Interrupted; what was finished is kept.", err=True)
         return 130
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            name = readable(str(error.filename).rpartition("/")[2])
+            click.echo(f"Error: '{name[:40]}...' has {len(name)} letters, too many for the name of a file.", err=True)
+            return 2
         if not _is_of_the_output(error):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the exit
         if not isinstance(error, BrokenPipeError):  # of a pipe the reader chose to go
             click.echo(f"Error: The output could not be written ({error.strerror}).", err=True)
         return 1
-    except OSError as error:
-        if error.errno != errno.ENAMETOOLONG:
-            raise
-        name = readable(str(error.filename).rpartition("/")[2])
-        click.echo(f"Error: '{name[:40]}...' has {len(name)} letters, too many for the name of a file.", err=True)
-        return 2
 
 
 def _is_of_the_output(error: OSError) -> bool:

@@ -63,7 +63,9 @@ def test_rows_in_any_order_and_with_junk_score_the_same_under_any_name(cli: Cli,
     assert "could not be checked" in plain["data"]["notes"]["row_order"]
     rerank = ("--set", "evaluation.rerank=true")
     code, out, err = cli(*words(world, tmp_path / "b", layumi(world, tmp_path / "result.mat"), *rerank))
-    assert code == 0 and "have no flip test" in out and "+rerank" in out and "could not be checked" not in out, out + err
+    assert code == 0 and "have no flip test" in out and "+rerank" in out and "could not be checked" not in out, (
+        out + err
+    )
     again = only_record(tmp_path / "b")
     assert [(e["flip"], e["rerank"]) for e in again["evaluations"]] == [(False, False), (False, True)]
     for score in ("mAP", "mINP", "rank-1", "rank-5"):
