@@ -12,7 +12,7 @@ from typing import Any
 from harness import PROTOCOL_VERSION, plan, recipe, registry, weights
 from harness.contracts import Splits
 from harness.errors import UsageError
-from harness.job import slug
+from harness.job import run_folder, slug
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import RunSpec
 
@@ -22,7 +22,7 @@ LONGEST_NAME = 255
 
 def plan_checkpoint(
     request: plan.Request, typed: plan.Request, path: Path, *, camera_embedding: str = "", trust_pickle: bool = False
-) -> RunSpec:
+) -> plan.Planned:
     """Returns the run that scores a checkpoint, after the checkpoint was loaded into its module once.
 
     Args:
@@ -41,6 +41,7 @@ def plan_checkpoint(
     from harness.trained import check_cameras, from_checkpoint
 
     backbone = registry.backbone(request.backbones, _plugins(request))
+    plan.check_models([backbone])
     dataset = registry.dataset(request.datasets, _plugins(request))
     spec = _spec(request, backbone.name, backbone, dataset, path, "checkpoint")
     if (camera_embedding or typed.options.get("", {}).get("camera_embedding")) and (
@@ -62,10 +63,10 @@ def plan_checkpoint(
         num_cameras=len(camera_rows(splits.train)) or 1,
     )
     check_cameras(backbone, module, rows, splits)
-    return spec
+    return _planned(request, spec, backbone)
 
 
-def plan_features(request: plan.Request, path: Path) -> RunSpec:
+def plan_features(request: plan.Request, path: Path) -> plan.Planned:
     """Returns the run that scores stored features, after they were read and put in order once.
 
     Args:
@@ -84,15 +85,15 @@ def plan_features(request: plan.Request, path: Path) -> RunSpec:
         raise UsageError(
             f"--backbone names the row and a folder: 1 to {LONGEST_NAME} bytes of text, found {len(name)} letters."
         )
-    entry = known_backbone(request)
+    entry = _known(request)
     dataset = registry.dataset(request.datasets, _plugins(request))
     spec = _spec(request, entry.name if entry else name, entry, dataset, path, "features")
     splits = _splits(request, dataset)
     arrange(path, splits.query, splits.gallery)
-    return spec
+    return _planned(request, spec, entry)
 
 
-def known_backbone(request: plan.Request) -> BackboneEntry | None:
+def _known(request: plan.Request) -> BackboneEntry | None:
     """The backbone of a request, or None for a network that this harness does not know."""
     try:
         return registry.backbone(request.backbones, _plugins(request))
@@ -104,8 +105,6 @@ def _spec(
     request: plan.Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
 ) -> RunSpec:
     """The run as a value: the file's checksum stands where a training run has its starting weights."""
-    if backbone is not None:
-        plan.check_models([backbone])
     if backbone is None:
         chosen = recipe.load(recipe.find(request.recipe), dataset.name, request.overrides)
     else:
@@ -127,6 +126,11 @@ def _spec(
         dataset_options={dataset.name: reader} if reader else {},
         purpose=purpose,
     )
+
+
+def _planned(request: plan.Request, spec: RunSpec, backbone: BackboneEntry | None) -> plan.Planned:
+    asked = plan.asked_for(request, backbone)
+    return plan.Planned(spec, plan.TODO, "", run_folder(request.results, spec), asked=asked)
 
 
 def _splits(request: plan.Request, dataset: DatasetEntry) -> Splits:

@@ -293,9 +293,8 @@ def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "")
 
     A recipe file or plug-in of the user cannot be looked up later, so no command could be derived from the spec alone.
     """
-    options = chosen_options(request, backbone) if backbone else {}
-    asked = {"recipe": request.recipe, "about": about, "preset": request.preset}
-    return {**asked, "options": options, "set": request.overrides}
+    options, preset = chosen_options(request, backbone) if backbone else {}, request.preset
+    return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:

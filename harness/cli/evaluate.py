@@ -10,12 +10,12 @@ from typing import Any
 
 import click
 
-from harness import input_file, plan, processes, store
+from harness import input_file, processes, store
 from harness.cli.launch import check_writable, make_job
 from harness.cli.options import UserPath, apply_preset, load_preset, make_request, mlflow_option, setting_options
 from harness.cli.run import make_tracker
 from harness.errors import UsageError
-from harness.job import Job, run_folder
+from harness.job import Job
 from harness.plan import Request
 from harness.progress import Board
 from harness.record import matched
@@ -81,20 +81,18 @@ def command(
     request = make_request({**apply_preset(values, settings), **one}, settings)
     if checkpoint:
         typed = make_request({**values, **one}, {})  # without the preset, which nobody typed option by option
-        spec = input_file.plan_checkpoint(
+        cell = input_file.plan_checkpoint(
             request, typed, stored, camera_embedding=camera_embedding or "", trust_pickle=trust_pickle
         )
     elif camera_embedding:
         raise UsageError("--camera-embedding is of a checkpoint; stored features are scored as they are.")
     else:
-        spec = input_file.plan_features(request, stored)
+        cell = input_file.plan_features(request, stored)
     check_writable(request.results)
-    folder = run_folder(request.results, spec)
-    cell = plan.Planned(spec, plan.TODO, "", folder, asked=plan.asked_for(request, input_file.known_backbone(request)))
     job = replace(
         make_job(cell, request, values, threads or processes.cores()), stored=str(stored), trust_pickle=trust_pickle
     )
-    return _run(request, job, folder, values)
+    return _run(request, job, cell.folder, values)
 
 
 def _run(request: Request, job: Job, folder: Path, values: dict[str, Any]) -> int:
