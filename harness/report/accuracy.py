@@ -54,6 +54,7 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     return paragraphs(
         f"### {text.escape(heading(context, key))}",
         _warning(context, key),
+        *data_facts.caveats(table),
         _about(table),
         text.table(lines, RIGHT),
         bullets([*data_facts.lines(table), *_remarks(table)]),

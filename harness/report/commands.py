@@ -33,8 +33,8 @@ PRESETS = Path(__file__).parent.parent / "presets"
 MOST_COMMANDS = 30
 
 PLACEHOLDERS = (
-    "In the commands, words in capitals stand for folders and files of yours. The same run ids need the same data, "
-    "starting weights, code of the backbone and version of torch; a recipe file is named by the path it had."
+    "Words in capitals in the commands are placeholders for your folders and files. Run ids are equal only with equal "
+    "data, starting weights, backbone code, torch version and hardware. A recipe file is given by its path at that time."
 )
 FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from harness.contracts import UNKNOWN_CAMERAS
@@ -15,15 +16,57 @@ SAID_ELSEWHERE = {"junk", "own_train_labels"}
 MOST_LABELS = 3
 
 
+def caveats(table: Table) -> list[str]:
+    """Notes in whole sentences that all rows share: to be read before the first number."""
+    rows = _settings(table)
+    return [note for note, of in _labels(rows, partial(_sentences, table)).items() if len(of) == len(rows)]
+
+
 def lines(table: Table) -> list[str]:
     """One line a fact; a fact of some rows alone names them."""
-    labels: dict[str, dict[str, None]] = {}
-    rows = {row.label: row.setting for row in table.rows}
+    rows, above = _settings(table), caveats(table)
+    labels = {**_labels(rows, partial(_facts, table)), **_labels(rows, partial(_sentences, table))}
+    return [
+        *(f if len(of) == len(rows) else f"{_named(of)}: {f}" for f, of in labels.items() if f not in above),
+        *_mismatches(table),
+    ]
+
+
+def _settings(table: Table) -> dict[str, Setting]:
+    return {row.label: row.setting for row in table.rows}
+
+
+def _labels(rows: Mapping[str, Setting], facts: Callable[[Setting], Iterator[str]]) -> dict[str, list[str]]:
+    """Each fact once, with the labels of the rows it is about."""
+    labels: dict[str, list[str]] = {}
     for label, setting in rows.items():
-        for fact in _facts(table, setting):
-            labels.setdefault(fact, {})[label] = None
-    facts = [fact if len(of) == len(rows) else f"{_named(list(of))}: {fact}" for fact, of in labels.items()]
-    return facts + _mismatches(table)
+        for fact in dict.fromkeys(facts(setting)):
+            labels.setdefault(fact, []).append(label)
+    return labels
+
+
+def _blocks(table: Table, run: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """The data that a run was trained on and those it was scored on, which may be the same."""
+    data, key = run["data"], table.key
+    return data, data if key.dataset == key.trained_on else (data.get("evaluated") or {}).get(key.dataset) or {}
+
+
+def _sentences(table: Table, setting: Setting) -> Iterator[str]:
+    """Notes in whole sentences."""
+    for run in setting.ok:
+        for block in _blocks(table, run):
+            for key, value in sorted((block.get("notes") or {}).items()):
+                if words := _sentence(key, value):
+                    yield words
+
+
+def _sentence(key: str, value: Any) -> str:
+    """A note in words; empty where it is a plain value."""
+    if (key, value) == ("cameras", UNKNOWN_CAMERAS):
+        return "The cameras are unknown, so no image is ignored as taken by the query's own camera."
+    if key == "value_range":
+        return f"Gray values from {value[0]:g} to {value[1]:g} are scaled to black and white."
+    return text.escape(value, limit=400) if isinstance(value, str) and " " in value.strip() else ""
 
 
 def _mismatches(table: Table) -> list[str]:
@@ -35,23 +78,24 @@ def _mismatches(table: Table) -> list[str]:
     return [*map(text.escape, found), *note]
 
 
-def _named(labels: list[str]) -> str:
+def _named(labels: Sequence[str]) -> str:
     shown = ", ".join(map(text.escape, labels[:MOST_LABELS]))
     return shown + (f" and {len(labels) - MOST_LABELS:,} more" if len(labels) > MOST_LABELS else "")
 
 
 def _facts(table: Table, setting: Setting) -> Iterator[str]:
-    key = table.key
     for run in setting.ok:
-        data = run["data"]
-        test = (data.get("evaluated") or {}).get(key.dataset) or {} if key.dataset != key.trained_on else data
+        data, test = _blocks(table, run)
         yield _read(data, test)
         if test is not data:
             yield f"Scored on layout {text.code(test.get('layout') or text.NOT_RECORDED)}."
-        for block in (data, test) if test is not data else (data,):
+        for block in (data, test):
             yield from _generated(block.get("generated") or {})
             yield from _notes(block.get("notes") or {})
-        yield from _failed(data.get("evaluated") or {})
+        if test is data:
+            yield from _failed(data.get("evaluated") or {})
+    if setting.source in ("published-checkpoint", "features"):
+        yield f"Scored file: {text.code(str(setting.spec.get('pretrained'))[:19])}."
 
 
 def _read(data: Mapping[str, Any], test: Mapping[str, Any]) -> str:
@@ -78,17 +122,9 @@ def _generated(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
-    """A sentence as it is; another value after its name."""
+    """What is no sentence, after its name."""
     for key, value in sorted(notes.items()):
-        if key in SAID_ELSEWHERE or value in (None, "", [], {}):
-            continue
-        if (key, value) == ("cameras", UNKNOWN_CAMERAS):
-            yield "The cameras are unknown, so no image is ignored as taken by the query's own camera."
-        elif key == "value_range":
-            yield f"Gray values from {value[0]:g} to {value[1]:g} are scaled to black and white."
-        elif isinstance(value, str) and " " in value:
-            yield text.escape(value, limit=400)
-        else:
+        if key not in SAID_ELSEWHERE and value not in (None, "", [], {}) and not _sentence(key, value):
             name = key.replace("_", " ")
             yield f"{text.escape(name[:1].upper() + name[1:])}: {text.escape(_plain(value), limit=400)}."
 

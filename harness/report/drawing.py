@@ -274,7 +274,7 @@ def write(path: Path, data: bytes) -> Path:
     return path
 
 
-def plain(name: str, limit: int = 40) -> str:
+def plain(name: str, limit: int = 48) -> str:
     """Text that is drawn as it is: no mathematics mode, no control characters, not endless."""
     name = "".join(c if c.isprintable() else " " for c in name)
     return (name if len(name) <= limit else f"{name[: limit - 1]}…").replace("$", r"\$")

@@ -39,5 +39,5 @@ BEGIN = "python -m harness run --backbones all --datasets all --data-root DATA_R
 def _commands(context: Context) -> str:
     """How to begin; below each table is what makes its rows again."""
     if context.tables:
-        return "Below each table is the command that makes its rows again; finished runs are not repeated."
+        return "The commands below each table reproduce its rows; finished runs are not repeated."
     return paragraphs("To begin:", f"    {BEGIN}")

@@ -282,7 +282,7 @@ def _different(group: Sequence[Setting]) -> list[str]:
 
 
 def _label(setting: Setting, keys: Sequence[str]) -> str:
-    parts = [setting.start] if setting.untrained else []
+    parts = ["not trained"] if setting.untrained else []
     parts += [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
     if len(keys) > SHOWN_DIFFERENCES:
         parts.append(f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}")

@@ -306,17 +306,22 @@ def test_notes_of_the_data_stand_below_the_table_once(tmp_path):
     runs = [*three_seeds(), samples.ok(samples.spec("beta"), source="features")]
     for run in runs:
         run["data"]["notes"] = {"copy": "A copy resized to 64 x 128 | pixels.", "ignored_files": 2, "lists": {"val": 3}}
-    runs[-1]["data"]["notes"]["order_checked"] = False
+    runs[-1]["data"]["notes"] |= {"order_checked": False, "order": "The order could not be checked."}
     runs[0]["data"]["evaluated"] = {"msmt17": {"error": {"type": "DataError", "message": "No image is left."}}}
     text = page(tmp_path, *runs)
     for line in (
-        "- A copy resized to 64 x 128 \\| pixels.",
         "- Ignored files: 2.",
         "- Lists: val 3.",
         "- beta: Order checked: no.",
+        "- beta: Scored file: `none`.",
+        "- beta: The order could not be checked.",
         "- alpha: Not scored on msmt17: No image is left.",
     ):
         assert text.count(f"\n{line}\n") == 1, line
+    assert text.index("\n\nA copy resized to 64 x 128 \\| pixels.\n") < text.index(
+        "| alpha", text.index("## Results")
+    ), "before the first number"
+    assert text.count("A copy resized") == 1
 
 
 def test_generated_data_say_how_they_were_made(tmp_path):
@@ -347,8 +352,8 @@ def test_an_untrained_start_is_not_called_trained(tmp_path):
     found = {row["Backbone"]: row for row in table(page(tmp_path, *rows), "### Market-1501")}
     names = [name for name in found if name.startswith("alpha")]
     assert len(names) == 3 and sum("not trained" in name for name in names) == 2
-    pretrained = next(row for name, row in found.items() if "pretrained start, not trained" in name)
-    assert pretrained["Status"] == "ok; pretrained start, not trained" and pretrained["Test"] == "plain"
+    pretrained = next(row for row in found.values() if row["Status"] == "ok; pretrained start, not trained")
+    assert "(not trained" in pretrained["Backbone"] and pretrained["Test"] == "plain"
     assert pretrained["Published mAP / rank-1"] == pretrained["Difference"] == "–"
     assert sum("training.epochs" in name for name in names) == 0
 
