@@ -34,7 +34,7 @@ MOST_COMMANDS = 30
 
 PLACEHOLDERS = (
     "Words in capitals in the commands are placeholders for your folders and files. Run ids are equal only with equal "
-    "data, starting weights, backbone code, torch version and hardware. A recipe file is given by its path at that time."
+    "data, starting weights, backbone code, torch version and hardware. A recipe file has the path it had then."
 )
 FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
 
