@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import checks
 from harness.contracts import Splits
 from harness.data import camera_rows
+from harness.errors import DataError
 from harness.registry import BackboneEntry
 from harness.state_dicts import strict_load
 
@@ -72,11 +73,16 @@ def check_cameras(entry: BackboneEntry, module: nn.Module, rows: int, splits: Sp
         splits: the data set that is scored.
 
     Raises:
-        DataError: the module embeds cameras, and a test image is of a camera without a row.
+        DataError: the module embeds cameras, and they are unknown or a test image is of a camera without a row.
     """
     own = camera_rows(splits.train)
     known = own if rows == (len(own) or 1) else None
     if any(getattr(part, "camera_mode", None) == "on" for part in module.modules()):
+        if not splits.knows_cameras:
+            raise DataError(
+                f"{entry.name} embeds the camera of every image, and the cameras of the images in {splits.root} are "
+                "unknown: pass --camera-embedding mean or off."
+            )
         items = [*splits.query, *splits.gallery]
         checks.cameras(entry, range(rows) if known is None else known, items, "--camera-embedding mean or off")
     return known

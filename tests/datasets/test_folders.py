@@ -9,11 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import small_datasets as small
+import torch
 
 from harness import registry, store, validate
 from harness.contracts import Item
 from harness.data import holdout_split
 from harness.errors import DataError, UsageError
+from harness.trained import check_cameras
 
 MARS = r"pattern = 'C(?P<camid>\d+)T\d+F\d+'"
 MARS_FOLDERS = 'train = "bbox_train"\nquery = "bbox_query"\ngallery = "bbox_test"\n'
@@ -135,6 +137,21 @@ def test_a_search_without_cameras_holds_out_queries_that_match(tmp_path: Path) -
     assert {i.pid for i in query} <= {i.pid for i in gallery}
     assert not {i.path for i in query} & {i.path for i in gallery}
     assert sorted(i.path for i in (*train, *query, *gallery)) == sorted(i.path for i in items)
+
+
+def test_a_trained_camera_embedding_is_not_used_without_cameras(tmp_path: Path) -> None:
+    """Its two rows would fit the numbers that stand for unknown cameras."""
+    entry = dataset(tmp_path, "cameras = false")
+    for split, person in (("train", "a"), ("query", "x"), ("gallery", "x")):
+        pictures(tmp_path / "office", f"{split}/{person}/1.jpg")
+    module = torch.nn.Linear(1, 1)
+    backbone = registry.backbone("transreid")
+    for mode in ("off", "mean"):
+        module.camera_mode = mode  # type: ignore[assignment]
+        check_cameras(backbone, module, 2, entry.load(tmp_path))
+    module.camera_mode = "on"  # type: ignore[assignment]
+    with pytest.raises(DataError, match="are unknown: pass --camera-embedding mean or off"):
+        check_cameras(backbone, module, 2, entry.load(tmp_path))
 
 
 def test_a_run_without_cameras_says_so(
