@@ -110,7 +110,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Training:
-    """Length and numerics of training.
+    """Length and numerics of training; 0 epochs score the starting weights as they are.
 
     `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU. `deterministic`: only algorithms that
     repeat bit for bit, slower on a GPU; an operation that has none stops the run.

@@ -131,6 +131,19 @@ def test_an_absent_further_dataset_is_known_in_the_plan(cli: Cli, run, plugin_fo
     assert "1 blocked" in out and "Market-1501 was not found" in out
 
 
+def test_zero_epochs_score_the_starting_weights(run, tmp_path: Path) -> None:
+    """One command, and the same scores as before training."""
+    folder = small_csv.write(tmp_path / "data", small_csv.rows())
+    before = [row for row in run()[2]["evaluations"] if not row["trained"]]
+    for path in folder.glob("train/*"):
+        os.truncate(path, 300)  # training images are not decoded
+    code, out, record = run("--set", "training.epochs=0", "--set", "sampler.identities=99")
+    assert code == 0 and not trained(record), out
+    plain = next(row for row in record["evaluations"] if not row["flip"])
+    same = ("mAP", "mINP", "cmc", "interval")
+    assert len(before) == 1 and {key: plain[key] for key in same} == {key: before[0][key] for key in same}
+
+
 def test_image_sizes_are_recorded_and_a_resized_copy_is_said(run, plugin_folder: Path, tmp_path: Path) -> None:
     table = small_csv.rows()
     folder = small_csv.write(tmp_path / "data", table)
