@@ -26,3 +26,14 @@ def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypat
     os.utime(elsewhere, (0, 0))
     files.sweep(tmp_path)
     assert set(tmp_path.iterdir()) == {alive, strange}
+
+
+def test_permissions_follow_the_umask(tmp_path):
+    before = os.umask(0o002)
+    try:
+        files.replace(tmp_path / "shared", "x")
+        os.umask(0o077)
+        files.write_json(tmp_path / "own", {})
+    finally:
+        os.umask(before)
+    assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("shared", "own")] == [0o664, 0o600]

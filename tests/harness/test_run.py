@@ -233,3 +233,51 @@ def running(folder: Path) -> list[str]:
         if "run-one" in line and str(folder) in line:
             found.append(line)
     return found
+
+
+@pytest.mark.parametrize("words", [["list", "backbones"], ["--help"], ["list", "--help"], ["status"]])
+def test_output_that_goes_nowhere_is_one_sentence(tmp_path: Path, words: list[str]) -> None:
+    for buffered in ("", "1"):
+        with open("/dev/full", "w") as full:
+            done = subprocess.run(
+                [sys.executable, "-m", "harness", *words],
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONUNBUFFERED": buffered, "PYTHONPATH": str(REPOSITORY)},
+                stdout=full,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        assert done.returncode == 1
+        assert done.stderr == "Error: The output could not be written (No space left on device).\n"
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "harness", *words]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (1, "")
+
+
+def test_the_reason_of_a_failed_run_is_on_the_screen(
+    cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
+) -> None:
+    more = ["--plugins", plugin_folder, "--option", "pixels.fault=build"]
+    code, out, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    assert code == 1 and "failed (RuntimeError: it cannot be built)" in out
+
+
+@pytest.mark.slow
+def test_ray_starts_below_a_temporary_folder_with_a_long_name(world: Path, tmp_path: Path) -> None:
+    """Names of sockets may have 107 letters, and Ray's own part takes 68."""
+    long = tmp_path / ("x" * 100)
+    long.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "RAY_TMPDIR"}
+    done = subprocess.run(
+        [sys.executable, "-m", "harness", *arguments(world, tmp_path, scheduler="ray")],
+        cwd=REPOSITORY,
+        env={**environment, "TMPDIR": str(long)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert only_record(tmp_path)["status"] == "ok"
