@@ -89,6 +89,7 @@ _EVALUATION: dict[str, Check] = {
 _SPEC: dict[str, Check] = {
     "values": lambda v: _holding(image_size=_SIZE)(v.get("augmentation", {})),
     "evaluate_on": _list(_list(_text, 2)),
+    "dataset_options": _table(_table(_anything)),
     "fingerprint": _text,
     "source": _text,
     "pretrained": _text,

@@ -95,9 +95,7 @@ def of_profile(records: Iterable[Mapping[str, Any]]) -> str:
     cells: dict[tuple[Any, ...], list[Condition]] = defaultdict(list)
     for record in records:
         spec = record["spec"]
-        try:
-            cell = Condition.from_values(spec["values"])
-        except (LookupError, TypeError, ValueError):  # a record of another version
+        if (cell := _cell(spec["values"])) is None:
             continue
         options = _option_words(spec["backbone"], _other_options(spec, {}))
         where = ("--device", spec["device"], "--threads", str(cell.threads), "--seconds", str(cell.seconds))
@@ -157,7 +155,8 @@ def _asked_for_search(search: Search, records: Mapping[str, Mapping[str, Any]]) 
 
 
 def _epochs(spec: Mapping[str, Any]) -> Any:
-    return spec["values"].get("training", {}).get("epochs")
+    training = spec["values"].get("training")
+    return training.get("epochs") if isinstance(training, dict) else None
 
 
 def about_recipe(setting: Setting) -> str:
@@ -281,12 +280,16 @@ def _other_options(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[st
 
 def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) -> Mapping[str, Any]:
     """The preset that was used, if it gives recipe, device and start, and the data are drawn by one; or nothing."""
-    if not generated or not (PRESETS / f"{asked.get('preset')}.toml").is_file():
+    if not generated or not (preset := _presets().get(str(asked.get("preset")))):
         return {}
-    preset = {**read_toml(PRESETS / f"{asked['preset']}.toml"), "name": asked["preset"]}
     given = (preset.get("recipe"), preset.get("device"), preset.get("from_scratch", False))
     wanted = (spec["recipe"], spec["device"], spec.get("pretrained", "none") == "none")
     return preset if given == wanted else {}
+
+
+@functools.cache
+def _presets() -> dict[str, dict[str, Any]]:
+    return {path.stem: {**read_toml(path), "name": path.stem} for path in sorted(PRESETS.glob("*.toml"))}
 
 
 def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:
@@ -361,6 +364,16 @@ def _entry(backbone: str) -> BackboneEntry | None:
         return registry.backbone(backbone)
     except HarnessError:
         return None
+
+
+def _cell(values: dict[str, Any]) -> Condition | None:
+    """What a record of the study measured; None where it is not written as by this version."""
+    try:
+        cell = Condition.from_values(values)
+        alike = (int(cell.batch_size), *map(int, cell.image_size), str(cell.measure), str(cell.precision))
+    except (LookupError, TypeError, ValueError):
+        return None
+    return cell if alike == (cell.batch_size, *cell.image_size, cell.measure, cell.precision) else None
 
 
 def _grids(cells: Sequence[Condition]) -> list[tuple[str, ...]]:

@@ -205,6 +205,7 @@ def test_real_backbones(bench: Bench, recipe: str) -> None:
     bench.come_back(records)
 
 
+@pytest.mark.slow
 def test_final_runs_of_a_search_and_the_search_itself(bench: Bench) -> None:
     place = bench.folder / "space.toml"
     place.write_text('[parameters.rate]\nkey = "recipe.optimizer.lr"\nlow = 0.001\nhigh = 0.1\n')
@@ -221,6 +222,7 @@ def test_final_runs_of_a_search_and_the_search_itself(bench: Bench) -> None:
     assert bench.planned([words for words in printed if words[0] == "run"]) == bench.recorded()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_and_features(bench: Bench) -> None:
     splits = registry.dataset("market1501").load(bench.data)
     draw = np.random.default_rng(0)
