@@ -2,28 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFilter
 
-from datasets.synthetic.people import Colour, derive
+from datasets.synthetic import calibration as strength
+from datasets.synthetic.calibration import Colour
+from datasets.synthetic.passages import Passage
+from datasets.synthetic.people import derive
 
 INDOORS = ("door", "poster", "gap", "pillar")
 OUTDOORS = ("tree", "window", "gap", "pole", "car")
+GREY = np.array([[0.299], [0.587], [0.114]])
 
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """How far the cameras of one dataset differ; all strengths are 0 (none) to about 1 (strong)."""
+    """How far the cameras of one dataset differ; each scales strengths of `calibration`, 1 as calibrated."""
 
-    cast: float = 0.6
-    light: float = 0.5
+    cast: float = 1.0
+    light: float = 1.0
     indoor: float = 0.0
-    crop: float = 0.5
-    noise: float = 0.5
-    view_spread: float = 0.5
+    crop: float = 1.0
+    noise: float = 1.0
+    view_spread: float = 0.4
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,17 +38,21 @@ class Camera:
     Attributes:
         seed: decides the scene behind the people.
         indoor: a corridor instead of a street.
-        yaw: the direction most people walk in, radians; 0 faces the camera.
-        view_spread: standard deviation of that direction, radians.
+        yaw: the direction people walk in or come from, radians; 0 faces the camera.
+        view_spread: standard deviation of that direction from passage to passage, radians.
         elevation: perspective of a high camera, which enlarges the head; share of the body height.
         gain: red, green and blue cast.
-        gamma: tone curve of the sensor.
+        gamma: exponent of the tone curve of the sensor.
+        contrast: share of an S-shaped tone curve.
         saturation: 1 leaves colours alone.
         haze: light added everywhere, share of white.
-        exposure_spread: standard deviation of the exposure from shot to shot, in stops.
+        exposure_spread: standard deviation of the exposure from passage to passage, in stops.
+        tint_spread: standard deviation of the white balance from passage to passage, share of each channel.
         shade: strength of the light gradient across a picture.
         sharpness: share of the resolution that survives.
+        halo: sharpening by the camera, per cent.
         noise: standard deviation in grey levels.
+        quality: JPEG quality of its own compression.
         crop: standard deviation of the box error, share of its height.
     """
 
@@ -54,64 +63,116 @@ class Camera:
     elevation: float
     gain: tuple[float, float, float]
     gamma: float
+    contrast: float
     saturation: float
     haze: float
     exposure_spread: float
+    tint_spread: float
     shade: float
     sharpness: float
+    halo: int
     noise: float
+    quality: int
     crop: float
 
 
-def camera(seed: int, climate: Climate | None = None) -> Camera:
-    """Return the camera of ``seed``; ``climate`` bounds how far it may be from a neutral one."""
+def camera(seed: int, climate: Climate | None = None, turns: Sequence[float] | None = None) -> Camera:
+    """Return the camera of ``seed``.
+
+    Args:
+        seed: decides the scene and everything that ``turns`` does not.
+        climate: how far the camera may be from a neutral one.
+        turns: where it lies on the circles of colour, light and view, each in [0, 1): cameras half a turn apart differ
+            most, so that a world of few cameras has different ones under every seed. Random if not given.
+    """
     climate = climate or Climate()
     rng = np.random.default_rng(derive(seed, "camera"))
+    colour, light, view = rng.random(3) if turns is None else turns
     indoor = bool(rng.random() < climate.indoor)
-    warmth, tint = rng.uniform(-1, 1, 2) * climate.cast
+    warmth, tint = (climate.cast * part for part in _circle(colour))
     warmth += 0.35 * climate.cast * indoor
-    level = float(np.exp(rng.uniform(-0.5, 0.3) * climate.light))
-    gain = (level * (1 + 0.38 * warmth), level * (1 + 0.20 * tint), level * (1 - 0.38 * warmth))
+    bright, tone = _circle(light)
+    level = 2.0 ** (strength.LEVEL * climate.light * bright)
+    warm, green = strength.CAST * warmth, strength.TINT * tint
+    high, steep = (0.5 + 0.5 * part for part in _circle(view + 0.125))
+
+    def between(bounds: tuple[float, float], share: float) -> float:
+        return bounds[0] + (bounds[1] - bounds[0]) * share
+
     return Camera(
         seed=seed,
         indoor=indoor,
-        yaw=float(rng.uniform(-np.pi, np.pi)),
+        yaw=float(np.pi * view),
         view_spread=climate.view_spread,
-        elevation=float(rng.uniform(0.0, 0.22)),
-        gain=gain,
-        gamma=float(np.exp(rng.uniform(-0.45, 0.45) * climate.light)),
-        saturation=float(1 - rng.uniform(0.0, 0.5) * climate.cast),
-        haze=float(rng.uniform(0.0, 0.16) * climate.light),
-        exposure_spread=0.30 * climate.light,
-        shade=0.35 * climate.light,
-        sharpness=float(rng.uniform(0.45, 1.0)),
-        noise=float(rng.uniform(2.0, 9.0) * climate.noise),
-        crop=float(rng.uniform(0.4, 1.0) * 0.045 * climate.crop),
+        elevation=float(strength.ELEVATION * high),
+        gain=(level * (1 + warm), level * (1 + green), level * (1 - warm)),
+        gamma=float(np.exp(strength.GAMMA * climate.light * tone)),
+        contrast=between(strength.CONTRAST, steep),
+        saturation=float(1 - strength.DULLNESS * climate.cast * (0.5 + 0.5 * _circle(colour + 0.125)[0])),
+        haze=float(strength.HAZE * climate.light * (0.5 - 0.5 * bright)),
+        exposure_spread=strength.PASSAGE_EXPOSURE * climate.light,
+        tint_spread=strength.PASSAGE_TINT * climate.cast,
+        shade=strength.SHADE * climate.light,
+        sharpness=between(strength.SHARPNESS, rng.random()),
+        halo=round(strength.HALO * rng.random()),
+        noise=between(strength.NOISE, rng.random()) * climate.noise,
+        quality=round(between(strength.JPEG_QUALITY, rng.random())),
+        crop=strength.CROP * climate.crop * between((0.6, 1.0), rng.random()),
     )
 
 
-def expose(picture: np.ndarray, camera: Camera, rng: np.random.Generator) -> np.ndarray:
-    """Return ``picture`` [H, W, 3] uint8 as ``camera`` records it: cast, light, tone curve and noise."""
+def _circle(turn: float) -> tuple[float, float]:
+    return float(np.cos(2 * np.pi * turn)), float(np.sin(2 * np.pi * turn))
+
+
+def expose(picture: np.ndarray, camera: Camera, walk: Passage, moment: float, rng: np.random.Generator) -> np.ndarray:
+    """Return ``picture`` [H, W, 3] uint8 as ``camera`` records it: cast, light, tone curve and noise.
+
+    ``moment`` is the exposure of this shot beside that of its passage, in the same units.
+    """
     height, width = picture.shape[:2]
-    grey = (1 - camera.saturation) * np.array([0.299, 0.587, 0.114])
-    mix = (camera.saturation * np.eye(3) + grey[:, None]) * np.array(camera.gain)
-    exposure = 2.0 ** (rng.normal() * camera.exposure_spread)
-    seen = picture.astype(np.float32) @ (mix * exposure / 255).astype(np.float32)
-    seen *= _light(height, width, camera.shade, rng)[:, :, None]
+    stops = camera.exposure_spread * (walk.stops + moment)
+    balance = np.array(camera.gain) * (1 + camera.tint_spread * np.array(walk.gains)) * (2.0**stops / 255)
+    mix = (camera.saturation * np.eye(3) + (1 - camera.saturation) * GREY) * balance
+    seen = picture.astype(np.float32) @ mix.astype(np.float32)
+    seen *= _falling(height, width, camera.shade * walk.slope[0], camera.shade * walk.slope[1], rng)[:, :, None]
     np.clip(seen, 0.0, 1.0, out=seen)
-    levels = (np.linspace(0, 1, 1024) ** camera.gamma * (1 - camera.haze) + camera.haze) * 255
-    seen = levels.astype(np.float32)[(seen * 1023).astype(np.int32)]
+    seen = _tones(camera.gamma, camera.contrast, camera.haze)[(seen * 1023).astype(np.int32)]
     seen += camera.noise * _grain(height, width, rng)
     return np.clip(seen, 0, 255).astype(np.uint8)
 
 
-def _light(height: int, width: int, shade: float, rng: np.random.Generator) -> np.ndarray:
-    """Return [height, width] brightness: a slope across the picture, and folds and soft shadows."""
-    slope_x, slope_y = rng.uniform(-shade, shade, 2)
-    slope = 1 + slope_x * np.linspace(-1, 1, width)[None, :] + slope_y * np.linspace(-1, 1, height)[:, None]
-    coarse = rng.normal(128, 9, (12, 7)).clip(90, 166).astype(np.uint8)
+@lru_cache(maxsize=256)
+def _tones(gamma: float, contrast: float, haze: float) -> np.ndarray:
+    """Return the grey level of 1,024 steps of light."""
+    tone = np.linspace(0, 1, 1024) ** gamma
+    tone = (1 - contrast) * tone + contrast * tone * tone * (3 - 2 * tone)
+    return ((tone * (1 - haze) + haze) * 255).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _ramp(length: int) -> np.ndarray:
+    return np.linspace(-1, 1, length, dtype=np.float32)
+
+
+def _falling(height: int, width: int, across: float, down: float, rng: np.random.Generator) -> np.ndarray:
+    """Return [height, width] brightness: a slope across and down the picture, and folds and soft shadows."""
+    coarse = rng.normal(128, 128 * strength.FOLDS, (12, 7)).clip(40, 216).astype(np.uint8)
     folds = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
-    return (slope * np.asarray(folds) / 128).astype(np.float32)
+    slope = (1 / 128 + across / 128 * _ramp(width))[None, :] + (down / 128 * _ramp(height))[:, None]
+    return slope * np.asarray(folds)
+
+
+def record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.ndarray:
+    """Return the canvas [height, width, 3] at the wanted size, having passed through the camera's own resolution."""
+    height, width = size
+    sensor = (max(8, round(width * camera.sharpness)), max(16, round(height * camera.sharpness)))
+    seen = canvas.resize(sensor, Image.Resampling.BOX)
+    if camera.halo:
+        seen = seen.filter(ImageFilter.UnsharpMask(1.0, camera.halo, 0))
+    if sensor != (width, height):
+        seen = seen.resize((width, height), Image.Resampling.BILINEAR)
+    return np.asarray(seen)
 
 
 @lru_cache(maxsize=1)
@@ -135,8 +196,8 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 
 @lru_cache(maxsize=64)
-def scene(seed: int, indoor: bool, height: int, width: int) -> Image.Image:
-    """Return the wide view [height, 6 * width] of one place; every picture shows another piece of it."""
+def scene(seed: int, indoor: bool, elevation: float, height: int, width: int) -> Image.Image:
+    """Return the wide view [height, 6 * width] of one place, of which pictures show pieces; high cameras see ground."""
     rng = np.random.default_rng(derive(seed, "scene"))
 
     def tone(low: int, high: int, tint: int = 14) -> Colour:
@@ -144,11 +205,14 @@ def scene(seed: int, indoor: bool, height: int, width: int) -> Image.Image:
         red, green, blue = (int(np.clip(base + change, 0, 255)) for change in shift)
         return red, green, blue
 
-    length, horizon = 6 * width, round(height * float(rng.uniform(0.4, 0.6)))
-    wall, floor = tone(138, 162, 6), tone(112, 136, 6)
+    length, horizon = (
+        6 * width,
+        round(height * (0.62 - 0.42 * elevation / strength.ELEVATION + float(rng.uniform(-0.08, 0.08)))),
+    )
+    wall, floor = tone(80, 150, 8), tone(90, 150, 8)
     image = Image.new("RGB", (length, height))
-    image.paste(_stones(wall, length, horizon, height // 20, 0.5, rng), (0, 0))
-    image.paste(_stones(floor, length, height - horizon, height // 13, 0.5, rng), (0, horizon))
+    image.paste(_stones(wall, length, horizon, height // 20, strength.STONES, rng), (0, 0))
+    image.paste(_stones(floor, length, height - horizon, height // 13, strength.STONES, rng), (0, horizon))
     draw = ImageDraw.Draw(image)
     x = 0.0
     while x < length:  # what stands along the wall

@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import ImageDraw
 
-from datasets.synthetic.cameras import Camera, expose, scene
+from datasets.synthetic import calibration as strength
+from datasets.synthetic.cameras import Camera, expose, record, scene
 from datasets.synthetic.figure import Pose, draw_figure
+from datasets.synthetic.passages import Passage, PasserBy
+from datasets.synthetic.passages import passage as passage_of
 from datasets.synthetic.people import Person, derive
 from datasets.synthetic.people import person as make_person
 
@@ -21,6 +24,7 @@ def draw(
     shot: int,
     size: tuple[int, int] = (128, 64),
     *,
+    passage: int | None = None,
     occluded: bool = False,
     misaligned: bool = False,
 ) -> np.ndarray:
@@ -29,8 +33,10 @@ def draw(
     Args:
         person: who is seen; None for a false alarm of the detector, which shows the background alone.
         camera: who looks.
-        shot: seed of the pose, the place, the light of the moment, the box and the noise.
+        shot: seed of the step, the noise, and small changes of place, direction, light and box.
         size: (height, width) in pixels.
+        passage: seed of what the shots of one person walking by share: place, direction, light, box, other people.
+            `shot` if not given.
         occluded: something stands before a quarter to a half of the person.
         misaligned: the box is badly off, as for Market-1501's junk images.
 
@@ -38,36 +44,46 @@ def draw(
         uint8 array [height, width, 3], RGB; a pure function of the arguments.
     """
     rng = np.random.default_rng(derive(shot, "shot"))
+    walk = passage_of(shot if passage is None else passage)
     height, width = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
-    place = scene(camera.seed, camera.indoor, height, width)
-    left = int(rng.integers(place.width - width))
+    place = scene(camera.seed, camera.indoor, camera.elevation, height, width)
+    own = strength.SHOT_SHARE * rng.normal(0.0, 1.0, 5).clip(-2, 2)  # of this shot: box, direction, exposure
+    left = round(walk.place * (place.width - 1.25 * width) + rng.random() * 0.25 * width)
     canvas = place.crop((left, 0, left + width, height))
     pen = ImageDraw.Draw(canvas)
-    pose = _pose(camera, rng, height, width, misaligned)
-    if rng.random() < 0.10:
-        _passer_by(pen, pose, rng)
+    pose = _pose(camera, walk, own, rng, height, width, misaligned)
+    if walk.other is not None:
+        _passer_by(pen, pose, walk.other)
     if person is not None:
         _shadow(pen, pose)
         draw_figure(pen, person, pose)
     if occluded:
         _occlude(pen, pose, height, width, rng)
-    return expose(_record(canvas, camera, size), camera, rng)
+    return expose(record(canvas, camera, size), camera, walk, float(own[4]), rng)
 
 
-def _pose(camera: Camera, rng: np.random.Generator, height: int, width: int, misaligned: bool) -> Pose:
+def _pose(
+    camera: Camera,
+    walk: Passage,
+    own: np.ndarray,
+    rng: np.random.Generator,
+    height: int,
+    width: int,
+    misaligned: bool,
+) -> Pose:
     """Return how the person stands in the box: direction, step, and the error of the box."""
-    yaw = camera.yaw + rng.normal() * camera.view_spread + (np.pi if rng.random() < 0.25 else 0.0)
-    zoom, shift_x, shift_y = rng.normal(0.0, 1.0, 3).clip(-2, 2) * camera.crop
+    yaw = camera.yaw + np.pi * walk.away + camera.view_spread * (walk.turn + own[3])
+    zoom, shift_x, shift_y = (camera.crop * (shared + more) for shared, more in zip(walk.box, own[:3], strict=True))
     if misaligned:
         zoom, shift_x, shift_y = rng.uniform(0.1, 0.5), rng.choice((-0.28, 0.28)), rng.choice((-0.35, 0.35))
     scale = height * 0.94 * (1 + zoom)
     return Pose(
-        centre=width / 2 + shift_x * height,
-        top=(height - scale) / 2 + shift_y * height,
+        centre=float(width / 2 + shift_x * height),
+        top=float((height - scale) / 2 + shift_y * height),
         scale=float(scale),
         yaw=float(yaw),
         step=float(rng.uniform(0, 2 * np.pi)),
-        lift=float(rng.uniform(0.5, 1.0)) if rng.random() < 0.15 else 0.0,
+        lift=walk.lift,
         elevation=camera.elevation,
     )
 
@@ -78,17 +94,16 @@ def _shadow(pen: ImageDraw.ImageDraw, pose: Pose) -> None:
     pen.ellipse((x - reach, y - reach * 0.16, x + reach, y + reach * 0.2), fill=(70, 70, 74))
 
 
-def _passer_by(pen: ImageDraw.ImageDraw, pose: Pose, rng: np.random.Generator) -> None:
-    """Draw somebody else, smaller, at the edge of the background."""
-    share, side = float(rng.uniform(0.45, 0.7)), int(rng.choice((-1, 1)))
+def _passer_by(pen: ImageDraw.ImageDraw, pose: Pose, other: PasserBy) -> None:
+    """Draw somebody else in the background, smaller or nearly as near."""
     away = replace(
         pose,
-        centre=pose.centre + side * 0.22 * pose.scale,
-        top=pose.top + (0.86 - share) * pose.scale,
-        scale=pose.scale * share,
-        yaw=float(rng.uniform(-np.pi, np.pi)),
+        centre=pose.centre + other.side * 0.22 * pose.scale,
+        top=pose.top + (0.86 - other.share) * pose.scale,
+        scale=pose.scale * other.share,
+        yaw=other.yaw,
     )
-    draw_figure(pen, make_person(int(rng.integers(1 << 40))), away)
+    draw_figure(pen, other.who, away)
 
 
 def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng: np.random.Generator) -> None:
@@ -117,13 +132,3 @@ def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng:
         before = replace(pose, centre=pose.centre + side * 0.19 * pose.scale, yaw=float(rng.uniform(-np.pi, np.pi)))
         before = replace(before, scale=pose.scale * 1.1, top=pose.top + 0.1 * pose.scale)
         draw_figure(pen, make_person(int(rng.integers(1 << 40))), before)
-
-
-def _record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.ndarray:
-    """Return the canvas at the wanted size, having passed through the camera's own resolution."""
-    height, width = size
-    sensor = (max(8, round(width * camera.sharpness)), max(16, round(height * camera.sharpness)))
-    seen = canvas.resize(sensor, Image.Resampling.BOX)
-    if sensor != (width, height):
-        seen = seen.resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(seen)

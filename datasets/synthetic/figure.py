@@ -125,8 +125,8 @@ class _Figure:
     def _cloth(self, quad: Quad, garment: Garment) -> None:
         """Draw a patterned garment; seen from behind, left and right change places."""
         self._polygon(quad, garment.first)
-        if garment.pattern == "panel" and self.facing < -0.3:
-            return  # an open front does not show on the back
+        if self.facing < -0.3 and (garment.front_only or garment.pattern == "panel"):
+            return
         (ax, ay), (bx, by), (cx, cy), (dx, dy) = quad
         for shape in SHAPES[garment.pattern]:
             points = []

@@ -12,24 +12,9 @@ from functools import lru_cache
 
 import numpy as np
 
-Colour = tuple[int, int, int]
+from datasets.synthetic import calibration
+from datasets.synthetic.calibration import COLOURS, Colour
 
-COLOURS: dict[str, Colour] = {
-    "black": (34, 34, 40),
-    "grey": (126, 128, 132),
-    "white": (232, 230, 224),
-    "red": (196, 38, 44),
-    "orange": (232, 128, 36),
-    "yellow": (236, 208, 64),
-    "green": (52, 142, 66),
-    "teal": (38, 150, 156),
-    "sky": (122, 182, 230),
-    "blue": (40, 80, 186),
-    "purple": (116, 62, 150),
-    "pink": (236, 138, 168),
-    "brown": (116, 76, 46),
-    "beige": (208, 184, 142),
-}
 SKIN: tuple[Colour, ...] = ((244, 208, 180), (224, 178, 140), (188, 134, 94), (122, 80, 54))
 HAIR: tuple[Colour, ...] = ((30, 24, 22), (86, 54, 32), (206, 168, 96), (164, 74, 38), (176, 176, 178))
 
@@ -54,11 +39,12 @@ def derive(seed: int, *parts: object) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """A piece of clothing: its pattern is drawn with ``second`` upon ``first``."""
+    """A piece of clothing: its pattern is drawn with ``second`` upon ``first``, on the back as well or not."""
 
     first: Colour
     second: Colour
     pattern: str
+    front_only: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,29 +78,32 @@ def person(seed: int, wardrobe: str = "mixed") -> Person:
     def pick(options, odds=None):  # type: ignore[no-untyped-def]
         return options[int(rng.choice(len(options), p=odds))]
 
-    def dye(*without: str) -> tuple[str, Colour]:
-        name = pick([colour for colour in COLOURS if colour not in without])
-        red, green, blue = (np.array(COLOURS[name]) + rng.integers(-10, 11, 3)).clip(12, 245).tolist()
+    def dye(use: str, *without: str) -> tuple[str, Colour]:
+        odds = np.array([0.0 if name in without else getattr(dye, use) for name, dye in COLOURS.items()])
+        name = pick(list(COLOURS), odds / odds.sum())
+        shift = rng.integers(-calibration.DYE_SPREAD, calibration.DYE_SPREAD + 1, 3)
+        red, green, blue = (np.array(COLOURS[name].colour) + shift).clip(12, 245).tolist()
         return name, (red, green, blue)
 
-    top_name, top = dye()
-    second_name, second = dye(top_name)
-    bottom_name, bottom = dye(top_name)
+    top_name, top = dye("top")
+    second = dye("top", top_name)[1]
+    bottom_name, bottom = dye("bottom")
+    patterns = (calibration.PLAIN, *[(1 - calibration.PLAIN) / (len(PATTERNS) - 1)] * (len(PATTERNS) - 1))
     return Person(
         girth=float(rng.uniform(0.95, 1.45)),
         shoulders=float(rng.uniform(0.115, 0.15)),
         leg_top=float(rng.uniform(0.47, 0.53)),
-        skin=pick(SKIN),
-        hair_style=pick(HAIR_STYLES, (0.30, 0.24, 0.10, 0.06, 0.18, 0.12)),
-        hair=pick(HAIR, (0.34, 0.26, 0.18, 0.12, 0.10)),
-        top=Garment(top, second, pick(PATTERNS, (0.20, *[0.10] * 8))),
+        skin=pick(SKIN, calibration.SKIN_ODDS),
+        hair_style=pick(HAIR_STYLES, calibration.HAIR_STYLE_ODDS),
+        hair=pick(HAIR, calibration.HAIR_ODDS),
+        top=Garment(top, second, pick(PATTERNS, patterns), bool(rng.random() < calibration.FRONT_ONLY)),
         sleeves="long" if rng.random() < long_sleeves else pick(("short", "none"), (0.75, 0.25)),
         coat=bool(rng.random() < coat),
         bottom_kind=pick(BOTTOMS, bottoms),
-        bottom=Garment(bottom, dye(bottom_name)[1], "plain"),
-        shoes=dye(bottom_name)[1],
-        bag=pick(BAGS, (0.34, 0.26, 0.18, 0.12, 0.10)),
-        bag_colour=dye(top_name, second_name)[1],
+        bottom=Garment(bottom, dye("bottom", bottom_name)[1], "plain"),
+        shoes=dye("shoes")[1],
+        bag=pick(BAGS, calibration.BAG_ODDS),
+        bag_colour=dye("bag", top_name)[1],
         bag_side=pick((-1, 1)),
-        scarf=dye(top_name)[1] if rng.random() < 0.15 else None,
+        scarf=dye("top", top_name)[1] if rng.random() < 0.15 else None,
     )

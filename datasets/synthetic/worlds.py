@@ -73,17 +73,17 @@ class World:
 WORLDS: dict[str, World] = {
     world.name: world
     for world in (
-        World("market", 6, (3, 5), "summer", Climate(cast=0.40, light=0.24, crop=0.6), strangers="junk"),
+        World("market", 6, (3, 5), "summer", Climate(), strangers="junk"),
         World(
-            "duke", 8, (2, 4), "winter", Climate(cast=0.33, light=0.20, crop=0.4),
+            "duke", 8, (2, 4), "winter", Climate(crop=0.7),
             labels="sparse", occlusion=0.25, strangers="people", ragged=True,
         ),
         World(
-            "msmt", 15, (4, 6), "mixed", Climate(cast=0.30, light=0.20, indoor=0.35, crop=0.4),
+            "msmt", 15, (4, 6), "mixed", Climate(indoor=0.35, crop=0.7),
             labels="separate", daylight=0.2, ragged=True,
         ),
-        World("cuhk", 2, (2, 2), "mixed", Climate(cast=0.45, light=0.30, crop=0.7, noise=0.0), ragged=True),
-        World("synthetic", 6, (3, 5), "mixed", Climate(cast=0.30, light=0.20, indoor=0.2), strangers="junk"),
+        World("cuhk", 2, (2, 2), "mixed", Climate(noise=0.3), ragged=True),
+        World("synthetic", 6, (3, 5), "mixed", Climate(indoor=0.2), strangers="junk"),
     )
 }  # fmt: skip
 
@@ -100,6 +100,7 @@ class Sighting:
         camid: zero-based camera.
         who: seed of the person, None for a false alarm.
         shot: seed of everything else in the picture.
+        passage: seed of what the shots of one person by one camera share.
         slot: time of the day, an index of `SLOTS`.
         occluded: something stands before the person.
         misaligned: the box is badly off.
@@ -110,6 +111,7 @@ class Sighting:
     camid: int
     who: int | None
     shot: int
+    passage: int
     slot: int
     occluded: bool = False
     misaligned: bool = False
@@ -118,11 +120,19 @@ class Sighting:
 @lru_cache(maxsize=256)
 def camera_of(world: World, seed: int, camid: int, slot: int) -> Camera:
     """Return camera ``camid`` of ``world`` in the light of ``slot``."""
-    seen = camera(derive(seed, world.name, "camera", camid), world.climate)
+    seen = camera(derive(seed, world.name, "camera", camid), world.climate, _turns(world, seed)[camid])
     warm, level = ((-0.5, 0.75), (0.0, 1.1), (0.9, 0.85))[slot]
     tint = np.array((1 + 0.2 * warm, 1.0, 1 - 0.2 * warm)) * level
     red, green, blue = (float(g * (1 + world.daylight * (t - 1))) for g, t in zip(seen.gain, tint, strict=True))
     return replace(seen, gain=(red, green, blue))
+
+
+@lru_cache(maxsize=256)
+def _turns(world: World, seed: int) -> list[tuple[float, ...]]:
+    """Return where each camera lies on the circles of colour, light and view: evenly spread, each in its own order."""
+    rng = np.random.default_rng(derive(seed, world.name, "turns"))
+    circles = [(rng.permutation(world.cameras) + rng.uniform(-0.15, 0.15)) / world.cameras for _ in range(3)]
+    return [tuple(place) for place in np.array(circles).T.tolist()]
 
 
 def sightings(world: World, scale: Scale, seed: int) -> list[Sighting]:
@@ -134,7 +144,10 @@ def sightings(world: World, scale: Scale, seed: int) -> list[Sighting]:
     def see(split: str, pid: int, camid: int, who: int | None, **quality: bool) -> None:
         shot = derive(seed, world.name, "shot", len(found))
         quality.setdefault("occluded", bool(rng.random() < world.occlusion))
-        found.append(Sighting(split, pid, camid, who, shot, int(rng.integers(3)), **quality))
+        slot = int(rng.integers(3))
+        hour = slot if world.daylight else 0
+        passage = shot if who is None else derive(seed, world.name, "passage", who, camid, hour)
+        found.append(Sighting(split, pid, camid, who, shot, passage, slot, **quality))
 
     for index, pid in enumerate(train):
         cameras = _cameras(world, rng)

@@ -23,9 +23,8 @@ from datasets.synthetic.people import derive, person
 from datasets.synthetic.worlds import SCALES, Scale, Sighting, World, camera_of
 from harness.errors import DataError, unknown
 
-GENERATOR_VERSION = 2  # raise it with every change that alters a picture or a name
+GENERATOR_VERSION = 3  # raise it with every change that alters a picture or a name
 MARKER = "stand-in.json"
-JPEG_QUALITY = 78
 HUFFMAN_ONLY = 2  # zlib's strategy for noisy data: smaller here, and three times as fast
 
 
@@ -119,8 +118,8 @@ def _render(job: _Job) -> Image.Image:
     camera = camera_of(world, job.seed, seen.camid, seen.slot)
     camera = replace(camera, crop=camera.crop * job.box_error)
     who = None if seen.who is None else person(seen.who, world.wardrobe)
-    pixels = draw(who, camera, seen.shot, job.size, occluded=seen.occluded, misaligned=seen.misaligned)
-    image = Image.fromarray(pixels)
+    quality = {"occluded": seen.occluded, "misaligned": seen.misaligned}
+    image = Image.fromarray(draw(who, camera, seen.shot, job.size, passage=seen.passage, **quality))
     if world.ragged:
         tall, wide = np.random.default_rng(derive(seen.shot, "size")).uniform(0.75, 1.0, 2)
         image = image.resize((round(job.size[1] * tall * (0.9 + 0.1 * wide)), round(job.size[0] * tall)))
@@ -128,12 +127,14 @@ def _render(job: _Job) -> Image.Image:
 
 
 def _write(job: _Job) -> None:
-    image, buffer = _render(job), io.BytesIO()
+    """Write the picture as its camera compresses it; a PNG keeps what JPEG left of it."""
+    buffer = io.BytesIO()
+    quality = camera_of(job.world, job.seed, job.seen.camid, job.seen.slot).quality
+    _render(job).save(buffer, "JPEG", quality=quality)
     if job.paths[0].endswith(".png"):
+        image, buffer = Image.open(buffer), io.BytesIO()
         six_bits = image.point(lambda level: (level & 0xFC) | 2)  # files of two thirds the size
         six_bits.save(buffer, "PNG", compress_type=HUFFMAN_ONLY)
-    else:
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     for path in job.paths:
         Path(path).write_bytes(buffer.getvalue())
 

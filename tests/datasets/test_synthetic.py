@@ -10,14 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from datasets.synthetic import LAYOUTS, SCALES, Climate, Scale, camera, draw, generate, person, writing
+from datasets.synthetic.calibration import COLOURS, Colour
 from datasets.synthetic.layouts import Plan
 from datasets.synthetic.people import BAGS, BOTTOMS, HAIR_STYLES, PATTERNS
+from datasets.synthetic.worlds import WORLDS, camera_of
+from harness import registry
 from harness.errors import DataError, UsageError
+from harness.metrics import evaluate_ranking
 
 TINY = Scale(train_identities=3, test_identities=3, distractors=2, train_images=5, gallery_images=3)
 SIZE = (32, 16)
@@ -83,6 +88,75 @@ def test_every_attribute_occurs_and_no_two_people_are_alike() -> None:
     assert {one.bag for one in people} == set(BAGS)
     assert {one.bottom_kind for one in people} == set(BOTTOMS)
     assert {one.hair_style for one in people} == set(HAIR_STYLES)
+
+
+def test_most_people_share_their_colours() -> None:
+    people = [person(seed) for seed in range(400)]
+    names = np.array([dye.colour for dye in COLOURS.values()])
+
+    def nearest(colour: Colour) -> int:
+        return int(np.abs(names - np.array(colour)).sum(axis=1).argmin())
+
+    worn = Counter((nearest(one.top.first), nearest(one.bottom.first)) for one in people)
+    alone = sum(count for count in worn.values() if count == 1)
+    assert alone < 0.1 * len(people)
+    muted = {list(COLOURS).index(name) for name in ("black", "charcoal", "grey", "white", "navy", "denim")}
+    assert np.mean([top in muted and bottom in muted for top, bottom in worn.elements()]) > 0.6
+
+
+def test_the_shots_of_a_passage_are_alike_and_those_of_another_are_not() -> None:
+    within, between = [], []
+    for seed in range(20):
+        first, same, other = (
+            draw(person(seed), camera(seed), shot, (64, 32), passage=passage).astype(float)
+            for shot, passage in ((1, 1), (2, 1), (2, 2))
+        )
+        within.append(np.abs(first - same).mean())
+        between.append(np.abs(first - other).mean())
+    assert np.mean(within) < 0.75 * np.mean(between)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_two_cameras_of_cuhk03_differ_under_every_seed(seed: int) -> None:
+    first, second = (camera_of(WORLDS["cuhk"], seed, camid, 0) for camid in (0, 1))
+    warmth = [one.gain[0] / one.gain[2] for one in (first, second)]
+    assert max(warmth) / min(warmth) > 1.15
+    assert abs(np.sin(first.yaw - second.yaw)) > 0.9, "one sees people from the side, the other from the front or back"
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_query_and_its_matches_are_of_other_passages(name: str) -> None:
+    passages: dict[int, set[tuple[int | None, int]]] = {}
+    for file in plan(name).files:
+        if file.seen.who is not None and file.seen.pid > 0:
+            passages.setdefault(file.seen.passage, set()).add((file.seen.who, file.seen.camid))
+    assert all(len(seen) == 1 for seen in passages.values()), "a passage is one person before one camera"
+
+
+# -- behaviour, beside photographs (benchmarks/people.py) -------------------------------------------------------------
+
+HISTOGRAM_ON_PHOTOGRAPHS = 3.1  # mAP in percent of `dummy` on as many photographs of CUHK03, mean of three subsets
+
+
+def test_the_histogram_tells_people_apart_as_badly_as_in_photographs() -> None:
+    """Half to twice the mAP that the table of datasets/README.md gives for photographs."""
+    scores = [100 * histogram_score("cuhk03-detected", seed) for seed in range(3)]
+    assert HISTOGRAM_ON_PHOTOGRAPHS / 2 <= np.mean(scores) <= HISTOGRAM_ON_PHOTOGRAPHS * 2, scores
+
+
+def histogram_score(name: str, seed: int) -> float:
+    """mAP of the colour histogram on the test split of the demo's stand-in."""
+    layout = LAYOUTS[name]
+    module = registry.backbone("dummy").build(num_classes=1, num_cameras=1, image_size=(64, 32)).eval()
+    features, labels = {}, []
+    for split in ("query", "gallery"):
+        seen = [file.seen for file in layout.plan(SCALES["demo"], seed).files if file.split == split]
+        images = [np.asarray(writing.render(layout, one, seed, (64, 32)).resize((32, 64))) for one in seen]
+        with torch.inference_mode():
+            features[split] = module(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2) / 255)
+        labels.append([np.array([getattr(one, key) for one in seen]) for key in ("pid", "camid")])
+    (pids, camids), (gallery_pids, gallery_camids) = labels
+    return evaluate_ranking(features["query"], features["gallery"], pids, gallery_pids, camids, gallery_camids).mAP
 
 
 # -- worlds and layouts -----------------------------------------------------------------------------------------------
