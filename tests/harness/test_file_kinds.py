@@ -52,7 +52,7 @@ def zipped(**members: str) -> bytes:
         (b"\n <html>", "an HTML page"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
         (b'{"error": "not found"}', 'a text file that begins with \'{"error"'),
-        (gzip.compress(b"x"), "a gzip archive"),
+        (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (SAVED_MODEL, "a TensorFlow SavedModel"),
         (GRAPH, "a TensorFlow graph"),
         (b"x" * 40 + b"W\xfb\x80\x8b$uG\xdb", "a part of a TensorFlow checkpoint"),
