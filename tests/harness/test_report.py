@@ -419,3 +419,16 @@ def test_a_figure_shows_no_more_settings_than_can_be_told_apart(tmp_path):
     text = page(tmp_path, *records)
     assert "The figures show the 12 settings with the highest mAP, of 26." in text
     assert len([row for row in table(text, "### Market") if row["Backbone"].startswith("net")]) == 26
+
+
+def test_ranked_lists_are_linked_of_generated_people_only(tmp_path):
+    """Git ignores ranked lists, which show people; a link to them would be broken in every other checkout."""
+    pictures = {"pictures": ["pictures/ranked_lists.png", "pictures/distances.png"]}
+    keep(tmp_path / "real" / "results", {**samples.ok(samples.spec()), **pictures})
+    text = report.write(tmp_path / "real" / "results", tmp_path / "real" / "BENCHMARKS.md")[0].read_text()
+    assert "pictures/distances.png>)" in text and "pictures/ranked_lists.png`" in text
+    drawn = samples.ok(samples.spec())
+    drawn = {**drawn, **pictures, "data": {**drawn["data"], "generated": {"seed": 0}}}
+    keep(tmp_path / "drawn" / "results", drawn)
+    text = report.write(tmp_path / "drawn" / "results", tmp_path / "drawn" / "BENCHMARKS.md")[0].read_text()
+    assert "pictures/ranked_lists.png>)" in text
