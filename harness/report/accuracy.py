@@ -218,7 +218,7 @@ def _declared(context: Context, backbone: str) -> str:
 def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, str]:
     """Published numbers, and reproduced minus published in points where the input size is the same."""
     size = row.image_size()
-    if row.setting.untrained:
+    if row.setting.untrained or commands.changed_options(row.setting):  # another network than the published one
         return text.NOT_APPLICABLE, text.NOT_APPLICABLE
     known = published.find(
         context, row.setting.backbone, key, size, row.way, checkpoint=row.setting.source == "published-checkpoint"

@@ -159,6 +159,12 @@ def _epochs(spec: Mapping[str, Any]) -> Any:
     return training.get("epochs") if isinstance(training, dict) else None
 
 
+def changed_options(setting: Setting) -> dict[str, Any]:
+    """Build options of a trained setting that are not those of the card, the variant and the recipe."""
+    known = setting.source == "trained" and _entry(setting.backbone) is not None
+    return _setup(setting.spec, {}).options if known else {}
+
+
 def about_recipe(setting: Setting) -> str:
     """The sentence that a recipe says of itself, if it is known."""
     asked, spec = _asked(setting), setting.spec

@@ -124,6 +124,15 @@ def test_a_published_checkpoint_stands_beside_its_own_number(tmp_path):
     assert row["Status"] == "ok; published checkpoint, evaluated here"
 
 
+@pytest.mark.parametrize(("width", "shown"), [("resnet50", "85.9 / 94.5"), ("tiny", "–")])
+def test_a_narrower_network_does_not_stand_beside_the_published_number(tmp_path, width, shown):
+    run = samples.ok(samples.spec("bot", options={"neck_feature": "after", "width": width}))
+    keep(tmp_path / "results", run)
+    with mock.patch.object(drawing, "png", lambda made, drawn: b""):
+        text = report.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
+    assert table(text, "### Market")[0]["Published mAP / rank-1"].startswith(shown)
+
+
 def test_generated_data_has_no_published_number_and_says_so(tmp_path):
     one = samples.ok(samples.spec())
     one["data"]["generated"] = {"seed": 0}
