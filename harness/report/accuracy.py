@@ -235,7 +235,11 @@ def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, st
 def _remarks(table: Table) -> list[str]:
     """What sets rows apart that look alike, and how many queries the numbers rest on."""
     scored = [(row, run, e) for row in table.rows for run, e in row.scored]
-    remarks = []
+    remarks = [
+        f"{text.escape(row.label)} is built with {text.code(', '.join(f'{k}={v}' for k, v in options.items()))}."
+        for row in table.plain()
+        if (options := commands.changed_options(row.setting))
+    ]
     names = ("n_query", "n_valid", "n_gallery")
     for counts in sorted({tuple(e.get(n) or 0 for n in names) for _, _, e in scored}):
         queries, valid, gallery = counts
