@@ -51,7 +51,9 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
             axes.set_xlim(min(xs) / 1.6, max(xs) * 1.6)
             axes.set_ylim(low, high)
             axes.xaxis.set_major_locator(_log_ticks(*axes.get_xlim()))
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.4g}"))
+            axes.xaxis.set_major_formatter(
+                FuncFormatter(lambda value, _: f"{value:,.0f}" if value >= 1000 else f"{value:.4g}")
+            )
             axes.xaxis.set_minor_locator(NullLocator())
             axes.xaxis.set_minor_formatter(NullFormatter())
             axes.set_xlabel(f"{label}, {'more' if more_is_better else 'less'} is better")
