@@ -22,7 +22,7 @@ Cli = Callable[..., tuple[int, str, str]]
 PATH_WORDS = re.compile(r"\b(DIR|FILE|PATH|FOLDER|URI)\b")
 PATH_TEXT = re.compile(r"\b(file|folder|path|directory|server)\b|\.(toml|npz|pt|csv|md)\b", re.IGNORECASE)
 
-NO_PATHS = {"trust_pickle", "preset"}
+NO_PATHS = {"trust_pickle", "preset", "name", "pattern"}
 """Options that speak of files and take none."""
 
 
