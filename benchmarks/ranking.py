@@ -1,11 +1,17 @@
 """Cost of the ranking metrics at the size of MSMT17, against the matrix product alone.
 
-    python -m benchmarks.ranking [--lists DIR] [--dim 3456] [--threads 2] [--queries 11659]
-                                [--repeats 3] [--device cuda]
+    python -m benchmarks.ranking [--lists DIR] [--features trained random separated] [--dim 768 3456] [--threads 2]
+                                [--queries 11659] [--repeats 3] [--device cuda]
 
 `--lists` names the folder with MSMT17's list_query.txt and list_gallery.txt; without it, identities and cameras are
-drawn with the same counts. Two kinds of features: `random`, as bad as can be (every negative competes), and `trained`,
-clustered so that mAP is about that of a trained model. Wants about 4 GB of memory at full size.
+drawn with the same counts. Product and evaluation run in turn. The features are drawn:
+
+- `trained`: a centre for each identity in 256 directions, an offset for each camera, and noise whose size differs
+  between images as their difficulty does, chosen so that mAP is about 0.7, as of a trained network;
+- `random`: no relation to the identity, so that matches lie anywhere in the gallery;
+- `separated`: as `trained` with a fifth of the noise, so that matches come first.
+
+Needs about 4 GB of memory at full size.
 """
 
 from __future__ import annotations
@@ -23,6 +29,8 @@ from benchmarks.machine import describe, peak_memory, reset_peak_memory, residen
 from harness.metrics import evaluate_ranking
 
 N_QUERY, N_GALLERY, N_IDENTITIES, N_CAMERAS = 11_659, 82_161, 3_060, 15
+NOISE = 1.3
+KINDS = ["trained", "random", "separated"]
 
 
 def read_list(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -39,17 +47,31 @@ def draw_list(n: int, generator: np.random.Generator) -> tuple[np.ndarray, np.nd
     return pids, generator.integers(N_CAMERAS, size=n)
 
 
-def random_features(pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
-    """Draws independent features [n, dim]."""
-    return torch.randn(len(pids), dim, generator=torch.Generator().manual_seed(seed))
+def draw_features(kind: str, pids: np.ndarray, camids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
+    """Draws features [n, dim] of the kind `trained`, `random` or `separated`."""
+    if kind == "random":
+        return torch.randn(len(pids), dim, generator=torch.Generator().manual_seed(seed))
+    return clustered_features(pids, dim, seed, camids=camids, noise=NOISE if kind == "trained" else NOISE / 5)
 
 
-def clustered_features(pids: np.ndarray, dim: int, seed: int) -> torch.Tensor:
-    """Draws features [n, dim] around one centre an identity, within 48 directions."""
+def clustered_features(
+    pids: np.ndarray,
+    dim: int,
+    seed: int,
+    *,
+    camids: np.ndarray | None = None,
+    noise: float = 1.0,
+    directions: int = 256,
+) -> torch.Tensor:
+    """Draws features [n, dim] around one centre an identity, moved by the camera, with noise of log-normal size."""
     shared, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
-    centres = torch.randn(N_IDENTITIES, 48, generator=shared)
-    directions = torch.randn(48, dim, generator=shared)
-    return (centres[torch.from_numpy(pids)] + 1.0 * torch.randn(len(pids), 48, generator=generator)) @ directions
+    directions = min(dim, directions)
+    centres = torch.randn(N_IDENTITIES, directions, generator=shared)
+    offsets = 0.3 * torch.randn(N_CAMERAS, directions, generator=shared)
+    basis = torch.randn(directions, dim, generator=shared)
+    size = noise * torch.exp(0.5 * torch.randn(len(pids), 1, generator=generator))
+    place = centres[torch.from_numpy(pids)] + size * torch.randn(len(pids), directions, generator=generator)
+    return (place if camids is None else place + offsets[torch.from_numpy(camids)]) @ basis
 
 
 def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
@@ -79,7 +101,8 @@ def main() -> None:
     """Runs the benchmark and prints a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lists", type=Path, help="folder with list_query.txt and list_gallery.txt of MSMT17")
-    parser.add_argument("--dim", type=int, default=3456)
+    parser.add_argument("--features", nargs="+", default=KINDS, choices=KINDS)
+    parser.add_argument("--dim", type=int, nargs="+", default=[768, 3456])
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--queries", type=int, default=N_QUERY, help="use the first queries only")
     parser.add_argument("--repeats", type=int, default=1, help="product and evaluation in turn, so many times")
@@ -99,31 +122,37 @@ def main() -> None:
     labels = (query_pids, gallery_pids, query_camids, gallery_camids)
 
     print(describe(options.threads, device))
-    print(f"{len(query_pids)} queries x {len(gallery_pids)} gallery x {options.dim} dimensions, ", end="")
+    print(f"{len(query_pids)} queries x {len(gallery_pids)} gallery images, ", end="")
     print(f"identities and cameras {'from ' + options.lists.name if options.lists else 'drawn'}")
-    for kind, draw in (("random", random_features), ("trained", clustered_features)):
-        query = draw(query_pids, options.dim, seed=1).to(device)
-        gallery = draw(gallery_pids, options.dim, seed=2).to(device)
-        evaluate_ranking(query[:64], gallery[:2048], labels[0][:64], labels[1][:2048], labels[2][:64], labels[3][:2048])
-        alone, whole = [], []
-        for _ in range(options.repeats):
-            alone.append(timed(lambda query=query, gallery=gallery: product(query, gallery), device)[0])
-            before = resident_memory(device)
-            reset_peak_memory(device)
-            seconds, result = timed(
-                lambda query=query, gallery=gallery: evaluate_ranking(query, gallery, *labels), device
-            )
-            whole.append(seconds)
-            extra = peak_memory(device) - before
-        print(
-            f"{kind}\n  product     {shown(alone)} s\n  evaluation  {shown(whole)} s\n"
-            f"  ratio of the shortest {min(whole) / min(alone):.3f}\n"
-            f"  memory above the features {extra / 1e9:.2f} GB\n"
-            f"  mAP {result.mAP:.6f}   rank-1 {result.rank(1):.6f}   queries with ties {result.tied_queries}   "
-            f"same-camera pairs ignored {result.n_same_camera}",
-            flush=True,
-        )
-        del query, gallery
+    for dim in options.dim:
+        for kind in options.features:
+            query = draw_features(kind, query_pids, query_camids, dim, seed=1).to(device)
+            gallery = draw_features(kind, gallery_pids, gallery_camids, dim, seed=2).to(device)
+            print(f"{kind}, {dim} dimensions")
+            compare(query, gallery, labels, options.repeats)
+
+
+def compare(query: torch.Tensor, gallery: torch.Tensor, labels: tuple[np.ndarray, ...], repeats: int) -> None:
+    """Times product and evaluation in turn and prints both."""
+    device = query.device
+    warm = labels[0][:64], labels[1][:32768], labels[2][:64], labels[3][:32768]
+    evaluate_ranking(query[:64], gallery[:32768], *warm)
+    alone, whole = [], []
+    for _ in range(repeats):
+        alone.append(timed(lambda: product(query, gallery), device)[0])
+        before = resident_memory(device)
+        reset_peak_memory(device)
+        seconds, result = timed(lambda: evaluate_ranking(query, gallery, *labels), device)
+        whole.append(seconds)
+        extra = peak_memory(device) - before
+    print(
+        f"  product     {shown(alone)} s\n  evaluation  {shown(whole)} s\n"
+        f"  ratio of the shortest {min(whole) / min(alone):.3f}\n"
+        f"  memory above the features {extra / 1e9:.2f} GB\n"
+        f"  mAP {result.mAP:.6f}   rank-1 {result.rank(1):.6f}   queries with ties {result.tied_queries}   "
+        f"same-camera pairs ignored {result.n_same_camera}",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

@@ -53,28 +53,9 @@ def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndar
 
     count_rows: Any = compiled.count_rows
     n_rows, n_gallery = block.similarity.shape
-    margin, exact = block.margin, block.exact
-    # Where nothing was rounded there is no margin, and a gallery without rows says that nothing is to be settled.
-    errors: list[Any] = [np.zeros(n_rows), np.zeros(n_rows), np.zeros(n_gallery), 0.0]
-    if margin is not None:
-        errors = [*_arrays(margin.lift, margin.base, margin.height), margin.tallest]
-    pairs: list[Any] = [
-        np.empty((n_rows, 1)),
-        np.empty((0, 1), np.float32),
-        np.empty(0, np.int64),
-        np.empty(0),
-        0.0,
-        0.0,
-        0.0,
-    ]
-    if exact is not None:
-        rule = exact.rule
-        pairs = [
-            *_arrays(exact.query, exact.gallery, exact.index, exact.inverse),
-            rule.relative,
-            rule.linear,
-            rule.floor,
-        ]
+    arguments = (
+        _rounded(block) if block.margin is not None else _given(n_rows, n_gallery, block.similarity.numpy().dtype)
+    )
     out = np.zeros((2, int(matches.is_match.sum())), dtype=np.int64)
     starts = np.concatenate([[0], np.cumsum(matches.n_positives)])
     edges = np.linspace(0, n_rows, min(torch.get_num_threads(), n_rows) + 1).astype(int)
@@ -82,12 +63,31 @@ def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndar
     def count(first: int, last: int) -> None:
         count_rows(
             block.similarity.numpy(), first, last, matches.offsets, matches.columns, matches.is_match, starts,
-            *errors, *pairs, out[0], out[1],
+            *arguments, out[0], out[1],
         )  # fmt: skip
 
     with ThreadPoolExecutor(len(edges) - 1) as pool:
         list(pool.map(count, edges[:-1], edges[1:]))
     return out[0], out[1]
+
+
+def _rounded(block: Block) -> list[Any]:
+    """What the compiled code needs to settle near-ties."""
+    margin, again, exact = block.margin, block.again, block.exact
+    assert margin is not None and again is not None and exact is not None
+    return [
+        *_arrays(margin.height), margin.tallest, *_arrays(margin.lift, margin.base),
+        _arrays(again.queries, again.gallery), *_arrays(again.margin.lift, again.margin.base),
+        _arrays(exact.query, exact.gallery, exact.index, exact.inverse),
+        exact.rule.relative, exact.rule.linear, exact.rule.floor,
+    ]  # fmt: skip
+
+
+def _given(n_rows: int, n_gallery: int, dtype: np.dtype) -> list[Any]:
+    """The same where similarities are what they are: equal ones tie."""
+    nothing, empty = np.zeros(n_rows), np.empty((0, 1), dtype)
+    exact = np.empty((0, 1)), np.empty((0, 1), np.float32), np.empty(0, np.int64), np.empty(0)
+    return [np.zeros(n_gallery), 0.0, nothing, nothing, (empty, empty), nothing, nothing, exact, 0.0, 0.0, 0.0]
 
 
 def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:

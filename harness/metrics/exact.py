@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 UNIT = 2.0**-53
-_ELEMENTS = {"cpu": 2**18, "cuda": 2**26}
+_ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ class ExactDistances:
         """Returns the squared distances of pairs, float64 [n]."""
         import torch
 
-        size = max(1, _ELEMENTS.get(self.query.device.type, 2**18) // self.query.shape[1])
+        size = max(1, _ELEMENTS.get(self.query.device.type, 2**15) // self.query.shape[1])
         parts = [self._part(r, c) for r, c in zip(rows.split(size), columns.split(size), strict=True)]
         return torch.cat(parts) if parts else self.query.new_empty(0)
 

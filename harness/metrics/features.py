@@ -13,8 +13,8 @@ from harness.errors import FeatureError
 if TYPE_CHECKING:
     import torch
 
-_ELEMENTS = 2**18
-"""Numbers of a float64 work array: small enough for the cache, large enough to hide the cost of a call."""
+_ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
+"""Numbers of a float64 work array. On a CPU it fits the cache, and torch does not share it out among threads."""
 
 
 class FeatureReader:
@@ -55,20 +55,21 @@ class FeatureReader:
     def __len__(self) -> int:
         return len(self.index)
 
-    def blocks(self, size: int | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """Yields all rows in order: which, copies of the features [n, dim] and their norms [n] in float64, checked.
+    def blocks(self, among: slice | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
+        """Yields rows in order, few at a time: which, copies of the features [n, dim] and their norms [n] in float64.
 
         Args:
-            size: rows at once; as many as fit the cache if None.
+            among: which rows; all if None.
 
         Raises:
             FeatureError: a row holds NaN or infinity, is too large to be squared, or has zero norm.
         """
         import torch
 
-        size = size or max(1, _ELEMENTS // self.dim)
-        for start in range(0, len(self), size):
-            rows = slice(start, min(start + size, len(self)))
+        among = among or slice(0, len(self))
+        size = max(1, _ELEMENTS.get(self.device.type, 2**15) // self.dim)
+        for start in range(among.start, among.stop, size):
+            rows = slice(start, min(start + size, among.stop))
             block = self.matrix[rows if self._kept is None else self.index[rows]].to(torch.float64, copy=True)
             norms = row_norms(block)
             self._check(norms, rows)

@@ -2,15 +2,16 @@
 
 Both metrics rank by Euclidean distance; cosine divides features by their norms first, so that the squared distance is
 twice the cosine distance. With q and g moved by a common point and divided by a common scale, the similarity
-s = q.g - |g|^2 / 2 orders the gallery as the distance does, and |q - g|^2 = |q|^2 - 2 s. The point is the mean of some
-gallery features: what all features have in common costs no digits.
+s = q.g - (|g|^2 - t) / 2 orders the gallery as the distance does, and |q - g|^2 = |q|^2 + t - 2 s. The point is the
+mean of some gallery features, and t lies amid the |g|^2: what all features have in common costs no digits.
 
 Features are prepared in float64 and multiplied in float32, or in float64 where float32 does not hold their numbers.
 
 Two similarities of a query that differ by more than the sum of their errors are in the right order. The others are
-settled by `harness.metrics.exact`. The error of a similarity is at most
+settled by `harness.metrics.exact`, after the compiled counter has multiplied them again in shorter sums. The error of a
+similarity is at most
 
-    gamma (|q| |g| + |g|^2 / 2) + what the rule for ties and float64 add,
+    gamma (|q| |g| + ||g|^2 - t| / 2) + what the rule for ties and float64 add,
     gamma = n u / (1 - n u) + 5 u,    u = eps / 2,    n = dimensions multiplied at once + number of such steps.
 
 Whatever the order of the sums in a step, at most n roundings follow one another (Higham, Accuracy and Stability of
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
     import torch
 
 METRICS = ("cosine", "euclidean")
-STEP = 192
-"""Dimensions multiplied at once, about. Fewer make the error smaller, but the product slower."""
 
 _ALIGNED = 16
 _BLOCK_ELEMENTS = 2**26
@@ -58,6 +57,7 @@ class Block:
         margin: how far rounding may part the similarities of two pairs that tie; None where nothing was rounded.
         exact: distances that settle what lies within the margin; None likewise.
         scale: what Euclidean distances were divided by; None where the distance is no square root.
+        again: what single similarities are computed from again; None where nothing was rounded.
     """
 
     rows: slice
@@ -67,6 +67,7 @@ class Block:
     margin: Margin | None = None
     exact: ExactDistances | None = None
     scale: float | None = None
+    again: Again | None = None
 
     def widest(self, row: int) -> float:
         """Returns how far apart two similarities of a row may be and yet be in another order than their distances."""
@@ -128,6 +129,21 @@ class Margin:
     def around(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         """Returns how far from the similarity of each pair others of its row are not in order for certain, [n]."""
         return self.lift[rows] * (self.height[columns] + self.tallest) + 2 * self.base[rows]
+
+
+@dataclass(frozen=True)
+class Again:
+    """What was multiplied, and the margin of products of single pairs, summed in quarters and these in halves.
+
+    Attributes:
+        queries: [n_rows, width].
+        gallery: [n_gallery, width].
+        margin: smaller than that of the block.
+    """
+
+    queries: torch.Tensor
+    gallery: torch.Tensor
+    margin: Margin
 
 
 class Similarity(Protocol):
@@ -196,36 +212,55 @@ class FeatureSimilarity:
         """Yields the similarities of all queries in order; every block overwrites the one before."""
         import torch
 
-        buffer = torch.empty(self.block_size, self.n_gallery, dtype=self.dtype, device=self.device)
-        for rows, features, norms in self._query.blocks(self.block_size):
-            if not self.euclidean:
-                features /= norms[:, None]
-            moved = (features - self._centre) / self._scale
-            norms = row_norms(moved)
-            # A query far from the gallery is divided once more, which leaves the order of its row.
-            reach = torch.exp2(norms.log2().ceil().clamp_min(0))
-            queries = torch.zeros(len(moved), self._gallery.shape[1], dtype=self.dtype, device=self.device)
-            queries[:, : self.dim] = moved / reach[:, None]
-            queries[:, self.dim] = 1 / reach
+        buffer = self._large(self.block_size, self.n_gallery)
+        for start in range(0, self.n_query, self.block_size):
+            rows = slice(start, min(start + self.block_size, self.n_query))
+            queries, features, norms, reach = self._prepare_queries(rows)
             self._multiply(queries, buffer[: len(queries)])
-            margin = Margin(*self._errors(norms, reach), self._height, self._tallest)
+            width = self._gallery.shape[1]
+            margin = self._margin(norms, reach, self._step + -(-width // self._step))
+            fine = self._margin(norms, reach, 3 + depth(width // 4))
             exact = ExactDistances(features, self._reader.matrix, self._reader.index, self._inverse, self._rule)
-            offset, slope = norms.square(), 2 * reach
+            offset, slope = norms.square() + self._amid, 2 * reach
             if not self.euclidean:
                 offset, slope = offset / 2, slope / 2
             offset, slope = offset.to(self.dtype), slope.to(self.dtype)
             scale = self._scale if self.euclidean else None
-            yield Block(rows, buffer[: len(queries)], offset, slope, margin, exact, scale)
+            again = Again(queries, self._gallery, fine)
+            yield Block(rows, buffer[: len(queries)], offset, slope, margin, exact, scale, again)
 
-    def _errors(self, norms: torch.Tensor, reach: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _prepare_queries(self, rows: slice) -> tuple[torch.Tensor, ...]:
+        """Returns queries as they are multiplied, in float64 before they are moved, norms and further divisors."""
+        import torch
+
+        n = rows.stop - rows.start
+        queries = torch.zeros(n, self._gallery.shape[1], dtype=self.dtype, device=self.device)
+        before = torch.empty(n, self.dim, dtype=torch.float64, device=self.device)
+        norms, reach = torch.empty_like(before[:, 0]), torch.empty_like(before[:, 0])
+        for part, features, lengths in self._query.blocks(rows):
+            place = slice(part.start - rows.start, part.stop - rows.start)
+            if not self.euclidean:
+                features /= lengths[:, None]
+            before[place] = features
+            features -= self._centre
+            features /= self._scale
+            norms[place] = row_norms(features)
+            # A query far from the gallery is divided once more, which leaves the order of its row.
+            reach[place] = torch.exp2(norms[place].log2().ceil().clamp_min(0))
+            queries[place, : self.dim] = features / reach[place, None]
+        queries[:, self.dim] = 1 / reach
+        return queries, before, norms, reach
+
+    def _margin(self, norms: torch.Tensor, reach: torch.Tensor, n: int) -> Margin:
+        """Returns the margin of products in which at most `n` roundings follow one another."""
         import torch
 
         number = torch.finfo(self.dtype)
-        n, unit = self._step + self._gallery.shape[1] // self._step + 1, number.eps / 2
+        unit = number.eps / 2
         gamma = n * unit / (1 - n * unit) + 5 * unit
-        lift = gamma * (norms + self._tallest / 2) / reach
-        rounded = (4 * depth(self.dim) + 64) * UNIT * (norms + self._tallest + 1) ** 2 / reach
-        return lift, rounded + (2 * self.dim + 4) * number.tiny
+        rounded = gamma * self._uneven + (4 * depth(self.dim) + 64) * UNIT * (norms + self._tallest + 1) ** 2
+        base = rounded / reach + (2 * self.dim + 4) * number.tiny
+        return Margin(gamma * norms / reach, base, self._height, self._tallest)
 
     def _prepare_gallery(self) -> None:
         import torch
@@ -240,8 +275,9 @@ class FeatureSimilarity:
         else:
             self._centre = (sample / row_norms(sample)[:, None]).mean(dim=0)
         width = -(-(self.dim + 1) // _ALIGNED) * _ALIGNED
-        self._step = -(-width // max(1, round(width / STEP)))
-        self._gallery = torch.zeros(self.n_gallery, width, dtype=self.dtype, device=self.device)
+        # More steps make the error smaller, but the product slower.
+        self._step = -(-width // max(1, round((width / 192) ** 0.5)))
+        self._gallery = self._large(self.n_gallery, width).zero_()
         self._height = torch.empty_like(self._inverse)
         for rows, features, norms in self._reader.blocks():
             if not self.euclidean:
@@ -251,8 +287,12 @@ class FeatureSimilarity:
             features /= self._scale
             self._gallery[rows, : self.dim] = features
             self._height[rows] = row_norms(features)
-        self._gallery[:, self.dim] = -self._height.square() / 2
         self._tallest = float(self._height.max())
+        squares = self._height.square()
+        self._amid = float(squares.max() + squares.min()) / 2
+        halves = (self._amid - squares) / 2
+        self._gallery[:, self.dim] = halves
+        self._uneven = float(halves.abs().max())
 
     def _multiply(self, queries: torch.Tensor, out: torch.Tensor) -> None:
         import torch
@@ -262,6 +302,14 @@ class FeatureSimilarity:
             torch.mm(left[0], right[0].T, out=out)
             for one, other in zip(left[1:], right[1:], strict=True):
                 out.addmm_(one, other.T)
+
+    def _large(self, *shape: int) -> torch.Tensor:
+        """Allocates memory; on a CPU from numpy, which asks for huge pages, in which single rows are found faster."""
+        import torch
+
+        if self.device.type == "cpu":
+            return torch.from_numpy(np.empty(shape, np.float64 if self.dtype == torch.float64 else np.float32))
+        return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def _refuse_constant(self) -> None:
         """Raises when every query and gallery image has the same feature; stops at the first block that differs.

@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.metrics import counting, evaluate_distances, evaluate_ranking, evaluate_single_shot, ranked_list
 from harness.metrics.exact import ExactDistances, TieRule
 from harness.metrics.features import row_sums
-from harness.metrics.similarity import STEP, FeatureSimilarity
+from harness.metrics.similarity import FeatureSimilarity
 
 COUNTERS = {"compiled": counting._count_compiled, "sorted": counting._count_sorted}
 
@@ -207,12 +207,10 @@ def test_compiled_and_torch_distances_are_the_same_bits(metric):
     from harness.metrics.compiled import _squared
 
     query, gallery, _ = case(dim=77)
-    block = next(FeatureSimilarity(query, gallery, metric=metric).blocks())
-    exact, columns = block.exact, torch.arange(600)
+    exact, columns = next(FeatureSimilarity(query, gallery, metric=metric).blocks()).exact, torch.arange(600)
+    arrays = tuple(tensor.numpy() for tensor in (exact.query, exact.gallery, exact.index, exact.inverse))
     for row in range(3):
-        compiled = [
-            _squared(exact.query[row].numpy(), gallery[c], float(exact.inverse[c]), np.empty(77)) for c in range(600)
-        ]
+        compiled = [_squared(row, column, arrays) for column in range(600)]
         np.testing.assert_array_equal(exact.squared(torch.full_like(columns, row), columns).numpy(), compiled)
 
 
@@ -248,30 +246,38 @@ def adversarial(dim, generator):
 @pytest.mark.parametrize("dim", [1, 5, 64, 192, 200, 768, 2048, 3457])
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_rounding_stays_within_its_bound(dim, metric):
+    from harness.metrics import compiled
+
     generator = np.random.default_rng(dim)
     query, gallery = adversarial(dim, generator), adversarial(dim, generator)
     gallery = np.concatenate([gallery, query, (1 + 1e-3 * query).astype(np.float32)])
     block = next(FeatureSimilarity(query, gallery, metric=metric).blocks())
-    margin = block.margin
-    bound = margin.lift[:, None] * margin.height + margin.base[:, None]
     left, right = np.float64(query), np.float64(gallery)
     if metric == "cosine":
         left, right = (x / np.linalg.norm(x, axis=1, keepdims=True) for x in (left, right))
     similarity = FeatureSimilarity(query, gallery, metric=metric)
     left, right = ((x - similarity._centre.numpy()) / similarity._scale for x in (left, right))
     reach = block.slope.numpy().astype(float)[:, None] / (2 if metric == "euclidean" else 1)
-    expected = (left @ right.T - (right**2).sum(axis=1) / 2) / reach
-    error = np.abs(block.similarity.numpy() - expected)
-    assert (error <= bound.numpy()).all()
+    expected = (left @ right.T + (similarity._amid - (right**2).sum(axis=1)) / 2) / reach
+    assert_within(np.abs(block.similarity.numpy() - expected), block.margin)
+    work = np.empty(block.again.gallery.shape[1] // 4, np.float32)
+    again = [[compiled._product(q, g, work) for g in block.again.gallery.numpy()] for q in block.again.queries.numpy()]
+    assert_within(np.abs(np.array(again) - expected), block.again.margin)
+    assert dim < 64 or block.again.margin.lift.max() < block.margin.lift.max() / 2
+
+
+def assert_within(error, margin):
+    assert (error <= (margin.lift[:, None] * margin.height + margin.base[:, None]).numpy()).all()
 
 
 @pytest.mark.parametrize("columns", [1, 3, 16, 100, 2049])
 @pytest.mark.parametrize("rows", [1, 2, 17, 300])
 def test_a_step_of_the_product_is_summed_before_it_is_added(rows, columns):
     """Added one by one, products of less than half the last digit of the sum would vanish."""
-    out = torch.ones(rows, columns)
-    out.addmm_(torch.full((rows, STEP), 0.75 * 2.0**-24), torch.ones(columns, STEP).T)
-    assert (out == 1 + 0.75 * STEP * 2.0**-24).all()
+    for step in (192, 392, 868):
+        out = torch.ones(rows, columns)
+        out.addmm_(torch.full((rows, step), 0.75 * 2.0**-24), torch.ones(columns, step).T)
+        assert (out == 1 + 0.75 * step * 2.0**-24).all()
 
 
 @pytest.mark.parametrize("dim", [1, 2, 3, 7, 64, 100])
