@@ -210,8 +210,6 @@ class FeatureSimilarity:
 
     def blocks(self) -> Iterator[Block]:
         """Yields the similarities of all queries in order; every block overwrites the one before."""
-        import torch
-
         buffer = self._large(self.block_size, self.n_gallery)
         for start in range(0, self.n_query, self.block_size):
             rows = slice(start, min(start + self.block_size, self.n_query))
