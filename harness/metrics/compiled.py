@@ -7,7 +7,7 @@ from __future__ import annotations
 import numba as nb
 import numpy as np
 
-_CHUNK = 256
+_CHUNK = 128
 _BINS = 4096
 
 # Sums may be reordered, or the compiler could not use vector instructions; they are whole numbers below 2^24.
@@ -26,14 +26,11 @@ def count_rows(
     galleries are empty where nothing was rounded.
     """
     n_gallery = similarity.shape[1]
-    values, places = np.empty(n_gallery, similarity.dtype), np.empty(n_gallery, np.int32)
-    bins, mixed = np.empty(_BINS, np.int64), np.empty(_BINS, np.bool_)
-    near, seen = np.empty(n_gallery, np.int32), np.zeros(n_gallery, np.bool_)
-    finer, distances, work = (
-        np.empty(n_gallery),
-        np.empty(n_gallery),
-        np.empty(again[0].shape[1] // 4, similarity.dtype),
-    )
+    places, near = np.empty(n_gallery, np.int32), np.empty(n_gallery, np.int32)
+    bins, mixed = np.empty((2, _BINS), np.int32), np.empty(_BINS, np.bool_)
+    finer, distances = np.empty(n_gallery), np.empty(n_gallery)
+    work = np.empty(again[0].shape[1] // 4, similarity.dtype)
+    rounded = len(again[1]) > 0
     for row in range(first, last):
         begin, n_match = starts[row], starts[row + 1] - starts[row]
         if n_match == 0:
@@ -50,26 +47,28 @@ def count_rows(
                 found += 1
         for pair in range(offsets[row], offsets[row + 1]):
             scores[columns[pair]] = -np.inf
-        n_mixed = _sort_in(scores, low, high, bins, mixed, above[begin:], values, places)
-        at_least[begin : begin + n_match] = above[begin : begin + n_match]
-        n_near = _count(values[:n_mixed], places, low, high, at_least[begin:], above[begin:], near, seen)
-        for k in range(n_near):
-            seen[near[k]] = False
-        if len(again[1]) == 0:
-            continue
-        for k in range(n_near):
-            values[k] = scores[near[k]]
-            finer[k], distances[k] = _product(again[0][row], again[1][near[k]], work), -1.0
+        lowest = low.min()
+        density = np.float32((_BINS - 4) / max(high.max() - lowest, np.float32(1e-30)))
+        n_near = _sort_in(scores, low, high, lowest, density, bins, mixed, places, near)
+        finer[:n_near], distances[:n_near] = np.nan, -1.0
         for match in range(n_match):
-            if at_least[begin + match] == above[begin + match]:
-                continue
             column = own[match]
             around = fine_lift[row] * (height[column] + tallest) + 2 * fine_base[row]
-            of_match, distance = _product(again[0][row], again[1][column], work), -1.0
-            ahead, closer = 0, 0
-            for k in range(n_near):
-                if values[k] < low[match] or values[k] > high[match]:
+            of_match, distance = np.nan, -1.0
+            last_bin = _bin(high[match], lowest, density)
+            ahead, closer = bins[0, last_bin + 1], bins[0, last_bin + 1]
+            for k in range(bins[1, _bin(low[match], lowest, density)], bins[1, last_bin + 1]):
+                score = scores[near[k]]
+                if score < low[match]:
                     continue
+                if score > high[match] or not rounded:
+                    ahead += 1
+                    closer += score > high[match]
+                    continue
+                if np.isnan(of_match):
+                    of_match = _product(again[0][row], again[1][column], work)
+                if np.isnan(finer[k]):
+                    finer[k] = _product(again[0][row], again[1][near[k]], work)
                 lead = finer[k] - of_match
                 if abs(lead) > around:
                     ahead += lead > 0
@@ -83,45 +82,51 @@ def count_rows(
                 slack = relative * larger + linear * np.sqrt(larger) + floor
                 ahead += distances[k] - distance <= slack
                 closer += distance - distances[k] > slack
-            at_least[begin + match] = above[begin + match] + ahead
-            above[begin + match] += closer
+            at_least[begin + match], above[begin + match] = ahead, closer
 
 
 @_settling
-def _sort_in(scores, low, high, bins, mixed, above, values, places):
-    """Counts scores in bins that lie above each match; gathers the scores of bins in which a match lies.
+def _sort_in(scores, low, high, lowest, density, bins, mixed, places, near):
+    """Sorts the columns of scores by bin, for bins in which a match lies, into `near`; returns how many they are.
 
-    A greater score never has a smaller bin, however it is rounded, so a bin above that of `high` is above the match.
+    Leaves in `bins` how many scores lie in a bin or above it, and where the columns of a bin begin. A greater score
+    never has a smaller bin, however it is rounded, so that a bin above that of `high` is above the match.
     """
-    lowest = low.min()
-    width = np.float32(max((high.max() - lowest) / (_BINS - 4), np.float32(1e-37)))
     bins[:], mixed[:] = 0, False
     for match in range(len(low)):
-        mixed[_bin(low[match], lowest, width) : _bin(high[match], lowest, width) + 1] = True
-    work, n_mixed = np.empty(_CHUNK, np.int32), 0
+        mixed[_bin(low[match], lowest, density) : _bin(high[match], lowest, density) + 1] = True
+    counts, begins = bins
+    of_chunk, found = np.empty(_CHUNK, np.int32), 0
     for begin in range(0, len(scores), _CHUNK):
         chunk = scores[begin : begin + _CHUNK]
         if not _any_reaches(chunk, lowest):
             continue
         for k in range(len(chunk)):
-            work[k] = _bin(chunk[k], lowest, width)
+            of_chunk[k] = _bin(chunk[k], lowest, density)
         for k in range(len(chunk)):
-            place = work[k]
-            bins[place] += 1
-            values[n_mixed], places[n_mixed] = chunk[k], begin + k
-            n_mixed += mixed[place]
-    bins[mixed] = 0
-    for place in range(_BINS - 2, -1, -1):
-        bins[place] += bins[place + 1]
-    for match in range(len(low)):
-        above[match] += bins[_bin(high[match], lowest, width) + 1]
-    return n_mixed
+            place = of_chunk[k]
+            counts[place] += 1
+            places[found] = begin + k
+            found += mixed[place]
+    total = 0
+    for place in range(_BINS):
+        begins[place] = total
+        total += counts[place] if mixed[place] else 0
+    for k in range(found):
+        place = _bin(scores[places[k]], lowest, density)
+        near[begins[place]] = places[k]
+        begins[place] += 1
+    for place in range(_BINS - 1, 0, -1):
+        begins[place] = begins[place - 1]
+        counts[place - 1] += counts[place]
+    begins[0] = 0
+    return found
 
 
 @nb.njit(inline="always")
-def _bin(score, lowest, width):
-    """Returns the bin of a score: 0 below the lowest, at most the last but one."""
-    place = (score - lowest) / width + np.float32(1)
+def _bin(score, lowest, density):
+    """Returns the bin of a score, for `density` bins over a span of 1: 0 below the lowest, at most the last but one."""
+    place = (score - lowest) * density + np.float32(1)
     place = place if place > np.float32(0) else np.float32(0)
     return np.int32(place if place < np.float32(_BINS - 2) else np.float32(_BINS - 2))
 
@@ -133,28 +138,6 @@ def _any_reaches(chunk, lowest):
     for score in chunk:
         hits += one if score >= lowest else zero
     return hits > zero
-
-
-@_counting
-def _count(pool, places, low, high, at_least, above, near, seen):
-    """Counts scores not below and above each match; collects the columns between, and returns how many they are."""
-    one, zero = np.float32(1), np.float32(0)
-    n_near = 0
-    for match in range(len(low)):
-        least, more = low[match], high[match]
-        n_least, n_more = zero, zero
-        for score in pool:
-            n_least += one if score >= least else zero
-            n_more += one if score > more else zero
-        at_least[match] += np.int64(n_least)
-        above[match] += np.int64(n_more)
-        if n_least > n_more:
-            for k in range(len(pool)):
-                if least <= pool[k] <= more and not seen[places[k]]:
-                    seen[places[k]] = True
-                    near[n_near] = places[k]
-                    n_near += 1
-    return n_near
 
 
 @_settling

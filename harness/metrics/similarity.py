@@ -210,7 +210,9 @@ class FeatureSimilarity:
 
     def blocks(self) -> Iterator[Block]:
         """Yields the similarities of all queries in order; every block overwrites the one before."""
-        buffer = self._large(self.block_size, self.n_gallery)
+        import torch
+
+        buffer = torch.empty(self.block_size, self.n_gallery, dtype=self.dtype, device=self.device)
         for start in range(0, self.n_query, self.block_size):
             rows = slice(start, min(start + self.block_size, self.n_query))
             queries, features, norms, reach = self._prepare_queries(rows)
@@ -274,7 +276,7 @@ class FeatureSimilarity:
             self._centre = (sample / row_norms(sample)[:, None]).mean(dim=0)
         width = -(-(self.dim + 1) // _ALIGNED) * _ALIGNED
         # More steps make the error smaller, but the product slower.
-        self._step = -(-width // max(1, round((width / 192) ** 0.5)))
+        self._step = -(-width // int(np.ceil((width / 192) ** 0.5)))
         self._gallery = self._large(self.n_gallery, width).zero_()
         self._height = torch.empty_like(self._inverse)
         for rows, features, norms in self._reader.blocks():
