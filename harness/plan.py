@@ -170,11 +170,15 @@ class _State:
             purpose="search" if request.holdout else "test",
             holdout=request.holdout,
         )
-        problems = [*backbone.missing(), problem, *(self.seen[d.name].problem for d in (dataset, *others))]
+        problems = [*backbone.missing(), problem, self.seen[dataset.name].problem]
+        # A further dataset that can be read but not scored costs its own scores alone: the run says so and goes on.
+        problems += [self.seen[other.name].problem for other in others if self.seen[other.name].facts is None]
         problems += self._misfits(backbone, options, chosen, dataset)
         found = tuple(p for p in problems if p)
         asked = asked_for(request, backbone, chosen.about)
-        return [replace(self._cell(replace(spec, seed=seed), found), asked=asked) for seed in request.seeds]
+        unscored = [p for other in others if (p := self.seen[other.name].problem)]
+        cells = [replace(self._cell(replace(spec, seed=seed), found), asked=asked) for seed in request.seeds]
+        return [replace(c, reason="; ".join([c.reason, *unscored])) if c.state == TODO else c for c in cells]
 
     def _misfits(
         self, backbone: BackboneEntry, options: dict[str, Any], chosen: Recipe, dataset: DatasetEntry

@@ -107,18 +107,20 @@ def test_all_unreadable_test_images_are_named_before_training(run, tmp_path: Pat
 
 def test_a_failing_further_dataset_costs_only_itself(run, plugin_folder: Path, tmp_path: Path) -> None:
     small_csv.write(tmp_path / "data", small_csv.rows())
-    for name in ("short", "torn", "sound"):
+    for name in ("short", "torn", "alone", "sound"):
         expected = "expected = { query = { images = 7, identities = 6, cameras = 1 } }"
         small_csv.card(plugin_folder, name, expected if name == "short" else "")
-        folder = small_csv.write(tmp_path / "data", small_csv.rows((3, 7)), name)
+        cameras = (0, 0) if name == "alone" else (3, 7)
+        folder = small_csv.write(tmp_path / "data", small_csv.rows(cameras), name)
         if name == "torn":
             os.truncate(next(folder.glob("query/*")), 300)
-    code, out, record = run("--eval-datasets", "short,torn,sound")
+    code, out, record = run("--eval-datasets", "short,torn,alone,sound")
     assert code == 0 and record["status"] == "ok", out
     assert {row["dataset"] for row in record["evaluations"]} == {"office", "sound"}
     evaluated = record["data"]["evaluated"]
     assert "expects 7 images, 6 were found" in evaluated["short"]["error"]
     assert "Cannot read the image" in evaluated["torn"]["error"] and "torn/query" in evaluated["torn"]["error"]
+    assert "no query has a match" in evaluated["alone"]["error"].lower()
     assert "error" not in evaluated["sound"] and evaluated["sound"]["splits"]["query"]["images"] == 6
     assert "short is not scored: short is not what its card says" in out, "the screen says so, too"
 

@@ -156,7 +156,7 @@ def test_labels_and_cameras_are_known_to_the_plan(plan: Cli, tmp_path: Path) -> 
     assert "1 blocked" in out and "none of its 6 queries has a match" in out
     small_csv.write(tmp_path / "data", small_csv.rows((0, 0)), "alone")
     out = plan("--eval-datasets", "alone")[1]
-    assert "1 blocked" in out and "alone cannot be scored" in out
+    assert "1 to do" in out and "alone cannot be scored" in out, "it costs its own scores alone"
     unseen = small_csv.rows((0, 1), test_cameras=(1, 4))
     out = plan("--backbones", "views", table=unseen)[1]
     assert "1 blocked" in out and "has no training image" in out and "--camera-embedding off" in out
