@@ -1,7 +1,7 @@
 """Reads features that somebody else extracted, with the paths, identities and cameras of their rows where given.
 
 Read are `.npz`, MAT-files, files of `torch.save` and safetensors, and folders of `.npy`, under the names that
-`harness embed`, layumi's baseline (`query_f`, `query_label`, `query_cam`) and forks of torchreid (`qf`, `q_pids`,
+this harness, layumi's baseline (`query_f`, `query_label`, `query_cam`) and forks of torchreid (`qf`, `q_pids`,
 `q_camids`) use. Nothing in a file is run.
 """
 
@@ -89,7 +89,10 @@ def _arrays(path: Path) -> dict[str, Any]:
 
         return dict(matfile.arrays(path.read_bytes(), LARGEST))
     if kind.form == file_kinds.TORCH and not kind.runs:
-        return _flat(read_torch(path, trust_pickle=False))
+        try:
+            return _flat(read_torch(path, trust_pickle=False))
+        except WeightsError as error:
+            raise WeightsError(f"holds more than tensors, arrays and plain values. {WANTED} as such.") from error
     if kind.form == file_kinds.SAFETENSORS:
         from safetensors.torch import load_file
 
@@ -135,7 +138,12 @@ def _by_side(arrays: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, Any]]]
     sides: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, value in arrays.items():
         for side, part in _meanings(name.lower()):
-            if value is None or (part == "features" and np.ndim(_numpy(value)) < 2):
+            if value is None:
+                raise WeightsError(
+                    f"holds {name} as Python objects, which are not read because reading runs code. Save an array of "
+                    "text or numbers instead, for example np.array(paths, dtype=str)."
+                )
+            if part == "features" and np.ndim(_numpy(value)) < 2:
                 continue
             if (taken := sides.setdefault(side, {}).get(part)) is not None:
                 raise WeightsError(f"holds both {taken[0]} and {name}; keep one of them.")

@@ -24,7 +24,8 @@ ABOUT = {
     ),
     UNCHECKED: (
         "The order of the rows of the features could not be checked, because the file holds neither paths nor "
-        "identities with cameras. The scores are right only if the rows follow the sorted paths of the images."
+        "identities with cameras for query or gallery. The scores are right only if the rows follow the sorted paths "
+        "of the images."
     ),
 }
 

@@ -41,7 +41,7 @@ ONNX = re.compile(rb"\x08[\x02-\x20][\x12\x1a\x22\x28\x32\x3a\x42]")
 TENSORFLOW_GRAPH = re.compile(rb"\n.[\x01-\x7f]?\n[\x01-\x7f][\w./-]+\x12[\x01-\x7f][A-Z]\w+", re.DOTALL)
 TENSORFLOW_INDEX = b"W\xfb\x80\x8b$uG\xdb"
 TENSORFLOW_DATA = re.compile(r"\.data-\d{5}-of-\d{5}$")
-HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype|html|head|body|\?xml)", re.IGNORECASE | re.DOTALL)
+HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype|html|head|body)", re.IGNORECASE | re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,10 @@ def _zip(file: IO[bytes]) -> Kind:
             pickled = archive.open(next(name for name in names if name.endswith("/data.pkl")))
             return Kind(TORCH, "a checkpoint of torch.save", _strange(_names(io.BytesIO(pickled.read(LONGEST_PICKLE)))))
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError):
-        return Kind("other", "a zip archive, as torch.save writes it, that is cut off or damaged; download it again")
+        return Kind(
+            "other",
+            "a zip archive, as torch.save and numpy write it, that is cut off or damaged; copy it again",
+        )
     if names and all(name.endswith(".npy") for name in names):
         return Kind(NPZ, "arrays of numpy (.npz)")
     if any("archive_format" in name or name.endswith("models/model.json") for name in names):
@@ -144,6 +147,8 @@ def _other(path: Path, file: IO[bytes], head: bytes, size: int) -> Kind:
         return Kind("other", "a part of a TensorFlow checkpoint")
     if TENSORFLOW_GRAPH.match(head):
         return Kind("other", "a TensorFlow graph")
+    if head.lstrip().startswith(b"<?xml"):
+        return Kind("other", "an XML document, such as the error of a file server; fetch the file itself")
     if HTML.match(head):
         return Kind("other", f"an HTML page{_title(head)}, not a download; fetch the file itself")
     if text := _text(head):

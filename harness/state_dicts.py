@@ -104,10 +104,11 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _untrusted(runs: Iterable[str]) -> str:
     names = list(runs)
+    whole = "is a whole pickled module; " if any(name.startswith("torch.nn.modules.") for name in names) else ""
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
-        f"holds more than tensors: reading it would import and call {shown}. If you trust its source, "
-        "--trust-pickle allows that where a command has it; else save the state_dict() alone."
+        f"{whole or 'holds more than tensors: '}reading it would import and call {shown}. If you trust its source, "
+        "--trust-pickle allows that where a command has it; else save its state_dict() alone."
     )
 
 
@@ -176,7 +177,10 @@ def read_torch(path: Path, trust_pickle: bool) -> Any:
         return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_lenient_pickle())
     scalar = np.float64(0).__reduce__()[0]
     harmless: list[Any] = [argparse.Namespace, scalar, (scalar, "numpy.core.multiarray.scalar")]
-    harmless += [np.dtype, np.dtypes.Float64DType]
+    rebuild = np.zeros(0).__reduce__()[0]
+    kinds = ("Bool", "Int16", "Int32", "Int64", "UInt8", "Float16", "Float32", "Float64", "Str")
+    harmless += [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype]
+    harmless += [getattr(np.dtypes, f"{kind}DType") for kind in kinds]
     try:
         with torch.serialization.safe_globals(harmless):
             return torch.load(path, map_location="cpu", weights_only=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness import checks
 from harness.contracts import Splits
 from harness.data import camera_rows
-from harness.errors import DataError
+from harness.errors import DataError, WeightsError
 from harness.registry import BackboneEntry
 from harness.state_dicts import strict_load
 
@@ -58,6 +58,8 @@ def from_checkpoint(
     module.eval()  # in which loading leaves the classifier out
     load = getattr(module, "load_published", None) or partial(strict_load, module, optional=("classifier*",))
     load(state)
+    if bad := [name for name, values in module.named_parameters() if not values.isfinite().all()]:
+        raise WeightsError(f"The checkpoint holds NaN or infinity in {len(bad)} tensors, for example {bad[0]}.")
     if cameras in (False, "mean"):
         set_cameras(module, cameras or "off")
     return module, rows

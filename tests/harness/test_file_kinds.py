@@ -50,6 +50,7 @@ def zipped(**members: str) -> bytes:
         (ONNX, "an ONNX model"),
         (b"<!DOCTYPE html><html><head><title>Sign\n in</title>", "an HTML page ('Sign in')"),
         (b"\n <html>", "an HTML page"),
+        (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML document"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
         (b'{"error": "not found"}', 'a text file that begins with \'{"error"'),
         (gzip.compress(b"x", mtime=0), "a gzip archive"),
@@ -129,6 +130,7 @@ def test_what_a_pickle_would_run_is_named_before_trusting_is_advised(tmp_path: P
     )
     with pytest.raises(WeightsError, match="--trust-pickle") as caught:
         weights.load_state(tmp_path / "whole.pth")
+    assert "is a whole pickled module" in str(caught.value)
     for name in ("torch.nn.modules.linear.Linear", "pathlib.PosixPath"):
         assert name in str(caught.value)
     assert weights.load_state(tmp_path / "whole.pth", trust_pickle=True).keys() == net.state_dict().keys()

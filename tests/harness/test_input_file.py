@@ -19,6 +19,7 @@ from test_tracking import children
 
 from harness import registry, store, tracking
 from harness.contracts import Item
+from harness.errors import WeightsError
 from harness.trained import from_checkpoint
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -147,6 +148,16 @@ def test_a_checkpoint_needs_no_classifier_and_no_counters(backbone: str) -> None
     batch = torch.rand(2, 3, 64, 32), torch.tensor([0, 1])
     with torch.inference_mode():
         assert torch.equal(module(*batch), built(*batch))
+
+
+def test_a_checkpoint_of_a_diverged_training_is_refused() -> None:
+    entry = registry.backbone("bot")
+    options = {"width": "tiny"}
+    state = entry.build(num_classes=3, num_cameras=2, image_size=(64, 32), **options).state_dict()
+    name = next(key for key in state if key.endswith(".weight"))
+    state[name] = state[name] * float("nan")
+    with pytest.raises(WeightsError, match=r"NaN or infinity in 1 tensors"):
+        from_checkpoint(entry, state, entry.options(options), image_size=(64, 32), num_classes=3, num_cameras=2)
 
 
 def test_no_epochs_score_the_start_as_it_is(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:

@@ -197,7 +197,7 @@ def test_files_of_other_kinds_are_named_with_what_is_expected(tmp_path: Path):
         ("net.pth", "torch.nn.modules.linear.Linear"),
         ("page.npz", "an HTML page"),
         ("empty", "found are no arrays"),
-        ("objects.npz", "Python objects, not read"),
+        ("objects.npz", "holds query as Python objects, which are not read"),
         ("absent.npz", "No such file"),
     ):
         with pytest.raises(WeightsError) as caught:
@@ -214,3 +214,21 @@ def test_tables_in_tables_and_half_precision_are_read(tmp_path: Path):
     torch.save(table, tmp_path / "f.pth")
     query, _ = feature_files.read(tmp_path / "f.pth")
     assert query.features.dtype == np.float32 and query.pids is not None and query.pids.tolist() == [2, 2, 3, 3]
+
+
+def test_paths_that_are_python_objects_are_not_ignored(tmp_path: Path):
+    """Without them the rows would be taken in the order of the file, which may be any."""
+    paths = np.array([str(item.path) for item in GALLERY], dtype=object)
+    np.savez(tmp_path / "f.npz", query=features(QUERY), gallery=features(GALLERY), gallery_paths=paths)
+    with pytest.raises(WeightsError, match=r"gallery_paths as Python objects.*dtype=str"):
+        arrange(tmp_path / "f.npz", QUERY, GALLERY)
+
+
+def test_a_torch_file_may_hold_identities_as_numpy_arrays(tmp_path: Path):
+    arrays = {"qf": torch.from_numpy(features(QUERY)), "gf": torch.from_numpy(features(GALLERY))}
+    for side, items in (("q", QUERY), ("g", GALLERY)):
+        arrays[f"{side}_pids"] = np.array([item.pid for item in items])
+        arrays[f"{side}_camids"] = np.array([item.camid for item in items])
+    torch.save(arrays, tmp_path / "f.pth")
+    found = arrange(tmp_path / "f.pth", QUERY, GALLERY)
+    assert found.order == LABELS and np.array_equal(found.query, features(QUERY))
