@@ -100,7 +100,8 @@ def find_photos(folder: Path, settings: Settings) -> tuple[list[Photo], list[str
     kept = [photo for photo in photos if photo.identity not in JUNK]
     if dropped := len(photos) - len(kept):
         sentences.append(f"Left out {dropped:,} junk image(s) of {' and '.join(JUNK)}.")
-    sentences.append(f"Identities are {'in the names' if has_pid else 'the folders'}.")
+    examples = first(sorted({photo.identity for photo in kept}))
+    sentences.append(f"Identities are {'in the names' if has_pid else 'the folders'}: {examples}.")
     if has_camera:
         cameras = sorted({photo.camera for photo in kept})
         if any(number(camera) is None for camera in cameras):

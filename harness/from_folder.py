@@ -69,8 +69,8 @@ def _name(folder: Path, given: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", (given or folder.name).lower()).strip("-")
     if not name or (given and given.replace("_", "-") != name):
         raise UsageError(
-            f"A data set's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not: pass "
-            "--name."
+            f"A data set's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not. Pass "
+            f"--name {name or 'NAME'}."
         )
     if any(name in (entry.name, entry.card.group, *entry.card.aliases) for entry in registry.datasets()):
         raise UsageError(f"'{name}' is the name of a data set that the program knows; pass another --name.")

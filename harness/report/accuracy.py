@@ -120,7 +120,7 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
         "Test": row.way.label,
         "Params (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
         "GFLOPs": text.giga(row.efficiency("flops")) if first else none,
-        "Size": text.size(row.image_size()),
+        "Size": text.NOT_RECORDED if row.setting.source == "features" else text.size(row.image_size()),
         "Side information": side_information(context, row.setting),
         "Published mAP / rank-1": claimed,
         "mAP": row.mAP(),

@@ -175,7 +175,7 @@ REFUSED: dict[str, tuple[Iterable[str], dict[str, object], str]] = {
     ),
     "a fraction of all": ((f"{who}/{n}.jpg" for who in PEOPLE for n in (1, 2)), {"test_fraction": 1.0}, "between 0"),
     "a known name": ((f"{who}/{n}.jpg" for who in PEOPLE for n in (1, 2)), {"name": "market"}, "pass another --name"),
-    "a name with a slash": ((f"{who}/{n}.jpg" for who in PEOPLE for n in (1, 2)), {"name": "../x"}, "pass --name"),
+    "a name with a slash": ((f"{who}/{n}.jpg" for who in PEOPLE for n in (1, 2)), {"name": "../x"}, "Pass --name x"),
     "a name with a backslash": (
         [*(f"{who}/{n}.jpg" for who in PEOPLE for n in (1, 2)), "bob/a\\b.jpg"], {}, "are absent"
     ),

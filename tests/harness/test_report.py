@@ -133,6 +133,11 @@ def test_a_narrower_network_does_not_stand_beside_the_published_number(tmp_path,
     assert table(text, "### Market")[0]["Published mAP / rank-1"].startswith(shown)
 
 
+def test_the_input_size_of_features_from_outside_is_not_known(tmp_path):
+    one = samples.ok(samples.spec(), source="features")
+    assert table(page(tmp_path, one), "### Market")[0]["Size"] == "not recorded"
+
+
 def test_generated_data_has_no_published_number_and_says_so(tmp_path):
     one = samples.ok(samples.spec())
     one["data"]["generated"] = {"seed": 0}
