@@ -171,7 +171,7 @@ def _log(text: str) -> None:
 
 
 def _known(folder: Path) -> records.Record | None:
-    """The record that is there already; a damaged one counts as none and is written anew."""
+    """The record that is there already; a damaged one counts as none and is rewritten."""
     with contextlib.suppress(HarnessError):
         return store.read(folder)
     return None

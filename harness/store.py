@@ -246,7 +246,7 @@ def read_plan(results: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it, the next run writes it anew.") from None
+        raise RecordError(f"{path} is damaged ({error}): delete it, the next run rewrites it.") from None
 
 
 def paths_of(results: Path) -> list[str]:

@@ -177,7 +177,7 @@ def record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.nda
 
 @lru_cache(maxsize=1)
 def _film() -> np.ndarray:
-    """Return the common sheet of unit noise from which every picture takes a piece (drawing it anew is slow)."""
+    """Return the common sheet of unit noise; each picture takes a piece, because drawing noise is slow."""
     return np.random.default_rng(20210).standard_normal(1 << 19, dtype=np.float32)
 
 

@@ -52,7 +52,7 @@ def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
         return 0
     stale = report.check(results, out, plugins)
     for name in stale:
-        click.echo(f"{name} is stale; 'python -m harness report' writes it anew.", err=True)
+        click.echo(f"{name} is stale; 'python -m harness report' rewrites it.", err=True)
     if not stale:
         click.echo(f"{out} is up to date.")
     return 1 if stale else 0

@@ -113,7 +113,7 @@ def send_missing(request: Request, values: dict[str, Any], folders: Sequence[Pat
         uri = tracking.address(request.results, values["mlflow_uri"])
         try:
             if sent := tracking.send_missing(request.results, uri, folders, *_described(request)):
-                click.echo(f"Sent {sent} finished runs to MLflow that it had not got.")
+                click.echo(f"Sent {sent} finished runs to MLflow that were missing there.")
         except HarnessError as error:
             click.echo(f"{error} {tracking.LATER}")
     return 0

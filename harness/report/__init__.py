@@ -101,7 +101,7 @@ def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:
 
 
 def check(results: Path, out: Path, plugins: Path | None = None) -> list[str]:
-    """Builds the report anew and compares: returns the files that are stale, missing or left over.
+    """Builds the report again and compares: returns the files that are stale, missing or left over.
 
     Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the values in
     it are.

@@ -23,7 +23,7 @@ def _counts(context: Context) -> str:
     if not records:
         return (
             "**Nothing has been run here yet.** The command below plans every backbone on every dataset, runs what is "
-            "not blocked, and writes this page anew. The published numbers at the end are what it will stand beside."
+            "not blocked, and rewrites this page. The published numbers at the end are what it will stand beside."
         )
     statuses = Counter(r["status"] for r in records)
     ended = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
