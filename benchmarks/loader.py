@@ -27,7 +27,7 @@ from torchvision import transforms as T
 from benchmarks.machine import describe
 from harness.contracts import Item
 from harness.data import PKSampler, TrainingData
-from harness.recipe import Augmentation, Recipe, Sampler
+from harness.spec.recipe import Augmentation, Recipe, Sampler
 
 IDENTITIES, IMAGES = 64, 16
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

@@ -35,7 +35,7 @@ from harness.contracts import Item
 from harness.errors import DataError
 
 DATASET = "cuhk03-detected"
-PRESET = read_toml(Path(harness.__file__).parent / "presets" / "demo.toml")
+PRESET = read_toml(Path(harness.__file__).parent / "spec" / "presets" / "demo.toml")
 Need = dict[tuple[str, int], int]  # images of each identity, by split and camera
 Scores = dict[tuple[str, bool], float]  # mAP in percent, by backbone and whether it was trained
 

@@ -23,10 +23,10 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.process import process_memory
-from harness import queries, store
-from harness import record as records
-from harness.registry import REPOSITORY
-from harness.spec import RunSpec
+from harness.records import per_query, store
+from harness.records import schema as records
+from harness.spec.run_spec import RunSpec
+from harness.system.paths import REPOSITORY
 
 QUERIES = {
     "market1501": (3368, 750),
@@ -71,7 +71,7 @@ def populate(results: Path, number: int, backbones: int, per_query_seeds: int) -
 
 def _per_query(number: int, identities: int, draw: random.Random) -> str:
     lines = [f"{q},{q % identities},{q % 6},{draw.random():.16f},{draw.random():.16f},1,9\n" for q in range(number)]
-    return ",".join(queries.COLUMNS) + "\n" + "".join(lines)
+    return ",".join(per_query.COLUMNS) + "\n" + "".join(lines)
 
 
 def _drawn(spec: RunSpec, draw: random.Random, backbone: int, listed: bool) -> dict[str, Any]:
@@ -173,9 +173,9 @@ def main() -> None:
         command("plan", "--results", results, "--device", "cpu", "--from-scratch", "--seeds", seeds)
         command("report", "--results", results, "--out", page)
 
-        from harness import report
+        from harness import reporting
 
-        stale = timed("report --check, in this process", lambda: report.check(results, page))
+        stale = timed("report --check, in this process", lambda: reporting.check(results, page))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
         print(f"largest process that draws: {largest:,.0f} MiB, most of it shared with its parent")
         print(f"{len(entries):,} records, page {page.stat().st_size / 1024:,.0f} KiB, stale files: {len(stale)}")

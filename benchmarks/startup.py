@@ -46,7 +46,7 @@ def started(command: list[str], place: str) -> float:
 
 def planned(runs: int, place: Path) -> Callable[[], int]:
     """A call that plans at least so many runs; returns how many they were."""
-    from harness import plan
+    from harness.planning import plan
 
     cells = len(plan.build(plan.Request(results=place, device="cpu", from_scratch=True)))
     request = plan.Request(results=place, device="cpu", from_scratch=True, seeds=tuple(range(-(-runs // cells))))

@@ -34,11 +34,12 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from benchmarks.report import _evaluation
-from harness import record as records
-from harness import store, tracking
-from harness.job import Job, run_folder
-from harness.progress import Board
-from harness.spec import RunSpec
+from harness import tracking
+from harness.execution.progress import ProgressDisplay
+from harness.records import schema as records
+from harness.records import store
+from harness.spec.job import Job, run_folder
+from harness.spec.run_spec import RunSpec
 from harness.tracking import tracker as tracker_module
 
 CALLS = ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated", "search_runs", "get_metric_history")
@@ -46,7 +47,7 @@ CALLS = ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated",
 
 def job(results: Path, seed: int) -> Job:
     """A run like those of the unified recipe: about sixty parameters."""
-    from harness import recipe
+    from harness.spec import recipe
 
     values = recipe.load(recipe.find("unified"), "market1501").values()
     spec = RunSpec("bot", "market1501", "unified", values, seed, "cuda", "1.0", "2.14", fingerprint="0" * 64)
@@ -117,7 +118,7 @@ def measure(uri: str, results: Path, chosen: argparse.Namespace) -> None:
     said: list[str] = []
     waited: list[float] = []
     lock = threading.Lock()
-    with Board(io.StringIO(), jobs) as board:
+    with ProgressDisplay(io.StringIO(), jobs) as board:
         tracker = tracking.Tracker(results, uri, said.append, name="benchmark", tags={})
         while tracker._queue.qsize() or not tracker._parent:  # a driver waits for nobody, but this is not its cost
             time.sleep(0.05)

@@ -10,16 +10,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from datasets import memory
+from datasets import fingerprint_cache
 from datasets.readers import READERS, Reader
 from datasets.readers.source import Source, first
-from harness.cards import Layout
+from harness.cards import Layout, same_type
 from harness.contracts import SPLITS, UNKNOWN_CAMERAS, Item, Splits
 from harness.errors import DataError, UsageError, unknown
-from harness.registry import DatasetEntry, same_type
-from harness.spec import canonical
+from harness.spec.run_spec import canonical
+
+if TYPE_CHECKING:
+    from harness.registry import DatasetEntry
 
 STAND_IN = "stand-in.json"
 VERSION = "version"
@@ -103,7 +105,9 @@ def fingerprint(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLI
     return facts(entry, root, splits=splits, **options).fingerprint
 
 
-def facts(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> memory.Facts:
+def facts(
+    entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any
+) -> fingerprint_cache.Facts:
     """Fingerprint and counts of a dataset, without opening an image.
 
     They are remembered in the cache folder, and used again as long as the folders and lists that were read keep
@@ -121,12 +125,12 @@ def facts(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **
     values = _options(entry, options)
     found = find(entry, root, values.pop(VERSION), splits)
     part = [] if len(splits) == len(SPLITS) else [list(splits)]
-    key = memory.key(entry.folder, [entry.name, found.layout, str(found.folder), values, *part])
-    if remembered := memory.recall(key, found.folder):
+    key = fingerprint_cache.key(entry.folder, [entry.name, found.layout, str(found.folder), values, *part])
+    if remembered := fingerprint_cache.recall(key, found.folder):
         return remembered
     read, source = _read(entry, found, values, splits)
-    found_out = memory.Facts.of(read)
-    memory.remember(key, found_out, source.stamps)
+    found_out = fingerprint_cache.Facts.of(read)
+    fingerprint_cache.remember(key, found_out, source.stamps)
     return found_out
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import functools
 import itertools
@@ -305,3 +306,19 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
     if card.name != path.parent.name.replace("_", "-"):
         raise UsageError(f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'.")
     return card
+
+
+def same_type(value: Any, default: Any, where: str) -> Any:
+    """Converts text from the command line to the type of the default, or refuses."""
+    if isinstance(value, str) and isinstance(default, bool):
+        value = {"on": "True", "off": "False"}.get(value.lower(), value)
+    if isinstance(value, str) and not isinstance(default, str):
+        try:
+            value = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
+            raise UsageError(f"{where} must be like {default!r}, found '{value}'.") from error
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not type(default) or not is_plain(value):
+        raise UsageError(f"{where} must be like {default!r}, found {value!r}.")
+    return value

@@ -20,7 +20,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
-from harness.recipe import Loss
+from harness.spec.recipe import Loss
 
 MINIMUM_SQUARED_DISTANCE = 1e-12
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.places import cache_folder
+from harness.system.paths import cache_folder
 
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -10,9 +10,10 @@ from typing import Any
 
 import click
 
-from harness import __version__, places
+from harness import __version__
 from harness.errors import HarnessError, suggestion
-from harness.masking import mask, readable
+from harness.system import paths
+from harness.system.redact import mask, readable
 
 COMMANDS = {
     "run": "Train and score backbones on datasets, then write the report.",
@@ -70,7 +71,7 @@ def main() -> int:
     """Entry of `python -m harness`: 0 all ok or cached, 1 some run failed, 2 wrong usage, 130 interrupted."""
     try:
         _right_packages()
-        places.settle()
+        paths.settle()
         result = cli.main(standalone_mode=False, prog_name="python -m harness")
         return int(result or 0)
     except HarnessError as error:
@@ -112,7 +113,7 @@ def _right_packages() -> None:
     """`datasets` and `backbones` must be this repository's; the Hugging Face library has the same name."""
     from importlib.util import find_spec
 
-    from harness.registry import REPOSITORY
+    from harness.system.paths import REPOSITORY
 
     for name in ("backbones", "datasets"):
         spec = find_spec(name)

@@ -8,10 +8,11 @@ from typing import Any
 
 import click
 
-from harness import queries, registry, store
+from harness import registry
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
-from harness.record import SCORED, matched
+from harness.records import per_query, store
+from harness.records.schema import SCORED, matched
 
 
 @click.command(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
@@ -122,7 +123,7 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
 
     from harness import stats
 
-    tables = [queries.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
+    tables = [per_query.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
     if not all(np.array_equal(tables[0][name], tables[1][name]) for name in ("query", "pid")):
         raise UsageError("The two runs were scored on different queries; validate the dataset and run them again.")
     first, second = (table["AP"] for table in tables)

@@ -10,15 +10,17 @@ from typing import Any
 
 import click
 
-from harness import input_file, processes, store
 from harness.cli.launch import check_writable, make_job
 from harness.cli.options import UserPath, apply_preset, load_preset, make_request, mlflow_option, setting_options
 from harness.cli.run import make_tracker
 from harness.errors import UsageError
-from harness.job import Job
-from harness.plan import Request
-from harness.progress import Board
-from harness.record import matched
+from harness.execution.progress import ProgressDisplay
+from harness.planning import input_file
+from harness.planning.plan import Request
+from harness.records import store
+from harness.records.schema import matched
+from harness.spec.job import Job
+from harness.system import processes
 
 
 @click.command(
@@ -90,15 +92,15 @@ def command(
         cell = input_file.plan_features(request, stored)
     check_writable(request.results)
     job = replace(
-        make_job(cell, request, values, threads or processes.cores()), stored=str(stored), trust_pickle=trust_pickle
+        make_job(cell, request, values, threads or processes.cores()), input_file=str(stored), trust_pickle=trust_pickle
     )
     return _run(request, job, cell.folder, values)
 
 
 def _run(request: Request, job: Job, folder: Path, values: dict[str, Any]) -> int:
-    from harness import child
+    from harness.execution import process
 
-    with Board(sys.stdout, [job]) as board:
+    with ProgressDisplay(sys.stdout, [job]) as board:
         tracker = make_tracker(request, values, board, [folder])
 
         def on_event(event: dict[str, Any]) -> None:
@@ -106,7 +108,7 @@ def _run(request: Request, job: Job, folder: Path, values: dict[str, Any]) -> in
             if tracker:
                 tracker.event(job, event)
 
-        status = child.run(job, on_event)
+        status = process.run(job, on_event)
         on_event({"event": "finished", "status": status})
         if tracker and not tracker.close("ok" if status == "ok" else "failed"):
             board.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")

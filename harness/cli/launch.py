@@ -13,13 +13,15 @@ from typing import Any
 
 import click
 
-from harness import files, gpu, processes, registry, store
+from harness import registry
 from harness.cli.options import mlflow_option
 from harness.errors import HarnessError, UsageError
-from harness.job import Job
-from harness.plan import Planned, Request
-from harness.progress import Board
-from harness.schedule import Resources
+from harness.execution.progress import ProgressDisplay
+from harness.execution.ray_executor import Resources
+from harness.planning.plan import Planned, Request
+from harness.records import store
+from harness.spec.job import Job
+from harness.system import files, gpu, processes
 
 
 def execution_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -53,7 +55,7 @@ def make_job(cell: Planned, request: Request, values: dict[str, Any], threads: i
     return Job(
         spec=cell.spec,
         folder=str(cell.folder.absolute()),
-        places=request.places,
+        paths=request.paths,
         threads=threads,
         workers=values["workers"],
         allow_count_mismatch=values["allow_count_mismatch"],
@@ -93,8 +95,8 @@ def generate_people(request: Request, settings: dict[str, Any], dry_run: bool) -
     """
     from datasets.synthetic import LAYOUTS, foreign, generate
 
-    root = Path(request.places.data_root)
-    plugins = Path(request.places.plugins) if request.places.plugins else None
+    root = Path(request.paths.data_root)
+    plugins = Path(request.paths.plugins) if request.paths.plugins else None
     asked = ",".join(filter(None, (request.datasets, request.eval_datasets)))
     cards = [entry.card for entry in registry.resolve_datasets(asked, plugins)]
     folders = {folder for card in cards for layout in card.layouts for folder in layout.folders}
@@ -135,7 +137,7 @@ def _drawn() -> Any:
 
 def check_writable(results: Path) -> None:
     """Refuses a results folder that cannot be written, before anything runs; sweeps what killed drivers left."""
-    from harness.tune import state
+    from harness.tuning import state
 
     try:
         results.mkdir(parents=True, exist_ok=True)
@@ -150,7 +152,7 @@ def check_writable(results: Path) -> None:
 
 
 @contextmanager
-def stop_on_ctrl_c(stop: threading.Event, board: Board) -> Iterator[threading.Event]:
+def stop_on_ctrl_c(stop: threading.Event, board: ProgressDisplay) -> Iterator[threading.Event]:
     """One Ctrl-C lets runs save and stop; a second one ends them at once.
 
     Yields whether there was one, which `stop` does not tell: something else may have set it.

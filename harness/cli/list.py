@@ -8,10 +8,12 @@ from typing import Any
 
 import click
 
-from harness import recipe, registry
+from harness import registry
 from harness.cards import read_toml
 from harness.cli.options import PRESETS, data_root_option, format_option, plugins_option, plugins_path
 from harness.errors import HarnessError
+from harness.registry import imports
+from harness.spec import recipe
 
 
 @click.command(epilog="Example: python -m harness list datasets --data-root DIR")
@@ -46,7 +48,7 @@ def backbone_row(entry: registry.BackboneEntry) -> dict[str, Any]:
     optional = [
         f"{r.distribution} is not installed: {r.why}"
         for r in card.requires
-        if r.optional and not registry.installed(r.module)
+        if r.optional and not imports.installed(r.module)
     ]
     return {
         "name": card.name,

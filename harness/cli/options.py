@@ -9,13 +9,15 @@ from typing import Any
 
 import click
 
-from harness import gpu, places, registry
+from harness import registry
 from harness.cards import read_toml
 from harness.errors import UsageError, unknown
-from harness.job import Places
-from harness.plan import Request, parse_seeds, resolve_device
+from harness.planning.plan import Request, parse_seeds, resolve_device
+from harness.spec import recipe
+from harness.spec.job import LocalPaths
+from harness.system import gpu, paths
 
-PRESETS = Path(__file__).parent.parent / "presets"
+PRESETS = recipe.FOLDER.parent / "presets"
 
 
 class UserPath(click.ParamType):
@@ -32,7 +34,7 @@ class UserPath(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str | Path:
         """The path with its home folder."""
-        return self.kind(places.expand(value, param.opts[0] if param is not None and param.opts else "The path"))
+        return self.kind(paths.expand(value, param.opts[0] if param is not None and param.opts else "The path"))
 
 
 class TrackingUri(click.ParamType):
@@ -42,7 +44,7 @@ class TrackingUri(click.ParamType):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
         """The address with its home folder."""
-        return places.expand_uri(str(value))
+        return paths.expand_uri(str(value))
 
 
 results_option = click.option(
@@ -58,9 +60,9 @@ def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
     return click.option(flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
 
 
-plugins_option = folder_option("--plugins", places.PLUGINS, "Folder of further plug-ins.")
-data_root_option = folder_option("--data-root", places.DATASETS, "Folder that holds the datasets.")
-weights_root_option = folder_option("--weights-root", places.WEIGHTS, "Folder of pretrained files.")
+plugins_option = folder_option("--plugins", paths.PLUGINS, "Folder of further plug-ins.")
+data_root_option = folder_option("--data-root", paths.DATASETS, "Folder that holds the datasets.")
+weights_root_option = folder_option("--weights-root", paths.WEIGHTS, "Folder of pretrained files.")
 report_option = click.option(
     "--report",
     "report_path",
@@ -120,7 +122,7 @@ def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 metavar="KEY=VALUE",
                 help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
             ),
-            folder_option("--cache", places.CACHE, "Folder of decoded images."),
+            folder_option("--cache", paths.CACHE, "Folder of decoded images."),
             plugins_option,
             results_option,
         )
@@ -172,10 +174,10 @@ def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
         recipe=values["recipe"],
         seeds=parse_seeds(values["seeds"]),
         results=values["results"].absolute(),
-        places=Places(
+        paths=LocalPaths(
             data_root=absolute(values["data_root"]),
             weights_root=absolute(values["weights_root"]),
-            cache=absolute(values["cache"] or str(places.cache_folder())),
+            cache=absolute(values["cache"] or str(paths.cache_folder())),
             plugins=absolute(values["plugins"]),
         ),
         device=_device(values["device"], values.get("address", "")),

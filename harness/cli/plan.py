@@ -8,8 +8,8 @@ from typing import Any
 
 import click
 
-from harness import plan
 from harness.cli.options import apply_preset, format_option, load_preset, make_request, request_options
+from harness.planning import plan
 
 
 @click.command(epilog="Example: python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17")

@@ -12,7 +12,7 @@ import click
 from harness import registry, weights
 from harness.cli.options import UserPath, data_root_option, plugins_option, plugins_path, weights_root_option
 from harness.errors import HarnessError, UsageError
-from harness.masking import readable
+from harness.system.redact import readable
 
 
 @click.command(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
@@ -79,7 +79,7 @@ def command(
 
 
 def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...]) -> bool:
-    from harness.prepare import prepare_dataset
+    from datasets.preparation.prepare import prepare_dataset
 
     try:
         outcome = prepare_dataset(entry, root, sources=sources, progress=counter(entry.name))
@@ -93,8 +93,8 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
 
 
 def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None:
-    from harness.folder_split import Settings
-    from harness.from_folder import make
+    from datasets.preparation.folder import make
+    from datasets.preparation.split import Settings
 
     made = make(Path(folder), Path(out), Settings(**settings), Path(data_root) if data_root else None)
     click.echo(f"{made.name}: built")

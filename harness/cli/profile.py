@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from harness import processes, profile, store
 from harness.cli.launch import check_writable, make_job, parse_duration, stop_on_ctrl_c
 from harness.cli.options import (
     format_option,
@@ -23,8 +22,11 @@ from harness.cli.options import (
 )
 from harness.cli.run import finish, make_tracker, send_missing
 from harness.errors import UsageError
-from harness.plan import BLOCKED, TODO, Planned, Request
-from harness.progress import Board
+from harness.execution.progress import ProgressDisplay
+from harness.planning import profile
+from harness.planning.plan import BLOCKED, TODO, Planned, Request
+from harness.records import store
+from harness.system import processes
 
 NOT_ASKED: dict[str, Any] = {
     "datasets": profile.DATASET,
@@ -117,12 +119,12 @@ def _measure(
     request: Request, todo: list[Planned], values: dict[str, Any], timeout: float, folders: Sequence[Path]
 ) -> int:
     """Runs the cells one after another; returns the exit code. A cell that is out of memory is a result."""
-    from harness import schedule
+    from harness.execution import ray_executor
 
     jobs = [make_job(cell, request, values, cell.spec.values["cell"]["threads"]) for cell in todo]
     words = {job.folder: str(profile.Condition.from_values(job.spec.values)) for job in jobs}
     stop = threading.Event()
-    with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
+    with ProgressDisplay(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
         tracker = make_tracker(request, values, board, folders)
 
         def on_event(job: Any, event: dict[str, Any]) -> None:
@@ -132,7 +134,7 @@ def _measure(
             if tracker:
                 tracker.event(job, event)
 
-        statuses = schedule.inline(jobs, schedule.Resources(max_concurrent=1, timeout=timeout), on_event, stop)
+        statuses = ray_executor.inline(jobs, ray_executor.Resources(max_concurrent=1, timeout=timeout), on_event, stop)
         good = set(statuses.values()) <= {"ok", "oom"}
         if tracker and not tracker.close("interrupted" if stop.is_set() else "ok" if good else "failed"):
             board.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")

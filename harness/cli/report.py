@@ -29,9 +29,9 @@ from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_p
 @plugins_option
 def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str) -> int:
     """Writes the page and its plots; the same records give the same bytes."""
-    from harness import report
+    from harness import reporting
 
-    page, folder = Path(out) if out else report.page_of(results), plugins_path(plugins)
+    page, folder = Path(out) if out else reporting.page_of(results), plugins_path(plugins)
     if from_mlflow:
         import tempfile
 
@@ -44,13 +44,13 @@ def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str
 
 
 def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
-    from harness import report
+    from harness import reporting
 
     if not check:
-        report.write(results, out, plugins)
+        reporting.write(results, out, plugins)
         click.echo(f"Report: {out}")
         return 0
-    stale = report.check(results, out, plugins)
+    stale = reporting.check(results, out, plugins)
     for name in stale:
         click.echo(f"{name} is stale; 'python -m harness report' rewrites it.", err=True)
     if not stale:

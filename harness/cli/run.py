@@ -11,7 +11,6 @@ from typing import Any
 
 import click
 
-from harness import plan, store
 from harness.cli.launch import (
     check_writable,
     execution_options,
@@ -25,10 +24,12 @@ from harness.cli.launch import (
 from harness.cli.options import apply_preset, load_preset, make_request, plugins_path, report_option, request_options
 from harness.cli.plan import table
 from harness.errors import HarnessError, UsageError
-from harness.job import Job
-from harness.masking import mask
-from harness.plan import Planned, Request
-from harness.progress import Board
+from harness.execution.progress import ProgressDisplay
+from harness.planning import plan
+from harness.planning.plan import Planned, Request
+from harness.records import store
+from harness.spec.job import Job
+from harness.system.redact import mask
 
 
 @click.command(
@@ -71,12 +72,12 @@ def command(preset: str, **values: Any) -> int:
 
 def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout: float, folders: Sequence[Path]) -> int:
     """Runs what is to do; returns the exit code."""
-    from harness import schedule
+    from harness.execution import ray_executor
 
     share = resources(values, len(todo), todo[0].spec.device, timeout)
     jobs = [make_job(cell, request, values, share.cpus) for cell in todo]
     stop = threading.Event()
-    with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
+    with ProgressDisplay(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board):
         tracker = make_tracker(request, values, board, folders)
 
         def on_event(job: Job, event: dict[str, Any]) -> None:
@@ -84,7 +85,7 @@ def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout:
             if tracker:
                 tracker.event(job, event)
 
-        statuses = schedule.SCHEDULERS[values["scheduler"]](jobs, share, on_event, stop)
+        statuses = ray_executor.SCHEDULERS[values["scheduler"]](jobs, share, on_event, stop)
         good = len(statuses) == len(jobs) and all(s == "ok" for s in statuses.values())
         if tracker and not tracker.close("ok" if good else "interrupted" if stop.is_set() else "failed"):
             board.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")
@@ -95,7 +96,7 @@ def _run(request: Request, todo: list[Planned], values: dict[str, Any], timeout:
     return 0 if good else 1
 
 
-def make_tracker(request: Request, values: dict[str, Any], board: Board, folders: Sequence[Path]) -> Any:
+def make_tracker(request: Request, values: dict[str, Any], board: ProgressDisplay, folders: Sequence[Path]) -> Any:
     """The tracker of an invocation, whose runs have these folders; None if it is not tracked."""
     if values["no_mlflow"]:
         return None
@@ -127,10 +128,10 @@ def _described(request: Request) -> tuple[str, dict[str, str]]:
 
 def finish(request: Request, values: dict[str, Any]) -> None:
     """Writes the report and says where everything is."""
-    from harness import report, tracking
+    from harness import reporting, tracking
 
-    page = Path(values["report_path"] or report.page_of(request.results)).absolute()
-    report.write(request.results, page, plugins_path(request.places.plugins))
+    page = Path(values["report_path"] or reporting.page_of(request.results)).absolute()
+    reporting.write(request.results, page, plugins_path(request.paths.plugins))
     click.echo(f"\nReport: {short(page)}")
     if not values["no_mlflow"]:
         uri = tracking.address(request.results, values["mlflow_uri"])

@@ -11,6 +11,6 @@ import click
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 def command(folder: Path) -> int:
     """Runs the job in FOLDER/job.json; JSON lines on standard output."""
-    from harness.runner import main
+    from harness.worker.main import main
 
     return main(folder.absolute())

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import click
 
-from harness import store
 from harness.cli.options import format_option, mlflow_option, results_option
-from harness.masking import mask, readable
-from harness.progress import duration
-from harness.record import matched
+from harness.execution.progress import duration
+from harness.records import store
+from harness.records.schema import matched
+from harness.system.redact import mask, readable
 
 
 @click.command(epilog="Example: python -m harness status --results demo/results")

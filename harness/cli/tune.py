@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from harness import plan, registry, store
+from harness import registry
 from harness.cli.launch import (
     check_writable,
     execution_options,
@@ -32,15 +32,17 @@ from harness.cli.options import (
 )
 from harness.cli.run import finish
 from harness.errors import RecordError, UsageError
-from harness.job import Job
-from harness.plan import Planned, Request
-from harness.progress import Board
-from harness.tune import finals, sampler, space, state
-from harness.tune.asha import Asha
-from harness.tune.board import TrialBoard
-from harness.tune.driver import Driver
-from harness.tune.space import Point, label
-from harness.tune.state import FAILED, RUNNING, Search, Settings
+from harness.execution.progress import ProgressDisplay
+from harness.execution.trial_progress import TrialDisplay
+from harness.planning import plan
+from harness.planning.plan import Planned, Request
+from harness.records import store
+from harness.spec.job import Job
+from harness.tuning import final_runs, sampler, space, state
+from harness.tuning.asha import Asha
+from harness.tuning.space import Point, label
+from harness.tuning.state import FAILED, RUNNING, Search, Settings
+from harness.tuning.trial_source import SearchTrials
 
 
 @click.command(
@@ -183,7 +185,7 @@ class _Tuning:
 
     def _search(self, search: Search, tracker: Any) -> None:
         """Runs trials until there are enough, the time budget is spent or the user stops."""
-        from harness import schedule
+        from harness.execution import ray_executor
 
         share = resources(self.values, search.settings.samples, search.spec.device, self.timeout)
         stop, out_of_time = threading.Event(), threading.Event()
@@ -194,13 +196,13 @@ class _Tuning:
 
         timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
         timer.daemon = True
-        board = TrialBoard(sys.stdout, search)
+        board = TrialDisplay(sys.stdout, search)
         with board, stop_on_ctrl_c(stop, board) as pressed:
             make = lambda cell: make_job(cell, self.request, self.values, share.cpus)  # noqa: E731
-            driver = Driver(search, self.request.results, self.plan_trial, make, stop, board.ended, board.say)
+            driver = SearchTrials(search, self.request.results, self.plan_trial, make, stop, board.ended, board.say)
             timer.start()
             try:
-                schedule.FEED_SCHEDULERS[self.values["scheduler"]](_Told(driver, board, tracker), share, stop)
+                ray_executor.SOURCE_SCHEDULERS[self.values["scheduler"]](_Told(driver, board, tracker), share, stop)
             finally:
                 timer.cancel()
         self.interrupted = pressed.is_set()
@@ -212,9 +214,9 @@ class _Tuning:
 
     def _finals(self, search: Search, tracker: Any) -> bool:
         """Trains and tests the chosen points; returns whether all went well."""
-        from harness import schedule
+        from harness.execution import ray_executor
 
-        cells = finals.plan(search, lambda point: self.plan_final(point, search.settings.final_seeds))
+        cells = final_runs.plan(search, lambda point: self.plan_final(point, search.settings.final_seeds))
         with contextlib.suppress(RecordError):  # the driver said so, and it is tried again at the end
             state.write(self.request.results, search)
         todo = [cell for cell in cells if cell.state == plan.TODO]
@@ -227,14 +229,14 @@ class _Tuning:
         share = resources(self.values, len(todo), search.spec.device, self.timeout)
         jobs = [make_job(cell, self.request, self.values, share.cpus) for cell in todo]
         stop = threading.Event()
-        with Board(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board) as pressed:
+        with ProgressDisplay(sys.stdout, jobs) as board, stop_on_ctrl_c(stop, board) as pressed:
 
             def on_event(job: Job, event: dict[str, Any]) -> None:
                 board.event(job, event)
                 if tracker:
                     tracker.event(job, event)
 
-            statuses = schedule.SCHEDULERS[self.values["scheduler"]](jobs, share, on_event, stop)
+            statuses = ray_executor.SCHEDULERS[self.values["scheduler"]](jobs, share, on_event, stop)
         self.interrupted = pressed.is_set()
         return len(statuses) == len(jobs) and all(status == "ok" for status in statuses.values())
 
@@ -258,8 +260,8 @@ class _Tuning:
 class _Told:
     """A feed that also tells the board and the tracker; the driver comes first, for it completes records."""
 
-    driver: Driver
-    board: TrialBoard
+    driver: SearchTrials
+    board: TrialDisplay
     tracker: Any
 
     def next(self) -> Job | None:

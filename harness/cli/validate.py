@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 
-from harness import registry, validate
+from harness import registry
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.errors import HarnessError, UsageError, unknown
+from harness.registry import dataset_checks
+from harness.registry.findings import Finding
 
 
 @click.command(
@@ -32,11 +34,13 @@ def command(
     for entry in chosen:
         try:
             if isinstance(entry, registry.BackboneEntry):
-                findings[entry.name] = validate.check_backbone(entry)
+                from harness.registry.backbone_checks import check as check_backbone  # imports torch
+
+                findings[entry.name] = check_backbone(entry)
             else:
-                findings[entry.name] = validate.validate_dataset(entry, data_root or ".", deep=images)
+                findings[entry.name] = dataset_checks.validate_dataset(entry, data_root or ".", deep=images)
         except HarnessError as error:
-            findings[entry.name] = [validate.Finding("error", str(error), ())]
+            findings[entry.name] = [Finding("error", str(error), ())]
         if form == "text":
             _show(entry.name, findings[entry.name])
     if form == "json":

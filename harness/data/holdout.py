@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 from harness.contracts import Item
-from harness.data.draws import generator, integers, permutation
+from harness.data.rng import generator, integers, permutation
 from harness.errors import DataError, UsageError
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from harness.cards import VARIES
 from harness.errors import DataError
-from harness.masking import readable
+from harness.system.redact import readable
 
 Size = tuple[int, int]
 """Height and width in pixels."""

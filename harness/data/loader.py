@@ -12,13 +12,13 @@ from torch import Tensor
 from harness.contracts import Item
 from harness.data.buffers import Buffers
 from harness.data.cache import Progress, open_images
-from harness.data.draws import generator
 from harness.data.images import Range
 from harness.data.prefetch import in_order
+from harness.data.rng import generator
 from harness.data.sampler import PKSampler
 from harness.data.transforms import Normalization, augment
 from harness.errors import DataError
-from harness.recipe import Recipe
+from harness.spec.recipe import Recipe
 
 
 class Batch(NamedTuple):

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data.draws import generator, integers, permutation
+from harness.data.rng import generator, integers, permutation
 from harness.errors import UsageError
-from harness.recipe import Sampler
+from harness.spec.recipe import Sampler
 
 
 class PKSampler:
@@ -19,7 +19,7 @@ class PKSampler:
     One pass: the images of each identity are shuffled and cut into groups of K (the rest is left out; an identity
     with fewer than K images gives one group, drawn with replacement). As long as P identities have a group left,
     P of them are drawn without replacement and give one group each. This is the sampler of TransReID, BoT and
-    ReIDMamba alike; they differ in when an epoch ends, see `harness.recipe.Sampler`. Where an epoch needs more
+    ReIDMamba alike; they differ in when an epoch ends, see `harness.spec.recipe.Sampler`. Where an epoch needs more
     batches than a pass holds, a new pass begins. Every epoch begins with a new pass.
 
     An epoch is a function of the labels, the settings, the seed and its number alone.

@@ -11,10 +11,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.draws import integers
 from harness.data.images import Range, to_rgb8
+from harness.data.rng import integers
 from harness.errors import DataError
-from harness.recipe import Augmentation, Erasing
+from harness.spec.recipe import Augmentation, Erasing
 
 FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 

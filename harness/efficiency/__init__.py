@@ -1,6 +1,6 @@
 """What a backbone costs: parameters, FLOPs, time and memory.
 
-`measure` is the short measurement at the end of a run; `harness.efficiency.cell` is the study of `profile`.
+`measure` is the short measurement at the end of a run; `harness.worker.profile_cell` is the study of `profile`.
 """
 
 from __future__ import annotations

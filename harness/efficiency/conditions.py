@@ -10,8 +10,8 @@ from typing import Any
 
 import torch
 
-from harness import gpu
 from harness.efficiency.timing import repeat
+from harness.system import gpu
 
 SHARED_CORES = 0.1
 """Cores others may use on average before the device counts as shared."""

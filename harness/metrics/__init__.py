@@ -22,10 +22,10 @@ only the classic protocol of 20 splits has a metric of its own, `evaluate_single
 Features are numpy arrays or torch tensors, on the CPU or a GPU. Importing this package does not import torch.
 """
 
-from harness.metrics.pictures import DistanceHistogram, RankedLists, distance_histogram, ranked_list
 from harness.metrics.protocol import JUNK_PID, ProtocolError
+from harness.metrics.ranked_lists import DistanceHistogram, RankedLists, distance_histogram, ranked_list
 from harness.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
-from harness.metrics.reciprocal import rerank
+from harness.metrics.reranking import rerank
 from harness.metrics.single_shot import evaluate_single_shot
 
 __all__ = [

@@ -11,9 +11,10 @@ from typing import Any
 
 import orjson
 
-from harness import files, store
-from harness.masking import mask
-from harness.spec import canonical
+from harness.records import store
+from harness.spec.run_spec import canonical
+from harness.system import files
+from harness.system.redact import mask
 from harness.tracking.server import Server
 
 SIDECAR = ".mlflow.json"

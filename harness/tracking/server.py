@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from harness import files
 from harness.errors import HarnessError, UsageError
-from harness.masking import mask
-from harness.places import expand_uri
+from harness.system import files
+from harness.system.paths import expand_uri
+from harness.system.redact import mask
 
 EXPERIMENT = "reid-harness"
 BATCH = 100

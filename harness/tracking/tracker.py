@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness import store
 from harness.errors import RecordError
-from harness.job import Job
+from harness.records import store
+from harness.spec.job import Job
 from harness.tracking.content import epochs_of, finish, is_sent, name_of, parameters_of, send, tags_of
 from harness.tracking.presence import Presence
 from harness.tracking.server import LATER, Server, trouble

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from harness import store
 from harness.errors import HarnessError
-from harness.masking import mask
+from harness.records import store
+from harness.system.redact import mask
 from harness.tracking.content import is_sent, send
 from harness.tracking.presence import Presence
 from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, trouble, usable

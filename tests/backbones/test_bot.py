@@ -13,8 +13,8 @@ from torch import nn
 from backbones.bot import model as bot
 from harness import registry
 from harness.errors import UsageError, WeightsError
-from harness.optim import parameter_groups
-from harness.recipe import load
+from harness.spec.recipe import load
+from harness.training.optim import parameter_groups
 
 ENTRY = registry.backbone("bot")
 

@@ -6,9 +6,9 @@ import pytest
 
 from harness import registry
 from harness.cards import Published
-from harness.report import published
-from harness.report.material import Material
-from harness.report.section import Context
+from harness.reporting import published
+from harness.reporting.report_data import ReportData
+from harness.reporting.section import Context
 
 SURVEY = {
     "market1501": (85.9, 94.5, 59.4),
@@ -53,7 +53,7 @@ def test_every_row_names_a_dataset_and_a_source() -> None:
 )
 def test_the_page_shows_what_is_given_and_says_none_else(first: str, expected: list[str]) -> None:
     cards = {name: registry.backbone(name).card for name in ("bot", "reidmamba")}
-    material = Material([], backbones=cards, datasets={e.name: e.card for e in registry.datasets()})
+    material = ReportData([], backbones=cards, datasets={e.name: e.card for e in registry.datasets()})
     page = published.build(Context(material, "figures")).markdown
     header, _, *lines = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if "|" in line]
     assert header[4:9] == ["mAP", "rank-1", "rank-5", "rank-10", "mINP"]

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from harness import registry, validate_backbone
+from harness import registry
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
+from harness.registry import backbone_checks
+from harness.system.paths import REPOSITORY
 
-GUIDE = registry.REPOSITORY / "backbones" / "README.md"
+GUIDE = REPOSITORY / "backbones" / "README.md"
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_the_example_builds_trains_and_gives_features(plugins: Path):
 
 
 def test_the_example_keeps_the_contract(plugins: Path):
-    findings = validate_backbone.check(registry.backbone("stripes", plugins))
+    findings = backbone_checks.check(registry.backbone("stripes", plugins))
     assert [str(finding) for finding in findings if finding.level != "info"] == []
 
 

@@ -14,12 +14,13 @@ from golden_weights import difference, images, relative, shapes, state, values, 
 from torch import Tensor, nn
 
 from backbones.reidmamba.model import ReIDMamba, build, infer
-from harness import plan, registry
+from harness import registry
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
 from harness.losses import ReIDCriterion
-from harness.recipe import Recipe, load
-from harness.trained import set_cameras
+from harness.planning import plan
+from harness.spec.recipe import Recipe, load
+from harness.training.trained import set_cameras
 
 CARD = registry.backbone("reidmamba").card
 SHAPES = shapes("reidmamba_shapes")

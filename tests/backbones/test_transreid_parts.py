@@ -18,9 +18,9 @@ from backbones.transreid import model as transreid
 from backbones.transreid.jpm import jigsaw
 from harness import registry
 from harness.errors import UsageError, WeightsError
-from harness.optim import parameter_groups
-from harness.recipe import Optimizer, load
-from harness.trained import set_cameras
+from harness.spec.recipe import Optimizer, load
+from harness.training.optim import parameter_groups
+from harness.training.trained import set_cameras
 
 SHAPES = [((256, 128), 16), ((256, 128), 12), ((256, 128), 11), ((384, 128), 16), ((384, 128), 12), ((70, 40), 9)]
 

@@ -14,8 +14,9 @@ import pytest
 import scipy.io
 import small_datasets as small
 
-from harness import registry, validate
+from harness import registry
 from harness.errors import DataError
+from harness.registry import dataset_checks
 
 MARKET, MSMT = "Market-1501-v15.09.15", "MSMT17_V1"
 QUERY = "0001_c1s1_000005_01.jpg"
@@ -188,7 +189,7 @@ def test_cameras_with_two_digits(tmp_path: Path) -> None:
 def test_a_camera_the_card_does_not_know_is_a_mismatch(tmp_path: Path) -> None:
     small.picture(small.market(tmp_path / MARKET) / "query" / "0001_c7s1_000001_00.jpg")
     entry = registry.dataset("market1501")
-    sentences = validate.check_counts(entry, entry.load(tmp_path))
+    sentences = dataset_checks.check_counts(entry, entry.load(tmp_path))
     assert any("cameras 1 to 6, found 7 too (first: query/0001_c7s1_000001_00.jpg)" in s for s in sentences)
 
 
@@ -285,6 +286,6 @@ def test_a_damaged_image_is_found_by_the_deep_check(kind: str, tmp_path: Path) -
     path = small.market(tmp_path / MARKET) / "query" / QUERY
     path.write_bytes(change(path.read_bytes()))
     splits = registry.dataset("market1501").load(tmp_path)
-    [error] = [finding for finding in validate.check_images(splits) if finding.level == "error"]
+    [error] = [finding for finding in dataset_checks.check_images(splits) if finding.level == "error"]
     assert error.examples == (str(path),)
     assert re.search(message, error.sentence)

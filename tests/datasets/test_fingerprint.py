@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 import small_datasets as small
 
-from datasets import layouts, memory
-from harness import places, registry
+from datasets import fingerprint_cache, layouts
+from harness import registry
+from harness.system import paths
 
 MARKET = "Market-1501-v15.09.15"
 
@@ -61,9 +62,9 @@ def test_it_changes_with_what_is_read(change: str, root: Path) -> None:
 def test_an_image_of_another_size_changes_it(root: Path) -> None:
     entry = registry.dataset("market1501")
     splits = entry.load(root)
-    first = memory.digest(splits)
+    first = fingerprint_cache.digest(splits)
     splits.query[0].path.write_bytes(splits.query[0].path.read_bytes() + b"!")
-    assert memory.digest(splits) != first
+    assert fingerprint_cache.digest(splits) != first
 
 
 def test_it_is_remembered_without_reading(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -76,7 +77,7 @@ def test_it_is_remembered_without_reading(root: Path, monkeypatch: pytest.Monkey
 def test_data_that_changed_just_now_is_not_remembered(root: Path) -> None:
     small.picture(root / MARKET / "query" / "0003_c1s1_000001_00.jpg")
     registry.dataset("market1501").fingerprint(root)
-    assert not list(places.cache_folder().rglob("*.json"))
+    assert not list(paths.cache_folder().rglob("*.json"))
 
 
 def test_lists_and_options_are_part_of_the_key(tmp_path: Path) -> None:
@@ -98,7 +99,7 @@ def test_lists_and_options_are_part_of_the_key(tmp_path: Path) -> None:
 def test_a_damaged_cache_is_ignored(content: str, root: Path) -> None:
     entry = registry.dataset("market1501")
     first = entry.fingerprint(root)
-    [kept] = places.cache_folder().rglob("*.json")
+    [kept] = paths.cache_folder().rglob("*.json")
     kept.write_text(content)
     assert entry.fingerprint(root) == first
 
@@ -113,4 +114,4 @@ def test_many_may_remember_at_once(root: Path) -> None:
     entry = registry.dataset("market1501")
     with ThreadPoolExecutor(8) as pool:
         assert len(set(pool.map(lambda _: entry.fingerprint(root), range(40)))) == 1
-    assert [path.suffix for path in (places.cache_folder() / "fingerprints").iterdir()] == [".json"]
+    assert [path.suffix for path in (paths.cache_folder() / "fingerprints").iterdir()] == [".json"]

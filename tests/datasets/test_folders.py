@@ -11,11 +11,13 @@ import pytest
 import small_datasets as small
 import torch
 
-from harness import registry, store, validate
+from harness import registry
 from harness.contracts import Item
 from harness.data import holdout_split
 from harness.errors import DataError, UsageError
-from harness.trained import check_cameras
+from harness.records import store
+from harness.registry import dataset_checks
+from harness.training.trained import check_cameras
 
 MARS = r"pattern = 'C(?P<camid>\d+)T\d+F\d+'"
 MARS_FOLDERS = 'train = "bbox_train"\nquery = "bbox_query"\ngallery = "bbox_test"\n'
@@ -74,7 +76,7 @@ def test_without_cameras_nothing_is_ignored(tmp_path: Path) -> None:
     splits = entry.load(tmp_path)
     assert splits.notes["cameras"] == "unknown" and not splits.knows_cameras
     assert {i.camid for i in (*splits.train, *splits.gallery)} == {0} and {i.camid for i in splits.query} == {1}
-    sentences = [finding.sentence for finding in validate.check_labels(splits)]
+    sentences = [finding.sentence for finding in dataset_checks.check_labels(splits)]
     assert "4 of 4 queries have a match in the gallery." in sentences
     assert any("The cameras are unknown" in sentence for sentence in sentences)
     assert not any("Test camera" in sentence or "test camera" in sentence for sentence in sentences)

@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from datasets.readers.cuhk03 import protocol
-from harness import registry, validate
+from harness import registry
 from harness.contracts import SPLITS, Item, Splits
+from harness.registry import dataset_checks
 
 pytestmark = pytest.mark.slow
 
@@ -57,14 +58,14 @@ def per_camera(items: list[Item]) -> list[int]:
 
 
 def assert_published(name: str, splits: Splits) -> None:
-    assert [tuple(vars(validate.counts(getattr(splits, split))).values()) for split in SPLITS] == COUNTS[name]
+    assert [tuple(vars(dataset_checks.counts(getattr(splits, split))).values()) for split in SPLITS] == COUNTS[name]
     for split, numbers in PER_CAMERA[name].items():
         assert per_camera(getattr(splits, split)) == numbers
     for split in SPLITS:
         items = getattr(splits, split)
         assert [item.path for item in items] == sorted(item.path for item in items)
         assert {item.camid for item in items} <= set(range(registry.dataset(name).card.cameras))
-    assert validate.check_counts(registry.dataset(name), splits) == []
+    assert dataset_checks.check_counts(registry.dataset(name), splits) == []
     if name in REMOVED:
         own = Counter((item.pid, item.camid) for item in splits.gallery)
         assert sum(own[item.pid, item.camid] for item in splits.query) == REMOVED[name]
@@ -74,7 +75,7 @@ def assert_published(name: str, splits: Splits) -> None:
 def test_the_usual_folders_hold_the_published_numbers(name: str, phantoms: Path) -> None:
     splits = registry.dataset(name).load(phantoms)
     assert_published(name, splits)
-    levels = {finding.level for finding in validate.check_labels(splits)}
+    levels = {finding.level for finding in dataset_checks.check_labels(splits)}
     assert "error" not in levels
 
 
@@ -116,7 +117,9 @@ def test_msmt17_converted_to_market_names_keeps_two_digit_cameras(phantoms: Path
     splits = registry.dataset("msmt17").load(phantoms, version="market")
     assert (splits.layout, splits.root.name) == ("msmt17-market", "MSMT17")
     assert_published("msmt17", splits)
-    wrong = validate.check_counts(registry.dataset("msmt17-train"), registry.dataset("msmt17-train").load(splits.root))
+    wrong = dataset_checks.check_counts(
+        registry.dataset("msmt17-train"), registry.dataset("msmt17-train").load(splits.root)
+    )
     assert len(wrong) == 1
     assert "expects 30,248 images, 32,621 were found" in wrong[0] and "the number of msmt17)" in wrong[0]
 

@@ -9,9 +9,10 @@ import pytest
 import small_datasets as small
 
 from datasets import layouts
-from harness import registry, validate
+from harness import registry
 from harness.cards import Layout
 from harness.errors import DataError, UsageError
+from harness.registry import dataset_checks
 
 MARKET = "Market-1501-v15.09.15"
 
@@ -108,13 +109,13 @@ def stand_in(folder: Path, **changes: object) -> None:
 def test_generated_data_is_marked_and_counted_by_its_own_file(tmp_path: Path) -> None:
     entry = registry.dataset("market1501")
     folder = small.market(tmp_path / MARKET)
-    assert len(validate.check_counts(entry, entry.load(tmp_path))) == 9
+    assert len(dataset_checks.check_counts(entry, entry.load(tmp_path))) == 9
     stand_in(folder)
     splits = entry.load(tmp_path)
     assert splits.generated is not None and splits.generated["seed"] == 0
-    assert validate.check_counts(entry, splits) == []
+    assert dataset_checks.check_counts(entry, splits) == []
     next((folder / "query").iterdir()).unlink()
-    sentences = validate.check_counts(entry, entry.load(tmp_path))
+    sentences = dataset_checks.check_counts(entry, entry.load(tmp_path))
     assert sentences[0].startswith("query: the stand-in's file expects 2 images, 1 were found in")
 
 
@@ -137,7 +138,7 @@ def test_damaged_counts_of_a_mark_are_an_error(tmp_path: Path) -> None:
     stand_in(small.market(tmp_path / MARKET), counts={"train": {"images": "many"}})
     entry = registry.dataset("market1501")
     with pytest.raises(DataError, match=r"counts in .* are damaged"):
-        validate.check_counts(entry, entry.load(tmp_path))
+        dataset_checks.check_counts(entry, entry.load(tmp_path))
 
 
 def test_real_images_are_not_taken_for_the_synthetic_dataset(tmp_path: Path) -> None:

@@ -11,14 +11,16 @@ import small_datasets as small
 from PIL import Image
 
 from datasets.readers.source import IMAGE_KINDS
-from harness import registry, validate
+from harness import registry
 from harness.contracts import PROTOCOLS, Item
 from harness.data.transforms import decode
 from harness.errors import DataError, UsageError
-from harness.evaluate import score_features
-from harness.recipe import Evaluation
+from harness.registry import dataset_checks
+from harness.spec.recipe import Evaluation
+from harness.system.paths import REPOSITORY
+from harness.worker.scoring import score_features
 
-README = Path(registry.REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
+README = Path(REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
@@ -57,8 +59,8 @@ def test_the_example_of_the_guide_works(tmp_path: Path) -> None:
     assert [(item.path.name, item.pid, item.camid) for item in (*splits.query, *splits.gallery)] == [
         ("0005.jpg", 7, 0), ("0006.jpg", 7, 2), ("0007.jpg", 7, 0)
     ]  # fmt: skip
-    assert validate.check_counts(entry, splits) == []
-    assert [f.level for f in validate.check_images(splits)] == ["info"]
+    assert dataset_checks.check_counts(entry, splits) == []
+    assert [f.level for f in dataset_checks.check_images(splits)] == ["info"]
     assert len(entry.fingerprint(tmp_path / "data")) == 64
 
 

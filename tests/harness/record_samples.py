@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from harness import record as records
-from harness.spec import RunSpec
+from harness.records import schema as records
+from harness.spec.run_spec import RunSpec
 
 VALUES = {"augmentation": {"image_size": [256, 128]}, "training": {"epochs": 3}}
 

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import record_samples as samples
 
-from harness import store
-from harness.job import Job, run_folder
-from harness.plan import TODO, Planned
-from harness.tune import space as spaces
-from harness.tune import state
-from harness.tune.asha import Asha
-from harness.tune.driver import Driver
-from harness.tune.space import Point
-from harness.tune.state import Search, Settings
+from harness.planning.plan import TODO, Planned
+from harness.records import store
+from harness.spec.job import Job, run_folder
+from harness.tuning import space as spaces
+from harness.tuning import state
+from harness.tuning.asha import Asha
+from harness.tuning.space import Point
+from harness.tuning.state import Search, Settings
+from harness.tuning.trial_source import SearchTrials
 
 EPOCHS = 9
 OPTIMUM = {"intra": 0.4, "inter": 0.12, "temperature": 0.25}
@@ -72,7 +72,7 @@ def play(
     def job(cell: Planned) -> Job:
         return Job(cell.spec, str(cell.folder))
 
-    driver = Driver(search, results, plan_in(results, search), job, threading.Event())
+    driver = SearchTrials(search, results, plan_in(results, search), job, threading.Event())
     while (job_ := driver.next()) is not None:
         started.append(job_.spec.run_id)
         tick()
@@ -80,7 +80,7 @@ def play(
     return started
 
 
-def train(driver: Driver, job: Job, tick: Callable[[], None], status: str) -> None:
+def train(driver: SearchTrials, job: Job, tick: Callable[[], None], status: str) -> None:
     """What a run does: metrics and a checkpoint every epoch, then a record."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -10,10 +10,12 @@ import pytest
 import small_csv
 from PIL import Image
 
-from harness import child, plan, store, validate
 from harness.data.images import resized_copy, summary
-from harness.job import Job, Places
-from harness.registry import dataset
+from harness.execution import process
+from harness.planning import plan
+from harness.records import store
+from harness.registry import dataset, dataset_checks
+from harness.spec.job import Job, LocalPaths
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -57,14 +59,14 @@ def test_what_cannot_be_scored_ends_the_run_before_training(
     small_csv.card(plugin_folder)
     small_csv.views(plugin_folder)
     small_csv.write(tmp_path / "data", small_csv.rows())
-    places = Places(str(tmp_path / "data"), cache=str(tmp_path / "cache"), plugins=str(plugin_folder))
+    places = LocalPaths(str(tmp_path / "data"), cache=str(tmp_path / "cache"), plugins=str(plugin_folder))
     request = plan.Request(
-        backbone, "office", "smoke", results=tmp_path / "results", places=places, device="cpu", from_scratch=True
+        backbone, "office", "smoke", results=tmp_path / "results", paths=places, device="cpu", from_scratch=True
     )
     (cell,) = plan.build(request)
     assert cell.state == plan.TODO
     small_csv.write(tmp_path / "data", table)
-    assert child.run(Job(cell.spec, str(cell.folder), places), lambda event: None) == "failed"
+    assert process.run(Job(cell.spec, str(cell.folder), places), lambda event: None) == "failed"
     record = store.read(cell.folder)
     assert record["stage"] == "data" and not trained(record)
     assert record["error"] and message in record["error"]["message"]
@@ -157,7 +159,7 @@ def test_image_sizes_are_recorded_and_a_resized_copy_is_said(run, plugin_folder:
         "All 56 images are 32x16 pixels (height x width); the official images vary in size, so this is a resized copy."
     )
     assert record["data"]["notes"]["image_sizes"] == sentence
-    findings = validate.validate_dataset(dataset("office", plugin_folder), tmp_path / "data")
+    findings = dataset_checks.validate_dataset(dataset("office", plugin_folder), tmp_path / "data")
     assert ("warning", sentence) in [(f.level, f.sentence) for f in findings]
 
     query = next(path for path, _, _, split in table if split == "query")

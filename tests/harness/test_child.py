@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 from record_samples import ok, spec
 
-from harness import child, store
-from harness.job import Job, run_folder
+from harness.execution import process
+from harness.records import store
+from harness.spec.job import Job, run_folder
 
 Start = Callable[[str], Job]
 HEAD = """
@@ -43,7 +44,7 @@ def job_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Start:
 def carry_out(job: Job, **more: Any) -> tuple[str, list[dict[str, Any]], float]:
     events: list[dict[str, Any]] = []
     began = time.monotonic()
-    status = child.run(job, events.append, **more)
+    status = process.run(job, events.append, **more)
     return status, events, time.monotonic() - began
 
 
@@ -107,7 +108,7 @@ def test_a_run_that_closes_its_output_and_lives_on_is_ended_all_the_same(job_of:
 
 
 def test_a_helper_that_holds_the_output_open_holds_nobody_up(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "LAST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", 0.5)
     job = job_of(
         """
 helper = subprocess.Popen(["sleep", "600"])
@@ -121,7 +122,7 @@ say("end", status="ok")
 
 
 def test_a_helper_in_a_session_of_its_own_holds_nobody_up(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "LAST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", 0.5)
     job = job_of(
         """
 helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -135,7 +136,7 @@ os._exit(3)
 
 
 def test_a_run_that_ignores_sigterm_is_killed_after_the_grace(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(child, "GRACE_SECONDS", 1.0)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 1.0)
     job = job_of("signal.signal(signal.SIGTERM, signal.SIG_IGN); say('stage', stage=str(os.getpid())); time.sleep(600)")
     stop, events = threading.Event(), []
 
@@ -144,7 +145,7 @@ def test_a_run_that_ignores_sigterm_is_killed_after_the_grace(job_of: Start, mon
         stop.set()
 
     began = time.monotonic()
-    assert child.run(job, hear, stop=stop) == "interrupted"
+    assert process.run(job, hear, stop=stop) == "interrupted"
     assert 1.0 <= time.monotonic() - began < 15
     assert gone(int(events[0]["stage"])) and message(job) == "Stopped on request."
 
@@ -152,7 +153,7 @@ def test_a_run_that_ignores_sigterm_is_killed_after_the_grace(job_of: Start, mon
 def test_a_run_that_hangs_after_its_last_event_is_ended_and_counts(
     job_of: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child, "GRACE_SECONDS", 0.5)
+    monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     status, _, seconds = carry_out(job_of("say('end', status='ok'); time.sleep(600)"))
     assert status == "ok" and seconds < 15
 
@@ -170,7 +171,7 @@ def test_the_kernels_count_of_kills_tells_want_of_memory(
     job_of: Start, monkeypatch: pytest.MonkeyPatch, ending: str, kills: tuple[int, int], status: str, words: str
 ) -> None:
     job, looks = job_of(ending), iter(kills)
-    monkeypatch.setattr(child, "_oom_kills", lambda: next(looks))
+    monkeypatch.setattr(process, "_oom_kills", lambda: next(looks))
     assert carry_out(job)[0] == status == store.read(Path(job.folder))["status"]
     assert words in message(job)
 

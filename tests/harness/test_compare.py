@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import record_samples as samples
 
-from harness import store
+from harness.records import store
 
 Cli = Callable[..., tuple[int, str, str]]
 GOOD, BAD = [0.7, 0.6, 0.5, 0.7] * 5, [0.3, 0.2, 0.4, 0.1] * 5

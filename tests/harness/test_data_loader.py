@@ -20,7 +20,7 @@ from harness.contracts import Item
 from harness.data import Batch, EvaluationData, TrainingData
 from harness.data.buffers import Buffers
 from harness.errors import DataError, UsageError
-from harness.recipe import Augmentation, Erasing, Recipe, Sampler
+from harness.spec.recipe import Augmentation, Erasing, Recipe, Sampler
 
 NORMAL = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 RECIPE = Recipe("test", augmentation=Augmentation(image_size=(32, 16), pad=3), sampler=Sampler(4, 2, "fixed", 6))

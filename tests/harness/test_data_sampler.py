@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from harness.data import PKSampler
 from harness.errors import UsageError
-from harness.recipe import Sampler
+from harness.spec.recipe import Sampler
 
 EPOCHS = ("one-pass", "images-ceil", "images-floor", "fixed")
 

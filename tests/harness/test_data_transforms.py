@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision import transforms as T
 
-from harness.data.draws import generator
+from harness.data.rng import generator
 from harness.data.transforms import Normalization, augment, decode, draw, draw_boxes, erase, shift
 from harness.errors import DataError
-from harness.recipe import Augmentation, Erasing
+from harness.spec.recipe import Augmentation, Erasing
 
 DRAWS = 20_000
 SIZE = (256, 128)

@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from harness import registry, store, validate
+from harness import registry
 from harness.data.cache import FileImages, key
 from harness.data.images import to_rgb8
 from harness.data.transforms import decode
 from harness.errors import DataError, UsageError
+from harness.records import store
+from harness.registry import dataset_checks, lookup
 
 RAMP = np.linspace(0, 4095, 16 * 8).round().reshape(16, 8)
 TYPES = {"uint16": "tif", ">u2": "tif", "int32": "tif", "float32": "tif", "png": "png", "pgm": "pgm", "jp2": "jp2"}
@@ -54,7 +56,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.where(RAMP > 4000, np.nan, RAMP).astype("float32"))
     with pytest.raises(DataError, match="gray values that are not finite"):
         decode(path, (16, 8), "bicubic", (0, 4095))
-    assert validate._open(path) == "it holds gray values that are not finite"
+    assert dataset_checks._open(path) == "it holds gray values that are not finite"
 
 
 COLOUR = np.zeros((16, 8, 3), np.uint8)
@@ -77,7 +79,7 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
         with Image.open(tmp_path / f"a.{suffix}") as opened:
             assert opened.mode == mode
         pixels = decode(tmp_path / f"a.{suffix}", (16, 8), "bilinear").transpose(1, 2, 0)
-        assert isinstance(validate._open(tmp_path / f"a.{suffix}"), validate._Opened)
+        assert isinstance(dataset_checks._open(tmp_path / f"a.{suffix}"), dataset_checks._Opened)
     else:
         pixels = np.asarray(to_rgb8(image))
     assert abs(pixels.astype(int) - wanted).max() <= MODES[mode]
@@ -107,7 +109,7 @@ def card(tmp_path: Path, options: str = "", name: str = "thermal") -> registry.D
         f'kind = "dataset"\nname = "{name}"\ntitle = "{name}"\n[[layouts]]\nname = "{name}"\nreader = "csv"\n'
         f'folders = ["{name}"]\n[layouts.options]\n{options}\n'
     )
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
     return registry.dataset(name, tmp_path / "plugins")
 
 
@@ -128,7 +130,7 @@ def thermal(folder: Path, scale: float, dtype: str) -> Path:
 
 
 def sentences(entry: registry.DatasetEntry, root: Path, level: str) -> list[str]:
-    return [str(f) for f in validate.validate_dataset(entry, root) if f.level == level]
+    return [str(f) for f in dataset_checks.validate_dataset(entry, root) if f.level == level]
 
 
 def test_validate_measures_the_range_and_checks_the_cards(tmp_path: Path) -> None:

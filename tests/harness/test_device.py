@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from harness import device, registry
+from harness import registry
 from harness.errors import RunError
+from harness.system import device
 
 CPU = torch.device("cpu")
 

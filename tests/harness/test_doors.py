@@ -10,8 +10,9 @@ import time
 
 import pytest
 
-from harness import doors, processes
-from harness.registry import REPOSITORY
+from harness.execution import liveness
+from harness.system import processes
+from harness.system.paths import REPOSITORY
 
 
 @pytest.fixture
@@ -20,23 +21,23 @@ def server() -> socket.socket:
 
 
 def test_an_address_is_host_and_port_or_nothing_to_knock_at() -> None:
-    assert doors.split("10.0.0.1:6379") == ("10.0.0.1", 6379)
-    assert doors.split("[::1]:6379") == ("::1", 6379)
-    assert [doors.split(text) for text in ("", "auto", "ray://host:10001", "host")] == [None] * 4
+    assert liveness.split("10.0.0.1:6379") == ("10.0.0.1", 6379)
+    assert liveness.split("[::1]:6379") == ("::1", 6379)
+    assert [liveness.split(text) for text in ("", "auto", "ray://host:10001", "host")] == [None] * 4
 
 
 def test_work_ends_as_it_does_while_the_server_answers(server: socket.socket) -> None:
     done: list[int] = []
-    doors.while_open(lambda: done.append(1), [server.getsockname()], patience=0.0, lost="gone")
+    liveness.while_open(lambda: done.append(1), [server.getsockname()], patience=0.0, lost="gone")
     assert done == [1]
     with pytest.raises(ZeroDivisionError):
-        doors.while_open(lambda: 1 / 0, [server.getsockname()], patience=0.0, lost="gone")
+        liveness.while_open(lambda: 1 / 0, [server.getsockname()], patience=0.0, lost="gone")
 
 
 def test_work_is_left_behind_when_the_server_is_gone(server: socket.socket) -> None:
     threading.Timer(0.5, server.close).start()
-    with pytest.raises(doors.Lost, match="gone"):
-        doors.while_open(lambda: time.sleep(60), [server.getsockname()], patience=0.0, lost="gone")
+    with pytest.raises(liveness.Lost, match="gone"):
+        liveness.while_open(lambda: time.sleep(60), [server.getsockname()], patience=0.0, lost="gone")
 
 
 def test_what_work_says_of_a_lost_server_is_said_in_our_words(server: socket.socket) -> None:
@@ -44,8 +45,8 @@ def test_what_work_says_of_a_lost_server_is_said_in_our_words(server: socket.soc
         server.close()
         raise OSError("a page of text")
 
-    with pytest.raises(doors.Lost, match="gone"):
-        doors.while_open(work, [server.getsockname()], patience=60.0, lost="gone")
+    with pytest.raises(liveness.Lost, match="gone"):
+        liveness.while_open(work, [server.getsockname()], patience=60.0, lost="gone")
 
 
 def test_all_descendants_are_found_and_no_other() -> None:

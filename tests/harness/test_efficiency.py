@@ -13,8 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.selective_scan import ScanInputs, bidirectional_scan, use_implementation
 from harness import efficiency, registry
-from harness.efficiency import cell, conditions, memory
+from harness.efficiency import conditions, memory
 from harness.efficiency.timing import Timing, repeat
+from harness.worker import profile_cell
 
 CPU = torch.device("cpu")
 SMALL = {"num_classes": 10, "num_cameras": 3, "image_size": (64, 32)}
@@ -210,9 +211,9 @@ def test_conditions_watch_this_machine():
 
 
 def test_the_cell_is_only_for_one_purpose():
-    from harness.runner import SOURCES
+    from harness.records.skeleton import SOURCES
 
-    assert SOURCES["profile"] == "profile" and cell.Cell is not None
+    assert SOURCES["profile"] == "profile" and profile_cell.ProfileCell is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")

@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import environment
+from harness.records import environment
 
 
 @pytest.fixture

@@ -12,7 +12,8 @@ import pytest
 import torch
 from test_run import arguments, only_record
 
-from harness import registry, store
+from harness import registry
+from harness.records import store
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "backbones"))
 Cli = Callable[..., tuple[int, str, str]]

@@ -6,8 +6,8 @@ import os
 import subprocess
 import sys
 
-from harness import files
-from harness.registry import REPOSITORY
+from harness.system import files
+from harness.system.paths import REPOSITORY
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypatch):

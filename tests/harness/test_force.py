@@ -10,15 +10,18 @@ import pytest
 from record_samples import ok, spec
 from test_run import arguments
 
-from harness import runner, schedule, store
-from harness.job import Job
+from harness.execution import ray_executor
+from harness.records import store
+from harness.spec.job import Job
+from harness.worker import main
+from harness.worker.events import Progress
 
 NAMES = ("checkpoint.pt", "metrics.jsonl")
 
 
 def started(folder: Path, attempt: int, *, force: bool = True) -> list[str]:
     """What is left when a process of this attempt starts to work, and then does an epoch."""
-    runner._clear(folder, Job(spec(), str(folder), force=force, attempt=attempt))
+    main._clear(folder, Job(spec(), str(folder), force=force, attempt=attempt))
     left = [name for name in NAMES if (folder / name).exists()]
     for name in NAMES:
         (folder / name).write_text(str(attempt))
@@ -41,20 +44,20 @@ def test_who_interrupts_it_is_told_how_to_go_on(
         signal.raise_signal(signal.SIGINT)
         return {}
 
-    monkeypatch.setitem(schedule.SCHEDULERS, "inline", pressed)
+    monkeypatch.setitem(ray_executor.SCHEDULERS, "inline", pressed)
     for more, words in (((), "the same command goes on from here"), (("--force",), "without --force goes on")):
         code, _, err = cli(*arguments(world, tmp_path, *more))
         assert code == 130 and words in err
 
 
 def test_an_attempt_that_finished_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Silent(runner.Progress):
+    class Silent(Progress):
         def emit(self, event: str, **values: object) -> None:
             said.append((event, values.get("cached")))
 
     said: list[tuple[str, object]] = []
-    monkeypatch.setattr(runner, "_attempt", lambda *_: 1 / 0)
+    monkeypatch.setattr(main, "_attempt", lambda *_: 1 / 0)
     folder = store.folder_of(tmp_path, ok(spec()))
     store.write(folder, {**ok(spec()), "attempts": 2})
-    assert runner._run(Job(spec(), str(folder), force=True, attempt=2), folder, Silent(None)) == 0
+    assert main._run(Job(spec(), str(folder), force=True, attempt=2), folder, Silent(None)) == 0
     assert said == [("end", True)]

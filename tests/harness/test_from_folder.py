@@ -14,11 +14,14 @@ from pathlib import Path
 import pytest
 import small_datasets as small
 
-from harness import from_folder, registry, store, validate
+from datasets.preparation import folder
+from datasets.preparation.folder import make
+from datasets.preparation.split import Settings
+from harness import registry
 from harness.cards import DatasetCard, read_card
 from harness.errors import DataError, UsageError
-from harness.folder_split import Settings
-from harness.from_folder import make
+from harness.records import store
+from harness.registry import dataset_checks
 
 Cli = Callable[..., tuple[int, str, str]]
 PEOPLE = ("alice", "bob", "Carl", "dora", "émile", "fred")
@@ -56,13 +59,13 @@ def test_identities_are_split_and_queries_are_one_per_camera(tmp_path: Path) -> 
     made = make(folder, tmp_path / "out")
     assert made.name == "office" and listing(folder) == before, "the images are left alone"
     splits = entry(tmp_path / "out").load(tmp_path / "out")
-    assert validate.check_counts(entry(tmp_path / "out"), splits) == []
+    assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
     train, query, gallery = ({i.pid for i in part} for part in (splits.train, splits.query, splits.gallery))
     assert len(train) == 3 and query == gallery and len(query) == 3 and not train & query
     assert set(Counter((i.pid, i.camid) for i in splits.query).values()) == {1} and len(splits.query) == 9
     assert {i.camid for i in splits.gallery} == {0, 1, 2}
     assert len({*splits.train, *splits.query, *splits.gallery}) == 36
-    levels = [f.level for f in validate.validate_dataset(entry(tmp_path / "out"), tmp_path / "out")]
+    levels = [f.level for f in dataset_checks.validate_dataset(entry(tmp_path / "out"), tmp_path / "out")]
     assert set(levels) == {"info"}
     assert {i.path.resolve() for i in splits.train} <= {p.resolve() for p in folder.rglob("*.jpg")}
 
@@ -100,7 +103,7 @@ def test_one_image_per_camera_leaves_every_query_a_match(tmp_path: Path) -> None
     assert len(splits.train) == 8 and len(splits.query) == len(splits.gallery) == 4
     assert {i.camid for i in splits.query} == {0} and {i.camid for i in splits.gallery} == {1}
     assert "4 of 4 queries have a match in the gallery from another camera." in [
-        finding.sentence for finding in validate.check_labels(splits)
+        finding.sentence for finding in dataset_checks.check_labels(splits)
     ]
 
 
@@ -153,7 +156,7 @@ def test_folders_as_people_keep_them(kind: str, tmp_path: Path) -> None:
     assert len({i.camid for i in splits.gallery}) == cameras
     assert splits.knows_cameras is (cameras == 2)
     assert not train or {i.path.parent.name for i in splits.train} == train
-    assert [f.level for f in validate.check_labels(splits) if f.level != "info"] == []
+    assert [f.level for f in dataset_checks.check_labels(splits) if f.level != "info"] == []
 
 
 REFUSED: dict[str, tuple[Iterable[str], dict[str, object], str]] = {
@@ -212,7 +215,7 @@ def test_generated_images_stay_generated(tmp_path: Path) -> None:
     make(folder, tmp_path / "out")
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     assert splits.generated is not None and splits.generated["seed"] == 3
-    assert validate.check_counts(entry(tmp_path / "out"), splits) == []
+    assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -250,7 +253,7 @@ def test_a_file_system_without_links_leaves_nothing(tmp_path: Path, monkeypatch:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(from_folder.Path, "symlink_to", refuse)
+    monkeypatch.setattr(folder.Path, "symlink_to", refuse)
     with pytest.raises(DataError, match="no links here"):
         make(office(tmp_path / "office"), tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from harness import child, errors, gpu
+from harness import errors
 from harness.cli.launch import resources
-from harness.job import Job
+from harness.execution import process
+from harness.spec.job import Job
+from harness.system import gpu
 
 
 @pytest.fixture
@@ -54,7 +56,7 @@ def test_runs_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> 
     from record_samples import spec
 
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
-    assert child._environment(Job(spec=spec(device="cuda"), folder=""))["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
+    assert process._environment(Job(spec=spec(device="cuda"), folder=""))["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"
 
 
 @pytest.mark.parametrize(

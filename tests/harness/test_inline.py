@@ -9,15 +9,15 @@ from typing import Any, ClassVar
 import pytest
 from record_samples import spec
 
-from harness import child, schedule
 from harness.errors import UsageError
-from harness.job import Job
-from harness.schedule import Resources
+from harness.execution import process, ray_executor
+from harness.execution.ray_executor import Resources
+from harness.spec.job import Job
 
 
 def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-a,7")
-    assert child._environment(Job(spec=spec(device="cuda"), folder=""), "5")["CUDA_VISIBLE_DEVICES"] == "5"
+    assert process._environment(Job(spec=spec(device="cuda"), folder=""), "5")["CUDA_VISIBLE_DEVICES"] == "5"
     together = threading.Barrier(4)
     seen: list[str] = []
 
@@ -26,14 +26,14 @@ def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pyt
         together.wait(30)
         return "ok"
 
-    monkeypatch.setattr(child, "run", one)
+    monkeypatch.setattr(process, "run", one)
     jobs = [Job(spec=spec(seed=seed, device="cuda"), folder=str(tmp_path / str(seed))) for seed in range(8)]
 
     def given(gpus: float, at_once: int, count: int) -> list[str]:
         nonlocal together
         together = threading.Barrier(at_once)
         seen.clear()
-        schedule.inline(jobs[:count], Resources(gpus, 1, at_once), lambda job, event: None, threading.Event())
+        ray_executor.inline(jobs[:count], Resources(gpus, 1, at_once), lambda job, event: None, threading.Event())
         return sorted(seen)
 
     assert given(1, 4, 8) == sorted(["4", "5", "GPU-a", "7"] * 2)
@@ -78,6 +78,6 @@ def test_a_feed_that_is_told_to_stop_waits_for_its_runs_at_rest(
         return "interrupted"
 
     outer = stop
-    monkeypatch.setattr(child, "run", slow)
-    schedule.feed_inline(One(), Resources(), stop)
+    monkeypatch.setattr(process, "run", slow)
+    ray_executor.run_source_locally(One(), Resources(), stop)
     assert stop.asked < 100

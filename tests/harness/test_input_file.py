@@ -17,10 +17,11 @@ from test_evaluate import places, rows
 from test_run import arguments, only_record
 from test_tracking import children
 
-from harness import registry, store, tracking
+from harness import registry, tracking
 from harness.contracts import Item
 from harness.errors import WeightsError
-from harness.trained import from_checkpoint
+from harness.records import store
+from harness.training.trained import from_checkpoint
 
 Cli = Callable[..., tuple[int, str, str]]
 NAME = "osnet/x0.25 (msmt17)"

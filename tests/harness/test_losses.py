@@ -18,7 +18,7 @@ from torch import Tensor
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
 from harness.losses import ReIDCriterion, center, cross_entropy, euclidean_distances, ratr, triplet
-from harness.recipe import Loss
+from harness.spec.recipe import Loss
 
 GOLDEN = json.loads((Path(__file__).parent.parent / "golden" / "losses.json").read_text())
 PIDS = torch.arange(16).repeat_interleave(4)

@@ -13,13 +13,14 @@ import pytest
 import record_samples as samples
 from test_report import material, page, table
 
-from harness import registry, store
-from harness.job import Job
-from harness.progress import Board
-from harness.record import matched
-from harness.report import accuracy
-from harness.report.material import gather
-from harness.report.section import Context
+from harness import registry
+from harness.execution.progress import ProgressDisplay
+from harness.records import store
+from harness.records.schema import matched
+from harness.reporting import accuracy
+from harness.reporting.report_data import gather
+from harness.reporting.section import Context
+from harness.spec.job import Job
 
 Cli = Callable[..., tuple[int, str, str]]
 FEW = "7 of 12 queries have a match"
@@ -72,7 +73,7 @@ def test_status_and_compare(cli: Cli, tmp_path: Path) -> None:
 def test_the_line_of_a_finished_run() -> None:
     out, job = io.StringIO(), mock.Mock(spec=Job, folder="here")
     job.spec = samples.spec()
-    board = Board(out, [job])
+    board = ProgressDisplay(out, [job])
     board.event(job, {"event": "end", "status": "ok", "scores": {"mAP": 0.652, "rank-1": 0.7}, "matched": FEW})
     board.event(job, {"event": "finished", "status": "ok"})
     assert f"ok, mAP 65.2%, rank-1 70.0%, {FEW}" in out.getvalue()

@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
-from harness import plan, registry
+from harness import registry
 from harness.cards import read_toml
+from harness.planning import plan
 
 NATIVE = {entry.name: entry.native_recipe for entry in registry.backbones() if entry.native_recipe.is_file()}
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from harness import registry
-from harness.optim import build_optimizer, parameter_groups, rate
-from harness.recipe import Optimizer, Recipe, Schedule, Training, load
+from harness.spec.recipe import Optimizer, Recipe, Schedule, Training, load
+from harness.training.optim import build_optimizer, parameter_groups, rate
 
 LENGTHS = {"market1501": 203, "msmt17": 510}
 

@@ -10,8 +10,9 @@ import pytest
 import record_samples as samples
 
 from datasets.synthetic import generate
-from harness import report, store
-from harness.registry import REPOSITORY
+from harness import reporting
+from harness.records import store
+from harness.system.paths import REPOSITORY
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -62,24 +63,24 @@ def test_other_results_leave_the_page_and_the_figures_of_the_checkout_alone(
 
 def test_the_page_of_the_checkout_is_that_of_its_own_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(REPOSITORY)
-    assert report.page_of(Path("results")) == REPOSITORY / "BENCHMARKS.md"
-    assert report.page_of(REPOSITORY / "results") == REPOSITORY / "BENCHMARKS.md"
+    assert reporting.page_of(Path("results")) == REPOSITORY / "BENCHMARKS.md"
+    assert reporting.page_of(REPOSITORY / "results") == REPOSITORY / "BENCHMARKS.md"
     monkeypatch.chdir(tmp_path)
-    assert report.page_of(Path("results")) == tmp_path / "results" / "BENCHMARKS.md"
+    assert reporting.page_of(Path("results")) == tmp_path / "results" / "BENCHMARKS.md"
 
 
 def test_two_pages_in_one_folder_keep_their_figures(tmp_path: Path) -> None:
     for name in ("one", "two"):
         for seed in range(3):
             keep(tmp_path / name, seed=seed, backbone=name)
-    first = report.write(tmp_path / "one", tmp_path / "BENCHMARKS.md")
+    first = reporting.write(tmp_path / "one", tmp_path / "BENCHMARKS.md")
     assert len(first) > 1
     before = {path: path.read_bytes() for path in first}
-    report.write(tmp_path / "two", tmp_path / "two words.md")
+    reporting.write(tmp_path / "two", tmp_path / "two words.md")
     (tmp_path / "empty").mkdir()
-    report.write(tmp_path / "empty", tmp_path / "two words.md")
+    reporting.write(tmp_path / "empty", tmp_path / "two words.md")
     assert {path: path.read_bytes() for path in first} == before
-    assert report.check(tmp_path / "one", tmp_path / "BENCHMARKS.md") == []
+    assert reporting.check(tmp_path / "one", tmp_path / "BENCHMARKS.md") == []
 
 
 def test_a_preset_s_page_is_not_that_of_other_results(

@@ -12,13 +12,14 @@ from small_datasets import picture
 from test_train import Stopped, Waits, state_of, unequal
 from torch import Tensor, nn
 
-from harness import optim, recipe
 from harness.contracts import Item, TrainingOutput
 from harness.data import TrainingData
 from harness.errors import RunError
-from harness.recipe import Recipe
-from harness.seeding import seed_torch
-from harness.train import Diverged, Summary, Trainer
+from harness.spec import recipe
+from harness.spec.recipe import Recipe
+from harness.system.seeding import seed_torch
+from harness.training import optim
+from harness.training.trainer import Diverged, Summary, Trainer
 
 SIZE = (16, 8)
 STEPS = 4
@@ -56,7 +57,7 @@ def name(request: pytest.FixtureRequest) -> str:
 def _float16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     """The harness refuses it because it is slow; its numbers overflow as a GPU's do."""
     types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-    monkeypatch.setattr("harness.train.precision", lambda precision, _: types[precision])
+    monkeypatch.setattr("harness.training.trainer.precision", lambda precision, _: types[precision])
 
 
 def settings(**overrides: Any) -> Recipe:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import REPOSITORY
+from harness.system.paths import REPOSITORY
 
 needs_setuptools = pytest.mark.skipif(
     any(importlib.util.find_spec(name) is None for name in ("setuptools", "pip")), reason="pip or setuptools is absent"

@@ -10,9 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness import pictures
 from harness.errors import UsageError
-from harness.report import drawing
+from harness.figures import pictures, style
 
 NAN = float("nan")
 
@@ -64,9 +63,9 @@ def test_no_query_is_chosen_twice_and_kinds_are_ordered(values, each):
 def test_frames_count_right_and_wrong(tmp_path):
     legend = pictures.ranked_sheet(queries(tmp_path, 1, 1), tmp_path / "small.png")
     sheet = pictures.ranked_sheet(queries(tmp_path, 4, 1), tmp_path / "sheet.png")
-    frame = count(legend, drawing.DIFFERENT)
-    assert count(sheet, drawing.DIFFERENT) == frame
-    assert count(sheet, drawing.SAME) > 2 * count(legend, drawing.SAME)
+    frame = count(legend, style.DIFFERENT)
+    assert count(sheet, style.DIFFERENT) == frame
+    assert count(sheet, style.SAME) > 2 * count(legend, style.SAME)
 
 
 def test_a_sheet_is_the_same_each_time(tmp_path):
@@ -115,7 +114,7 @@ def test_histogram_is_the_same_each_time_and_follows_the_counts(tmp_path):
     assert first.read_bytes() == again.read_bytes()
     same[10] = 5
     assert pictures.distance_histogram(edges, same, different, tmp_path / "c.png").read_bytes() != first.read_bytes()
-    assert count(first, drawing.SAME) > 100 and count(first, drawing.DIFFERENT) > 100
+    assert count(first, style.SAME) > 100 and count(first, style.DIFFERENT) > 100
 
 
 def test_an_empty_histogram_is_drawn(tmp_path):

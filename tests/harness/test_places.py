@@ -11,10 +11,11 @@ from pathlib import Path
 import click
 import pytest
 
-from harness import places, registry
+from harness import registry
 from harness.cli import COMMANDS
 from harness.cli.options import TrackingUri, UserPath
 from harness.errors import UsageError
+from harness.system import paths
 from harness.tracking import default_uri
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -95,8 +96,8 @@ def test_variables_are_options_wherever_their_option_is() -> None:
     asked = {o.opts[0]: set() for o in (p.values[1] for p in OPTIONS)}  # type: ignore[attr-defined]
     for _, option in path_options():
         asked[option.opts[0]].add(option.envvar)
-    names = {"--data-root": places.DATASETS, "--weights-root": places.WEIGHTS, "--cache": places.CACHE}
-    for flag, name in {**names, "--plugins": places.PLUGINS}.items():
+    names = {"--data-root": paths.DATASETS, "--weights-root": paths.WEIGHTS, "--cache": paths.CACHE}
+    for flag, name in {**names, "--plugins": paths.PLUGINS}.items():
         assert asked[flag] == {name}
 
 
@@ -104,7 +105,7 @@ def test_an_unknown_home_folder_is_one_sentence(cli: Cli, home: Path) -> None:
     code, _, err = cli("status", "--results", "~nobody-has-this-name/x")
     assert code == 2 and "--results is ~nobody-has-this-name/x" in err and "unknown" in err and err.count("\n") == 1
     with pytest.raises(UsageError, match=r"\./~nobody-has-this-name"):
-        places.expand("~nobody-has-this-name")
+        paths.expand("~nobody-has-this-name")
     assert sorted(p.name for p in home.parent.iterdir()) == ["home"]
 
 
@@ -112,7 +113,7 @@ def test_plug_ins_are_found_by_their_variable_with_a_home_folder(
     cli: Cli, home: Path, plugin_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin_folder.rename(home / "mine")
-    monkeypatch.setenv(places.PLUGINS, "~/mine")
+    monkeypatch.setenv(paths.PLUGINS, "~/mine")
     assert registry.backbone("pixels").folder == home / "mine" / "pixels"
     code, out, err = cli("list", "backbones")
     assert code == 0 and "pixels" in out, err
@@ -122,24 +123,24 @@ def test_plug_ins_are_found_by_their_variable_with_a_home_folder(
 def test_tracking_addresses_expand_the_home_folder(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///~/runs.db")
     assert default_uri(Path("results")) == f"sqlite:///{home}/runs.db"
-    assert places.expand_uri("file://~/runs") == f"file://{home}/runs"
-    assert places.expand_uri("https://host/~me") == "https://host/~me"
+    assert paths.expand_uri("file://~/runs") == f"file://{home}/runs"
+    assert paths.expand_uri("https://host/~me") == "https://host/~me"
 
 
 def test_caches_have_one_rule(home: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", None)
-    monkeypatch.setenv(places.CACHE, "~/mine")
+    monkeypatch.setenv(paths.CACHE, "~/mine")
     monkeypatch.setenv("XDG_CACHE_HOME", "~/xdg")
-    assert places.cache_folder() == home / "mine"
-    monkeypatch.delenv(places.CACHE)
-    assert places.cache_folder() == home / "xdg" / "reid-harness"
+    assert paths.cache_folder() == home / "mine"
+    monkeypatch.delenv(paths.CACHE)
+    assert paths.cache_folder() == home / "xdg" / "reid-harness"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    assert places.cache_folder() == home / ".cache" / "reid-harness"
+    assert paths.cache_folder() == home / ".cache" / "reid-harness"
     monkeypatch.setattr("os.access", lambda *_: False)
-    alone = places.cache_folder()
+    alone = paths.cache_folder()
     assert alone.parent == tmp_path and stat.S_IMODE(alone.stat().st_mode) == 0o700
-    assert places.cache_folder() == alone
+    assert paths.cache_folder() == alone
     alone.chmod(0o777)
-    other = places.cache_folder()
+    other = paths.cache_folder()
     assert other != alone and other.parent == tmp_path, "a folder that others can write is not used"

@@ -8,17 +8,18 @@ from pathlib import Path
 
 import pytest
 
-from harness import plan, store
 from harness.errors import UsageError
-from harness.job import Places
-from harness.plan import Request
+from harness.planning import plan
+from harness.planning.plan import Request
+from harness.records import store
+from harness.spec.job import LocalPaths
 
 Cli = Callable[..., tuple[int, str, str]]
 
 
 def request_on(world: Path, results: Path, **changes: object) -> Request:
     values = {"backbones": "bot,dummy", "datasets": "market1501", "recipe": "smoke", "from_scratch": True}
-    return Request(**{**values, "results": results, "places": Places(data_root=str(world)), **changes})  # type: ignore[arg-type]
+    return Request(**{**values, "results": results, "paths": LocalPaths(data_root=str(world)), **changes})  # type: ignore[arg-type]
 
 
 def test_the_same_request_gives_the_same_ids_in_any_order(world: Path, tmp_path: Path) -> None:
@@ -46,7 +47,7 @@ def test_missing_weights_are_blocked_unless_from_scratch(world: Path, tmp_path: 
 
 
 def test_only_an_ok_record_is_cached(world: Path, tmp_path: Path) -> None:
-    from harness import record as records
+    from harness.records import schema as records
 
     (cell,) = plan.build(request_on(world, tmp_path, backbones="dummy"))
     assert (cell.state, cell.reason) == ("to do", "new")

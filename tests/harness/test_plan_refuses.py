@@ -10,10 +10,12 @@ from pathlib import Path
 import pytest
 import small_csv
 
-from harness import gpu, recipe, timm_names
 from harness.errors import UsageError
-from harness.profile import Condition
-from harness.registry import REPOSITORY
+from harness.planning.profile import Condition
+from harness.registry import timm_names
+from harness.spec import recipe
+from harness.system import gpu
+from harness.system.paths import REPOSITORY
 
 Cli = Callable[..., tuple[int, str, str]]
 UNIFIED = recipe.FOLDER / "unified.toml"

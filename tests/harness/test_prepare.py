@@ -19,10 +19,11 @@ import scipy.io
 import small_datasets as small
 from PIL import Image
 
-from datasets import builders
-from harness import registry, validate
+from datasets.preparation import builders
+from datasets.preparation.prepare import prepare_dataset
+from harness import registry
 from harness.errors import DataError
-from harness.prepare import prepare_dataset
+from harness.registry import dataset_checks
 
 MARKET = "Market-1501-v15.09.15"
 
@@ -136,7 +137,7 @@ def test_a_dataset_with_the_numbers_of_another_is_that_one(tmp_path: Path, monke
     """DukeMTMC-reID and Occluded-Duke have one layout."""
     archive = zipped(duke(tmp_path / "made"), tmp_path / "given.zip", "DukeMTMC-reID")
     split = registry.dataset("dukemtmc").load(tmp_path / "made")
-    counts = {name: validate.counts(getattr(split, name)) for name in ("train", "query", "gallery")}
+    counts = {name: dataset_checks.counts(getattr(split, name)) for name in ("train", "query", "gallery")}
     known = registry.datasets()
     changed = [
         dataclasses.replace(e, card=dataclasses.replace(e.card, expected=counts)) if e.name == "dukemtmc" else e

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from datasets.preparation.unpack import Limits, is_archive, unpack
 from harness.errors import DataError
-from harness.unpack import Limits, is_archive, unpack
 
 
 def make_zip(path: Path, *members: tuple[str, bytes]) -> Path:

@@ -9,10 +9,11 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from harness import profile, store
 from harness.cli import profile as command
 from harness.errors import UsageError
-from harness.plan import Request
+from harness.planning import profile
+from harness.planning.plan import Request
+from harness.records import store
 
 
 def study(**changes) -> profile.Study:

@@ -8,9 +8,9 @@ import pytest
 import record_samples as samples
 
 from harness import registry
-from harness.report import profile_claims, profiles
-from harness.report.material import Material
-from harness.report.section import Context
+from harness.reporting import profile_claims, profiles
+from harness.reporting.report_data import ReportData
+from harness.reporting.section import Context
 
 STEADY = {"fixed_work_ms": [10.0, 10.0], "others_cores": 0.0, "notes": []}
 SHARED = {"fixed_work_ms": [10.0, 10.0], "others_cores": 1.2, "notes": ["other work used 1.2 cores meanwhile"]}
@@ -25,7 +25,7 @@ def cell(backbone: str, *, latency: float, cpu: float | None = None, **changes: 
 
 
 def section(*records: dict[str, Any]) -> str:
-    return profiles.build(Context(Material(list(records), backbones={}, datasets={}), "figures")).markdown
+    return profiles.build(Context(ReportData(list(records), backbones={}, datasets={}), "figures")).markdown
 
 
 def claim(*records: dict[str, Any]) -> str:
@@ -86,7 +86,7 @@ def test_a_build_with_other_options_is_named_and_does_not_stand_for_the_backbone
     other = cell("reidmamba", latency=80.0)
     other["spec"] = {**other["spec"], "options": {**card.options, "stride": 12}}
     usual["spec"] = {**usual["spec"], "options": dict(card.options)}
-    material = Material([usual, other, cell("transreid", latency=100.0)], backbones={"reidmamba": card}, datasets={})
+    material = ReportData([usual, other, cell("transreid", latency=100.0)], backbones={"reidmamba": card}, datasets={})
     said = profiles.build(Context(material, "figures")).markdown
     assert "reidmamba (stride=12)" in said and "Ratios: 2.00 (" in said and "1.25 (" not in said
 

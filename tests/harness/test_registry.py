@@ -10,6 +10,9 @@ import pytest
 
 from harness import registry
 from harness.errors import UsageError
+from harness.registry import lookup
+from harness.registry.source import source_files
+from harness.system.paths import REPOSITORY
 
 
 def test_the_repository_brings_its_plug_ins() -> None:
@@ -55,7 +58,7 @@ def test_options_are_declared_typed_and_suggested() -> None:
 def test_a_plug_in_folder_is_found_and_only_run_when_built(plugin_folder: Path) -> None:
     model = plugin_folder / "pixels" / "model.py"
     model.write_text("raise SystemExit('imported')\n")
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
     assert registry.backbone("pixels", plugin_folder).card.feature_dim == 24
     with pytest.raises(SystemExit, match="imported"):
         registry.backbone("pixels", plugin_folder).build(num_classes=2, num_cameras=1, image_size=(64, 32))
@@ -74,7 +77,7 @@ def test_plug_ins_of_one_name_in_two_folders_are_two(plugin_folder: Path, tmp_pa
 
 def test_a_broken_card_is_a_reason_not_a_crash(plugin_folder: Path) -> None:
     (plugin_folder / "pixels" / "card.toml").write_text('kind = "backbone"\nname = "pixels"\ntitel = "x"\n')
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
     assert "Did you mean 'title'" in next(iter(registry.broken(plugin_folder).values()))
     with pytest.raises(UsageError, match="cannot be used"):
         registry.backbone("pixels", plugin_folder)
@@ -83,24 +86,23 @@ def test_a_broken_card_is_a_reason_not_a_crash(plugin_folder: Path) -> None:
 def test_a_taken_name_is_refused(plugin_folder: Path) -> None:
     card = plugin_folder / "pixels" / "card.toml"
     card.write_text(card.read_text().replace('title = "', 'aliases = ["bot"]\ntitle = "'))
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
     with pytest.raises(UsageError, match="taken already"):
         registry.backbones(plugin_folder)
 
 
 def test_the_source_hash_follows_what_the_model_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = {
-        p.relative_to(registry.REPOSITORY).as_posix() for p in registry._source_files(registry.backbone("bot").folder)
-    }
+    files = {p.relative_to(REPOSITORY).as_posix() for p in source_files(registry.backbone("bot").folder)}
     assert {"backbones/bot/model.py", "backbones/layers.py"} <= files
     assert not any(file.startswith("harness/") for file in files)
 
 
 def test_listing_and_planning_import_no_heavy_library() -> None:
     code = (
-        "import sys; from harness import plan, registry, store, tracking, report; registry.backbones();"
+        "import sys; from harness import registry, reporting, tracking; from harness.planning import plan;"
+        "from harness.records import store; registry.backbones();"
         "registry.datasets(); plan.build(plan.Request(from_scratch=True));"
         "print([m for m in ('torch', 'ray', 'mlflow', 'timm', 'pandas', 'matplotlib') if m in sys.modules])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=registry.REPOSITORY)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

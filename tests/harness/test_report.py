@@ -15,12 +15,13 @@ from unittest import mock
 import pytest
 import record_samples as samples
 
-from harness import report, store
+from harness import reporting
 from harness.cards import BackboneCard, DatasetCard, InputCard, Published
 from harness.errors import UsageError
-from harness.registry import REPOSITORY
-from harness.report import drawing
-from harness.report.material import Material, gather
+from harness.figures import style
+from harness.records import store
+from harness.reporting.report_data import ReportData, gather
+from harness.system.paths import REPOSITORY
 
 INPUT = InputCard((256, 128), (0.5,), (0.5,))
 ALPHA = BackboneCard(
@@ -49,16 +50,16 @@ DUKE = DatasetCard(name="dukemtmc", title="DukeMTMC-reID", layouts=(), notice="W
 CARDS: dict[str, Any] = {"backbones": (ALPHA, BETA, GAMMA), "datasets": (MARKET, DUKE)}
 
 
-def material(*records: dict[str, Any], **changes: Any) -> Material:
+def material(*records: dict[str, Any], **changes: Any) -> ReportData:
     backbones = {card.name: card for card in CARDS["backbones"]}
-    base = Material(list(records), backbones=backbones, datasets={card.name: card for card in CARDS["datasets"]})
+    base = ReportData(list(records), backbones=backbones, datasets={card.name: card for card in CARDS["datasets"]})
     return dataclasses.replace(base, **changes)
 
 
 def page(place: Path, *records: dict[str, Any], **changes: Any) -> str:
     """The page alone; its figures are laid out but not rendered, which takes most of the time."""
-    with mock.patch.object(drawing, "png", lambda made, drawn: b""):
-        return report.build(material(*records, **changes), place / "BENCHMARKS.md")[0].read_text(encoding="utf-8")
+    with mock.patch.object(style, "png", lambda made, drawn: b""):
+        return reporting.build(material(*records, **changes), place / "BENCHMARKS.md")[0].read_text(encoding="utf-8")
 
 
 def table(text: str, heading: str) -> list[dict[str, str]]:
@@ -128,8 +129,8 @@ def test_a_published_checkpoint_stands_beside_its_own_number(tmp_path):
 def test_a_narrower_network_does_not_stand_beside_the_published_number(tmp_path, width, shown):
     run = samples.ok(samples.spec("bot", options={"neck_feature": "after", "width": width}))
     keep(tmp_path / "results", run)
-    with mock.patch.object(drawing, "png", lambda made, drawn: b""):
-        text = report.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
+    with mock.patch.object(style, "png", lambda made, drawn: b""):
+        text = reporting.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
     assert table(text, "### Market")[0]["Published mAP / rank-1"].startswith(shown)
 
 
@@ -235,8 +236,8 @@ def test_bytes_do_not_depend_on_order_or_repetition(tmp_path):
     records = [*three_seeds(), *three_seeds("beta"), samples.failed(samples.spec("gamma"))]
     records[0]["environment"]["gpu"] = "Some GPU"
     shuffled = random.Random(1).sample(records, len(records))
-    first = report.build(material(*records), tmp_path / "a" / "BENCHMARKS.md")
-    second = report.build(material(*shuffled), tmp_path / "b" / "BENCHMARKS.md")
+    first = reporting.build(material(*records), tmp_path / "a" / "BENCHMARKS.md")
+    second = reporting.build(material(*shuffled), tmp_path / "b" / "BENCHMARKS.md")
     assert [p.name for p in first] == [p.name for p in second]
     assert [p.read_bytes() for p in first] == [p.read_bytes() for p in second]
     assert {p.suffix for p in first} == {".md", ".png"}
@@ -250,7 +251,7 @@ def test_time_stamps_and_places_are_not_on_the_page(tmp_path):
 
 
 def test_every_figure_is_linked_and_written(tmp_path):
-    files = report.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md", figures="plots")
+    files = reporting.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md", figures="plots")
     linked = set(re.findall(r"\]\((plots/[^)]+\.png)\)", files[0].read_text()))
     assert linked == {p.relative_to(tmp_path).as_posix() for p in files[1:]}
     assert linked == {"plots/market1501.unified.cost.png", "plots/market1501.unified.cmc.png"}
@@ -264,29 +265,29 @@ def keep(results: Path, *records: dict[str, Any]) -> None:
 def test_check_finds_what_is_stale(tmp_path):
     results, out = tmp_path / "results", tmp_path / "BENCHMARKS.md"
     keep(results, *three_seeds())
-    assert report.check(results, out)[0] == str(out)
-    files = report.write(results, out)
-    assert report.check(results, out) == []
+    assert reporting.check(results, out)[0] == str(out)
+    files = reporting.write(results, out)
+    assert reporting.check(results, out) == []
     files[1].write_bytes(files[1].read_bytes()[:-20])
-    assert report.check(results, out) == [str(files[1])]
-    report.write(results, out)
+    assert reporting.check(results, out) == [str(files[1])]
+    reporting.write(results, out)
     keep(results, samples.ok(samples.spec(seed=3)))
-    assert str(out) in report.check(results, out)
-    report.write(results, out)
+    assert str(out) in reporting.check(results, out)
+    reporting.write(results, out)
     out.write_text(out.read_text() + "by hand\n")
-    assert report.check(results, out) == [str(out)]
+    assert reporting.check(results, out) == [str(out)]
     for path in results.rglob("record.json"):
         path.unlink()
-    assert set(report.check(results, out)) == {str(out), *map(str, files[1:])}
-    report.write(results, out)
-    assert report.check(results, out) == [] and not any(path.exists() for path in files[1:])
+    assert set(reporting.check(results, out)) == {str(out), *map(str, files[1:])}
+    reporting.write(results, out)
+    assert reporting.check(results, out) == [] and not any(path.exists() for path in files[1:])
 
 
 def test_other_files_in_the_figures_folder_are_left_alone(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "mine.png").write_bytes(b"x")
-    report.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md")
-    report.build(material(), tmp_path / "BENCHMARKS.md")
+    reporting.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md")
+    reporting.build(material(), tmp_path / "BENCHMARKS.md")
     assert [p.name for p in (tmp_path / "figures").iterdir()] == ["mine.png"]
 
 
@@ -385,7 +386,7 @@ def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):
     keep(results, *three_seeds())
     path = next(results.rglob("record.json"))
     path.write_text("{")
-    text = report.build(gather(results), tmp_path / "BENCHMARKS.md")[0].read_text()
+    text = reporting.build(gather(results), tmp_path / "BENCHMARKS.md")[0].read_text()
     assert path.relative_to(results).as_posix() in text and str(tmp_path) not in text
 
 
@@ -402,7 +403,7 @@ def test_what_a_killed_driver_left_beside_the_page_is_swept(tmp_path):
 def test_an_unwritable_place_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(UsageError, match="--out"):
-        report.build(material(), tmp_path / "file" / "BENCHMARKS.md")
+        reporting.build(material(), tmp_path / "file" / "BENCHMARKS.md")
 
 
 def test_search_and_profile_runs_stay_out_of_the_result_tables(tmp_path):
@@ -421,9 +422,9 @@ def test_search_and_profile_runs_stay_out_of_the_result_tables(tmp_path):
 def test_pictures_are_linked_where_results_lie_below_the_page(tmp_path):
     one = {**samples.ok(samples.spec()), "pictures": ["pictures/ranked lists.png", "../../secret.png"]}
     keep(tmp_path / "results", one)
-    text = report.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
+    text = reporting.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
     assert f"(<results/market1501/alpha/{one['run_id'][:12]}/pictures/ranked%20lists.png>)" in text
-    elsewhere = report.write(tmp_path / "results", tmp_path / "docs" / "BENCHMARKS.md")[0].read_text()
+    elsewhere = reporting.write(tmp_path / "results", tmp_path / "docs" / "BENCHMARKS.md")[0].read_text()
     assert f"`market1501/alpha/{one['run_id'][:12]}/pictures/ranked lists.png`" in elsewhere
     assert "secret" not in text + elsewhere
 
@@ -439,10 +440,10 @@ def test_ranked_lists_are_linked_of_generated_people_only(tmp_path):
     """Git ignores ranked lists, which show people; a link to them would be broken in every other checkout."""
     pictures = {"pictures": ["pictures/ranked_lists.png", "pictures/distances.png"]}
     keep(tmp_path / "real" / "results", {**samples.ok(samples.spec()), **pictures})
-    text = report.write(tmp_path / "real" / "results", tmp_path / "real" / "BENCHMARKS.md")[0].read_text()
+    text = reporting.write(tmp_path / "real" / "results", tmp_path / "real" / "BENCHMARKS.md")[0].read_text()
     assert "pictures/distances.png>)" in text and "pictures/ranked_lists.png`" in text
     drawn = samples.ok(samples.spec())
     drawn = {**drawn, **pictures, "data": {**drawn["data"], "generated": {"seed": 0}}}
     keep(tmp_path / "drawn" / "results", drawn)
-    text = report.write(tmp_path / "drawn" / "results", tmp_path / "drawn" / "BENCHMARKS.md")[0].read_text()
+    text = reporting.write(tmp_path / "drawn" / "results", tmp_path / "drawn" / "BENCHMARKS.md")[0].read_text()
     assert "pictures/ranked_lists.png>)" in text

@@ -13,15 +13,17 @@ import pytest
 import record_samples as samples
 import torch
 
-from harness import plan, profile, registry, store
+from harness import registry
 from harness.cli.options import _literal, _pair, apply_preset, load_preset, make_request
 from harness.cli.plan import command as plan_command
 from harness.cli.profile import NOT_ASKED
 from harness.cli.profile import _study as study_of
 from harness.cli.profile import command as profile_command
-from harness.registry import REPOSITORY
-from harness.report import commands
-from harness.report.rows import settings
+from harness.planning import plan, profile
+from harness.records import store
+from harness.reporting import commands
+from harness.reporting.rows import settings
+from harness.system.paths import REPOSITORY
 
 Cli = Callable[..., tuple[int, str, str]]
 MINE = """

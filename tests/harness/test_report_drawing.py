@@ -12,10 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from harness.report import drawing, plots
+from harness.figures import style
+from harness.reporting import plots
 
 NAMES = ("alpha", "beta", "gamma$x$", "timm:a_very_long_model_name_that_goes_on.and_on_in21k")
-LOOKS = drawing.looks(NAMES)
+LOOKS = style.looks(NAMES)
 
 
 def cmc(shift: float = 0.0) -> bytes:
@@ -29,7 +30,7 @@ def cmc(shift: float = 0.0) -> bytes:
 )
 @settings(deadline=None)
 def test_labels_are_separated_within_range_and_keep_their_order(wanted, gap):
-    placed = drawing.separate(wanted, gap, 0.0, 10.0)
+    placed = style.separate(wanted, gap, 0.0, 10.0)
     assert len(placed) == len(wanted)
     assert all(-1e-9 <= p <= 10 + 1e-9 for p in placed)
     least = min(gap, 10 / max(1, len(wanted) - 1))
@@ -41,16 +42,16 @@ def test_labels_are_separated_within_range_and_keep_their_order(wanted, gap):
 
 
 def test_labels_that_are_apart_stay():
-    assert drawing.separate([1.0, 5.0, 9.0], 1.0, 0.0, 10.0) == [1.0, 5.0, 9.0]
-    assert drawing.separate([5.0, 5.0], 1.0, 0.0, 10.0) == pytest.approx([4.5, 5.5])
+    assert style.separate([1.0, 5.0, 9.0], 1.0, 0.0, 10.0) == [1.0, 5.0, 9.0]
+    assert style.separate([5.0, 5.0], 1.0, 0.0, 10.0) == pytest.approx([4.5, 5.5])
 
 
 def test_point_labels_do_not_cover_one_another():
-    made, (axes,) = drawing.figure(6, 4, "Title")
+    made, (axes,) = style.figure(6, 4, "Title")
     points = [(1 + 0.01 * i, 1 + 0.01 * i, f"backbone {i}", "#000000") for i in range(8)]
     axes.set_xlim(0, 3)
     axes.set_ylim(0, 3)
-    drawing.label_points(axes, points)
+    style.label_points(axes, points)
     renderer = made.canvas.get_renderer()
     boxes = [t.get_window_extent(renderer).extents for t in axes.texts if t.get_text()]
     assert len(boxes) == 8
@@ -70,17 +71,17 @@ def test_a_picture_drawn_by_other_libraries_is_compared_by_its_values(monkeypatc
     here, other_values = cmc(), cmc(0.01)
     monkeypatch.setattr(matplotlib, "__version__", "1.0")
     elsewhere = cmc()
-    assert elsewhere != here and drawing.same_picture(here, elsewhere)
-    assert not drawing.same_picture(here, other_values)
-    assert not drawing.same_picture(elsewhere, other_values)
-    assert not drawing.same_picture(elsewhere, here[:-30])
-    assert not drawing.same_picture(here, b"")
+    assert elsewhere != here and style.same_picture(here, elsewhere)
+    assert not style.same_picture(here, other_values)
+    assert not style.same_picture(elsewhere, other_values)
+    assert not style.same_picture(elsewhere, here[:-30])
+    assert not style.same_picture(here, b"")
 
 
 def test_every_backbone_of_a_report_looks_different():
-    looks = drawing.looks(f"net{i}" for i in range(40))
+    looks = style.looks(f"net{i}" for i in range(40))
     assert len({(look["color"], look["marker"]) for look in looks.values()}) == 40
-    assert drawing.looks(["b", "a"]) == drawing.looks(["a", "b", "b"])
+    assert style.looks(["b", "a"]) == style.looks(["a", "b", "b"])
 
 
 def pixels(data: bytes) -> np.ndarray:

@@ -7,10 +7,11 @@ import pytest
 import record_samples as samples
 from test_report import keep, table
 
-from harness import report, stats, store
-from harness.report import significance
-from harness.report.material import gather
-from harness.report.section import Context
+from harness import reporting, stats
+from harness.records import store
+from harness.reporting import significance
+from harness.reporting.report_data import gather
+from harness.reporting.section import Context
 
 IDENTITIES, QUERIES = 40, 200
 
@@ -141,5 +142,5 @@ def test_a_large_table_compares_the_best_and_says_so(tmp_path):
 def test_the_whole_page_holds_it(tmp_path):
     for i, name in enumerate(("alpha", "beta")):
         add(tmp_path / "results", name, scores(i))
-    page = report.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
+    page = reporting.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
     assert "### Differences: Market-1501, recipe unified" in page

@@ -9,11 +9,11 @@ import sys
 import threading
 from pathlib import Path
 
-from harness.report import studio
+from harness.reporting import parallel
 
 CODE = """
 import os
-from harness.report import plots, studio
+from harness.reporting import plots, studio
 looks = {"a": {"color": "#0072B2", "marker": "o"}}
 draws = [(plots.cmc, f"figure {i}", [("a", "a", [0.5, 0.6, 0.7 + i / 100])], looks) for i in range(8)]
 with studio.at_work(len(draws)) as draw:
@@ -41,7 +41,7 @@ def end_unless(parent: int) -> bytes:
 KILLED = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from harness.report import studio
+from harness.reporting import studio
 from test_report_studio import end_unless
 with studio.at_work(8) as draw:
     there = [draw(end_unless, os.getpid()) for _ in range(8)]
@@ -57,14 +57,14 @@ def test_what_a_lost_process_should_have_drawn_is_drawn_here() -> None:
 
 
 def test_few_figures_and_processes_with_threads_draw_here() -> None:
-    with studio.at_work(studio.MANY - 1) as draw:
-        assert draw is studio.draw_here
+    with parallel.at_work(parallel.MANY - 1) as draw:
+        assert draw is parallel.draw_here
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
     try:
-        with studio.at_work(100) as draw:
-            assert draw is studio.draw_here
+        with parallel.at_work(100) as draw:
+            assert draw is parallel.draw_here
     finally:
         stop.set()
         thread.join()
@@ -73,7 +73,7 @@ def test_few_figures_and_processes_with_threads_draw_here() -> None:
 BESIDE = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from harness.report import studio
+from harness.reporting import studio
 from test_report_studio import end_unless
 with studio.beside(os.getpid) as there, studio.beside(os.getpid, worth_it=False) as few:
     assert there() != os.getpid() and few() == os.getpid()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from harness.report import text
+from harness.reporting import text
 
 markdown_it = pytest.importorskip("markdown_it", reason="comes with rich; renders Markdown for these tests")
 RENDERER = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"])

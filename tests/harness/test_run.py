@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import store
-from harness.registry import REPOSITORY
+from harness.records import store
+from harness.system.paths import REPOSITORY
 
 Cli = Callable[..., tuple[int, str, str]]
 

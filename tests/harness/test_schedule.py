@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 from record_samples import spec
 
-from harness import child, schedule
 from harness.errors import RunError
-from harness.job import Job
-from harness.schedule import Resources
+from harness.execution import process, ray_executor
+from harness.execution.ray_executor import Resources
+from harness.spec.job import Job
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 INJECT = Path(__file__).resolve().parents[1] / "reliability" / "inject"
@@ -51,7 +51,7 @@ def carry_out(cluster: Any, folder: Path, count: int, resources: Resources) -> l
     for note in cluster.notes.glob("*.json"):
         note.unlink()
     jobs = [Job(spec=spec(seed=seed, device="cuda"), folder=str(folder / str(seed))) for seed in range(count)]
-    statuses = schedule.with_ray(jobs, resources, lambda job, event: None, threading.Event())
+    statuses = ray_executor.with_ray(jobs, resources, lambda job, event: None, threading.Event())
     assert set(statuses.values()) == {"ok"} and len(statuses) == count
     return [json.loads(note.read_text()) for note in cluster.notes.glob("*.json")]
 
@@ -86,7 +86,7 @@ def test_what_no_node_has_is_refused(cluster: Any, tmp_path: Path) -> None:
 
 def test_a_cluster_that_is_not_there_is_said() -> None:
     with pytest.raises(RunError, match=r"127\.0\.0\.1:1.*--scheduler inline"):
-        schedule.with_ray([], Resources(address="127.0.0.1:1"), lambda job, event: None, threading.Event())
+        ray_executor.with_ray([], Resources(address="127.0.0.1:1"), lambda job, event: None, threading.Event())
 
 
 def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: Any, tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: An
                 threading.Thread(target=cluster.remove_node, args=(extra, False)).start()
 
     resources = Resources(gpus=1.0, cpus=1, address=cluster.address)
-    statuses = schedule.with_ray(jobs, resources, listen, threading.Event())
+    statuses = ray_executor.with_ray(jobs, resources, listen, threading.Event())
     assert list(statuses.values()) == ["ok"] * 8
     assert len(started) > 8, "a lost run was started again"
     assert len({json.loads(note.read_text())["run"] for note in cluster.notes.glob("*.json")}) == 8
@@ -117,8 +117,8 @@ def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: An
 
 def test_a_cpu_run_sees_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
-    assert child._environment(Job(spec=spec(), folder=""))["CUDA_VISIBLE_DEVICES"] == ""
-    assert child._environment(Job(spec=spec(device="cuda"), folder=""))["CUDA_VISIBLE_DEVICES"] == "0"
+    assert process._environment(Job(spec=spec(), folder=""))["CUDA_VISIBLE_DEVICES"] == ""
+    assert process._environment(Job(spec=spec(device="cuda"), folder=""))["CUDA_VISIBLE_DEVICES"] == "0"
 
 
 def test_inline_stops_what_waits_and_needs_no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,8 +129,8 @@ def test_inline_stops_what_waits_and_needs_no_ray(tmp_path: Path, monkeypatch: p
         stop.set()
         return "interrupted"
 
-    monkeypatch.setattr(child, "run", one)
+    monkeypatch.setattr(process, "run", one)
     monkeypatch.setitem(sys.modules, "ray", None)
     jobs = [Job(spec=spec(seed=seed), folder=str(tmp_path / str(seed))) for seed in range(3)]
-    assert list(schedule.inline(jobs, Resources(), lambda job, event: None, stop).values()) == ["interrupted"]
+    assert list(ray_executor.inline(jobs, Resources(), lambda job, event: None, stop).values()) == ["interrupted"]
     assert ran == [0] and signal.SIGTERM

@@ -10,8 +10,8 @@ import torch
 
 from harness.contracts import Item
 from harness.data.loader import Batch, EvaluationData
-from harness.evaluate import Scored, score_features, score_module
-from harness.recipe import Evaluation
+from harness.spec.recipe import Evaluation
+from harness.worker.scoring import Scored, score_features, score_module
 
 ROW = {"dataset": "people", "trained": True, "flip": False, "rerank": False}
 PEOPLE, IMAGES = 12, 6

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from harness.spec import RunSpec, canonical
+from harness.spec.run_spec import RunSpec, canonical
 
 BASE = RunSpec("bot", "market1501", "unified", {"optimizer": {"lr": 0.1}}, 0, "cpu", "1.0", "2.14")
 

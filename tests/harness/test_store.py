@@ -17,9 +17,10 @@ import record_samples as samples
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from harness import files, record, store
 from harness.errors import RecordError
-from harness.job import run_folder
+from harness.records import schema, store
+from harness.spec.job import run_folder
+from harness.system import files
 
 WORDS = st.text(max_size=30)
 FRACTIONS = st.floats(0, 1)
@@ -94,7 +95,7 @@ def test_folder_is_the_one_the_run_works_in(tmp_path):
 )
 def test_invalid_records_are_refused(tmp_path, change, words):
     broken = {**samples.ok(samples.spec()), **change}
-    assert any(words in problem for problem in record.validate(broken))
+    assert any(words in problem for problem in schema.validate(broken))
     with pytest.raises(RecordError):
         store.write(tmp_path / "run", broken)
     assert not (tmp_path / "run").exists()
@@ -295,7 +296,7 @@ def test_the_plain_evaluation_is_the_one_without_extras():
 
 
 def test_the_store_does_not_load_heavy_libraries():
-    code = "import sys, harness.store; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
+    code = "import sys, harness.records.store; print([m for m in ('torch', 'pandas', 'numpy') if m in sys.modules])"
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=root, env=dict(os.environ)

@@ -13,10 +13,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import feature_files
 from harness.contracts import Item
+from harness.data import feature_files
+from harness.data.feature_rows import LABELS, PATHS, UNCHECKED, arrange
 from harness.errors import WeightsError
-from harness.feature_rows import LABELS, PATHS, UNCHECKED, arrange
 
 QUERY = [Item(Path(f"/data/Market/query/{pid:04d}_c{cam + 1}s1_0.jpg"), pid, cam) for pid in (2, 3) for cam in (0, 1)]
 GALLERY = [

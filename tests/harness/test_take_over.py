@@ -13,7 +13,8 @@ import small_csv
 import torch
 from PIL import Image
 
-from harness import checkpoint, store
+from harness.records import store
+from harness.training import checkpoint
 
 Cli = Callable[..., tuple[int, str, str]]
 QUERY = "query/08_0_0.png"

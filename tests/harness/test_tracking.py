@@ -21,12 +21,13 @@ from typing import Any
 import pytest
 from record_samples import evaluation, failed, ok, per_query, spec
 
-from harness import store, tracking
+from harness import tracking
 from harness.errors import HarnessError
-from harness.job import Job, run_folder
-from harness.masking import mask
-from harness.registry import REPOSITORY
-from harness.spec import RunSpec
+from harness.records import store
+from harness.spec.job import Job, run_folder
+from harness.spec.run_spec import RunSpec
+from harness.system.paths import REPOSITORY
+from harness.system.redact import mask
 from harness.tracking import tracker as tracker_module
 from harness.tracking import transfer
 
@@ -215,7 +216,8 @@ def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
 def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
     script = (
-        "import os, sys, time; from harness import tracking; from harness.job import Job; from pathlib import Path\n"
+        "import os, sys, time; from harness import tracking; from harness.spec.job import Job\n"
+        "from pathlib import Path\n"
         "tracker = tracking.Tracker(Path(sys.argv[1]), sys.argv[2], print, name='dead', tags={})\n"
         "job = Job.from_dict(__import__('json').loads(sys.argv[3]))\n"
         "tracker.event(job, {'event': 'epoch', 'epoch': 1, 'metrics': {'loss': 1.0}})\n"

@@ -12,8 +12,9 @@ import pytest
 from record_samples import spec
 from test_tracking import answering, children, finished, make, running, sqlite, tell
 
-from harness import store, tracking
+from harness import tracking
 from harness.errors import HarnessError, UsageError
+from harness.records import store
 from harness.tracking.presence import FOLDER
 
 Cli = Callable[..., tuple[int, str, str]]

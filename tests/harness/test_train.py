@@ -10,12 +10,14 @@ import torch
 from small_datasets import picture
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness import checkpoint, recipe, registry
+from harness import registry
 from harness.contracts import Item
 from harness.data import TrainingData
-from harness.device import place
-from harness.seeding import seed_torch
-from harness.train import Trainer
+from harness.spec import recipe
+from harness.system.device import place
+from harness.system.seeding import seed_torch
+from harness.training import checkpoint
+from harness.training.trainer import Trainer
 
 SIZE = (64, 32)
 IDENTITIES, IMAGES, CAMERAS = 4, 3, 2
@@ -98,7 +100,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def unequal(a: Any, b: Any, where: str = "") -> list[str]:
-    """Places in two trees where not every bit is the same."""
+    """LocalPaths in two trees where not every bit is the same."""
     if isinstance(a, torch.Tensor):
         return [] if isinstance(b, torch.Tensor) and torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():

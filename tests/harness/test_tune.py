@@ -11,13 +11,13 @@ import searches
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import store
 from harness.errors import RecordError, UsageError
-from harness.job import Job
-from harness.tune import finals, sampler, space, state
-from harness.tune.asha import Asha
-from harness.tune.sampler import Known
-from harness.tune.space import Parameter, Space
+from harness.records import store
+from harness.spec.job import Job
+from harness.tuning import final_runs, sampler, space, state
+from harness.tuning.asha import Asha
+from harness.tuning.sampler import Known
+from harness.tuning.space import Parameter, Space
 
 RATR = space.load("ratr")
 
@@ -202,7 +202,7 @@ def test_divergence_counts_as_bad_and_a_failure_is_tried_once_more(tmp_path: Pat
 def test_nothing_starts_once_the_search_is_told_to_stop(tmp_path: Path) -> None:
     search, stop = searches.new_search(), threading.Event()
     stop.set()
-    driver = searches.Driver(search, tmp_path, searches.plan_in(tmp_path, search), None, stop)  # type: ignore[arg-type]
+    driver = searches.SearchTrials(search, tmp_path, searches.plan_in(tmp_path, search), None, stop)  # type: ignore[arg-type]
     assert driver.next() is None and not search.trials
 
 
@@ -213,7 +213,7 @@ def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeyp
     search, said = searches.new_search(samples_=3), []
     job = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
     plan, stop = searches.plan_in(tmp_path, search), threading.Event()
-    driver = searches.Driver(search, tmp_path, plan, job, stop, warn=said.append)
+    driver = searches.SearchTrials(search, tmp_path, plan, job, stop, warn=said.append)
     with monkeypatch.context() as patch:
         patch.setattr(state.files, "write_json", full)
         while (one := driver.next()) is not None:
@@ -248,4 +248,4 @@ def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
 def test_the_chosen_points_are_the_best_the_paper_and_off(tmp_path: Path) -> None:
     search = searches.new_search(samples_=8)
     searches.play(search, tmp_path)
-    assert [name for name, _ in finals.chosen(search)] == ["best", "paper", "RATR off"]
+    assert [name for name, _ in final_runs.chosen(search)] == ["best", "paper", "RATR off"]

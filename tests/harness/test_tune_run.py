@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 from test_run import running, wait_for
 
-from harness import schedule, store
-from harness.registry import REPOSITORY
-from harness.tune import state
-from harness.tune.state import Search
+from harness.execution import ray_executor
+from harness.records import store
+from harness.system.paths import REPOSITORY
+from harness.tuning import state
+from harness.tuning.state import Search
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -168,8 +169,8 @@ def test_ctrl_c_while_the_chosen_points_train_exits_with_130(
         assert stop.is_set()
         return {}
 
-    monkeypatch.setitem(schedule.FEED_SCHEDULERS, "inline", lambda *_: None)
-    monkeypatch.setitem(schedule.SCHEDULERS, "inline", pressed)
+    monkeypatch.setitem(ray_executor.SOURCE_SCHEDULERS, "inline", lambda *_: None)
+    monkeypatch.setitem(ray_executor.SCHEDULERS, "inline", pressed)
     code, _, err = cli(*arguments(world, noisy, tmp_path, "--final-seeds", "0", samples=2))
     assert code == 130 and "Interrupted" in err
 
@@ -181,7 +182,7 @@ def test_after_the_time_budget_the_first_ctrl_c_is_the_first(
         assert stop.wait(60), "the budget is spent"
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setitem(schedule.FEED_SCHEDULERS, "inline", pressed)
+    monkeypatch.setitem(ray_executor.SOURCE_SCHEDULERS, "inline", pressed)
     monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("stopped at once"))
     code, _, err = cli(*arguments(world, noisy, tmp_path, "--time-budget", "0.1s", samples=2))
     assert code == 130 and "Interrupted" in err

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import registry, validate
+from harness import registry
+from harness.registry import backbone_checks
 
 CARD = """kind = "backbone"
 name = "tiny"
@@ -75,7 +76,7 @@ def check(tmp_path: Path, card: str = CARD, model: str = MODEL, name: str = "tin
     folder.mkdir(parents=True)
     (folder / "card.toml").write_text(card)
     (folder / "model.py").write_text(model)
-    return [f"{f.level}: {f}" for f in validate.check_backbone(registry.backbone(name, tmp_path))]
+    return [f"{f.level}: {f}" for f in backbone_checks.check(registry.backbone(name, tmp_path))]
 
 
 @pytest.fixture(autouse=True)
@@ -159,12 +160,12 @@ def test_a_broken_contract_is_found(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["dummy", "timm:test_resnet.r160_in1k"])
 def test_light_backbones_of_the_repository_keep_the_contract(name: str) -> None:
-    findings = validate.check_backbone(registry.backbone(name))
+    findings = backbone_checks.check(registry.backbone(name))
     assert [str(finding) for finding in findings if finding.level == "error"] == []
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("entry", [e for e in registry.backbones() if not e.card.adapter], ids=lambda e: e.name)
 def test_every_backbone_of_the_repository_keeps_the_contract(entry: registry.BackboneEntry) -> None:
-    findings = validate.check_backbone(entry)
+    findings = backbone_checks.check(entry)
     assert [str(finding) for finding in findings if finding.level == "error"] == []

@@ -21,6 +21,7 @@ from torch import nn
 from harness import registry, weights
 from harness.cards import BackboneCard, InputCard, PretrainedCard
 from harness.errors import WeightsError
+from harness.system.paths import REPOSITORY
 
 CARD = BackboneCard(
     name="net",
@@ -100,7 +101,7 @@ def test_finding_and_identifying_never_imports_torch(root: Path, tmp_path: Path)
         f"print([weights.identity(e.card, {str(root)!r}, cache={str(tmp_path)!r}) for e in registry.backbones()])\n"
         "assert not {'torch', 'timm', 'numpy'} & set(sys.modules), 'heavy import'"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=registry.REPOSITORY, timeout=60)
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60)
 
 
 def test_every_card_names_files_that_its_options_can_fill():

@@ -36,5 +36,5 @@ if "run-one" in sys.orig_argv and (run := spec()).get("purpose") != "profile":
     if str(run.get("backbone")).partition(":")[0] in ("pixels", "dummy"):  # real ones look into the compiler
         sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")
     if not os.environ.get("HARNESS_TEST_PICTURES"):
-        sys.modules["harness.run_pictures"] = types.ModuleType("harness.run_pictures")
-        sys.modules["harness.run_pictures"].draw = lambda *_, **__: []  # type: ignore[attr-defined]
+        sys.modules["harness.figures.run_figures"] = types.ModuleType("harness.figures.run_figures")
+        sys.modules["harness.figures.run_figures"].draw = lambda *_, **__: []  # type: ignore[attr-defined]

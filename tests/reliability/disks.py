@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.registry import REPOSITORY
+from harness.system.paths import REPOSITORY
 
 
 class Disks:

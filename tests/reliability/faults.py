@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from harness import store
-from harness.record import Record
-from harness.registry import REPOSITORY
+from harness.records import store
+from harness.records.schema import Record
+from harness.system.paths import REPOSITORY
 
 INJECT = Path(__file__).resolve().parent / "inject"
 EPOCHS = 4

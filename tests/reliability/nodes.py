@@ -15,7 +15,7 @@ from pathlib import Path
 
 from faults import NONE, Seeds, environment, wait_for
 
-from harness import processes
+from harness.system import processes
 
 HOST = "127.0.0.1"
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "6b6f6d6d206865722c206b6f6d6d206865722c206b6f6d6d"}

@@ -16,7 +16,7 @@ import pytest
 from faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, start, wait_for
 from nodes import TOKEN, Node, head
 
-from harness.record import Record
+from harness.records.schema import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

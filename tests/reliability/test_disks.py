@@ -17,8 +17,10 @@ import pytest
 from disks import Disks
 from faults import by_seed, command, drive, leftovers
 
-from harness import checkpoint, store, tracking
-from harness.record import Record
+from harness import tracking
+from harness.records import store
+from harness.records.schema import Record
+from harness.training import checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

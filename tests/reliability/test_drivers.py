@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from faults import EPOCHS, NONE, Seeds, alive, by_seed, command, drive, leftovers, processes, start, wait_for
 
-from harness import store
+from harness.records import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

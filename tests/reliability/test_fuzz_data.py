@@ -32,11 +32,15 @@ from mutations import SECONDS, changed, changed_json, damaged, fuzz, only_docume
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 import small_datasets as small
 
-from datasets import builders, memory
+from datasets import fingerprint_cache
+from datasets.preparation import builders
+from datasets.preparation.unpack import Limits, is_archive, top_folders, unpack
 from datasets.readers import READERS, cuhk03, folders, market, msmt17, table
 from datasets.readers.source import Source
-from harness import feature_files, pictures, registry, validate, weights
-from harness.unpack import Limits, is_archive, top_folders, unpack
+from harness import registry, weights
+from harness.data import feature_files
+from harness.figures import pictures
+from harness.registry import dataset_checks
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
 LAYOUTS = {
@@ -142,8 +146,8 @@ def test_json_of_datasets(tmp_path: Path) -> None:
         with only_documented():
             splits = entry.load(tmp_path)
             json.dumps(splits.generated, allow_nan=False)
-            validate.check_counts(entry, splits)
-            validate.check_labels(splits)
+            dataset_checks.check_counts(entry, splits)
+            dataset_checks.check_labels(splits)
 
     told("stand-in.json", fuzz(changed_json(good), check))
 
@@ -169,7 +173,7 @@ def test_images(put: Callable[..., Path], tmp_path: Path, kind: str) -> None:
         path = put(content)
         with only_documented():
             assert decode(path, (16, 8), "bicubic").shape == (3, 16, 8)
-        assert validate._open(path)
+        assert dataset_checks._open(path)
         line = {"path": path, "pid": 1, "camid": 0}
         pictures.ranked_sheet([{**line, "ap": 0.5, "results": [line]}], tmp_path / "sheet.png")
 
@@ -182,7 +186,7 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
     file = put(b"weights", "net.pth")
     digest = weights.checksum(file, tmp_path / "sums")
     sums = json.loads((tmp_path / "sums" / "checksums.json").read_text())
-    facts = memory.Facts("0" * 64, 9, 3, 2, 2, ())
+    facts = fingerprint_cache.Facts("0" * 64, 9, 3, 2, 2, ())
     remembered = {"facts": dataclasses.asdict(facts), "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
     (tmp_path / "cache" / "fingerprints").mkdir(parents=True)
 
@@ -191,8 +195,8 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
         assert isinstance(weights.checksum(file, tmp_path / "sums"), str)
 
     def fingerprint(text: str) -> None:
-        memory._file("key").write_text(text, encoding="utf-8", errors="surrogatepass")
-        found = memory.recall("key", tmp_path)
+        fingerprint_cache._file("key").write_text(text, encoding="utf-8", errors="surrogatepass")
+        found = fingerprint_cache.recall("key", tmp_path)
         assert found is None or found.fingerprint == "0" * 64
 
     assert digest
@@ -262,7 +266,7 @@ def checkpoints() -> dict[str, tuple[str, bytes]]:
 def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind: str) -> None:
     import torch
 
-    from harness import checkpoint
+    from harness.training import checkpoint
 
     name, good = checkpoints()[kind]
     weight = torch.arange(6.0).view(2, 3)

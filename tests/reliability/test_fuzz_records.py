@@ -22,19 +22,22 @@ import record_samples as samples
 import searches
 import small_datasets as small
 
-from harness import queries, recipe, registry, report, store, tracking, validate, weights
-from harness.cards import read_card
+from harness import registry, reporting, tracking, weights
+from harness.cards import read_card, same_type
 from harness.cli import list as listing
 from harness.cli import options, status
-from harness.job import Job
-from harness.queries import COLUMNS
-from harness.report.material import Material
-from harness.spec import RunSpec, canonical
+from harness.records import store
+from harness.records.per_query import COLUMNS
+from harness.registry import dataset_checks
+from harness.reporting.report_data import ReportData
+from harness.spec import recipe
+from harness.spec.job import Job
+from harness.spec.run_spec import RunSpec, canonical
+from harness.system.paths import REPOSITORY
 from harness.tracking.content import tags_of
-from harness.tune import space, state
+from harness.tuning import space, state
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
-REPOSITORY = registry.REPOSITORY
 
 
 RECORDS = {
@@ -59,7 +62,7 @@ def test_records(tmp_path: Path, kind: str) -> None:
             tracking.parameters_of(record["spec"])
             tracking.metrics_of(record)
             tags_of(record["spec"], 1)
-            report.build(Material([record, RECORDS["ok"]]), tmp_path / "page.md")
+            reporting.build(ReportData([record, RECORDS["ok"]]), tmp_path / "page.md")
 
     told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))
 
@@ -77,12 +80,12 @@ def test_files_of_results(tmp_path: Path) -> None:
     def plan(text: str) -> None:
         (tmp_path / store.PLAN).write_text(text, encoding="utf-8", errors="surrogatepass")
         with only_documented():
-            report.build(Material([], plan=store.read_plan(tmp_path)), tmp_path / "page.md")
+            reporting.build(ReportData([], plan=store.read_plan(tmp_path)), tmp_path / "page.md")
 
     def searched(text: str) -> None:
         (tmp_path / "search.json").write_text(text, encoding="utf-8", errors="surrogatepass")
         with only_documented():
-            report.build(Material([], searches=[state.read(tmp_path / "search.json")]), tmp_path / "page.md")
+            reporting.build(ReportData([], searches=[state.read(tmp_path / "search.json")]), tmp_path / "page.md")
 
     def index(text: str) -> None:
         (tmp_path / store.INDEX).write_text(text, encoding="utf-8", errors="surrogatepass")
@@ -94,7 +97,7 @@ def test_files_of_results(tmp_path: Path) -> None:
     def per_query(content: bytes) -> None:
         (tmp_path / "per_query.csv").write_bytes(content)
         with only_documented():
-            queries.read(tmp_path, "per_query.csv")
+            per_query.read(tmp_path, "per_query.csv")
 
     told("plan.json", fuzz(changed_json([cell, {**cell, "state": "to do"}]), plan))
     told("search.json", fuzz(changed_json(good_search), searched))
@@ -140,7 +143,7 @@ def test_cards(tmp_path: Path, path: Path) -> None:
                 weights.identity(card, tmp_path)
                 return
             listing.dataset_row(data := registry.DatasetEntry(card, folder, "x"), "")
-            validate.check_counts(data, data.load(tmp_path))
+            dataset_checks.check_counts(data, data.load(tmp_path))
 
     told(f"card {path.parent.name}", fuzz(changed_toml(path.read_text()), check))
 
@@ -178,7 +181,7 @@ def test_words_of_the_command_line() -> None:
             options._literal(text)
         for default in (True, 1, 0.5, "x", [1]):
             with only_documented():
-                assert type(registry.same_type(text, default, "x")) is type(default)
+                assert type(same_type(text, default, "x")) is type(default)
         with only_documented():
             recipe.nested({"loss": options._literal(text), "loss.margin": 1})
 

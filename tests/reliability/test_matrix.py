@@ -18,8 +18,8 @@ import pytest
 import torch
 from faults import EPOCHS, by_seed, command, drive, leftovers
 
-from harness import store
-from harness.record import Record
+from harness.records import store
+from harness.records.schema import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

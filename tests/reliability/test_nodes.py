@@ -10,7 +10,8 @@ from disks import Disks
 from faults import by_seed, command, drive, leftovers
 from nodes import TOKEN, Node, head
 
-from harness import carry, store
+from harness.execution import result_transfer
+from harness.records import store
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -41,10 +42,10 @@ def test_results_of_a_node_with_its_own_disk_are_brought_home(
     brought = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
     assert len(records[0]["pictures"]) == 2
     assert brought == tables | set(records[0]["pictures"]) | {"record.json", "metrics.jsonl", "job.json", "log.txt"}
-    assert carry.pack(here) == carry.pack(disks.look(here)), "byte for byte"
+    assert result_transfer.pack(here) == result_transfer.pack(disks.look(here)), "byte for byte"
     assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []
 
 
 def test_a_disk_that_takes_nothing_is_said_where_results_should_go(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
-    assert "could not be written" in carry.unpack(tmp_path / "run", {"record.json": b"{}"})
+    assert "could not be written" in result_transfer.unpack(tmp_path / "run", {"record.json": b"{}"})

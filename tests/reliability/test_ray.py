@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 from faults import alive, by_seed, command, drive, leftovers, parent_of, session, start, wait_for
 
-from harness.record import Record
+from harness.records.schema import Record
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -19,9 +19,11 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
 import small_datasets as small
 
-from harness import registry, store
+from harness import registry
 from harness.errors import HarnessError
-from harness.registry import REPOSITORY
+from harness.records import store
+from harness.registry import lookup
+from harness.system.paths import REPOSITORY
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -74,7 +76,8 @@ def test_a_bomb_goes_off_where_pickles_are_trusted(bomb: Bomb, tmp_path: Path) -
     "name", ["net.pth", "net.old.pth", "net.pickle.pth", "net.safetensors", "net.npz", "net.npy", "net.mat"]
 )
 def test_code_in_published_weights_does_not_run(bomb: Bomb, tmp_path: Path, name: str) -> None:
-    from harness import feature_files, weights
+    from harness import weights
+    from harness.data import feature_files
 
     path = saved(bomb, tmp_path / name)
     for read in (weights.load_state, feature_files.read):
@@ -94,7 +97,7 @@ def test_code_in_starting_weights_does_not_run(bomb: Bomb, tmp_path: Path, backb
 
 
 def test_code_in_a_checkpoint_of_a_run_does_not_run(bomb: Bomb, tmp_path: Path) -> None:
-    from harness import checkpoint
+    from harness.training import checkpoint
 
     said: list[str] = []
     for name in (checkpoint.NEWEST, checkpoint.PREVIOUS):
@@ -115,7 +118,7 @@ def test_code_in_the_cache_of_images_does_not_run(bomb: Bomb, tmp_path: Path) ->
 
 
 def test_code_in_dataset_files_does_not_run(bomb: Bomb, tmp_path: Path) -> None:
-    from datasets import builders
+    from datasets.preparation import builders
     from datasets.readers import cuhk03
 
     path = saved(bomb, tmp_path / "cuhk-03.mat")
@@ -143,8 +146,8 @@ def test_no_source_file_names_a_reader_that_runs_code() -> None:
     """Unpickling is in one place, behind `trust_pickle`; nothing is evaluated, no shell is started, no YAML is read."""
     found = {f"{path.relative_to(REPOSITORY)}: {use}" for path in sources() for use in dangerous(path)}
     assert found == {
-        "harness/state_dicts.py: import pickle",
-        "harness/state_dicts.py: torch.load(weights_only=False)",
+        "harness/weights/state_dicts.py: import pickle",
+        "harness/weights/state_dicts.py: torch.load(weights_only=False)",
     }
 
 
@@ -225,9 +228,9 @@ def uninvited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
     (info / "entry_points.txt").write_text("[harness.backbones]\ninvited = uninvited_package.invited\n")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path / "site"), os.environ.get("PYTHONPATH", "")]))
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
     yield tmp_path / "plugins", marker
-    registry._scan.cache_clear()
+    lookup._scan.cache_clear()
 
 
 def test_plugins_run_only_when_they_are_named(
@@ -404,7 +407,7 @@ def test_a_ray_of_our_own_listens_on_loopback_alone(world: Path, pixels: Path, t
 
 
 def test_an_archive_with_a_pickle_in_it_is_only_unpacked(bomb: Bomb, tmp_path: Path) -> None:
-    from harness.unpack import unpack
+    from datasets.preparation.unpack import unpack
 
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
         archive.writestr("data.pkl", pickle.dumps(bomb))

@@ -128,7 +128,7 @@ def clock() -> None:
     """Each look at the clock is a day before the last one."""
     from datetime import UTC, datetime, timedelta
 
-    from harness import runner
+    from harness.worker import events
 
     looks = [0]
 
@@ -138,7 +138,7 @@ def clock() -> None:
             looks[0] += 1
             return datetime(2030, 1, 1, tzinfo=UTC) - timedelta(days=looks[0])
 
-    runner.datetime = Backwards  # type: ignore[misc,assignment]
+    events.datetime = Backwards  # type: ignore[misc,assignment]
     real = time.time
     time.time = lambda: 2 * START - real()
 
@@ -147,43 +147,43 @@ START = time.time()
 
 
 def at_stage(stage: str, fault: Callable[[], None]) -> None:
-    from harness import runner
+    from harness.worker import events
 
-    enter = runner.Progress.enter
+    enter = events.Progress.enter
 
-    def faulty(self: runner.Progress, name: str) -> None:
+    def faulty(self: events.Progress, name: str) -> None:
         enter(self, name)
         if name == stage:
             fault()
 
-    runner.Progress.enter = faulty  # type: ignore[method-assign]
+    events.Progress.enter = faulty  # type: ignore[method-assign]
 
 
 def at_begin(fault: Callable[[], None]) -> None:
     """Strikes once the run has bound itself to its parent, before anything slow is imported."""
-    from harness import runner
+    from harness.worker import main
 
-    alone = runner._only_one
+    alone = main._only_one
 
     def faulty(*arguments: Any) -> Any:
         fault()
         return alone(*arguments)
 
-    runner._only_one = faulty
+    main._only_one = faulty
 
 
 def in_epoch(fault: Callable[[], None]) -> None:
     """Strikes when the third epoch begins, so that two checkpoints are there."""
-    from harness import train
+    from harness.training import trainer
 
-    step = train.seed_torch
+    step = trainer.seed_torch
 
     def faulty(seed: int, *parts: Any) -> None:
         if parts == ("epoch", 2):
             fault()
         step(seed, *parts)
 
-    train.seed_torch = faulty
+    trainer.seed_torch = faulty
 
 
 def in_write(module: Any, number: int, fault: Callable[[], None], name: str = "") -> None:
@@ -204,7 +204,7 @@ def in_write(module: Any, number: int, fault: Callable[[], None], name: str = ""
 
 
 def before_save(number: int, fault: Callable[[], None]) -> None:
-    from harness import checkpoint
+    from harness.training import checkpoint
 
     save, calls = checkpoint.save, [0]
 
@@ -236,10 +236,10 @@ def in_driver(place: str, fault: Callable[[], None]) -> None:
     """Strikes in the driver: at once, when it tracks the end of a run, or when it writes the report."""
     if place == "start":
         return fault()
-    from harness import report
+    from harness import reporting
     from harness.tracking.tracker import Tracker
 
-    owner, name = {"report": (report, "write"), "tracking": (Tracker, "_finished")}[place]
+    owner, name = {"report": (reporting, "write"), "tracking": (Tracker, "_finished")}[place]
     work = getattr(owner, name)
 
     def faulty(*arguments: Any) -> Any:
@@ -260,17 +260,17 @@ def install(place: str, fault: Callable[[], None]) -> None:
     if place == "epoch":
         in_epoch(fault)
     elif place == "checkpoint":
-        from harness import checkpoint
+        from harness.training import checkpoint
 
         in_write(checkpoint, 3, fault)
     elif place == "save":
         before_save(3, fault)
     elif place == "write":
-        from harness import files
+        from harness.system import files
 
         in_write(files, 1, fault)
     elif place == "write_record":
-        from harness import files
+        from harness.system import files
 
         in_write(files, 1, fault, "record.json")
     elif place == "cache":
@@ -295,11 +295,11 @@ def break_it(who: str, how: Callable[[str, Callable[[], None]], None]) -> None:
 
 def spy(place: Path) -> None:
     """Replaces the whole run: it only notes when it ran, and what it was given."""
-    from harness import runner
+    from harness.worker import main as worker
 
     def main(folder: Path) -> int:
         began = time.monotonic()
-        progress = runner.Progress(runner._private_stdout())
+        progress = worker.Progress(worker._private_stdout())
         time.sleep(float(os.environ.get("HARNESS_TEST_SPY_SECONDS", "1")))
         note = {"run": str(folder), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "node": os.getppid()}
         note |= {"raylet": parent_of(os.getppid()), "began": began, "ended": time.monotonic()}
@@ -307,7 +307,7 @@ def spy(place: Path) -> None:
         progress.emit("end", status="ok")
         return 0
 
-    runner.main = main
+    worker.main = main
 
 
 def parent_of(pid: int) -> int:
@@ -316,7 +316,7 @@ def parent_of(pid: int) -> int:
 
 def without_rename() -> None:
     """Files are written in place."""
-    from harness import files
+    from harness.system import files
 
     def replace(path: Path, content: str | bytes) -> None:
         data = content.encode() if isinstance(content, str) else content
@@ -331,16 +331,17 @@ def without_rename() -> None:
 
 def without_fallback() -> None:
     """A checkpoint that cannot be read is not followed by the one before."""
-    from harness import checkpoint
+    from harness.training import checkpoint
 
     checkpoint.PREVIOUS = checkpoint.NEWEST
 
 
 def without_cleaning() -> None:
     """Half-written files stay."""
-    from harness import checkpoint, runner
+    from harness.training import checkpoint
+    from harness.worker import main
 
-    checkpoint.remove = runner._clear = lambda *_, **__: None
+    checkpoint.remove = main._clear = lambda *_, **__: None
 
 
 def without_optimizer() -> None:
@@ -351,16 +352,17 @@ def without_optimizer() -> None:
 
 
 def without_lock() -> None:
-    from harness import runner
+    """Two processes may work on one run."""
+    from harness.worker import main
 
-    runner._only_one = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
+    main._only_one = lambda *_: contextlib.nullcontext()  # type: ignore[assignment]
 
 
 def without_group() -> None:
     """Only the run's own process is ended."""
-    from harness import child
+    from harness.execution import process
 
-    child._signal_group = lambda process, number: process.send_signal(number)  # type: ignore[assignment]
+    process._signal_group = lambda process, number: process.send_signal(number)  # type: ignore[assignment]
 
 
 def take_out(who: str) -> None:

@@ -1,0 +1,253 @@
+"""Builds a dataset's folder from what a user holds: CUHK03's `.mat`, DukeMTMC-reID with lists, any other dataset.
+
+A builder is called as `builder(layout, root, sources, progress)` and returns what it did, as sentences; nothing where
+its inputs are absent. Every folder it makes appears complete or not at all, and one that exists is left alone.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from datasets.layouts import STAND_IN, find
+from datasets.preparation.unpack import Progress, fresh_folder
+from datasets.readers.cuhk03 import TESTSETS, protocol
+from datasets.readers.source import SPLIT_FOLDERS, Source, first
+from harness import registry
+from harness.cards import Layout
+from harness.contracts import SPLITS, Splits
+from harness.errors import DataError
+from harness.registry import DatasetEntry
+
+VIEW_COLUMNS = 5
+
+
+def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
+    """Extracts the images and test sets of `cuhk-03.mat` and puts the file of the new protocol beside them."""
+    places = _places(layout, root, sources)
+    target = next((root / folder for folder in layout.folders if (root / folder).is_dir()), root / layout.folders[0])
+    images = layout.options["images"]
+    done = []
+    if mat := _file(places, "cuhk-03.mat"):
+        if not (target / images).exists():
+            count = extract_cuhk03(mat, target / images, images.removeprefix("images_"), progress)
+            done.append(f"{count:,} images extracted from {mat} to {target / images}.")
+        if not (target / TESTSETS).exists():
+            extract_testsets(mat, target / TESTSETS)
+            done.append(f"The 20 classic test sets written to {target / TESTSETS}.")
+    config = layout.options.get("config", "")
+    if config and not (target / config).exists() and (found := _file(places, config)):
+        protocol(found)  # refuse a damaged one here
+        target.mkdir(parents=True, exist_ok=True)
+        _replace(target / config, found.read_bytes())
+        done.append(f"{config} copied to {target}.")
+    return done
+
+
+DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
+"""What h5py raises on a damaged file."""
+
+
+def extract_cuhk03(mat: Path, target: Path, boxes: str, progress: Progress | None = None) -> int:
+    """Writes the crops of one kind as `{pair}_{person:03d}_{view}_{column:02d}.png`, all counted from one.
+
+    Args:
+        mat: `cuhk-03.mat` (MATLAB 7.3, which is HDF5).
+        target: folder to make.
+        boxes: `detected` or `labeled`.
+        progress: called with (people done, people in all).
+
+    Returns:
+        The number of images.
+
+    Raises:
+        DataError: the file is not what it should be.
+    """
+    from PIL import Image
+
+    count = 0
+    with fresh_folder(target) as folder:
+        if folder is None:
+            return 0
+        for name, pixels in _crops(mat, boxes, progress):
+            Image.fromarray(pixels).save(folder / name)
+            count += 1
+        if not count:
+            raise DataError(f"{mat} holds no {boxes} images.")
+    return count
+
+
+def _crops(mat: Path, boxes: str, progress: Progress | None) -> Iterator[tuple[str, Any]]:
+    """Name and pixels [H, W, 3] of every crop; HDF5 holds all axes in reverse."""
+    import h5py
+
+    try:
+        with h5py.File(mat, "r") as file:
+            pairs = [file[reference] for reference in file[boxes][:].ravel()]
+            people = sum(pair.shape[1] for pair in pairs)
+            done = 0
+            for pair_number, pair in enumerate(pairs, start=1):
+                for person, row in enumerate(pair[:].T, start=1):
+                    for column, reference in enumerate(row, start=1):
+                        cell = file[reference]
+                        if cell.ndim == 3:  # an empty cell has fewer axes
+                            if cell.dtype != "uint8" or cell.shape[0] != 3:
+                                raise ValueError(f"an image of {cell.dtype} {cell.shape}")
+                            view = 1 if column <= VIEW_COLUMNS else 2
+                            yield f"{pair_number}_{person:03d}_{view}_{column:02d}.png", cell[:].transpose(2, 1, 0)
+                    done += 1
+                    if progress is not None:
+                        progress(done, people)
+    except DAMAGE as error:
+        raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
+
+
+def extract_testsets(mat: Path, target: Path) -> None:
+    """Writes the 20 test sets, each a list of (pair, person) counted from one, as JSON.
+
+    Raises:
+        DataError: the file is not what it should be.
+    """
+    import h5py
+
+    try:
+        with h5py.File(mat, "r") as file:
+            cells = [file[reference][:] for reference in file["testsets"][:].ravel()]
+            sets = [[[int(pair), int(person)] for pair, person in cell.T] for cell in cells]
+    except DAMAGE as error:
+        raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
+    target.parent.mkdir(parents=True, exist_ok=True)
+    _replace(target, json.dumps({"testsets": sets}).encode())
+
+
+def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
+    """Builds Occluded-Duke from DukeMTMC-reID and the published lists; images are linked, or else copied.
+
+    Each listed image comes from DukeMTMC-reID's folder of the same split if it is there, else from its gallery.
+    """
+    places = _places(layout, root, sources)
+    lists = {split: _file(places, f"{split}.list") for split in SPLITS}
+    if not all(lists.values()):
+        return []
+    duke = registry.dataset("dukemtmc")
+    base = next((source for source in sources if source.is_dir() and _holds(duke, source)), root)
+    if not _holds(duke, base):
+        return [f"The lists of Occluded-Duke are here, but DukeMTMC-reID was not found below {root}."]
+    original = duke.load(base)
+    target = next((place.parent for place in lists.values() if place and place.parent.name in layout.folders), None)
+    target = target or root / layout.folders[0]
+    known = {split: {item.path.name: item.path for item in getattr(original, split)} for split in SPLITS}
+    chosen: dict[str, dict[str, Path]] = {}
+    for split, place in lists.items():
+        assert place is not None
+        names = Source(place.parent).text(place.name).split()
+        found = {name: known[split].get(name) or known["gallery"].get(name) for name in names}
+        if absent := [name for name, path in found.items() if path is None]:
+            raise DataError(f"{place} names {len(absent)} image(s) not in {original.root}: {first(absent)}.")
+        chosen[split] = {name: path for name, path in found.items() if path is not None}
+    _mark(target, original, chosen)
+    return _link(target, chosen, progress)
+
+
+def convert_to_market(splits: Splits, target: Path, progress: Progress | None = None) -> list[str]:
+    """Writes any dataset as Market-style folders, `PPPP_cC_NNNNNN.jpg`, for tools that read nothing else.
+
+    Images are linked, or else copied. Cameras may have two digits. Where training and test labels overlap in number,
+    as in MSMT17, they do so afterwards too.
+    """
+    if target.exists():
+        raise DataError(f"{target} exists already; name another folder.")
+    chosen = {
+        split: {
+            f"{item.pid:04d}_c{item.camid + 1}_{index:06d}{item.path.suffix.lower()}": item.path
+            for index, item in enumerate(getattr(splits, split))
+        }
+        for split in SPLITS
+    }
+    _mark(target, splits, chosen)
+    return _link(target, chosen, progress)
+
+
+def synthetic(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
+    """Generates the synthetic dataset."""
+    from datasets.synthetic.writing import generate
+
+    folders = generate(root, layouts=["synthetic"], progress=progress)
+    return [f"Generated images in {folder}." for folder in folders.values()]
+
+
+BUILDERS: dict[str, Callable[..., list[str]]] = {
+    "cuhk03": cuhk03,
+    "occluded-duke": occluded_duke,
+    "synthetic": synthetic,
+}
+
+
+def _holds(entry: DatasetEntry, folder: Path) -> bool:
+    try:
+        return bool(find(entry, folder))
+    except DataError:
+        return False
+
+
+def _link(target: Path, chosen: dict[str, dict[str, Path]], progress: Progress | None) -> list[str]:
+    total = sum(len(names) for names in chosen.values())
+    done, sentences = 0, []
+    for split, names in chosen.items():
+        with fresh_folder(target / SPLIT_FOLDERS[split]) as folder:
+            if folder is not None:
+                sentences.append(f"{len(names):,} {split} images put into {target / SPLIT_FOLDERS[split]}.")
+                for name, path in names.items():
+                    _place(path, folder / name)
+                    done += 1
+                    if progress is not None:
+                        progress(done, total)
+    return sentences
+
+
+def _place(path: Path, target: Path) -> None:
+    try:
+        os.link(os.path.realpath(path), target)
+    except OSError:  # another disk, or a file system without links
+        shutil.copyfile(path, target)
+
+
+def _mark(target: Path, original: Splits, chosen: dict[str, dict[str, Path]]) -> None:
+    """What is built from generated data is generated data: the mark goes there first."""
+    if original.generated is None:
+        return
+    counts = {}
+    for split, names in chosen.items():
+        used = set(names.values())
+        items = {item.path: item for part in SPLITS for item in getattr(original, part) if item.path in used}.values()
+        counts[split] = {
+            "images": len(names),
+            "identities": len({item.pid for item in items}),
+            "cameras": len({item.camid for item in items}),
+        }
+    kept = {key: value for key, value in original.generated.items() if key != "layout"}
+    target.mkdir(parents=True, exist_ok=True)
+    _replace(target / STAND_IN, json.dumps({**kept, "counts": counts}, indent=2).encode())
+
+
+def _replace(target: Path, content: bytes) -> None:
+    temporary = target.with_name(f".{target.name}.partial")
+    temporary.write_bytes(content)
+    temporary.replace(target)
+
+
+def _places(layout: Layout, root: Path, sources: Iterable[Path]) -> list[Path]:
+    """Folders in which a user may have put the inputs: those named, the dataset's own, the data root."""
+    own = [root / folder for folder in layout.folders]
+    bases = [source if source.is_dir() else source.parent for source in sources]
+    places = [*bases, *own, root]
+    below = [place / name for place in places for name in ("cuhk03_release", "Occluded_Duke", "DukeMTMC-reID")]
+    return [place for place in dict.fromkeys([*places, *below]) if place.is_dir()]
+
+
+def _file(places: Sequence[Path], name: str) -> Path | None:
+    return next((place / name for place in places if (place / name).is_file()), None)

@@ -1,0 +1,203 @@
+"""Makes a data set of a folder of images: a table, a card and one link to the images, which stay where they are."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import shlex
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from datasets import layouts
+from datasets.preparation.split import Photo, Settings, find_photos, split
+from datasets.preparation.unpack import fresh_folder
+from datasets.readers.folders import numbers
+from datasets.readers.source import order, printable
+from harness import registry
+from harness.cards import DatasetCard, SplitCount, read_card
+from harness.errors import DataError, HarnessError, UsageError
+from harness.registry import DatasetEntry
+from harness.spec import recipe
+
+TABLE, IMAGES = "items.csv", "images"
+
+
+@dataclass(frozen=True)
+class Made:
+    """The data set: its name, what was done and found, and the commands that come next."""
+
+    name: str
+    sentences: tuple[str, ...]
+    commands: tuple[str, ...]
+
+
+def make(folder: Path, out: Path, settings: Settings | None = None, data_root: Path | None = None) -> Made:
+    """Makes a data set of a folder of images; the same arguments give the same files.
+
+    Args:
+        folder: with one folder per identity, or with the identity in every path.
+        out: gets `<name>/card.toml`, a folder for `--plugins`.
+        settings: name, splits, identities and cameras.
+        data_root: gets `<name>/items.csv` and the link to the images; `out` if not given.
+
+    Raises:
+        DataError: there are no images, no useful split, or another data set of this name.
+        UsageError: a setting that does not fit.
+    """
+    settings, folder = settings or Settings(), Path(os.path.abspath(folder))
+    name = _name(folder, settings.name)
+    if not 0 < settings.test_fraction < 1:
+        raise UsageError(f"--test-fraction must lie between 0 and 1, found {settings.test_fraction}.")
+    roots = [Path(os.path.abspath(root)) for root in (out, data_root or out)]
+    for root in roots:
+        if f"{os.path.realpath(root)}/".startswith(f"{os.path.realpath(folder)}/"):
+            raise UsageError(f"{root} lies in {folder}, whose images it would list again; name another folder.")
+    photos, sentences = find_photos(folder, settings)
+    cameras = photos[0].camera != ""
+    splits, how = split(photos, settings)
+    files = _files(folder, name, settings, splits, cameras)
+    sentences += [*how, *_counted(splits)]
+    sentences.append(_write(folder, name, roots, files))
+    return Made(name, tuple(sentences), _commands(name, roots, len({p.identity for p in splits["train"]})))
+
+
+def _name(folder: Path, given: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", (given or folder.name).lower()).strip("-")
+    if not name or (given and given.replace("_", "-") != name):
+        raise UsageError(
+            f"A data set's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not. Pass "
+            f"--name {name or 'NAME'}."
+        )
+    if any(name in (entry.name, entry.card.group, *entry.card.aliases) for entry in registry.datasets()):
+        raise UsageError(f"'{name}' is the name of a data set that the program knows; pass another --name.")
+    return name
+
+
+def _counted(splits: dict[str, list[Photo]]) -> list[str]:
+    rows = [f"{name} {len(part):,} images of {len({p.identity for p in part}):,}" for name, part in splits.items()]
+    return [f"{', '.join(rows)} identities."]
+
+
+def _files(
+    folder: Path, name: str, settings: Settings, splits: dict[str, list[Photo]], cameras: bool
+) -> dict[str, str]:
+    """Contents of the card, the table and, for generated images, the mark."""
+    everyone = [photo for part in splits.values() for photo in part]
+    pids = numbers({photo.identity for photo in everyone})
+    camids = numbers({photo.camera for photo in everyone}) if cameras else {}
+    options = ["first_camera = 1"] if cameras and min(camids.values()) > 0 else []
+    options += [] if cameras else ["cameras = false"]
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(["path", "pid", *(["camid"] if cameras else []), "split", "identity"])
+    for _, photo, part in sorted((order(p.path), p, part) for part, photos in splits.items() for p in photos):
+        camera = [camids[photo.camera]] if cameras else []
+        writer.writerow([f"{IMAGES}/{photo.path}", pids[photo.identity], *camera, part, photo.identity])
+    counts = {part: asdict(_count(photos)) for part, photos in splits.items()}
+    files = {"card.toml": _card(folder, name, settings, counts, options), TABLE: table.getvalue()}
+    for place in (folder, folder.parent):
+        if (place / layouts.STAND_IN).is_file():  # images that were generated stay generated
+            mark = json.loads((place / layouts.STAND_IN).read_text(encoding="utf-8"))
+            kept = {key: value for key, value in mark.items() if key not in ("layout", "counts")}
+            files[layouts.STAND_IN] = json.dumps({**kept, "counts": counts}, indent=2)
+            break
+    return files
+
+
+def _count(photos: Sequence[Photo]) -> SplitCount:
+    return SplitCount(len(photos), len({p.identity for p in photos}), len({p.camera for p in photos}))
+
+
+def _card(
+    folder: Path, name: str, settings: Settings, counts: dict[str, dict[str, int]], options: Sequence[str]
+) -> str:
+    about = (
+        f"Made from the folder '{printable(folder.name)}', split by identity: seed {settings.seed}, test fraction "
+        f"{settings.test_fraction:g}" + (f", pattern {settings.pattern}" if settings.pattern else "")
+    )
+    rows = {part: ", ".join(f"{quantity} = {count}" for quantity, count in row.items()) for part, row in counts.items()}
+    lines = [
+        'kind = "dataset"',
+        f'name = "{name}"',
+        f'title = "{name}"',
+        f"about = {json.dumps(about)}",  # a string of JSON is one of TOML
+        "",
+        "[[layouts]]",
+        f'name = "{name}"',
+        'reader = "csv"',
+        f'folders = ["{name}"]',
+        *(["[layouts.options]", *options] if options else []),
+        "",
+        "[expected]",
+        *(f"{part} = {{ {row} }}" for part, row in rows.items()),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]) -> str:
+    """Writes card and table, each folder whole or not at all, and reads the data set once."""
+    out, root = roots
+    parts = {out / name: ["card.toml"]}
+    parts.setdefault(root / name, []).extend(file for file in files if file != "card.toml")
+    there = [target for target in parts if os.path.lexists(target)]
+    for target in there:
+        if differs := _differing(target, {file: files[file] for file in parts[target]}, folder):
+            raise DataError(
+                f"{target} exists and is another data set, or its images changed: {', '.join(differs)} would be "
+                "different. Pass another --name, or remove it."
+            )
+    try:
+        data = {file: text.encode() for file, text in files.items()}
+    except UnicodeEncodeError as error:
+        raise DataError(f"{folder} holds names that are not valid Unicode: {error.reason}. Rename them.") from error
+    made = []
+    try:
+        for target in parts:
+            with fresh_folder(target) as new:
+                if new is not None:
+                    for file in parts[target]:
+                        (new / file).write_bytes(data[file])
+                    if TABLE in parts[target]:
+                        (new / IMAGES).symlink_to(folder, target_is_directory=True)
+                    made.append(target)
+        card = read_card(out / name / "card.toml")
+        assert isinstance(card, DatasetCard)
+        DatasetEntry(card, out / name, name).load(root)
+    except (HarnessError, OSError) as error:
+        for target in made:
+            shutil.rmtree(target, ignore_errors=True)  # the link in it, not the images
+        if isinstance(error, OSError):
+            raise DataError(f"{' and '.join(map(str, parts))} cannot be written: {error.strerror or error}.") from error
+        raise
+    return f"{name} is {'in' if made else 'there already, in'} {' and '.join(map(str, parts))}."
+
+
+def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
+    wrong = []
+    for file, text in files.items():
+        try:
+            same = (target / file).read_bytes() == text.encode("utf-8", "surrogateescape")
+        except OSError:
+            same = False
+        wrong += [] if same else [file]
+    if TABLE in files and os.path.realpath(target / IMAGES) != os.path.realpath(folder):
+        wrong.append(IMAGES)
+    return wrong
+
+
+def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[str, ...]:
+    """What to type next, ready for a shell."""
+    where = ["--datasets", name, "--plugins", str(roots[0]), "--data-root", str(roots[1])]
+    batch = recipe.load(recipe.find("unified", Path())).sampler.identities
+    small = ["--set", f"sampler.identities={train_identities}"] if train_identities < batch else []
+    lines: Iterable[list[str]] = (
+        ["validate", *where],
+        ["plan", *where, *small],
+        ["run", "--backbones", "dummy", *where, *small],
+    )
+    return tuple(shlex.join(["python", "-m", "harness", *line]) for line in lines)

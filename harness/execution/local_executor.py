@@ -1,0 +1,151 @@
+"""Runs jobs on this machine without Ray: each is a child process, some at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from harness.errors import UsageError
+from harness.execution import process
+from harness.spec.job import Job
+from harness.system import gpu
+
+OnEvent = Callable[[Job, dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a run gets.
+
+    Attributes:
+        gpus: GPUs a run, fractions allowed; a fraction is book-keeping, memory is not divided.
+        cpus: CPU cores a run; also its number of threads.
+        max_concurrent: runs at once; 0 is as many as fit.
+        timeout: hard limit of a run in seconds; 0 is none.
+        address: an existing Ray cluster, or empty for one of this machine.
+    """
+
+    gpus: float = 0.0
+    cpus: int = 1
+    max_concurrent: int = 0
+    timeout: float = 0.0
+    address: str = ""
+
+
+class Slots:
+    """LocalPaths for runs on this machine, each with the GPUs that a run in it sees.
+
+    Args:
+        resources: GPUs a run, and runs at once.
+
+    Raises:
+        UsageError: there are not so many GPUs.
+    """
+
+    def __init__(self, resources: Resources) -> None:
+        self.count = max(resources.max_concurrent, 1)
+        self._free: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        for devices in _devices(resources.gpus, self.count):
+            self._free.put(devices)
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[str | None]:
+        """A place that nobody else has meanwhile: its `CUDA_VISIBLE_DEVICES`, None for what this process sees."""
+        devices = self._free.get()
+        try:
+            yield devices
+        finally:
+            self._free.put(devices)
+
+
+def _devices(gpus: float, count: int) -> list[str | None]:
+    """GPUs of each of `count` places; runs that ask for a fraction are spread over all before they share one."""
+    if gpus <= 0:
+        return [None] * count
+    if gpus > 1 and gpus != int(gpus):
+        raise UsageError(f"--gpus-per-run is a fraction below 1 or a whole number, found {gpus:g}.")
+    seen = gpu.names()
+    if not seen and count == 1:  # nothing tells how many there are: the run finds out
+        return [None]
+    room = int(len(seen) / gpus + 1e-9) if gpus >= 1 else len(seen) * math.floor(1 / gpus + 1e-9)
+    if count > room:
+        raise UsageError(
+            f"{count} runs at once with {gpus:g} GPU each do not fit: this machine shows {len(seen)} GPU; "
+            "lower --max-concurrent or --gpus-per-run."
+        )
+    if gpus < 1:
+        return [seen[place % len(seen)] for place in range(count)]
+    share = int(gpus)
+    return [",".join(seen[place * share : (place + 1) * share]) for place in range(count)]
+
+
+def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
+    """Runs jobs on this machine without Ray, `max_concurrent` at a time; returns status by run id."""
+    statuses: dict[str, str] = {}
+    slots = Slots(resources)
+
+    def one(job: Job) -> None:
+        if stop.is_set():
+            return
+        on_event(job, {"event": "start"})
+        limit = resources.timeout or None
+        with slots.one() as devices:
+            statuses[job.spec.run_id] = process.run(
+                job, lambda event: on_event(job, event), timeout=limit, stop=stop, devices=devices
+            )
+        on_event(job, {"event": "finished", "status": statuses[job.spec.run_id]})
+
+    with ThreadPoolExecutor(slots.count) as pool:
+        futures = [pool.submit(one, job) for job in jobs]
+        for future in futures:
+            future.result()
+    return statuses
+
+
+class TrialSource(Protocol):
+    """Jobs that are decided upon while others run. Methods are called from several threads."""
+
+    def next(self) -> Job | None:
+        """The next job; None if there is nothing to start now."""
+
+    def event(self, job: Job, event: dict[str, Any]) -> bool:
+        """Takes an event of a job; returns whether the job must stop."""
+
+
+def run_source_locally(feed: TrialSource, resources: Resources, stop: threading.Event) -> None:
+    """Runs what a feed gives on this machine without Ray, `max_concurrent` at a time."""
+    running: set[threading.Event] = set()
+    slots, limit = Slots(resources), resources.timeout or None
+
+    def work() -> None:
+        while not stop.is_set() and (job := feed.next()) is not None:
+            running.add(stopped := threading.Event())
+            feed.event(job, {"event": "start"})
+            with slots.one() as devices:
+                listener = _listener(feed, job, stopped)
+                status = process.run(job, listener, timeout=limit, stop=stopped, devices=devices)
+            running.discard(stopped)
+            feed.event(job, {"event": "finished", "status": status})
+
+    with ThreadPoolExecutor(slots.count) as pool:
+        futures = [pool.submit(work) for _ in range(slots.count)]
+        while wait(futures, timeout=0.2).not_done:
+            if stop.is_set():
+                for stopped in list(running):
+                    stopped.set()
+        for future in futures:
+            future.result()
+
+
+def _listener(feed: TrialSource, job: Job, stopped: threading.Event) -> process.OnEvent:
+    def listen(event: dict[str, Any]) -> None:
+        if feed.event(job, event):
+            stopped.set()
+
+    return listen

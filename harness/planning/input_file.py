@@ -1,0 +1,181 @@
+"""Plans the scoring of a file that the user brings, a checkpoint or stored features; a wrong file is refused here.
+
+Nothing is written: a record exists only of files that fit the backbone and the data set.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import PROTOCOL_VERSION, registry, weights
+from harness.contracts import Splits
+from harness.errors import UsageError
+from harness.planning import plan
+from harness.registry import BackboneEntry, DatasetEntry
+from harness.spec import recipe
+from harness.spec.job import run_folder, slug
+from harness.spec.run_spec import RunSpec
+
+LONGEST_NAME = 255
+"""Bytes that a file name may have on usual disks; a backbone's results lie in a folder of its name."""
+
+
+def plan_checkpoint(
+    request: plan.Request, typed: plan.Request, path: Path, *, camera_embedding: str = "", trust_pickle: bool = False
+) -> plan.Planned:
+    """Returns the run that scores a checkpoint, after the checkpoint was loaded into its module once.
+
+    Args:
+        request: what is asked for: one backbone, one dataset.
+        typed: the same without a preset, to know which options the user asked for.
+        path: the checkpoint.
+        camera_embedding: `mean` for the mean of the trained cameras; other modes are options of the request.
+        trust_pickle: allow a file that runs code when it is read.
+
+    Raises:
+        UsageError: an unknown name, or an option that contradicts the file.
+        WeightsError: the file is no checkpoint of this backbone.
+        DataError: the dataset cannot be read.
+    """
+    from harness.data import camera_rows
+    from harness.training.trained import check_cameras, from_checkpoint
+
+    backbone = registry.backbone(request.backbones, _plugins(request))
+    plan.check_models([backbone])
+    dataset = registry.dataset(request.datasets, _plugins(request))
+    spec = _spec(request, backbone.name, backbone, dataset, path, "checkpoint")
+    if (camera_embedding or typed.options.get("", {}).get("camera_embedding")) and (
+        "camera_embedding" not in spec.options
+    ):
+        raise UsageError(f"{backbone.name} has no camera embedding; leave --camera-embedding out.")
+    if camera_embedding == "mean":
+        spec = replace(spec, options={**spec.options, "camera_embedding": "mean"})
+    state = weights.load_state(path, trust_pickle)
+    spec = replace(spec, options=_as_built(typed, backbone, spec, state, path))
+    splits = _splits(request, dataset)
+    height, width = spec.values["augmentation"]["image_size"]
+    module, rows = from_checkpoint(
+        backbone,
+        state,
+        spec.options,
+        image_size=(height, width),
+        num_classes=len({item.pid for item in splits.train}),
+        num_cameras=len(camera_rows(splits.train)) or 1,
+    )
+    check_cameras(backbone, module, rows, splits)
+    return _planned(request, spec, backbone)
+
+
+def plan_features(request: plan.Request, path: Path) -> plan.Planned:
+    """Returns the run that scores stored features, after they were read and put in order once.
+
+    Args:
+        request: what is asked for: one dataset, and a name for the row, which need not be a backbone's.
+        path: the file, or a folder of `.npy`.
+
+    Raises:
+        UsageError: an unknown dataset, or a name that cannot name a folder.
+        WeightsError: the file holds no features of this dataset's images.
+        DataError: the dataset cannot be read.
+    """
+    from harness.data.feature_rows import arrange
+
+    name = request.backbones
+    if not name.strip() or len(slug(name).encode(errors="replace")) > LONGEST_NAME or not _is_text(name):
+        raise UsageError(
+            f"--backbone names the row and a folder: 1 to {LONGEST_NAME} bytes of text, found {len(name)} letters."
+        )
+    entry = _known(request)
+    dataset = registry.dataset(request.datasets, _plugins(request))
+    spec = _spec(request, entry.name if entry else name, entry, dataset, path, "features")
+    splits = _splits(request, dataset)
+    arrange(path, splits.query, splits.gallery)
+    return _planned(request, spec, entry)
+
+
+def _known(request: plan.Request) -> BackboneEntry | None:
+    """The backbone of a request, or None for a network that this harness does not know."""
+    try:
+        return registry.backbone(request.backbones, _plugins(request))
+    except UsageError:
+        return None
+
+
+def _spec(
+    request: plan.Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
+) -> RunSpec:
+    """The run as a value: the file's checksum stands where a training run has its starting weights."""
+    if backbone is None:
+        chosen = recipe.load(recipe.find(request.recipe), dataset.name, request.overrides)
+    else:
+        chosen = plan.load_recipe(request, backbone, dataset.name)
+    reader = request.dataset_options.get(dataset.name, {})
+    return RunSpec(
+        backbone=name,
+        dataset=dataset.name,
+        recipe=chosen.name,
+        values=chosen.values(),
+        seed=0,
+        device=plan.resolve_device(request.device),
+        protocol=PROTOCOL_VERSION,
+        torch=plan.torch_version(),
+        source=backbone.source_hash() if backbone else "",
+        pretrained=f"sha256:{weights.checksum(path)}",
+        fingerprint=dataset.fingerprint(request.paths.data_root or ".", **reader),
+        options=backbone.options({**chosen.options, **plan.chosen_options(request, backbone)}) if backbone else {},
+        dataset_options={dataset.name: reader} if reader else {},
+        purpose=purpose,
+    )
+
+
+def _planned(request: plan.Request, spec: RunSpec, backbone: BackboneEntry | None) -> plan.Planned:
+    asked = plan.asked_for(request, backbone)
+    return plan.Planned(spec, plan.TODO, "", run_folder(request.results, spec), asked=asked)
+
+
+def _splits(request: plan.Request, dataset: DatasetEntry) -> Splits:
+    return dataset.load(request.paths.data_root or ".", **request.dataset_options.get(dataset.name, {}))
+
+
+def _as_built(typed: plan.Request, backbone: BackboneEntry, spec: RunSpec, state: Any, path: Path) -> dict[str, Any]:
+    """The options the checkpoint is built with: what the file tells goes before what nobody asked for.
+
+    A named variant asks for its options. A camera embedding that is in the file may still be left unused, or be
+    replaced by its mean, by the user.
+
+    Raises:
+        UsageError: an option of the user, or of the variant, contradicts the file.
+        WeightsError: the file is no checkpoint of this backbone.
+    """
+    if (infer := getattr(backbone.model(), "infer", None)) is None:
+        return spec.options
+    height, width = spec.values["augmentation"]["image_size"]
+    found = infer(state, (height, width))["options"]
+    asked = {key: spec.options[key] for key in plan.chosen_options(typed, backbone)}
+    chosen = {**backbone.settings.options, **asked}
+    if spec.options.get("camera_embedding") == "mean":
+        asked["camera_embedding"] = chosen["camera_embedding"] = "mean"
+    for key, value in found.items():
+        if key in chosen and chosen[key] != value and not (key == "camera_embedding" and key in asked and value):
+            instead = "leave this option out" if key in asked else f"{backbone.name} is another variant"
+            raise UsageError(f"{path.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}; {instead}.")
+    unused = {key: spec.options[key] for key, value in found.items() if key == "camera_embedding" and value}
+    return {**spec.options, **found, **unused}
+
+
+def _shown(value: Any) -> str:
+    return {True: "on", False: "off"}.get(value, str(value)) if isinstance(value, bool) else str(value)
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return name.isprintable()
+
+
+def _plugins(request: plan.Request) -> Path | None:
+    return Path(request.paths.plugins) if request.paths.plugins else None

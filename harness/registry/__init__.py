@@ -1,0 +1,24 @@
+"""Finds plug-ins by their cards, loads their code on demand, and checks both against the contract."""
+
+from harness.registry.entries import BackboneEntry, DatasetEntry
+from harness.registry.lookup import (
+    backbone,
+    backbones,
+    broken,
+    dataset,
+    datasets,
+    resolve_backbones,
+    resolve_datasets,
+)
+
+__all__ = [
+    "BackboneEntry",
+    "DatasetEntry",
+    "backbone",
+    "backbones",
+    "broken",
+    "dataset",
+    "datasets",
+    "resolve_backbones",
+    "resolve_datasets",
+]

@@ -1,0 +1,258 @@
+"""Contract checks of a backbone: it is built with a random start on the CPU and asked to keep what its card says."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from harness import registry
+from harness.errors import HarnessError
+from harness.registry import BackboneEntry
+from harness.registry.findings import EXAMPLES, Finding
+
+CLASSES, CAMERAS, BATCH = 5, 3, 4
+SEED = 0
+UNKNOWN_OPTION = "no_such_option"
+TOLERANCE = 1e-3
+"""Largest change of a feature, relative to its length, when an image is alone in its batch; measured, not exact,
+because kernels sum in another order."""
+
+
+@dataclass
+class _Checks:
+    entry: BackboneEntry
+    findings: list[Finding] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.size = self.entry.card.input.image_size
+        generator = torch.Generator().manual_seed(SEED)
+        self.images = torch.rand(BATCH, 3, *self.size, generator=generator)
+        mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.entry.card.input.mean, self.entry.card.input.std))
+        self.images = (self.images - mean) / std
+        self.cameras = torch.arange(BATCH) % CAMERAS
+
+    def say(self, level: str, sentence: str, *examples: str) -> None:
+        self.findings.append(Finding(level, sentence, examples[:EXAMPLES]))
+
+    def demand(self, holds: bool, sentence: str, *examples: str) -> None:
+        if not holds:
+            self.say("error", sentence, *examples)
+
+    @contextmanager
+    def step(self, what: str) -> Iterator[None]:
+        """Turns an exception into a finding, so that the checks that follow still run."""
+        try:
+            yield
+        except HarnessError as error:
+            self.say("error", f"{what} is refused: {error}")
+        except Exception as error:  # the code under test may raise anything
+            place = traceback.extract_tb(error.__traceback__)[-1]
+            self.say("error", f"{what} fails: {type(error).__name__}: {error}", f"{place.filename}:{place.lineno}")
+
+    def build(self, seed: int = SEED, **options: Any) -> nn.Module:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return self.entry.build(num_classes=CLASSES, num_cameras=CAMERAS, image_size=self.size, **options)
+
+
+def check(entry: BackboneEntry) -> list[Finding]:
+    """Runs every check.
+
+    Checked: the card, the refusal of unknown options, training output, gradients, the test-time feature and its width,
+    that evaluation is deterministic and treats each image alone, that the same seed builds the same weights, side
+    information, the strictness of `load_published`, and the parameter counts of the card.
+
+    Args:
+        entry: the backbone, with its variant.
+
+    Returns:
+        The findings; none of level `error` means that the contract is kept.
+    """
+    if missing := entry.missing():
+        return [Finding("error", f"{entry.name} cannot be built: {'; '.join(missing)}.")]
+    checks = _Checks(entry)
+    _card(checks)
+    module: nn.Module | None = None
+    with checks.step("Building the model"):
+        module = checks.build()
+    if module is not None:
+        for what, run in STEPS.items():
+            with checks.step(what):
+                run(checks, module)
+    with checks.step("Counting parameters"):
+        _parameters(checks)
+    return checks.findings
+
+
+def _card(checks: _Checks) -> None:
+    card = checks.entry.card
+    checks.demand(len(card.input.mean) == len(card.input.std) == 3, "The card's mean and std need three values each.")
+    checks.demand(all(value > 0 for value in card.input.std), "The card's std must be positive.")
+    known = {entry.name for entry in registry.datasets()}
+    if unknown := sorted({row.dataset for row in card.published} - known):
+        checks.say("error", "The card has published results of datasets nobody registered.", *unknown)
+    for name, variant in card.variants.items():
+        if wrong := sorted(variant.options.keys() - card.options.keys()):
+            checks.say("error", f"Variant '{name}' sets options the card does not declare.", *wrong)
+        if wrong := sorted(variant.dataset.keys() - known):
+            checks.say("error", f"Variant '{name}' has recipe keys for datasets nobody registered.", *wrong)
+    for what in ("licence", "paper"):
+        if not getattr(card, what):
+            checks.say("warning", f"The card states no {what}.")
+
+
+def _options(checks: _Checks, module: nn.Module) -> None:
+    try:
+        checks.build(**{UNKNOWN_OPTION: 1})
+    except HarnessError as error:
+        checks.demand(UNKNOWN_OPTION in str(error), "The refusal of an unknown option does not name it.")
+    else:
+        checks.say("error", "An unknown option is taken without a word.")
+
+
+def _same_seed(checks: _Checks, module: nn.Module) -> None:
+    again = checks.build().state_dict()
+    first = module.state_dict()
+    checks.demand(first.keys() == again.keys(), "Two builds have different parameters.")
+    different = [name for name, value in first.items() if not torch.equal(value, again.get(name, value + 1))]
+    checks.demand(not different, "The same seed builds different weights.", *different)
+
+
+def _training(checks: _Checks, module: nn.Module) -> None:
+    module.train()
+    if not checks.entry.card.trainable:
+        try:
+            module(checks.images, checks.cameras)
+        except HarnessError:
+            return
+        checks.say("error", "The card says it cannot be trained, but it gives an output in training mode.")
+        return
+    output = module(checks.images, checks.cameras)
+    logits, features = list(output.logits), list(output.features)
+    checks.demand(bool(logits), "The training output has no branch.")
+    checks.demand(
+        len(logits) == len(features), f"The training output has {len(logits)} logits but {len(features)} features."
+    )
+    for name, values, width in (("logits", logits, CLASSES), ("features", features, None)):
+        for branch, value in enumerate(values):
+            shape = tuple(value.shape)
+            fits = len(shape) == 2 and shape[0] == BATCH and (width is None or shape[1] == width)
+            wanted = f"[{BATCH}, {width or 'D'}]"
+            checks.demand(fits, f"Training {name} of branch {branch} have shape {list(shape)}, not {wanted}.")
+            checks.demand(bool(torch.isfinite(value).all()), f"Training {name} of branch {branch} are not finite.")
+    loss = sum(nn.functional.cross_entropy(v, torch.arange(BATCH) % CLASSES) for v in logits)
+    loss = loss + sum(v.float().pow(2).mean() for v in features)
+    assert isinstance(loss, Tensor)
+    loss.backward()
+    idle = [name for name, p in module.named_parameters() if p.requires_grad and p.grad is None]
+    if idle:
+        checks.say("warning", f"{len(idle)} parameters get no gradient from logits and features.", *idle)
+    module.zero_grad(set_to_none=True)
+
+
+@torch.no_grad()
+def _evaluation(checks: _Checks, module: nn.Module) -> None:
+    module.eval()
+    feature = module(checks.images, checks.cameras)
+    if not isinstance(feature, Tensor):
+        checks.say("error", f"In evaluation mode the output is a {type(feature).__name__}, not a tensor.")
+        return
+    card, entry = checks.entry.card, checks.entry
+    width = getattr(module, "feature_dim", card.feature_dim)
+    checks.demand(
+        tuple(feature.shape) == (BATCH, width),
+        f"The feature has shape {list(feature.shape)}, not [{BATCH}, {width}].",
+    )
+    if not entry.variant:
+        checks.demand(width == card.feature_dim, f"The card says feature_dim = {card.feature_dim}, the module {width}.")
+    checks.demand(bool(torch.isfinite(feature).all()), "The feature is not finite.")
+    checks.demand(not feature.requires_grad, "The feature carries a gradient in evaluation mode.")
+    again = module(checks.images, checks.cameras)
+    checks.demand(torch.equal(feature, again), "Two evaluations of the same images differ.")
+    alone = torch.cat([module(checks.images[i : i + 1], checks.cameras[i : i + 1]) for i in range(BATCH)])
+    change = float(((alone - feature).norm(dim=1) / feature.norm(dim=1).clamp_min(1e-12)).max())
+    checks.demand(change < TOLERANCE, f"The feature of an image depends on the others in its batch, by {change:.2g}.")
+    other = module(checks.images.flip(0), checks.cameras)
+    checks.demand(not torch.equal(feature, other), "The feature does not depend on the image.")
+
+
+@torch.no_grad()
+def _side_information(checks: _Checks, module: nn.Module) -> None:
+    module.eval()
+    stated = "camera" in checks.entry.card.side_information
+    first = module(checks.images, torch.zeros(BATCH, dtype=torch.long))
+    second = module(checks.images, torch.full((BATCH,), CAMERAS - 1))
+    used = not torch.equal(first, second)
+    switched_off = checks.entry.options().get("camera_embedding") is False
+    if used and not stated:
+        checks.say("error", "The feature depends on the camera, but the card's side_information does not say so.")
+    if stated and not used and not switched_off:
+        checks.say("error", "The card states camera as side information, but the feature does not depend on it.")
+    if not used:
+        return
+    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == "on"]
+    if not parts:
+        checks.say("warning", "A camera-aware model needs `camera_mode`, so that it can be scored on unknown cameras.")
+        return
+    for part in parts:
+        part.camera_mode = "mean"  # type: ignore[assignment]
+    try:
+        unknown = module(checks.images, torch.full((BATCH,), CAMERAS + 7))
+        checks.demand(bool(torch.isfinite(unknown).all()), "The feature for an unknown camera is not finite.")
+    finally:
+        for part in parts:
+            part.camera_mode = "on"  # type: ignore[assignment]
+
+
+def _published(checks: _Checks, module: nn.Module) -> None:
+    load = getattr(module, "load_published", None)
+    if load is None:
+        checks.say("warning", "The module has no load_published, so checkpoints of the original code cannot be read.")
+        return
+    try:
+        load({"no.such.parameter": torch.zeros(1)})
+    except HarnessError:
+        return
+    except Exception as error:
+        checks.say("error", f"load_published answers a foreign checkpoint with {type(error).__name__}: {error}")
+        return
+    checks.say("error", "load_published takes a checkpoint that has nothing in common with the model.")
+
+
+def _decay(checks: _Checks, module: nn.Module) -> None:
+    named: Any = getattr(module, "no_weight_decay", set)
+    unknown = sorted(set(named()) - {name for name, _ in module.named_parameters()})
+    checks.demand(not unknown, "no_weight_decay names parameters that do not exist.", *unknown)
+
+
+STEPS: dict[str, Callable[[_Checks, nn.Module], None]] = {
+    "An unknown option": _options,
+    "Building with the same seed": _same_seed,
+    "Evaluation": _evaluation,
+    "Training": _training,
+    "Side information": _side_information,
+    "Loading published weights": _published,
+    "Weight decay": _decay,
+}
+
+
+def _parameters(checks: _Checks) -> None:
+    """Exact counts of the card, each with its own build."""
+    for row in checks.entry.card.parameters:
+        if checks.entry.card.adapter:
+            continue
+        plain = registry.BackboneEntry(checks.entry.card, checks.entry.folder, checks.entry.package)
+        module = plain.build(
+            num_classes=row.num_classes, num_cameras=row.num_cameras, image_size=row.image_size, **row.options
+        )
+        count = sum(parameter.numel() for parameter in module.parameters())
+        build = f"{row.num_classes} classes, {row.num_cameras} cameras, {row.image_size}, {row.options}"
+        checks.demand(
+            count == row.count, f"The card counts {row.count:,} parameters, the model has {count:,} ({build})."
+        )

@@ -1,0 +1,152 @@
+"""Finds plug-ins by their cards, without importing their code.
+
+A plug-in is a folder with `card.toml`; a backbone's also holds `model.py` with
+`build(*, num_classes, num_cameras, image_size, pretrained=None, **options) -> torch.nn.Module`.
+Plug-ins come from the folders `backbones/` and `datasets/` of this repository, from the entry-point groups
+`harness.backbones` and `harness.datasets` (the value names a package that holds the card), and from
+`--plugins DIR` or `$HARNESS_PLUGINS`. Code of a plug-in runs only when it is named in a command.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cards import read_card
+from harness.errors import HarnessError, UsageError, unknown
+from harness.registry.entries import BackboneEntry, DatasetEntry
+from harness.registry.imports import package_folders
+from harness.system import paths
+from harness.system.paths import REPOSITORY
+
+
+def backbone(name: str, plugins: Path | None = None) -> BackboneEntry:
+    """Returns the backbone with this name, alias, or `name:variant`.
+
+    Raises:
+        UsageError: nobody registered it; the message suggests the nearest name.
+    """
+    base, _, variant = name.partition(":")
+    entry = _get("backbone", base, plugins)
+    card = entry.card
+    if card.adapter and not variant:
+        raise UsageError(f"Backbone '{card.name}' is an adapter: name a model, for example {card.name}:resnet50.")
+    if variant and not card.adapter and variant not in card.variants:
+        raise unknown(f"variant of {card.name}", variant, card.variants)
+    return BackboneEntry(card, entry.folder, entry.package, variant)
+
+
+def dataset(name: str, plugins: Path | None = None) -> DatasetEntry:
+    """Returns the dataset with this name or alias; underscores stand for hyphens.
+
+    Raises:
+        UsageError: nobody registered it; the message suggests the nearest name.
+    """
+    entry = _get("dataset", name.replace("_", "-"), plugins)
+    return DatasetEntry(entry.card, entry.folder, entry.package)
+
+
+def backbones(plugins: Path | None = None) -> list[BackboneEntry]:
+    """All registered backbones, by name."""
+    found, _ = _scan("backbone", _plugins(plugins))
+    return [BackboneEntry(f.card, f.folder, f.package) for _, f in sorted(found.items())]
+
+
+def datasets(plugins: Path | None = None) -> list[DatasetEntry]:
+    """All registered datasets, by name."""
+    found, _ = _scan("dataset", _plugins(plugins))
+    return [DatasetEntry(f.card, f.folder, f.package) for _, f in sorted(found.items())]
+
+
+def broken(plugins: Path | None = None) -> dict[str, str]:
+    """Plug-in folders whose card cannot be used, with the reason."""
+    return {**_scan("backbone", _plugins(plugins))[1], **_scan("dataset", _plugins(plugins))[1]}
+
+
+def resolve_backbones(names: str, plugins: Path | None = None) -> list[BackboneEntry]:
+    """Resolves a comma list; `all` is every trainable backbone that is not an adapter."""
+    chosen: list[str] = []
+    for name in _split(names, "backbone"):
+        every = [e.name for e in backbones(plugins) if e.card.trainable and not e.card.adapter]
+        chosen += every if name == "all" else [name]
+    return _unique([backbone(name, plugins) for name in chosen])
+
+
+def resolve_datasets(names: str, plugins: Path | None = None) -> list[DatasetEntry]:
+    """Resolves a comma list; `all` is the benchmark's datasets, a group name is all its members."""
+    chosen: list[str] = []
+    for name in (n.replace("_", "-") for n in _split(names, "dataset")):
+        group = [e.name for e in datasets(plugins) if e.card.group == name or (name == "all" and e.card.in_all)]
+        chosen += group or [name]
+    return _unique([dataset(name, plugins) for name in chosen])
+
+
+@dataclass(frozen=True)
+class _Found:
+    card: Any
+    folder: Path
+    package: str
+
+
+def _split(names: str, kind: str) -> list[str]:
+    if not (parts := [part.strip() for part in names.split(",") if part.strip()]):
+        raise UsageError(f"No {kind} named; give a comma list, or 'all'.")
+    return parts
+
+
+def _unique(entries: list[Any]) -> list[Any]:
+    return list({entry.name: entry for entry in entries}.values())
+
+
+def _plugins(plugins: Path | None) -> str:
+    folder = str(plugins) if plugins else paths.variable(paths.PLUGINS)
+    return str(Path(folder).resolve()) if folder else ""
+
+
+def _get(kind: str, name: str, plugins: Path | None) -> _Found:
+    found, bad = _scan(kind, _plugins(plugins))
+    for entry in found.values():
+        if name == entry.card.name or name in entry.card.aliases:
+            return entry
+    for folder, reason in bad.items():
+        if Path(folder).name.replace("_", "-") == name:
+            raise UsageError(f"The {kind} '{name}' in {folder} cannot be used: {reason}")
+    raise unknown(kind, name, [n for e in found.values() for n in (e.card.name, *e.card.aliases)])
+
+
+@functools.cache
+def _scan(kind: str, plugins: str) -> tuple[dict[str, _Found], dict[str, str]]:
+    """Reads every card of one kind; a broken card becomes a reason, not a crash."""
+    found: dict[str, _Found] = {}
+    bad: dict[str, str] = {}
+    for folder, package in _folders(kind, plugins):
+        try:
+            card = read_card(folder / "card.toml")
+        except HarnessError as error:
+            bad[str(folder)] = str(error)
+            continue
+        if card.kind != kind:
+            continue
+        taken = {n for e in found.values() for n in (e.card.name, *e.card.aliases)}
+        if clash := taken & {card.name, *card.aliases}:
+            raise UsageError(f"{folder}: the {kind} name '{min(clash)}' is taken already; rename the plug-in.")
+        found[card.name] = _Found(card, folder, package)
+    return found, bad
+
+
+def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
+    """Folders that hold a card, each with the package name it is imported as."""
+    own = REPOSITORY / f"{kind}s"
+    folders = [(card.parent, f"{kind}s.{card.parent.name}") for card in sorted(own.glob("*/card.toml"))]
+    for point in sorted(importlib.metadata.entry_points(group=f"harness.{kind}s"), key=lambda p: p.name):
+        folders += [(place, point.value) for place in package_folders(point.value)]
+    if plugins:
+        base = Path(plugins)
+        if not base.is_dir():
+            raise UsageError(f"The plug-in folder {base} (--plugins, or ${paths.PLUGINS}) is not a folder.")
+        for card in sorted([*base.glob("card.toml"), *base.glob("*/card.toml"), *base.glob(f"{kind}s/*/card.toml")]):
+            folders.append((card.parent, f"harness_plugins.{kind}s.{card.parent.name}"))
+    return folders

@@ -1,0 +1,437 @@
+"""The commands that make a table's runs: all that enters their ids, with placeholders for the reader's folders.
+
+A command is derived from the spec and the files of this repository, so that it also fits after a recipe has changed.
+What the repository does not know, a recipe file or a plug-in of the user, is printed as it was typed.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import re
+import shlex
+import tomllib
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness import registry, weights
+from harness.cards import read_toml
+from harness.errors import HarnessError
+from harness.planning import plan
+from harness.planning.profile import Condition
+from harness.registry import BackboneEntry
+from harness.reporting import text
+from harness.reporting.rows import RunGroup, flatten
+from harness.spec import recipe
+from harness.spec.recipe import Recipe
+from harness.spec.run_spec import canonical
+from harness.tuning import space
+from harness.tuning.state import Search
+
+PRESETS = recipe.FOLDER.parent / "presets"
+MOST_COMMANDS = 30
+
+PLACEHOLDERS = (
+    "Words in capitals in the commands are placeholders for your folders and files. Run ids are equal only with equal "
+    "data, starting weights, backbone code, torch version and hardware. A recipe file has the path it had then."
+)
+FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
+
+
+@dataclass(frozen=True)
+class _Call:
+    """One backbone's part of a command, and what runs must share to stand in one command.
+
+    Attributes:
+        backbone: with its variant.
+        shared: words that are the same for all backbones of a command.
+        options: words of its build options.
+        start: words about starting weights; none where the backbone has none.
+        plugins: words for plug-ins from outside; others do not mind them.
+    """
+
+    backbone: str
+    shared: tuple[str, ...]
+    options: tuple[str, ...]
+    start: tuple[str, ...] = ()
+    plugins: tuple[str, ...] = ()
+
+    def goes_with(self, other: _Call) -> bool:
+        """Whether one command can make both; a build option of a backbone also reaches its variants."""
+        same_card = _base(self.backbone) == _base(other.backbone)
+        apart = self.backbone == other.backbone or (same_card and bool(self.options or other.options))
+        return not apart and (not self.start or not other.start or self.start == other.start)
+
+
+@dataclass(frozen=True)
+class _Setup:
+    """How a spec is asked for: recipe and what is laid over it.
+
+    Attributes:
+        recipe: name or path.
+        options: build options, by name.
+        settings: recipe keys, dotted.
+        preset: contents of a preset that gives recipe, device, start and generated data; or nothing.
+    """
+
+    recipe: str
+    options: dict[str, Any]
+    settings: dict[str, Any]
+    preset: Mapping[str, Any] = field(default_factory=dict)
+
+
+def of_table(settings: Sequence[RunGroup]) -> str:
+    """The paragraph with the commands of the runs of a table."""
+    generated = {_data(run) for setting in settings for run in setting.runs if run["data"].get("generated")}
+    trained = [setting for setting in settings if setting.source == "trained"]
+    calls = [_training(setting, _data(setting.runs[0]) in generated) for setting in trained]
+    scored = [_scoring(setting) for setting in settings if setting.source in FILES]
+    return _paragraph([*_joined("run", calls), *scored])
+
+
+def of_profile(records: Iterable[Mapping[str, Any]]) -> str:
+    """The paragraph with the commands of the cells of the efficiency study."""
+    cells: dict[tuple[Any, ...], list[Condition]] = defaultdict(list)
+    for record in records:
+        spec = record["spec"]
+        if (cell := _cell(spec["values"])) is None:
+            continue
+        options = _option_words(spec["backbone"], _other_options(spec, {}))
+        where = ("--device", spec["device"], "--threads", str(cell.threads), "--seconds", str(cell.seconds))
+        cells[(spec["backbone"], where, options)].append(cell)
+    calls = [
+        _Call(backbone, (*grid, *where), options, plugins=_plugins(backbone))
+        for (backbone, where, options), found in sorted(cells.items())
+        for grid in _grids(found)
+    ]
+    return _paragraph(_joined("profile", calls))
+
+
+def of_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> str:
+    """The paragraph with the command of a search.
+
+    Args:
+        search: as it is kept.
+        records: by run id; those of its trials say what was typed, those of its final runs the epochs of the recipe.
+    """
+    spec, how = search.spec.to_dict(), search.settings
+    setup = _setup(spec, _asked_for_search(search, records))
+    finals = [records[run] for final in search.finals for run in final.run_ids if run in records]
+    trial, final = (_epochs(spec), _epochs(finals[0]["spec"]) if finals else None)
+    wanted = {key: value for key, value in setup.settings.items() if key != "training.epochs" or final == trial}
+    if final is not None and final != trial:
+        wanted["training.epochs"] = final
+    own = search.space.name in space.names() and space.load(search.space.name) == search.space
+    return _paragraph(
+        [
+            _line(
+                *("tune", "--backbone", spec["backbone"], "--dataset", spec["dataset"]),
+                *("--space", search.space.name if own else "SPACE_FILE", "--samples", str(how.samples)),
+                *("--sampler", how.sampler, "--search-seed", str(how.seed), "--seed", str(spec["seed"])),
+                *("--holdout", str(how.holdout["share"]), "--holdout-seed", str(how.holdout["seed"])),
+                *("--trial-epochs", str(trial), "--grace", str(how.asha.grace), "--factor", str(how.asha.factor)),
+                *("--final-seeds", ",".join(map(str, how.final_seeds)) or "none"),
+                *(*_recipe_words(spec, setup), *_start(spec), *_plugins(spec["backbone"], spec["dataset"])),
+                *_option_words(spec["backbone"], setup.options),
+                *_setting_words(wanted),
+            )
+        ]
+    )
+
+
+def _asked_for_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """What was typed for a search: that of a trial without its point."""
+    found = (records[trial.run_id] for trial in search.trials if trial.run_id in records)
+    if not (asked := next((record["request"] for record in found if record.get("request")), None)):
+        return {}
+    kinds = {"options": "option.", "set": "recipe."}
+    own = {parameter.key for parameter in search.space.parameters.values()}
+    kept = {
+        kind: {k: v for k, v in (asked.get(kind) or {}).items() if start + k not in own}
+        for kind, start in kinds.items()
+    }
+    return {**asked, **kept}
+
+
+def _epochs(spec: Mapping[str, Any]) -> Any:
+    training = spec["values"].get("training")
+    return training.get("epochs") if isinstance(training, dict) else None
+
+
+def changed_options(setting: RunGroup) -> dict[str, Any]:
+    """Build options of a trained setting that are not those of the card, the variant and the recipe."""
+    known = setting.source == "trained" and _entry(setting.backbone) is not None
+    return _setup(setting.spec, {}).options if known else {}
+
+
+def about_recipe(setting: RunGroup) -> str:
+    """The sentence that a recipe says of itself, if it is known."""
+    asked, spec = _asked(setting), setting.spec
+    if recipe.is_path(asked.get("recipe") or ""):
+        return str(asked.get("about") or "")
+    name, found = _nearest(spec["recipe"], spec["backbone"], spec["dataset"])
+    return found.about if name == spec["recipe"] else ""
+
+
+def _paragraph(commands: Sequence[str]) -> str:
+    if not commands:
+        return ""
+    shown = [f"    {command}" for command in commands[:MOST_COMMANDS]]
+    rest = len(commands) - MOST_COMMANDS
+    more = f"\n\nAnd {text.count(rest, 'more command')}; `spec` of each record says what it was." if rest > 0 else ""
+    return "To reproduce it:\n\n" + "\n".join(shown) + more
+
+
+def _joined(command: str, calls: Sequence[_Call]) -> list[str]:
+    """One command for all backbones that are run alike."""
+    groups: dict[tuple[str, ...], list[list[_Call]]] = defaultdict(list)
+    for call in calls:
+        alike = groups[call.shared]
+        fitting = next((group for group in alike if all(call.goes_with(other) for other in group)), None)
+        if fitting is None:
+            alike.append([call])
+        else:
+            fitting.append(call)
+    return [
+        _line(
+            *(command, "--backbones", ",".join(call.backbone for call in group), *shared),
+            *max((call.start for call in group), key=len),
+            *max((call.plugins for call in group), key=len),
+            *(word for call in group for word in call.options),
+        )
+        for shared, alike in groups.items()
+        for group in alike
+    ]
+
+
+def _training(setting: RunGroup, generated: bool) -> _Call:
+    """The part of a command that trains and scores a setting."""
+    spec = setting.spec
+    setup = _setup(spec, _asked(setting), generated)
+    seeds = ",".join(str(seed) for seed in sorted({run["spec"]["seed"] for run in setting.runs}))
+    others = [name for name, _ in spec.get("evaluate_on") or ()]
+    shared = [
+        *("--datasets", spec["dataset"], "--seeds", seeds),
+        *(("--eval-datasets", ",".join(others)) if others else ()),
+        *_recipe_words(spec, setup),
+        *_setting_words(setup.settings),
+    ]
+    start = () if setup.preset else _start(spec)
+    plugins = _plugins(spec["backbone"], spec["dataset"], *others)
+    return _Call(spec["backbone"], tuple(shared), _option_words(spec["backbone"], setup.options), start, plugins)
+
+
+def _scoring(setting: RunGroup) -> str:
+    """The command that scores a checkpoint or features."""
+    spec = setting.spec
+    setup = _setup(spec, _asked(setting))
+    mean = spec["options"].get("camera_embedding") == "mean"
+    options = {key: value for key, value in setup.options.items() if not (mean and key == "camera_embedding")}
+    outside = _plugins(*([spec["backbone"]] if setting.source != "features" else ()), spec["dataset"])
+    return _line(
+        *("evaluate", "--backbone", spec["backbone"], "--dataset", spec["dataset"], *FILES[setting.source]),
+        *(("--camera-embedding", "mean") if mean else ()),
+        *(*_recipe_words(spec, setup), *outside),
+        *_option_words(spec["backbone"], options),
+        *_setting_words(setup.settings),
+    )
+
+
+def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = False) -> _Setup:
+    """Recipe, options and keys that give the values of a spec."""
+    entry, given = _entry(spec["backbone"]), asked.get("options") or {}
+    if recipe.is_path(asked.get("recipe") or ""):
+        return _Setup(asked["recipe"], given, _flat(asked.get("set") or {}))
+    name, base = _nearest(spec["recipe"], spec["backbone"], spec["dataset"])
+    preset = _preset(spec, asked, generated)
+    usual, values = _flat(base.values()), _flat(spec["values"])
+    changed = {k: v for k, v in values.items() if k in usual and canonical(v) != canonical(usual[k])}
+    if entry is None and asked:
+        return _Setup(name, given, changed, preset)
+    chosen = plan.chosen_options(plan.Request(options=dict(preset.get("options", {}))), entry) if entry else {}
+    return _Setup(name, _other_options(spec, {**base.options, **chosen}), changed, preset)
+
+
+def _asked(setting: RunGroup) -> Mapping[str, Any]:
+    """What was typed for a setting, where a record says so."""
+    return next((run["request"] for run in setting.runs if run.get("request")), {})
+
+
+@functools.cache
+def _nearest(name: str, backbone: str, dataset: str) -> tuple[str, Recipe]:
+    """The recipe of this name as a backbone runs it on a dataset, or the unified one, whose values then differ."""
+    entry = _entry(backbone)
+    for found in (name, "unified"):
+        if found in recipe.names() and (entry or found != "native"):
+            try:
+                if entry:
+                    return found, plan.load_recipe(plan.Request(recipe=found), entry, dataset)
+                return found, recipe.load(recipe.find(found), dataset)
+            except HarnessError:  # a backbone without a native recipe, a variant that does not fit
+                continue
+    return "unified", recipe.load(recipe.find("unified"))
+
+
+def _other_options(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    """The build options that are not what the card, the variant and `given` say; all of a backbone without a card."""
+    entry = _entry(spec["backbone"])
+    try:
+        usual = entry.options(dict(given)) if entry else {}
+    except HarnessError:  # the card has changed
+        usual = entry.options() if entry else {}
+    known = {k: v for k, v in spec["options"].items() if not entry or k in usual}
+    return {k: v for k, v in sorted(known.items()) if k not in usual or canonical(v) != canonical(usual[k])}
+
+
+def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) -> Mapping[str, Any]:
+    """The preset that was used, if it gives recipe, device and start, and the data are drawn by one; or nothing."""
+    if not generated or not (preset := _presets().get(str(asked.get("preset")))):
+        return {}
+    given = (preset.get("recipe"), preset.get("device"), preset.get("from_scratch", False))
+    wanted = (spec["recipe"], spec["device"], spec.get("pretrained", "none") == "none")
+    return preset if given == wanted else {}
+
+
+@functools.cache
+def _presets() -> dict[str, dict[str, Any]]:
+    return {path.stem: {**read_toml(path), "name": path.stem} for path in sorted(PRESETS.glob("*.toml"))}
+
+
+def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:
+    """Recipe or preset, data, device, reader options."""
+    chosen = ["--preset", setup.preset["name"]] if setup.preset else ["--recipe", setup.recipe]
+    device = [] if setup.preset else ["--device", spec["device"]]
+    readers = spec.get("dataset_options") or {}
+    options = [f"{name}.{key}={literal(value)}" for name, table in readers.items() for key, value in table.items()]
+    return [*chosen, "--data-root", "DATA_ROOT", *device, *(w for o in options for w in ("--data-option", o))]
+
+
+def _start(spec: Mapping[str, Any]) -> tuple[str, ...]:
+    """Where a run starts from; nothing for a backbone that has no starting weights."""
+    if spec.get("pretrained", "none") != "none":
+        return ("--weights-root", "WEIGHTS_ROOT")
+    entry = _entry(spec["backbone"])
+    return ("--from-scratch",) if entry is None or weights.wanted(entry.card, spec["options"]) else ()
+
+
+def _option_words(backbone: str, options: Mapping[str, Any]) -> tuple[str, ...]:
+    """Build options; their text is read as Python, but where the default is text."""
+    pairs = [f"{backbone}.{key}={value if isinstance(value, str) else repr(value)}" for key, value in options.items()]
+    return tuple(word for pair in pairs for word in ("--option", pair))
+
+
+def _setting_words(settings: Mapping[str, Any]) -> list[str]:
+    return [word for key, value in settings.items() for word in ("--set", f"{key}={literal(value)}")]
+
+
+def literal(value: Any, *, quoted: bool = False) -> str:
+    """A value as `--set` and `--data-option` read it: TOML, but text as a bare word where that is no TOML.
+
+    Args:
+        value: plain data.
+        quoted: quote text in any case, as inside a list.
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(literal(each, quoted=True) for each in value)}]"
+    if (
+        isinstance(value, str)
+        and not quoted
+        and value
+        and value == value.strip()
+        and not re.fullmatch(r"\d+x\d+", value)
+    ):
+        try:
+            tomllib.loads(f"value = {value}")
+        except (ValueError, RecursionError):
+            return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _plugins(backbone: str = "", *datasets: str) -> tuple[str, ...]:
+    """`--plugins` where a name is that of a plug-in from outside."""
+    outside = (backbone and _base(backbone) not in _own("backbone")) or not _own("dataset").issuperset(datasets)
+    return ("--plugins", "PLUGINS_DIR") if outside else ()
+
+
+@functools.cache
+def _own(kind: str) -> frozenset[str]:
+    """Names of the plug-ins of this repository and of installed packages."""
+    entries: Sequence[Any] = registry.backbones() if kind == "backbone" else registry.datasets()
+    return frozenset(e.card.name for e in entries if not e.package.startswith("harness_plugins."))
+
+
+@functools.cache
+def _entry(backbone: str) -> BackboneEntry | None:
+    """A backbone that everybody has, or None."""
+    if _base(backbone) not in _own("backbone"):
+        return None
+    try:
+        return registry.backbone(backbone)
+    except HarnessError:
+        return None
+
+
+def _cell(values: dict[str, Any]) -> Condition | None:
+    """What a record of the study measured; None where it is not written as by this version."""
+    try:
+        cell = Condition.from_values(values)
+        alike = (int(cell.batch_size), *map(int, cell.image_size), str(cell.measure), str(cell.precision))
+    except (LookupError, TypeError, ValueError):
+        return None
+    return cell if alike == (cell.batch_size, *cell.image_size, cell.measure, cell.precision) else None
+
+
+def _grids(cells: Sequence[Condition]) -> list[tuple[str, ...]]:
+    """Words for some cells of the study: image sizes and precisions with the same batches share a command."""
+    found: dict[tuple[str, str], dict[tuple[str, int], bool]] = defaultdict(dict)
+    for cell in cells:
+        height, width = cell.image_size
+        batches = found[(f"{height}x{width}", cell.precision)]
+        key = (cell.measure, cell.batch_size)
+        batches[key] = batches.get(key, False) or cell.compiled
+    sizes: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for (size, precision), batches in found.items():
+        for compiled in (False, True):
+            if alike := tuple(sorted(key for key, both in batches.items() if both == compiled)):
+                sizes[(precision, compiled, alike)].append(size)
+    precisions: dict[tuple[Any, ...], list[str]] = defaultdict(list)
+    for (precision, compiled, alike), of_size in sizes.items():
+        precisions[(tuple(sorted(of_size, key=_pixels)), compiled, alike)].append(precision)
+    return [
+        (
+            *("--image-size", ",".join(of_size), "--precision", ",".join(sorted(those))),
+            *("--batch", _batches(alike, "inference"), "--train-batch", _batches(alike, "training")),
+            *("--heights", "", *(["--compile"] if compiled else [])),
+        )
+        for (of_size, compiled, alike), those in sorted(precisions.items())
+    ]
+
+
+def _pixels(size: str) -> tuple[int, ...]:
+    return tuple(map(int, size.split("x")))
+
+
+def _batches(cells: Iterable[tuple[str, int]], measure: str) -> str:
+    return ",".join(str(batch) for what, batch in cells if what == measure)
+
+
+def _base(backbone: str) -> str:
+    return backbone.partition(":")[0]
+
+
+def _data(run: Mapping[str, Any]) -> tuple[str, str]:
+    return run["spec"]["dataset"], run["spec"].get("fingerprint", "")
+
+
+def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    flatten(values, "", flat)
+    return dict(sorted(flat.items()))
+
+
+def _line(*words: str) -> str:
+    """A shell command on one line; a line break would end the code block."""
+    plain = ("".join(c if c.isprintable() else "?" for c in word) for word in ("python", "-m", "harness", *words))
+    return " ".join(map(shlex.quote, plain))

@@ -1,0 +1,75 @@
+"""What every setting costs: the efficiency table of the scored runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.reporting import text
+from harness.reporting.accuracy import device
+from harness.reporting.rows import Row
+from harness.reporting.section import Context, Section, paragraphs
+
+RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)")
+
+
+def build(context: Context) -> Section:
+    """One line a setting and dataset; medians over seeds."""
+    lines = [_line(context, row) for table in context.tables for row in table.plain()]
+    if not lines:
+        return Section()
+    about = (
+        "Medians over seeds. Speeds compare only between equal devices, precisions and batch sizes; GFLOPs count two "
+        "operations a multiply-add, for one image; “at test” leaves out the classifiers and whatever else the "
+        "test-time feature does not need; memory is the peak of the run: what torch allocated on a GPU, what was "
+        "resident on a CPU. “Shared” says that other work, or another run, had part of the device during the test; "
+        "`profile` measures one at a time."
+    )
+    return Section(paragraphs("## Efficiency", about, text.table(lines, RIGHT)))
+
+
+def _line(context: Context, row: Row) -> dict[str, str]:
+    record, key = row.scored[0][0], row.setting.spec
+    numbers = record["efficiency"]
+    return {
+        "Backbone": text.escape(row.label),
+        "Dataset": text.escape(context.material.title(key["dataset"])),
+        "Recipe": text.escape(key["recipe"]),
+        "Size": text.size(row.image_size()),
+        "Params (M)": text.millions(row.efficiency("parameters")),
+        "At test (M)": text.millions(row.efficiency("parameters_inference")),
+        "GFLOPs": text.giga(row.efficiency("flops")),
+        "Train images/s": text.rate(row.efficiency("train_images_per_second")),
+        "Test images/s": text.rate(row.efficiency("inference_images_per_second")) + _shared(row),
+        "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
+        "Batch (train / test)": _both(numbers, "batch_size"),
+        "Precision (train / test)": _both(numbers, "precision"),
+        "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
+        "Device": text.escape(device(record)),
+    }
+
+
+def _shared(row: Row) -> str:
+    """A mark where other work slowed the measurement of a seed."""
+    return " (shared)" if any(other_work(record["efficiency"]) for record, _ in row.scored) else ""
+
+
+def other_work(numbers: Mapping[str, Any]) -> float:
+    """Processor cores, or on a GPU its memory in GiB, that others had in the meantime; 0 where it is too little."""
+    seen = numbers.get("conditions") or {}
+    if numbers.get("device") == "cuda":
+        found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
+    else:
+        found, least = seen.get("others_cores", 0.0), 0.1
+    return float(found) if found > least else 0.0
+
+
+def _both(numbers: Mapping[str, Any], name: str) -> str:
+    """The value for training and the one for the test; a run that was only scored has no training."""
+    trained = recorded(numbers, f"train_{name}") if numbers.get(f"train_{name}") else text.NOT_APPLICABLE
+    return f"{trained} / {recorded(numbers, name)}"
+
+
+def recorded(numbers: Mapping[str, Any], name: str) -> str:
+    """A value as text, or that it was not recorded."""
+    return text.NOT_RECORDED if numbers.get(name) is None else text.escape(numbers[name])

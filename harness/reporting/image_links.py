@@ -1,0 +1,42 @@
+"""Links to the pictures that runs keep beside their records: ranked lists, distance histograms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from harness.records import store
+from harness.reporting import text
+from harness.reporting.section import Context, Section, bullets, paragraphs
+
+MOST_LINES = 100
+RANKED = "ranked_lists.png"
+"""Shows images of people; of real people it is named but not linked, because git ignores it."""
+
+
+def build(context: Context) -> Section:
+    """One line a setting, its first seed's pictures."""
+    lines = []
+    for table in context.tables:
+        for row in table.plain():
+            run = row.scored[0][0]
+            if names := [name for name in run.get("pictures") or () if ".." not in Path(name).parts]:
+                folder = store.folder_of(Path(), run).as_posix()
+                shown = ", ".join(_shown(context, table.key.generated, f"{folder}/{name}") for name in sorted(names))
+                title = f"{context.material.title(table.key.dataset)}, {table.key.recipe}, {row.label}"
+                lines.append(f"{text.escape(title)}, seed {run['spec']['seed']}: {shown}")
+    if not lines:
+        return Section()
+    about = (
+        "Worst, median and best queries with their ranked lists, and distances of same and different identities. "
+        "Ranked lists of real people stay on the machine that made them: git ignores them."
+    )
+    rest = f"And {text.count(len(lines) - MOST_LINES, 'more setting')}." if len(lines) > MOST_LINES else ""
+    return Section(paragraphs("## Pictures", about, bullets(lines[:MOST_LINES]), rest))
+
+
+def _shown(context: Context, generated: bool, path: str) -> str:
+    """A link where the results lie below the page, else the path within the results folder."""
+    if context.results is None or (Path(path).name == RANKED and not generated):
+        return text.code(path)
+    target = f"{context.results}/{path}" if context.results else path
+    return f"[{text.escape(Path(path).stem.replace('_', ' '))}](<{text.address(target)}>)"

@@ -1,0 +1,122 @@
+"""What the report is made of: records, per-query values, cards, the plan. Nothing else reaches the page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.cards import BackboneCard, DatasetCard
+from harness.errors import RecordError
+from harness.records import store
+from harness.records.per_query import read as read_rows
+from harness.records.schema import Record
+from harness.reporting import parallel
+from harness.reporting.parallel import collector_paused
+from harness.tuning import state
+
+MANY_RECORDS = 2_000
+"""From here on it pays to share the reading between processes."""
+
+COMPARED = ("query", "pid", "camid", "AP")
+"""The per-query columns that comparisons need."""
+
+LoadPerQuery = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
+"""From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
+
+
+def no_per_query(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Stands where no per-query values are at hand."""
+    raise RecordError(f"The per-query values {name} of run {record['run_id'][:12]} are not at hand.")
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """All the report may use.
+
+    Attributes:
+        records: valid records, in any order; the page does not depend on it.
+        per_query: loads the per-query values of a record.
+        backbones: cards by name, for titles, side information and published numbers.
+        datasets: cards by name, for titles, notices and access.
+        plan: cells that were planned and did not run: `backbone`, `dataset`, `recipe`, `state`, `reason`.
+        problems: records that could not be read, one sentence each.
+        searches: searches of settings, in order of their ids.
+    """
+
+    records: Sequence[Mapping[str, Any]]
+    per_query: LoadPerQuery = no_per_query
+    backbones: Mapping[str, BackboneCard] = field(default_factory=dict)
+    datasets: Mapping[str, DatasetCard] = field(default_factory=dict)
+    plan: Sequence[Mapping[str, str]] = ()
+    problems: Sequence[str] = ()
+    searches: Sequence[state.Search] = ()
+
+    def backbone(self, name: str) -> BackboneCard | None:
+        """Card of a backbone given with or without its variant."""
+        return self.backbones.get(name) or self.backbones.get(name.partition(":")[0])
+
+    def title(self, dataset: str) -> str:
+        """Title of a dataset, or its name."""
+        return self.datasets[dataset].title if dataset in self.datasets else dataset
+
+
+def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iterable[DatasetCard] = ()) -> ReportData:
+    """Reads the material of a results folder; what cannot be read becomes a problem on the page."""
+    problems: list[str] = []
+
+    def note(error: RecordError) -> None:
+        problems.append(_portable(error, results))
+
+    def per_query(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+        try:
+            return read_rows(store.folder_of(results, record), name, COMPARED)
+        except RecordError as error:
+            raise RecordError(_portable(error, results)) from None
+
+    with collector_paused():
+        records, unread = _records(results)
+    problems += unread
+    searches = []
+    for path in state.every(results):
+        try:
+            searches.append(state.read(path))
+        except RecordError as error:
+            note(error)
+    try:
+        plan = store.read_plan(results)
+    except RecordError as error:
+        note(error)
+        plan = []
+    return ReportData(
+        records=records,
+        per_query=per_query,
+        backbones={card.name: card for card in backbones},
+        datasets={card.name: card for card in datasets},
+        plan=plan,
+        problems=sorted(problems),
+        searches=searches,
+    )
+
+
+def _records(results: Path) -> tuple[list[Record], list[str]]:
+    """All records, and why others could not be read; with many, another process reads more than half."""
+    paths = store.paths_of(results)
+    own = len(paths) * 2 // 5 if len(paths) >= MANY_RECORDS else len(paths)
+    with parallel.beside(_read, results, paths[own:], worth_it=own < len(paths)) as others:
+        if own < len(paths):
+            parallel.get_ready()
+        first, rest = _read(results, paths[:own]), others()
+    return first[0] + rest[0], first[1] + rest[1]
+
+
+def _read(results: Path, paths: Sequence[str]) -> tuple[list[Record], list[str]]:
+    problems: list[str] = []
+    return list(store.records(results, lambda e: problems.append(_portable(e, results)), paths=paths)), problems
+
+
+def _portable(error: RecordError, results: Path) -> str:
+    """The message without the place of the results on this machine: the page is the same elsewhere."""
+    return str(error).replace(f"{results}{os.sep}", "")

@@ -1,0 +1,306 @@
+"""From records to rows: runs that differ in the seed alone are one setting; each way of scoring it is a row."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
+
+from harness.records.schema import SCORED, matched
+from harness.reporting import text
+from harness.reporting.report_data import ReportData
+from harness.spec.run_spec import canonical
+
+EPOCHS = "training.epochs"
+SHOWN_DIFFERENCES = 3
+"""Keys that tell two settings of one backbone apart; more are counted."""
+
+
+class EvalVariant(NamedTuple):
+    """A way of scoring; sorts from the plain test to re-ranking, the untrained model last."""
+
+    untrained: bool
+    rerank: bool
+    flip: bool
+
+    @property
+    def label(self) -> str:
+        """Words for the table."""
+        extras = [name for name, on in (("flip", self.flip), ("re-ranking", self.rerank)) if on]
+        return "before training" if self.untrained else " + ".join(extras) or "plain"
+
+
+PLAIN = EvalVariant(untrained=False, rerank=False, flip=False)
+
+
+class TableKey(NamedTuple):
+    """What the rows of one table share; nothing else is comparable."""
+
+    dataset: str
+    trained_on: str
+    recipe: str
+    generated: bool
+    protocol: str
+
+
+@dataclass(frozen=True)
+class RunGroup:
+    """Runs of one backbone under one recipe on one dataset that differ in the seed alone, by seed."""
+
+    runs: Sequence[Mapping[str, Any]]
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """Spec of the first run."""
+        return self.runs[0]["spec"]
+
+    @property
+    def backbone(self) -> str:
+        """Registered name with the variant."""
+        return self.spec["backbone"]
+
+    @property
+    def source(self) -> str:
+        """Where the numbers come from: trained here, a published checkpoint, features from outside."""
+        return self.runs[0]["source"]
+
+    @cached_property
+    def ok(self) -> list[Mapping[str, Any]]:
+        """Finished runs."""
+        return [run for run in self.runs if run["status"] == "ok"]
+
+    @cached_property
+    def flat(self) -> dict[str, Any]:
+        """Everything of the spec that may tell this setting from another one, by dotted key."""
+        spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
+        flat: dict[str, Any] = {"source of the numbers": self.source}
+        flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
+        flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
+        return flat
+
+    @property
+    def untrained(self) -> bool:
+        """Whether the start was scored as it is, without an epoch of training."""
+        return self.source == "trained" and self.flat.get(EPOCHS) == 0
+
+    @property
+    def start(self) -> str:
+        """Words for a start that was scored as it is."""
+        return "pretrained start, not trained" if self.spec.get("pretrained", "none") != "none" else "not trained"
+
+    def status(self) -> str:
+        """'ok', or how many runs ended how."""
+        counts = Counter(run["status"] for run in self.runs)
+        if set(counts) == {"ok"}:
+            return "ok"
+        return ", ".join(f"{counts[s]} {s}" for s in sorted(counts, key=lambda s: (s != "ok", s)))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One setting scored in one way on one dataset: its evaluations, one a finished run."""
+
+    setting: RunGroup
+    way: EvalVariant
+    label: str
+    scored: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
+
+    def values(self, name: str) -> list[float]:
+        """The values of a metric over the seeds, where recorded."""
+        return [e[name] for _, e in self.scored if e.get(name) is not None]
+
+    def mean(self, name: str) -> float:
+        """Mean of a metric over the seeds, a fraction."""
+        return statistics.fmean(self.values(name))
+
+    def deviation(self, name: str) -> float | None:
+        """Sample standard deviation over the seeds; None for one seed."""
+        values = self.values(name)
+        if len(values) < 2:
+            return None
+        mean = statistics.fmean(values)
+        return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
+
+    def interval(self, name: str) -> list[float] | None:
+        """Bounds of the interval over the query set, each averaged over the seeds; None where not recorded."""
+        bounds = [e["interval"][name] for _, e in self.scored if e["interval"].get(name)]
+        return [statistics.fmean(b[i] for b in bounds) for i in (0, 1)] if len(bounds) == len(self.scored) else None
+
+    def efficiency(self, *names: str) -> float | None:
+        """Median over the seeds of the first of these efficiency numbers that is recorded."""
+        for name in names:
+            values = [r["efficiency"][name] for r, _ in self.scored if r["efficiency"].get(name) is not None]
+            if values:
+                return statistics.median(values)
+        return None
+
+    def matched(self) -> str:
+        """How many queries have a match, in words, where not all have one."""
+        return "; ".join(sorted({matched(e) for _, e in self.scored} - {""}))
+
+    def shown(self, name: str) -> str:
+        """A metric in percent: mean and deviation."""
+        return text.spread(self.mean(name), self.deviation(name))
+
+    def mAP(self) -> str:
+        """MAP in percent, and beside it how many queries have a match where not all have one."""
+        return self.shown("mAP") + (f" ({words})" if (words := self.matched()) else "")
+
+    def image_size(self) -> list[int] | None:
+        """(height, width) of the input."""
+        return image_size(self.scored[0][0])
+
+    def origins(self) -> dict[str, list[str]]:
+        """Commits and package hashes of its runs, where they differ; what is not recorded tells nothing."""
+        environments = [run["environment"] for run, _ in self.scored]
+        commits = {
+            f"{e['git_commit'][:12]}{'+' * bool(e.get('git_dirty'))}" for e in environments if e.get("git_commit")
+        }
+        packages = {str(e["packages_hash"])[:12] for e in environments if e.get("packages_hash")}
+        found = {"commits": commits, "packages": packages}
+        return {name: sorted(values) for name, values in found.items() if len(values) > 1}
+
+
+@dataclass(frozen=True)
+class Table:
+    """The rows of one dataset and recipe, and the settings of it that have no finished run."""
+
+    key: TableKey
+    rows: Sequence[Row]
+    unfinished: Sequence[tuple[str, RunGroup]]
+
+    def settings(self) -> list[RunGroup]:
+        """Every setting once, those without a finished run last."""
+        found = [*(row.setting for row in self.rows), *(setting for _, setting in self.unfinished)]
+        return list({id(setting): setting for setting in found}.values())
+
+    def plain(self) -> list[Row]:
+        """One row a setting: the plain test, or where there is none, with the flip; never re-ranked or untrained."""
+        best: dict[str, Row] = {}
+        for row in self.rows:
+            if not row.way.untrained and not row.way.rerank:
+                best.setdefault(row.label, row)
+        return list(best.values())
+
+
+def matched_in(rows: Sequence[Row]) -> list[str]:
+    """How many queries have a match, in words, for all rows where not all have one."""
+    return sorted({row.matched() for row in rows} - {""})
+
+
+def image_size(record: Mapping[str, Any]) -> list[int] | None:
+    """(height, width) that a run used."""
+    size = record["efficiency"].get("image_size")
+    return size or record["spec"]["values"].get("augmentation", {}).get("image_size")
+
+
+def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
+    """Groups records that differ in the seed alone; sorted, whatever the order of the records."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in records:
+        spec = {k: v for k, v in record["spec"].items() if k != "seed"}
+        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec))].append(record)
+    order = sorted(groups)
+    return [RunGroup(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"]))) for key in order]
+
+
+def tables(material: ReportData) -> list[Table]:
+    """All tables of scored runs, sorted: real data before generated, a dataset's own before cross-domain ones."""
+    of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
+    scored = [r for r in material.records if r["source"] in SCORED]
+    generated = {part for record in scored for part in _generated(record)}
+    for setting in settings(scored):
+        for key in _keys(setting, generated):
+            of_table[key].append(setting)
+    made = [_table(key, members) for key, members in of_table.items()]
+    return sorted(made, key=lambda t: (t.key.generated, t.key.dataset != t.key.trained_on, t.key))
+
+
+def fingerprint(spec: Mapping[str, Any], dataset: str) -> str:
+    """Fingerprint of a dataset that a run trained or was scored on; empty if it is not recorded."""
+    return dict(_fingerprints(spec)).get(dataset, "")
+
+
+def _generated(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Name and fingerprint of the datasets that a run found to be generated."""
+    spec, data = record["spec"], record["data"]
+    read = {spec["dataset"]: data, **(data.get("evaluated") or {})}
+    return [part for part in _fingerprints(spec) if (read.get(part[0]) or {}).get("generated")]
+
+
+def _fingerprints(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
+    return [(spec["dataset"], spec.get("fingerprint", "")), *((n, f) for n, f in spec.get("evaluate_on") or ())]
+
+
+def _keys(setting: RunGroup, generated: set[tuple[str, str]]) -> list[TableKey]:
+    """A setting belongs to the table of every dataset it was scored on, or of its own if it never finished.
+
+    A run that failed before it read its data is told from the others by the fingerprint.
+    """
+    spec, protocol = setting.spec, setting.runs[0]["protocol_version"]
+    own = (spec["dataset"], spec.get("fingerprint", "")) in generated
+    scored_on = {e["dataset"] for run in setting.ok for e in run["evaluations"]} or {spec["dataset"]}
+    return [
+        TableKey(name, spec["dataset"], spec["recipe"], own or (name, fingerprint(spec, name)) in generated, protocol)
+        for name in sorted(scored_on)
+    ]
+
+
+def _table(key: TableKey, members: Sequence[RunGroup]) -> Table:
+    labels = _labels(members)
+    rows, unfinished = [], []
+    for setting, label in zip(members, labels, strict=True):
+        ways: dict[EvalVariant, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
+        for run in setting.ok:
+            for e in run["evaluations"]:
+                if e["dataset"] == key.dataset:
+                    before = not e["trained"] and not setting.untrained
+                    ways[EvalVariant(before, e["rerank"], e["flip"])].append((run, e))
+        rows += [Row(setting, way, label, ways[way]) for way in sorted(ways)]
+        if not ways:
+            unfinished.append((label, setting))
+    return Table(key, rows, unfinished)
+
+
+def _labels(members: Sequence[RunGroup]) -> list[str]:
+    """Name of each setting: the backbone, and what tells it from the table's other settings of that backbone."""
+    of_backbone: dict[str, list[RunGroup]] = defaultdict(list)
+    for setting in members:
+        of_backbone[setting.backbone].append(setting)
+    different = {name: _different(group) for name, group in of_backbone.items()}
+    return [_label(setting, different[setting.backbone]) for setting in members]
+
+
+def _different(group: Sequence[RunGroup]) -> list[str]:
+    keys = sorted({key for setting in group for key in setting.flat}) if len(group) > 1 else []
+    told = {key: [s for s in group if key != EPOCHS or not s.untrained] for key in keys}  # their label says it
+    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in told[key]}) > 1]
+
+
+def _label(setting: RunGroup, keys: Sequence[str]) -> str:
+    parts = ["not trained"] if setting.untrained else []
+    parts += [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    if len(keys) > SHOWN_DIFFERENCES:
+        parts.append(f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}")
+        parts.append(f"run {setting.runs[0]['run_id'][:8]}")
+    return f"{setting.backbone} ({', '.join(parts)})" if parts else setting.backbone
+
+
+def _short(value: Any) -> str:
+    """A value in a label; hashes are cut to eight digits."""
+    words = value if isinstance(value, str) else canonical(value)
+    return words[:8] if len(words) > 24 and all(c in "0123456789abcdef" for c in words) else words
+
+
+def flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
+    """Puts the leaves of nested tables into `flat`, by dotted key."""
+    for key, inner in value.items():
+        name = f"{prefix}.{key}" if prefix else key
+        if isinstance(inner, dict):
+            flatten(inner, name, flat)
+        else:
+            flat[name] = inner

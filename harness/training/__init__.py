@@ -1,0 +1,1 @@
+"""Training a module: optimiser, schedule, checkpoints, and modules out of checkpoints."""

@@ -1,0 +1,242 @@
+"""The training loop: the same for every backbone. Last epoch, fixed schedule, a checkpoint every epoch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from harness.data import Batch, TrainingData
+from harness.errors import RunError
+from harness.losses import ReIDCriterion
+from harness.spec.recipe import Recipe
+from harness.system.device import precision
+from harness.system.seeding import seed_torch
+from harness.training import checkpoint, optim
+from harness.training.overflow import SMALLEST_SCALE, RunningStatistics, Tally
+
+Emit = Callable[..., None]
+
+
+class Diverged(RunError):
+    """The loss is no longer finite; training on would waste the machine."""
+
+
+@dataclass
+class Summary:
+    """What training cost. Images per second are those of the epochs trained in this process.
+
+    `taken_over` names the run whose checkpoint was used, and its number of epochs.
+    `skipped_steps` counts the steps that the loss scaler skipped, also before a resume.
+    """
+
+    epochs: int
+    images_per_second: float | None
+    seconds: float
+    resumed_at: int
+    skipped_steps: int
+    taken_over: dict[str, Any] | None = None
+
+
+class Trainer:
+    """Trains one module with one recipe.
+
+    Args:
+        module: the backbone, already on `device`.
+        data: training batches in PK order.
+        recipe: what to do.
+        device: where.
+        seed: everything random in an epoch derives from it and the epoch's number, so that a resumed run
+            equals an uninterrupted one.
+        run_id: written into checkpoints, so that no other run goes on from them.
+        folder: where checkpoints go.
+        emit: receives progress and epoch events.
+        training: key of the training, see `harness.spec.run_spec.training_key`; may be empty.
+        take_over: begin with the checkpoint of another run with this key, if there is one.
+        on_epoch: called after every epoch with its number and module; returns extra metrics.
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        data: TrainingData,
+        recipe: Recipe,
+        *,
+        device: torch.device,
+        seed: int,
+        run_id: str,
+        folder: Path,
+        emit: Emit,
+        training: str = "",
+        take_over: bool = False,
+        on_epoch: Callable[[int, nn.Module], dict[str, float]] | None = None,
+    ) -> None:
+        self.module, self.data, self.recipe = module, data, recipe
+        self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit
+        self.on_epoch, self.training, self.may_take_over = on_epoch, training, take_over
+        self.taken_over: dict[str, Any] | None = None
+        self.iteration = 0  # steps done since training began; what per-iteration schedules count
+        self.criterion = ReIDCriterion(recipe.loss, num_classes=data.num_classes).to(device)
+        self.optimizer = optim.build_optimizer(module, recipe.optimizer)
+        self.dtype = precision(recipe.training.precision, device)
+        scaled = self.dtype == torch.float16
+        self.scaler = torch.amp.GradScaler(device.type, init_scale=recipe.training.loss_scale, enabled=scaled)
+        self.statistics = RunningStatistics(module)
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps, since training began
+        self._one = torch.ones((), device=device)
+
+    def fit(self) -> Summary:
+        """Trains to the last epoch of the recipe, from the newest checkpoint if there is one.
+
+        Raises:
+            Diverged: a loss that is not finite; under a loss scaler only if it goes on.
+        """
+        first = self._resume()
+        epochs, started, images, busy = self.recipe.training.epochs, time.monotonic(), 0, 0.0
+        for epoch in range(first, epochs):
+            metrics = self._epoch(epoch)
+            images += int(metrics.pop("images"))
+            busy += metrics["seconds"]
+            if self.on_epoch:
+                metrics |= self.on_epoch(epoch, self.module)
+            self._save(epoch)
+            self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
+        rate = images / busy if busy else None
+        return Summary(epochs, rate, time.monotonic() - started, first, int(self.skipped), self.taken_over)
+
+    def _epoch(self, epoch: int) -> dict[str, float]:
+        """One epoch; sums stay on the device, so that no step waits for the one before."""
+        seed_torch(self.seed, "epoch", epoch)
+        self.module.train()
+        iterations = self.data.iterations(epoch)
+        tally, skipped, images = Tally(), int(self.skipped), 0
+        started = shown = time.monotonic()
+        for iteration, batch in enumerate(self.data.epoch(epoch)):
+            self._set_rates(epoch, iterations)
+            tally.add(self.step(batch))
+            images += len(batch.labels)
+            self.iteration += 1
+            if (now := time.monotonic()) - shown > 1.0:
+                self._check(tally, epoch)
+                self._progress(epoch, iteration + 1, iterations, images / (now - started))
+                shown = now
+        self._check(tally, epoch, ended=True)
+        seconds = time.monotonic() - started
+        return {
+            **tally.means(),
+            "lr": self.optimizer.param_groups[0]["lr"],
+            "skipped_steps": int(self.skipped) - skipped,
+            "images_per_second": images / seconds,
+            "seconds": seconds,
+            "images": images,
+        }
+
+    def step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """One training step of a batch in PK order; returns the loss and its parts, still on the device.
+
+        Under a loss scaler, gradients that are not finite leave weights and optimiser as they are and halve the scale;
+        a loss that is not finite leaves running statistics as they are, too.
+        """
+        sampler = self.recipe.sampler
+        self.criterion.check(batch.labels, sampler.identities, sampler.instances)
+        images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
+        statistics = self.statistics.now() if self.scaler.is_enabled() else None
+        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
+            output = self.module(images, batch.camera_ids)
+            loss, parts = self.criterion(output, labels, sampler.identities, sampler.instances)
+        self.optimizer.zero_grad(set_to_none=True)
+        self.criterion.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        if self.recipe.training.grad_clip > 0:
+            self.scaler.unscale_(self.optimizer)
+            nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)
+        self.scaler.step(self.optimizer)
+        scale = self.scaler.scale(self._one)
+        self.criterion.center_step(scale)
+        self.scaler.update()
+        self.skipped += self.scaler.scale(self._one) < scale
+        if statistics is not None:
+            self.statistics.restore(statistics, keep=loss.detach().isfinite())
+        return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+
+    def _set_rates(self, epoch: int, iterations: int) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = optim.rate(
+                self.recipe.schedule,
+                self.recipe.optimizer,
+                epoch=epoch + 1,
+                iteration=self.iteration,
+                iterations_per_epoch=iterations,
+                epochs=self.recipe.training.epochs,
+                is_bias=group.get("is_bias", False),
+            )
+
+    def _check(self, tally: Tally, epoch: int, *, ended: bool = False) -> None:
+        """Looks at the epoch so far: one look finds a bad step anywhere before."""
+        where = f"in epoch {epoch + 1}, at or before iteration {tally.steps}"
+        help_with = "A lower optimizer.lr, a longer warm-up or training.grad_clip may help"
+        if not self.scaler.is_enabled():
+            if tally.finite < tally.steps:
+                raise Diverged(f"The loss is not finite {where}. {help_with}.")
+        elif (scale := self.scaler.get_scale()) < SMALLEST_SCALE or (ended and not tally.finite):
+            raise Diverged(
+                f"float16 goes on overflowing {where}: {int(self.skipped)} steps were skipped since training began and "
+                f"the loss scale is {scale:.2g}. {help_with}, or training.precision 'bf16' or 'fp32'."
+            )
+
+    def _progress(self, epoch: int, iteration: int, iterations: int, rate: float) -> None:
+        left = (iterations - iteration) + iterations * (self.recipe.training.epochs - epoch - 1)
+        self.emit(
+            "progress",
+            stage="train",
+            epoch=epoch + 1,
+            epochs=self.recipe.training.epochs,
+            iteration=iteration,
+            iterations=iterations,
+            images_per_second=rate,
+            seconds_left=left * self.data.batch_size / rate,
+        )
+
+    def _save(self, epoch: int) -> None:
+        state: dict[str, Any] = {
+            "run_id": self.run_id,
+            "training": self.training,
+            "taken_over": self.taken_over,
+            "epoch": epoch,
+            "iteration": self.iteration,
+            "module": self.module.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "criterion": self.criterion.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "skipped_steps": int(self.skipped),
+        }
+        checkpoint.save(self.folder, state)
+
+    def _resume(self) -> int:
+        checkpoint.remove(self.folder)
+        warn = lambda text: self.emit("warning", text=text)  # noqa: E731
+        state = checkpoint.load(self.folder, self.run_id, warn, self.training)
+        if state is None and self.may_take_over:
+            checkpoint.take_over(self.folder, self.training)
+            state = checkpoint.load(self.folder, self.run_id, warn, self.training)
+        if state is None:
+            return 0
+        self.taken_over = state.get("taken_over")
+        if state["run_id"] != self.run_id:
+            self.taken_over = {"run_id": state["run_id"], "epochs": int(state["epoch"]) + 1}
+            warn(
+                f"Training goes on from run {state['run_id'][:12]}, which has the same training data and settings: "
+                f"{self.taken_over['epochs']} of {self.recipe.training.epochs} epochs are done."
+            )
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.criterion.load_state_dict(state["criterion"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.skipped.fill_(state.get("skipped_steps", 0))  # absent in older checkpoints
+        self.iteration = int(state["iteration"])
+        return int(state["epoch"]) + 1

@@ -1,0 +1,199 @@
+"""A search space is a small TOML file: named parameters with a distribution and the key they set, and named points.
+
+Inside a search every parameter is a position in [0, 1]; equal lengths are equally likely. A choice of zero beside a
+logarithmic range is the lowest part of that axis: to a loss weight, zero is what lies beyond very small.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness.cards import from_table, read_toml
+from harness.errors import UsageError, unknown
+
+FOLDER = Path(__file__).parent / "spaces"
+DISTRIBUTIONS = ("uniform", "log-uniform", "integer", "choice")
+
+Point = dict[str, Any]
+"""A value for every parameter, by name."""
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One searched setting.
+
+    Attributes:
+        key: what it sets: `recipe.` and a recipe key, or `option.` and a build option of the backbone.
+        distribution: `uniform`, `log-uniform`, `integer` (both ends included) or `choice`.
+        low: least value.
+        high: greatest value.
+        zero: for `log-uniform`, the probability of exactly zero.
+        values: of a choice.
+        grid: values of a grid search; without them, evenly spaced positions.
+        default: the value where the parameter has no effect.
+        matters_with: parameters of which at least one must not be zero for this one to have an effect.
+    """
+
+    key: str
+    distribution: str = "uniform"
+    low: float = 0.0
+    high: float = 1.0
+    zero: float = 0.0
+    values: tuple[Any, ...] = ()
+    grid: tuple[Any, ...] = ()
+    default: Any = None
+    matters_with: tuple[str, ...] = ()
+
+    def value(self, position: float) -> Any:
+        """The value at a position in [0, 1], rounded to four significant digits."""
+        if self.distribution == "choice":
+            return self.values[min(int(position * len(self.values)), len(self.values) - 1)]
+        if self.distribution == "integer":
+            return int(min(self.low + math.floor(position * (self.high - self.low + 1)), self.high))
+        if self.distribution == "uniform":
+            return float(f"{self.low + position * (self.high - self.low):.4g}")
+        if position < self.zero:
+            return 0.0
+        return float(f"{self.low * (self.high / self.low) ** ((position - self.zero) / (1 - self.zero)):.4g}")
+
+    def position(self, value: Any) -> float:
+        """Where a value lies in [0, 1]; values beyond the range lie at its ends."""
+        if self.distribution == "choice":
+            return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
+        if self.distribution == "integer":
+            found = (value - self.low + 0.5) / (self.high - self.low + 1)
+        elif self.distribution == "uniform":
+            found = (value - self.low) / (self.high - self.low)
+        elif value <= 0:
+            found = self.zero / 2
+        else:
+            found = self.zero + (1 - self.zero) * max(0.0, math.log(value / self.low) / math.log(self.high / self.low))
+        return min(max(found, 0.0), 1.0)
+
+    def check(self, where: str) -> None:
+        """Refuses what cannot be searched."""
+        if self.distribution not in DISTRIBUTIONS:
+            raise unknown(f"distribution of {where}", self.distribution, DISTRIBUTIONS)
+        kind, _, name = self.key.partition(".")
+        if kind not in ("recipe", "option") or not name:
+            raise UsageError(f"{where}: key must be 'recipe.KEY' or 'option.NAME', found '{self.key}'.")
+        if self.distribution == "choice" and len(self.values) < 2:
+            raise UsageError(f"{where}: a choice needs at least two values.")
+        if self.distribution != "choice" and not self.low < self.high:
+            raise UsageError(f"{where}: low must be below high, found {self.low:g} and {self.high:g}.")
+        if self.distribution == "log-uniform" and self.low <= 0:
+            raise UsageError(f"{where}: a log-uniform range starts above zero; 'zero = 0.15' adds zero as a choice.")
+        if not 0 <= self.zero < 1 or (self.zero and self.distribution != "log-uniform"):
+            raise UsageError(f"{where}: zero is the probability of zero, below 1, and belongs to log-uniform.")
+
+
+@dataclass(frozen=True)
+class NamedPoint:
+    """A point that is tried first; `final` points are trained on the whole training set, too."""
+
+    name: str
+    values: Point
+    final: bool = False
+
+
+@dataclass(frozen=True)
+class Space:
+    """What is searched."""
+
+    name: str
+    parameters: dict[str, Parameter]
+    points: tuple[NamedPoint, ...] = ()
+    about: str = ""
+
+    def canonical(self, point: Mapping[str, Any]) -> Point:
+        """The point with parameters that have no effect at their defaults, so that equal trials look equal."""
+        return {
+            name: parameter.default
+            if parameter.matters_with and all(point[other] == 0 for other in parameter.matters_with)
+            else point[name]
+            for name, parameter in self.parameters.items()
+        }
+
+    def at(self, positions: Mapping[str, float]) -> Point:
+        """The point at some positions."""
+        return self.canonical({name: p.value(positions[name]) for name, p in self.parameters.items()})
+
+    def positions(self, point: Mapping[str, Any]) -> dict[str, float]:
+        """The positions of a point."""
+        return {name: p.position(point[name]) for name, p in self.parameters.items()}
+
+    def recipe(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Recipe keys (dotted) that a point sets."""
+        return self._keys(point, "recipe.")
+
+    def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
+        """Build options that a point sets."""
+        return self._keys(point, "option.")
+
+    def _keys(self, point: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+        keys = {name: p.key.removeprefix(prefix) for name, p in self.parameters.items() if p.key.startswith(prefix)}
+        return {key: point[name] for name, key in keys.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON; a list keeps the order of the parameters where keys are sorted."""
+        return asdict(self) | {"parameters": [[name, asdict(p)] for name, p in self.parameters.items()]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], where: str = "space") -> Space:
+        """Inverse of `to_dict`, and what reads a file.
+
+        Raises:
+            UsageError: an unknown key, or a space that cannot be searched.
+        """
+        table = dict(data)
+        if isinstance(table.get("parameters"), list):
+            table["parameters"] = dict(table["parameters"])
+        space = from_table(cls, table, where)
+        if not space.parameters:
+            raise UsageError(f"{where} has no [parameters.NAME] table, so there is nothing to search.")
+        for name, parameter in space.parameters.items():
+            parameter.check(f"{where}: parameter {name}")
+            for other in parameter.matters_with:
+                if other not in space.parameters:
+                    raise unknown(f"parameter in matters_with of {name} in {where}", other, space.parameters)
+            if parameter.matters_with and parameter.default is None:
+                raise UsageError(f"{where}: {name} has matters_with, so it needs a default.")
+        for point in space.points:
+            if point.values.keys() != space.parameters.keys():
+                raise UsageError(
+                    f"{where}: point '{point.name}' must name {', '.join(space.parameters)}, "
+                    f"found {', '.join(point.values) or 'nothing'}."
+                )
+        if len({point.name for point in space.points}) < len(space.points) or "best" in {p.name for p in space.points}:
+            raise UsageError(f"{where}: points need different names, none of them 'best'.")
+        return space
+
+
+def names() -> list[str]:
+    """Spaces that come with the harness."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load(name: str) -> Space:
+    """Reads a space given by name or by path.
+
+    Raises:
+        UsageError: no such space, or it cannot be used.
+    """
+    path = Path(name) if name.endswith(".toml") or "/" in name else FOLDER / f"{name}.toml"
+    if not path.is_file():
+        if path.parent == FOLDER:
+            raise unknown("space", name, names())
+        raise UsageError(f"Space file {name} does not exist. Spaces by name: {', '.join(names())}.")
+    return Space.from_dict({"name": path.stem, **read_toml(path)}, path.name)
+
+
+def label(point: Mapping[str, Any]) -> str:
+    """A point in words: `intra 1, inter 0, temperature 0.1`."""
+    return ", ".join(
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
+    )

@@ -1,0 +1,235 @@
+"""What is kept of a search: `results/searches/<id>/search.json`, replaced whole after every change.
+
+The id is a hash of all that makes trials comparable, so the same command goes on with the same search, here or on
+another machine that has the folder, and another search has another file. More samples belong to the same search.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from harness.cards import from_table
+from harness.errors import RecordError, UsageError
+from harness.spec.job import slug
+from harness.spec.run_spec import RunSpec, canonical
+from harness.system import files
+from harness.tuning.asha import Asha
+from harness.tuning.sampler import Known
+from harness.tuning.space import Point, Space
+
+FOLDER = "searches"
+FILE = "search.json"
+VERSION = 1
+
+RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped", "diverged", "failed"
+"""States of a trial. `running` means not ended: such a trial goes on from its checkpoint when the search does."""
+
+
+@dataclass
+class Trial:
+    """One point that was tried.
+
+    Attributes:
+        number: from zero, in the order of asking.
+        point: values by parameter name.
+        run_id: run that trains it.
+        name: of a named point, or empty.
+        state: see above.
+        reason: why it did not finish.
+        value: held-out mAP after the last epoch of a finished trial; 0 for one that diverged.
+        curve: held-out mAP by epoch.
+        stopped_after: the rung at which it was told to stop; a few more epochs may have been done until it did.
+    """
+
+    number: int
+    point: Point
+    run_id: str
+    name: str = ""
+    state: str = RUNNING
+    reason: str = ""
+    value: float | None = None
+    curve: dict[int, float] = field(default_factory=dict)
+    stopped_after: int = 0
+
+    @property
+    def epochs(self) -> int:
+        """Epochs that were spent on it."""
+        return max(self.curve, default=0)
+
+    def known(self) -> Known:
+        """What the sampler may know of it."""
+        return Known(self.point, self.value, self.curve, self.state == RUNNING)
+
+
+@dataclass
+class Final:
+    """A chosen point, trained on the whole training set: one run a seed, scored once on the test split."""
+
+    name: str
+    point: Point
+    run_ids: list[str]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How is searched. `samples` and `final_seeds` may grow from one call to the next, the rest makes the id."""
+
+    sampler: str = "tpe"
+    seed: int = 0
+    holdout: Mapping[str, Any] = field(default_factory=lambda: {"seed": 0, "share": 0.3})
+    asha: Asha = field(default_factory=lambda: Asha(1))
+    samples: int = 40
+    final_seeds: tuple[int, ...] = (0, 1, 2)
+
+
+@dataclass
+class Search:
+    """A search and its trials.
+
+    Attributes:
+        space: what is searched.
+        settings: how.
+        spec: a trial's run spec without a point laid over it; tells data, backbone, recipe and versions.
+        trials: in the order of their numbers.
+        finals: the chosen points, once the search is over.
+    """
+
+    space: Space
+    settings: Settings
+    spec: RunSpec
+    trials: list[Trial] = field(default_factory=list)
+    finals: list[Final] = field(default_factory=list)
+
+    @property
+    def id(self) -> str:
+        """`<space>-<backbone>-<dataset>-<hash>`: a name for people and for the folder."""
+        fixed = replace(self.settings, samples=0, final_seeds=())
+        content = canonical([VERSION, self.space.to_dict(), asdict(fixed), self.spec.to_dict()])
+        digest = hashlib.sha256(content.encode()).hexdigest()[:10]
+        return "-".join(slug(part) for part in (self.space.name, self.spec.backbone, self.spec.dataset, digest))
+
+    @property
+    def best(self) -> Trial | None:
+        """The finished trial with the highest held-out mAP; of equals the first."""
+        finished = [trial for trial in self.trials if trial.state == FINISHED]
+        return max(finished, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
+
+    @property
+    def epochs(self) -> tuple[int, int]:
+        """Epochs that were spent on all trials, and what they would be if no trial was stopped."""
+        return sum(trial.epochs for trial in self.trials), len(self.trials) * self.settings.asha.epochs
+
+    def trial(self, run_id: str) -> Trial:
+        """The trial of a run."""
+        return next(trial for trial in self.trials if trial.run_id == run_id)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data, ready for JSON."""
+        trials = [asdict(trial) | {"curve": sorted(trial.curve.items())} for trial in self.trials]
+        return {
+            "version": VERSION,
+            "id": self.id,
+            "space": self.space.to_dict(),
+            "settings": asdict(self.settings),
+            "spec": self.spec.to_dict(),
+            "trials": trials,
+            "finals": [asdict(final) for final in self.finals],
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Search:
+        """Inverse of `to_dict`."""
+        space, settings = Space.from_dict(data["space"]), from_table(Settings, data["settings"], "settings")
+        float(settings.holdout["share"]), int(settings.holdout["seed"])
+        curves = [{int(epoch): value for epoch, value in trial["curve"]} for trial in data["trials"]]
+        both = zip(data["trials"], curves, strict=True)
+        trials = [from_table(Trial, {**trial, "curve": curve}, "trials") for trial, curve in both]
+        finals = [from_table(Final, final, "finals") for final in data["finals"]]
+        for one in (*trials, *finals):
+            space.positions(one.point)
+        return cls(space, settings, from_table(RunSpec, data["spec"], "spec"), trials, finals)
+
+
+def path_of(results: Path, identity: str) -> Path:
+    """Where a search is kept."""
+    return results / FOLDER / identity / FILE
+
+
+def write(results: Path, search: Search) -> None:
+    """Keeps a search, whole or not at all.
+
+    Raises:
+        RecordError: the disk did not take it.
+    """
+    path = path_of(results, search.id)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        files.write_json(path, search.to_dict())
+    except OSError as error:
+        reason = error.strerror or error
+        raise RecordError(
+            f"{path} could not be written ({reason}); free space, and start the command again."
+        ) from error
+
+
+def read(path: Path) -> Search:
+    """Reads a search.
+
+    Raises:
+        RecordError: the file is damaged, or was written by another version.
+    """
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data["version"] != VERSION:
+            raise RecordError(f"{path} has version {data['version']}, this harness reads {VERSION}: update it.")
+        return Search.from_dict(data)
+    except (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
+        raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
+    except RecursionError as error:
+        raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
+
+
+def go_on(results: Path, search: Search) -> Search:
+    """The search as it was left, with the samples and final seeds asked for now; or the new one.
+
+    Raises:
+        RecordError: what was left is damaged.
+    """
+    if not (path := path_of(results, search.id)).is_file():
+        return search
+    left = read(path)
+    return replace(search, trials=left.trials, finals=left.finals)
+
+
+def every(results: Path) -> Iterator[Path]:
+    """Files of all searches, in order."""
+    yield from sorted((results / FOLDER).glob(f"*/{FILE}"))
+
+
+@contextmanager
+def only_one(results: Path, identity: str) -> Iterator[None]:
+    """Holds a search; a second driver of the same search is refused.
+
+    Raises:
+        UsageError: another process holds it, or the disk takes no files.
+    """
+    folder = path_of(results, identity).parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / ".lock").open("w")
+    except OSError as error:
+        reason = error.strerror or error
+        raise UsageError(f"{folder} takes no files ({reason}); free space, or choose --results.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UsageError(f"Another process works on search {identity}; wait for it or end it.") from error
+        yield

@@ -1,0 +1,1 @@
+"""One run in one process: data, build, train, score, measure, record."""

@@ -1,0 +1,44 @@
+"""What a run tells its driver while it runs: JSON lines on standard output."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from datetime import UTC, datetime
+from typing import IO, Any
+
+
+class Interrupted(BaseException):
+    """The run was asked to stop; it keeps its checkpoint and says so in its record."""
+
+
+class Progress:
+    """Writes events as JSON lines, and remembers the stage and how long each took."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out = out
+        self.stage = "start"
+        self.seconds: dict[str, float] = {}
+        self._since = time.monotonic()
+        self.started = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def emit(self, event: str, **values: Any) -> None:
+        """Writes one event; a reader that is gone does not stop the run."""
+        with contextlib.suppress(OSError, ValueError):
+            self._out.write(json.dumps({"event": event, **values}) + "\n")
+            self._out.flush()
+
+    def enter(self, stage: str) -> None:
+        """Begins a stage."""
+        now = time.monotonic()
+        self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self._since, 3)
+        self.stage, self._since = stage, now
+        self.emit("stage", stage=stage)
+
+    def timing(self) -> dict[str, Any]:
+        """The timing block of the record."""
+        self.enter("record")
+        ended = datetime.now(UTC).isoformat(timespec="seconds")
+        stages = {stage: seconds for stage, seconds in self.seconds.items() if stage != "start"}
+        return {"started": self.started, "ended": ended, "seconds": stages}

@@ -1,0 +1,179 @@
+"""One run in one process: seed, data, build, train, evaluate, measure, record. It always ends in a record.
+
+`python -m harness run-one FOLDER` reads FOLDER/job.json and speaks JSON lines on standard output; it is the same
+with and without Ray, so a debugger sees exactly what a cluster does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import fcntl
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from harness.errors import HarnessError, RecordError, out_of_memory
+from harness.records import store
+from harness.records.schema import Record, matched
+from harness.records.skeleton import base_record
+from harness.spec.job import Job
+from harness.system import files
+from harness.system.redact import mask, readable
+from harness.worker.events import Interrupted, Progress
+
+FORCED = ".forced"
+"""Names the attempt for which `--force` removed what was there."""
+
+
+def main(folder: Path) -> int:
+    """Runs the job of a folder; returns the exit code, 0 only for status `ok`."""
+    _die_with_parent()
+    progress = Progress(_private_stdout())
+    try:
+        job = Job.read(folder / "job.json")
+    except RecordError as error:
+        progress.emit("end", status="failed", error=str(error))
+        return 1
+    try:
+        with _stop_on_signals(), _only_one(folder, progress):
+            return _run(job, folder, progress)
+    except Interrupted:
+        return 130
+
+
+def _run(job: Job, folder: Path, progress: Progress) -> int:
+    """What `main` does once it has the run to itself."""
+    known = _known(folder)
+    if known is not None and known["status"] == "ok" and (not job.force or known.get("attempts") == job.attempt):
+        progress.emit("end", status="ok", cached=True)
+        return 0
+    _clear(folder, job)
+    record, tables = _attempt(job, folder, progress)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is written down, also when asked to stop
+    try:
+        store.write(folder, record, tables)
+    except RecordError as error:  # the driver tries once more, without the results
+        _log(str(error))
+        reason, stage = (record["error"]["message"], record["stage"]) if record["error"] else (str(error), "record")
+        progress.emit("end", status=record["status"] if record["error"] else "failed", error=reason, stage=stage)
+        return 1
+    row = store.plain(record)
+    scores = {k: row[k] for k in ("mAP", "rank-1")} if row else {}
+    progress.emit("end", status=record["status"], scores=scores, matched=matched(row or {}))
+    return 0 if record["status"] == "ok" else 1
+
+
+def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[str, Any]]:
+    """Runs the job and turns whatever happens into a record and its per-query tables."""
+    line, status, error, stage = None, "ok", None, None
+    try:
+        line = _line(job, folder, progress)
+        line.run()
+    except Interrupted:
+        status, error = "interrupted", {"type": "Interrupted", "message": "Stopped on request.", "log_tail": ""}
+    except Exception as problem:
+        status = _status_of(problem)
+        text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
+        tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
+        text, tail = readable(mask(text)), readable(mask(tail))
+        _log(tail or text)
+        stage = getattr(problem, "stage", None)
+        error = {"type": type(problem).__name__, "message": text, "log_tail": tail}
+    record = base_record(job, status, stage or progress.stage, error)
+    record["timing"] = progress.timing()
+    if line is None:
+        return record, {}
+    record.update(line.blocks)  # type: ignore[typeddict-item]
+    return record, line.tables if status == "ok" else {}
+
+
+def _line(job: Job, folder: Path, progress: Progress) -> Any:
+    """What the purpose of the run asks for; both keep what they found out in `blocks` and `tables`."""
+    if job.spec.purpose == "profile":
+        from harness.worker.profile_cell import ProfileCell
+
+        return ProfileCell(job, folder, progress)
+    from harness.worker.pipeline import Pipeline
+
+    return Pipeline(job, folder, progress)
+
+
+def _log(text: str) -> None:
+    """Writes into the run's log; a disk that is full does not stop the record."""
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr, flush=True)
+
+
+def _known(folder: Path) -> Record | None:
+    """The record that is there already; a damaged one counts as none and is rewritten."""
+    with contextlib.suppress(HarnessError):
+        return store.read(folder)
+    return None
+
+
+def _clear(folder: Path, job: Job) -> None:
+    """Removes half-written files of a killed process; under `--force` also what would be gone on from.
+
+    The latter once an attempt: what was lost with its worker and is started again goes on from its own checkpoint.
+    """
+    note = folder / FORCED
+    everything = job.force and not (note.is_file() and note.read_text(encoding="utf-8") == str(job.attempt))
+    stale = [*folder.glob("*.tmp"), *(folder.glob("checkpoint*.pt") if everything else ())]
+    if everything or not any(folder.glob("checkpoint*.pt")):
+        stale.append(folder / "metrics.jsonl")
+    for path in stale:
+        path.unlink(missing_ok=True)
+    if everything:
+        files.replace(note, str(job.attempt))
+
+
+def _status_of(problem: Exception) -> str:
+    """`diverged` and `oom` are told from other failures by type, and by text where torch has no type."""
+    if type(problem).__name__ == "Diverged":
+        return "diverged"
+    return "oom" if out_of_memory(problem) else "failed"
+
+
+def _private_stdout() -> IO[str]:
+    """Keeps standard output for events; whatever else is printed goes to standard error, which is the log."""
+    out = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    return out
+
+
+def _die_with_parent() -> None:
+    """On Linux the run ends when its driver or Ray worker dies, so that nothing is left behind."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.environ.get("HARNESS_PARENT", str(os.getppid())) != str(os.getppid()):
+            os._exit(1)  # the parent died before the line above
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[None]:
+    def stop(*_: Any) -> None:
+        raise Interrupted
+
+    old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
+    """Holds the run's lock; a second process of the same run waits and then finds it done."""
+    with (folder / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            progress.emit("warning", text="Another process works on this run; waiting for it.")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
