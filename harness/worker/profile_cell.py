@@ -19,8 +19,8 @@ from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
 from harness.efficiency.timing import repeat
 from harness.errors import RunError, out_of_memory
-from harness.planning.profile import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.spec import recipe
+from harness.spec.condition import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.spec.job import Job
 from harness.system.device import exact_float32, place, precision
 from harness.system.seeding import seed_torch

@@ -6,9 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+from harness.cli.launch import resources
 
 from harness import errors
-from harness.cli.launch import resources
 from harness.execution import process
 from harness.spec.job import Job
 from harness.system import gpu

@@ -11,9 +11,9 @@ import pytest
 import small_csv
 
 from harness.errors import UsageError
-from harness.planning.profile import Condition
 from harness.registry import timm_names
 from harness.spec import recipe
+from harness.spec.condition import Condition
 from harness.system import gpu
 from harness.system.paths import REPOSITORY
 
