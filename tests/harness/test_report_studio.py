@@ -13,14 +13,14 @@ from harness.reporting import parallel
 
 CODE = """
 import os
-from harness.reporting import plots, studio
+from harness.reporting import plots, parallel
 looks = {"a": {"color": "#0072B2", "marker": "o"}}
 draws = [(plots.cmc, f"figure {i}", [("a", "a", [0.5, 0.6, 0.7 + i / 100])], looks) for i in range(8)]
-with studio.at_work(len(draws)) as draw:
+with parallel.at_work(len(draws)) as draw:
     there = [draw(*one) for one in draws]
     assert not any(isinstance(one, bytes) for one in there), "drawn in other processes"
     there = [one() for one in there]
-assert there == [studio.draw_here(*one) for one in draws] and len(set(there)) == 8
+assert there == [parallel.draw_here(*one) for one in draws] and len(set(there)) == 8
 """
 
 
@@ -41,9 +41,9 @@ def end_unless(parent: int) -> bytes:
 KILLED = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from harness.reporting import studio
+from harness.reporting import parallel
 from test_report_studio import end_unless
-with studio.at_work(8) as draw:
+with parallel.at_work(8) as draw:
     there = [draw(end_unless, os.getpid()) for _ in range(8)]
     assert [one() for one in there] == [b"drawn here"] * 8
 """
@@ -73,13 +73,13 @@ def test_few_figures_and_processes_with_threads_draw_here() -> None:
 BESIDE = f"""
 import os, sys
 sys.path.insert(0, {str(Path(__file__).parent)!r})
-from harness.reporting import studio
+from harness.reporting import parallel
 from test_report_studio import end_unless
-with studio.beside(os.getpid) as there, studio.beside(os.getpid, worth_it=False) as few:
+with parallel.beside(os.getpid) as there, parallel.beside(os.getpid, worth_it=False) as few:
     assert there() != os.getpid() and few() == os.getpid()
-with studio.beside(end_unless, os.getpid()) as there:
+with parallel.beside(end_unless, os.getpid()) as there:
     assert there() == b"drawn here"
-with studio.beside(int, "x") as there:
+with parallel.beside(int, "x") as there:
     try:
         there()
     except ValueError:
