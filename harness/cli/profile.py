@@ -86,16 +86,7 @@ def command(form: str, **values: Any) -> int:
     """
     from harness.execution import profile, run
 
-    found = given(values, "backbones", "dry_run", *MEASURED)
-    study = {
-        "image_sizes": [_size(text) for text in _split(values["image_size"])],
-        "batches": _numbers("--batch", values["batch"]),
-        "train_batches": _numbers("--train-batch", values["train_batch"]),
-        "precisions": _split(values["precision"]),
-        "heights": _numbers("--heights", values["heights"]),
-        **{name: values[name] for name in ("heights_batch", "compiled", "threads", "seconds")},
-    }
-    asked, cells = profile.plan(values["backbones"], {**found, **study})
+    asked, cells = profile.plan(values["backbones"], study(values))
     if form == "json":
         click.echo(json.dumps([_described(cell) for cell in cells], indent=1))
         return 0
@@ -105,6 +96,19 @@ def command(form: str, **values: Any) -> int:
     outcome = profile.measure(asked, cells)
     run.write_page(asked.request, asked.execution)
     return outcome.code
+
+
+def study(values: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a study from the values of the options."""
+    return {
+        **given(values, "backbones", "dry_run", "form", *MEASURED),
+        "image_sizes": [_size(text) for text in _split(values["image_size"])],
+        "batches": _numbers("--batch", values["batch"]),
+        "train_batches": _numbers("--train-batch", values["train_batch"]),
+        "precisions": _split(values["precision"]),
+        "heights": _numbers("--heights", values["heights"]),
+        **{name: values[name] for name in ("heights_batch", "compiled", "threads", "seconds")},
+    }
 
 
 MEASURED = (

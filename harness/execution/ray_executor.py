@@ -329,7 +329,7 @@ def _start(resources: Resources) -> bool:
         )
     except Exception as error:
         where = f"the Ray cluster at {resources.address}" if resources.address else "Ray on this machine"
-        raise RunError(f"Cannot start {where}: {error}. --scheduler inline runs without Ray.") from error
+        raise RunError(f"Cannot start {where}: {error}. --scheduler local runs without Ray.") from error
     return True
 
 

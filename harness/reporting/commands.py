@@ -17,12 +17,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import registry, weights
-from harness.cards import read_toml
 from harness.errors import HarnessError
 from harness.planning import request as requests
 from harness.registry import BackboneEntry
 from harness.reporting import text
 from harness.reporting.rows import RunGroup, flatten
+from harness.spec import preset as presets
 from harness.spec import recipe
 from harness.spec.condition import Condition
 from harness.spec.recipe import Recipe
@@ -30,7 +30,6 @@ from harness.spec.run_spec import canonical
 from harness.tuning import space
 from harness.tuning.state import Search
 
-PRESETS = recipe.FOLDER.parent / "presets"
 MOST_COMMANDS = 30
 
 PLACEHOLDERS = (
@@ -296,7 +295,7 @@ def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) 
 
 @functools.cache
 def _presets() -> dict[str, dict[str, Any]]:
-    return {path.stem: {**read_toml(path), "name": path.stem} for path in sorted(PRESETS.glob("*.toml"))}
+    return {name: presets.load(name) for name in presets.names()}
 
 
 def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:

@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from harness import registry, weights
 from harness.cards import InputCard
-from harness.data import camera_rows
-from harness.data.transforms import Normalization, resize
-from harness.errors import DataError, UsageError
+from harness.data.transforms import Normalization, decode, resize
+from harness.errors import UsageError
 from harness.planning.request import resolve_device
 from harness.records import store
-from harness.registry import BackboneEntry, input_card
+from harness.registry import BackboneEntry
 from harness.system.device import exact_float32, place
 from harness.training.trained import from_checkpoint, set_cameras
 
@@ -38,9 +37,7 @@ class Embedder(nn.Module):
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
         device: where it runs.
-
-    Attributes:
-        rows: row of the camera embedding by camera, where it is known.
+        num_cameras: rows of its camera embedding.
     """
 
     def __init__(
@@ -50,12 +47,12 @@ class Embedder(nn.Module):
         image_size: tuple[int, int],
         interpolation: str,
         device: torch.device,
-        rows: Mapping[int, int] | None = None,
+        num_cameras: int,
     ) -> None:
         super().__init__()
         self.module = place(module, device, input_card).eval()
         self.image_size, self.interpolation, self.device = image_size, interpolation, device
-        self.rows = rows
+        self.num_cameras = num_cameras
         self._normalization = Normalization.of(input_card.mean, input_card.std)
 
     def forward(self, images: Tensor, camera_ids: Tensor) -> Tensor:
@@ -70,8 +67,8 @@ class Embedder(nn.Module):
         Args:
             images: paths or PIL images of any size; or a tensor [N, 3, height, width] of the backbone's size, uint8, or
                 float from 0 to 1.
-            camera_ids: zero-based camera of each image. Without them, a backbone that embeds cameras uses the mean of
-                its trained ones.
+            camera_ids: camera of each image, numbered from zero in the order of the training cameras. Without them, a
+                backbone that embeds cameras uses the mean of its trained ones.
 
         Raises:
             UsageError: a tensor of another size or type, or not as many cameras as images.
@@ -80,6 +77,7 @@ class Embedder(nn.Module):
         count = len(images)
         if camera_ids is not None and len(camera_ids) != count:
             raise UsageError(f"{len(camera_ids)} cameras for {count} images; give one camera per image.")
+        self._check(camera_ids or [])
         changed = set_cameras(self.module, "mean") if camera_ids is None else []
         try:
             found = [self._batch(images, camera_ids, start) for start in range(0, count, BATCH)]
@@ -89,6 +87,15 @@ class Embedder(nn.Module):
         features = torch.cat(found) if found else torch.empty(0, 0)
         return nn.functional.normalize(features, dim=1) if count else features
 
+    def _check(self, camera_ids: Sequence[int]) -> None:
+        """Refuses cameras without a row, where the backbone embeds them."""
+        embeds = any(getattr(part, "camera_mode", None) == "on" for part in self.module.modules())
+        if embeds and (wrong := [c for c in camera_ids if not 0 <= c < self.num_cameras]):
+            raise UsageError(
+                f"Camera {wrong[0]} has no embedding: the network was trained on {self.num_cameras} cameras, numbered "
+                f"0 to {self.num_cameras - 1}. Leave camera_ids out to use their mean."
+            )
+
     def _batch(self, images: Pictures, camera_ids: Sequence[int] | None, start: int) -> Tensor:
         part = images[start : start + BATCH]
         levels = self._levels(part)
@@ -96,23 +103,17 @@ class Embedder(nn.Module):
             self._normalization.apply(image)
         cameras = torch.zeros(len(part), dtype=torch.int64)
         if camera_ids is not None:
-            cameras = torch.tensor([self._row(camera) for camera in camera_ids[start : start + BATCH]])
+            cameras = torch.tensor(list(camera_ids[start : start + BATCH]), dtype=torch.int64)
         return self(torch.from_numpy(levels).to(self.device), cameras).float().cpu()
-
-    def _row(self, camera: int) -> int:
-        if self.rows is None:
-            return int(camera)
-        if camera not in self.rows:
-            known = ", ".join(map(str, sorted(self.rows)))
-            raise DataError(f"The network was not trained on camera {camera}; it knows {known}. Leave camera_ids out.")
-        return self.rows[camera]
 
     def _levels(self, images: Pictures) -> np.ndarray:
         """Pixels as float32 levels 0 .. 255, [B, 3, height, width]."""
         if isinstance(images, Tensor):
             if tuple(images.shape[1:]) != (3, *self.image_size):
-                raise UsageError(f"Images must have shape [N, 3, {self.image_size[0]}, {self.image_size[1]}], found "
-                                 f"{list(images.shape)}; give paths or PIL images to have them resized.")
+                raise UsageError(
+                    f"Images must have shape [N, 3, {self.image_size[0]}, {self.image_size[1]}], found "
+                    f"{list(images.shape)}; give paths or PIL images to have them resized."
+                )
             if images.dtype == torch.uint8:
                 return images.cpu().numpy().astype(np.float32)
             if not images.is_floating_point():
@@ -123,8 +124,6 @@ class Embedder(nn.Module):
     def _pixels(self, image: Any) -> np.ndarray:
         if isinstance(image, Image.Image):
             return resize(image, self.image_size, self.interpolation)
-        from harness.data.transforms import decode
-
         return decode(Path(image), self.image_size, self.interpolation)
 
 
@@ -145,7 +144,7 @@ def load(
     if run and checkpoint:
         raise UsageError("Give either checkpoint or run.")
     folder = Path(plugins) if plugins else None
-    interpolation, rows = "bicubic", None
+    interpolation = "bicubic"
     if run:
         record, path = _of_run(Path(results), run)
         spec = record["spec"]
@@ -156,10 +155,11 @@ def load(
         image_size = image_size or spec["values"]["augmentation"]["image_size"]
         interpolation = spec["values"]["augmentation"]["interpolation_test"]
     entry = registry.backbone(name, folder)
-    height, width = image_size or entry.card.input.image_size
+    height, width = image_size or entry.input.image_size
     chosen = torch.device(resolve_device(device))
-    module = _module(entry, checkpoint, entry.options(dict(options or {})), (height, width), trust_pickle)
-    return Embedder(module, input_card(entry), (height, width), interpolation, chosen, rows)
+    size, given = (int(height), int(width)), entry.options(dict(options or {}))
+    module, num_cameras = _module(entry, checkpoint, given, size, trust_pickle)
+    return Embedder(module, entry.input, size, interpolation, chosen, num_cameras)
 
 
 def _module(
@@ -168,12 +168,12 @@ def _module(
     options: dict[str, Any],
     image_size: tuple[int, int],
     trust_pickle: bool,
-) -> nn.Module:
+) -> tuple[nn.Module, int]:
+    """The module, and the rows of its camera embedding."""
     if checkpoint is None:
-        return entry.build(num_classes=1, num_cameras=1, image_size=image_size, **options)
+        return entry.build(num_classes=1, num_cameras=1, image_size=image_size, **options), 1
     state = weights.load_state(Path(checkpoint), trust_pickle)
-    module, _ = from_checkpoint(entry, state, options, image_size=image_size, num_classes=1, num_cameras=1)
-    return module
+    return from_checkpoint(entry, state, options, image_size=image_size, num_classes=1, num_cameras=1)
 
 
 def _of_run(results: Path, run: str) -> tuple[Any, Path]:
