@@ -21,6 +21,7 @@ from harness.cli import list as listing
 from harness.cli import options, status
 from harness.records import store
 from harness.records.per_query import COLUMNS
+from harness.records.per_query import read as read_rows
 from harness.registry import dataset_checks
 from harness.reporting.report_data import ReportData
 from harness.spec import recipe
@@ -94,7 +95,7 @@ def test_files_of_results(tmp_path: Path) -> None:
     def per_query(content: bytes) -> None:
         (tmp_path / "per_query.csv").write_bytes(content)
         with only_documented():
-            per_query.read(tmp_path, "per_query.csv")
+            read_rows(tmp_path, "per_query.csv")
 
     told("plan.json", fuzz(changed_json([cell, {**cell, "state": "to do"}]), plan))
     told("search.json", fuzz(changed_json(good_search), searched))
@@ -154,7 +155,7 @@ def test_spaces(put: Callable[..., Path]) -> None:
                 found.positions(point.values)
             canonical(found.to_dict())
 
-    told("space", fuzz(changed_toml((REPOSITORY / "harness" / "tuning" / "spaces" / "ratr.toml").read_text()), check))
+    told("space", fuzz(changed_toml((space.FOLDER / "ratr.toml").read_text()), check))
 
 
 def test_jobs(put: Callable[..., Path]) -> None:

@@ -66,7 +66,7 @@ def test_all_descendants_are_found_and_no_other() -> None:
 
 def test_ending_descendants_leaves_none() -> None:
     script = (
-        "import subprocess, time; from harness import processes; import os\n"
+        "import subprocess, time; from harness.system import processes; import os\n"
         "subprocess.Popen(['sh', '-c', 'sleep 60 & setsid sleep 61 & wait']); time.sleep(1)\n"
         "found = processes.descendants(os.getpid()); processes.end_descendants(); time.sleep(0.5)\n"
         "left = processes.descendants(os.getpid())\n"

@@ -391,7 +391,7 @@ def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):
 
 
 def test_what_a_killed_driver_left_beside_the_page_is_swept(tmp_path):
-    code = "import os, sys; from pathlib import Path; from harness import report\n"
+    code = "import os, sys; from pathlib import Path; from harness import reporting as report\n"
     code += "os.replace = lambda *_: os._exit(9)\nreport._put(Path(sys.argv[1]), b'x')"
     for path in (tmp_path / "BENCHMARKS.md", tmp_path / "figures" / "a.png"):
         assert subprocess.run([sys.executable, "-c", code, str(path)], cwd=REPOSITORY).returncode == 9

@@ -11,7 +11,7 @@ from harness.system.paths import REPOSITORY
 
 
 def test_what_a_killed_writer_left_is_swept_and_nothing_else(tmp_path, monkeypatch):
-    code = "import os, sys; from pathlib import Path; from harness import files\n"
+    code = "import os, sys; from pathlib import Path; from harness.system import files\n"
     code += "os.replace = lambda *_: os._exit(9)\nfiles.replace(Path(sys.argv[1]) / 'plan.json', 'x')"
     dead = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY)
     (left,) = tmp_path.iterdir()

@@ -84,7 +84,7 @@ def fill() -> None:
 
 @kind
 def fill_cache() -> None:
-    fill_disk(Path(json.loads((FOLDER / "job.json").read_text())["places"]["cache"]))
+    fill_disk(Path(json.loads((FOLDER / "job.json").read_text())["paths"]["cache"]))
 
 
 @kind
