@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import golden_weights as golden
 import pytest
 import torch
 from timm.models.resnet import Bottleneck, ResNet
@@ -15,6 +14,7 @@ from harness import registry
 from harness.errors import UsageError, WeightsError
 from harness.spec.recipe import load
 from harness.training.optim import parameter_groups
+from tests.support import golden_weights as golden
 
 ENTRY = registry.backbone("bot")
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from golden_weights import difference, images, relative, shapes, state, values, without_start
 from torch import Tensor, nn
 
 from backbones.reidmamba.model import ReIDMamba, build, infer
@@ -21,6 +20,7 @@ from harness.losses import ReIDCriterion
 from harness.planning.request import Request, load_recipe
 from harness.spec.recipe import Recipe, load
 from harness.training.trained import set_cameras
+from tests.support.golden_weights import difference, images, relative, shapes, state, values, without_start
 
 CARD = registry.backbone("reidmamba").card
 SHAPES = shapes("reidmamba_shapes")

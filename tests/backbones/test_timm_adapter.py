@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import golden_weights as golden
 import pytest
 import timm
 import torch
@@ -14,6 +13,7 @@ from backbones.timm import model as adapter
 from harness import registry, weights
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
+from tests.support import golden_weights as golden
 
 
 def build(name: str, image_size=(64, 32), **options) -> adapter.PooledModel:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import golden_weights as golden
 import pytest
 import torch
 
 from backbones.transreid import model as transreid
 from harness import registry
+from tests.support import golden_weights as golden
 
 CARD = registry.backbone("transreid").card
 CAMERAS = torch.tensor([0, 4])

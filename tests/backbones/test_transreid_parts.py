@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import golden_weights as golden
 import pytest
 import torch
 from hypothesis import given, settings
@@ -21,6 +20,7 @@ from harness.errors import UsageError, WeightsError
 from harness.spec.recipe import Optimizer, load
 from harness.training.optim import parameter_groups
 from harness.training.trained import set_cameras
+from tests.support import golden_weights as golden
 
 SHAPES = [((256, 128), 16), ((256, 128), 12), ((256, 128), 11), ((384, 128), 16), ((384, 128), 12), ((70, 40), 9)]
 

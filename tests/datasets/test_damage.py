@@ -12,11 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
-import small_datasets as small
 
 from harness import registry
 from harness.errors import DataError
 from harness.registry import dataset_checks
+from tests.support import small_datasets as small
 
 MARKET, MSMT = "Market-1501-v15.09.15", "MSMT17_V1"
 QUERY = "0001_c1s1_000005_01.jpg"

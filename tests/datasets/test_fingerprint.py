@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import small_datasets as small
 
 from datasets import fingerprint_cache, layouts
 from harness import registry
 from harness.system import paths
+from tests.support import small_datasets as small
 
 MARKET = "Market-1501-v15.09.15"
 

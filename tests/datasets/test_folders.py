@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_datasets as small
 import torch
 
 from harness import registry
@@ -18,6 +17,7 @@ from harness.errors import DataError, UsageError
 from harness.records import store
 from harness.registry import dataset_checks
 from harness.training.trained import check_cameras
+from tests.support import small_datasets as small
 
 MARS = r"pattern = 'C(?P<camid>\d+)T\d+F\d+'"
 MARS_FOLDERS = 'train = "bbox_train"\nquery = "bbox_query"\ngallery = "bbox_test"\n'

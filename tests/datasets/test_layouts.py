@@ -6,13 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-import small_datasets as small
 
 from datasets import layouts
 from harness import registry
 from harness.cards import Layout
 from harness.errors import DataError, UsageError
 from harness.registry import dataset_checks
+from tests.support import small_datasets as small
 
 MARKET = "Market-1501-v15.09.15"
 

@@ -7,7 +7,6 @@ import textwrap
 from pathlib import Path
 
 import pytest
-import small_datasets as small
 from PIL import Image
 
 from datasets.readers.source import IMAGE_KINDS
@@ -19,6 +18,7 @@ from harness.registry import dataset_checks
 from harness.spec.recipe import Evaluation
 from harness.system.paths import REPOSITORY
 from harness.worker.scoring import score_features
+from tests.support import small_datasets as small
 
 README = Path(REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
 

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from disks import Disks
 
-_spec = importlib.util.spec_from_file_location(
-    "shared_fixtures", Path(__file__).resolve().parent.parent / "conftest.py"
-)
-assert _spec and _spec.loader
-_shared = importlib.util.module_from_spec(_spec)
-_spec.loader.exec_module(_shared)
+from tests.conftest import PIXELS_CARD, PIXELS_MODEL
+from tests.support.disks import Disks
 
 
 @pytest.fixture(scope="session")
@@ -22,8 +16,8 @@ def pixels(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `--plugins` folder with the backbone `pixels`."""
     folder = tmp_path_factory.mktemp("plugins") / "pixels"
     folder.mkdir()
-    (folder / "card.toml").write_text(_shared.PIXELS_CARD)
-    (folder / "model.py").write_text(_shared.PIXELS_MODEL)
+    (folder / "card.toml").write_text(PIXELS_CARD)
+    (folder / "model.py").write_text(PIXELS_MODEL)
     return folder.parent
 
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, start, wait_for
-from nodes import TOKEN, Node, head
 
 from harness.records.schema import Record
+from tests.support.faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, start, wait_for
+from tests.support.nodes import TOKEN, Node, head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from disks import Disks
-from faults import by_seed, command, drive, leftovers
 
 from harness import tracking
 from harness.records import store
 from harness.records.schema import Record
 from harness.training import checkpoint
+from tests.support.disks import Disks
+from tests.support.faults import by_seed, command, drive, leftovers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

@@ -12,9 +12,21 @@ import time
 from pathlib import Path
 
 import pytest
-from faults import EPOCHS, NONE, Seeds, alive, by_seed, command, drive, leftovers, processes, start, wait_for
 
 from harness.records import store
+from tests.support.faults import (
+    EPOCHS,
+    NONE,
+    Seeds,
+    alive,
+    by_seed,
+    command,
+    drive,
+    leftovers,
+    processes,
+    start,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

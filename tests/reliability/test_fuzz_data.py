@@ -16,7 +16,6 @@ import io
 import json
 import lzma
 import os
-import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Iterator
@@ -27,10 +26,6 @@ import numpy as np
 import pytest
 import scipy.io
 from hypothesis import strategies as st
-from mutations import SECONDS, changed, changed_json, damaged, fuzz, only_documented, told
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
-import small_datasets as small
 
 from datasets import fingerprint_cache
 from datasets.preparation import builders
@@ -41,6 +36,8 @@ from harness import registry, weights
 from harness.data import feature_files
 from harness.figures import pictures
 from harness.registry import dataset_checks
+from tests.support import small_datasets as small
+from tests.support.mutations import SECONDS, changed, changed_json, damaged, fuzz, only_documented, told
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
 LAYOUTS = {

@@ -9,18 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import strategies as st
-from mutations import SECONDS, changed_json, changed_toml, damaged, fuzz, only_documented, told
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
-import record_samples as samples
-import searches
-import small_datasets as small
 
 from harness import registry, reporting, tracking, weights
 from harness.cards import read_card, same_type
@@ -37,6 +30,10 @@ from harness.spec.run_spec import RunSpec, canonical
 from harness.system.paths import REPOSITORY
 from harness.tracking.content import tags_of
 from harness.tuning import space, state
+from tests.support import record_samples as samples
+from tests.support import searches
+from tests.support import small_datasets as small
+from tests.support.mutations import SECONDS, changed_json, changed_toml, damaged, fuzz, only_documented, told
 
 pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
 
@@ -107,7 +104,7 @@ def test_files_of_results(tmp_path: Path) -> None:
 
 
 RECIPES = [
-    *sorted((REPOSITORY / "harness" / "recipes").glob("*.toml")),
+    *sorted((REPOSITORY / "harness" / "spec" / "recipes").glob("*.toml")),
     *sorted(REPOSITORY.glob("backbones/*/native.toml")),
 ]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 import torch
-from faults import EPOCHS, by_seed, command, drive, leftovers
 
 from harness.records import store
 from harness.records.schema import Record
+from tests.support.faults import EPOCHS, by_seed, command, drive, leftovers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
 

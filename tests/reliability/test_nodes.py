@@ -6,12 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disks import Disks
-from faults import by_seed, command, drive, leftovers
-from nodes import TOKEN, Node, head
 
 from harness.execution import result_transfer
 from harness.records import store
+from tests.support.disks import Disks
+from tests.support.faults import by_seed, command, drive, leftovers
+from tests.support.nodes import TOKEN, Node, head
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 

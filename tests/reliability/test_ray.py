@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from faults import alive, by_seed, command, drive, leftovers, parent_of, session, start, wait_for
 
 from harness.records.schema import Record
+from tests.support.faults import alive, by_seed, command, drive, leftovers, parent_of, session, start, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 

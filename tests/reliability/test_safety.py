@@ -16,14 +16,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "harness"))
-import small_datasets as small
-
 from harness import registry
 from harness.errors import HarnessError
 from harness.records import store
 from harness.registry import lookup
 from harness.system.paths import REPOSITORY
+from tests.support import small_datasets as small
 
 Cli = Callable[..., tuple[int, str, str]]
 

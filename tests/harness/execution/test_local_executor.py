@@ -1,0 +1,86 @@
+"""Runs on this machine without Ray: which GPU each gets, and how they are waited for."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from harness.errors import UsageError
+from harness.execution import process
+from harness.execution.local_executor import run_locally
+from harness.execution.options import Resources
+from harness.spec.job import Job
+from tests.support.executing import execute
+from tests.support.record_samples import spec
+
+
+def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5,GPU-a,7")
+    assert process._environment(Job(spec=spec(device="cuda"), folder=""), "5")["CUDA_VISIBLE_DEVICES"] == "5"
+    together = threading.Barrier(4)
+    seen: list[str] = []
+
+    def one(*_: Any, devices: str, **__: Any) -> str:
+        seen.append(devices)
+        together.wait(30)
+        return "ok"
+
+    monkeypatch.setattr(process, "run", one)
+    jobs = [Job(spec=spec(seed=seed, device="cuda"), folder=str(tmp_path / str(seed))) for seed in range(8)]
+
+    def given(gpus: float, at_once: int, count: int) -> list[str]:
+        nonlocal together
+        together = threading.Barrier(at_once)
+        seen.clear()
+        execute(run_locally, jobs[:count], Resources(gpus, 1, at_once))
+        return sorted(seen)
+
+    assert given(1, 4, 8) == sorted(["4", "5", "GPU-a", "7"] * 2)
+    assert given(2, 2, 2) == ["4,5", "GPU-a,7"]
+    assert given(0.5, 8, 8) == sorted(["4", "5", "GPU-a", "7"] * 2)
+    for gpus, at_once in ((1, 5), (0.5, 9), (2, 3), (0.6, 5)):
+        with pytest.raises(UsageError, match=f"{at_once} runs at once .* shows 4 GPU"):
+            given(gpus, at_once, 8)
+    with pytest.raises(UsageError, match="whole number"):
+        given(1.5, 1, 1)
+
+
+def test_a_source_that_is_told_to_stop_waits_for_its_runs_at_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Counting(threading.Event):
+        asked = 0
+
+        def is_set(self) -> bool:
+            self.asked += 1
+            return super().is_set()
+
+        def wait(self, timeout: float | None = None) -> bool:
+            self.asked += 1
+            return super().wait(timeout)
+
+    class One:
+        ahead = 0
+        left: ClassVar = [Job(spec=spec(), folder=str(tmp_path))]
+
+        def next(self) -> Job | None:
+            return self.left.pop() if self.left else None
+
+        def event(self, job: Job, event: dict[str, Any]) -> bool:
+            return False
+
+    stop = Counting()
+
+    def slow(job: Job, listen: Any, *, stop: threading.Event, **_: Any) -> str:
+        outer.set()
+        assert stop.wait(30)
+        threading.Event().wait(0.5)  # it saves its last epoch
+        return "interrupted"
+
+    outer = stop
+    monkeypatch.setattr(process, "run", slow)
+    run_locally(One(), Resources(), stop)
+    assert stop.asked < 100

@@ -1,0 +1,94 @@
+"""Weights and images that anyone can rebuild from names and seeds, and the golden values computed from them.
+
+A tensor depends on (seed, key, shape) alone; the golden files hold what the original code gives for them.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from harness.system.paths import REPOSITORY
+
+torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost more than they give
+
+GOLDEN = REPOSITORY / "tests" / "golden"
+EMBEDDINGS = ("cls_token", "pos_embed", "pos_embed_cls", "sie_embed")
+
+
+def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
+    """The tensor with this name: noise at the scale that suits its kind."""
+    shape, (parent, leaf) = tuple(shape), ["", *key.split(".")][-2:]
+    if leaf == "num_batches_tracked":
+        return torch.zeros((), dtype=torch.int64)
+    noise = np.random.default_rng([seed, zlib.crc32(key.encode())]).standard_normal(shape).astype(np.float32)
+    if leaf in ("A_log", "A_b_log"):
+        noise = np.log(np.arange(1, shape[-1] + 1, dtype=np.float32)) + 0.05 * noise
+    elif leaf in ("D", "D_b"):
+        noise = 1 + 0.05 * noise
+    elif leaf == "bias" and parent.startswith("dt_proj"):
+        noise = -4.0 + 0.5 * noise
+    elif leaf == "running_var":
+        noise = 1 + 0.1 * np.abs(noise)
+    elif leaf == "running_mean":
+        noise = 0.1 * noise
+    elif leaf == "bias":
+        noise = 0.02 * noise
+    elif len(shape) == 1:
+        noise = 1 + 0.1 * noise
+    elif leaf in EMBEDDINGS:
+        noise = 0.2 * noise
+    else:
+        noise = noise / np.sqrt(int(math.prod(shape[1:])))
+    return torch.from_numpy(np.asarray(noise, dtype=np.float32))
+
+
+def state(shapes: Mapping[str, Iterable[int]], seed: int) -> dict[str, Tensor]:
+    """A state dict with these keys and shapes."""
+    return {key: tensor(key, shape, seed) for key, shape in shapes.items()}
+
+
+def images(count: int, height: int, width: int, seed: int) -> Tensor:
+    """Normalised noise images [count, 3, height, width]."""
+    noise = np.random.default_rng([seed, 777]).standard_normal((count, 3, height, width))
+    return torch.from_numpy(noise.astype(np.float32))
+
+
+def shapes(name: str) -> Any:
+    """Key names and shapes of official checkpoints."""
+    return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def values(name: str) -> dict[str, Tensor]:
+    """Golden arrays."""
+    with np.load(GOLDEN / f"{name}.npz") as arrays:
+        return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
+
+
+@contextmanager
+def without_start() -> Iterator[None]:
+    """Leaves new tensors as they are: for a module whose every entry is about to be loaded."""
+    names = ("trunc_normal_", "normal_", "kaiming_uniform_", "kaiming_normal_", "uniform_")
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(mock.patch.object(torch.nn.init, name, lambda tensor, *a, **k: tensor))
+        yield
+
+
+def difference(found: Tensor, golden: Tensor) -> float:
+    """Largest absolute difference."""
+    return float((found.detach() - golden).abs().max())
+
+
+def relative(found: Tensor, golden: Tensor) -> float:
+    """Largest absolute difference in units of the largest golden value."""
+    return difference(found, golden) / float(golden.abs().max())
