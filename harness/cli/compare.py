@@ -9,13 +9,14 @@ from typing import Any
 import click
 
 from harness import registry
+from harness.cli.groups import command as grouped
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
 from harness.records import per_query, store
 from harness.records.schema import SCORED, matched
 
 
-@click.command(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
+@grouped(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
 @click.argument("first")
 @click.argument("second")
 @click.option("--dataset", required=True, help="Dataset both were scored on.")
