@@ -1,9 +1,9 @@
-"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads, quick starts."""
+"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,11 @@ from harness.system.paths import cache_folder
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the rest of the caches is made anew
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the other caches start empty
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-QUICK = REPOSITORY / "tests" / "quick"
-if str(QUICK) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(QUICK), *filter(None, [os.environ.get("PYTHONPATH")])])
+SITE = REPOSITORY / "tests" / "support" / "site"
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +50,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     generate(root, scale="smoke", size=(64, 32))
     return root
+
+
+@pytest.fixture(scope="module")
+def quick_runs() -> Iterator[None]:
+    """Runs that this module starts draw no pictures, and those of stand-in backbones do not import torch's compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_PICTURES", "0")
+        patch.setenv("HARNESS_TEST_QUICK", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,7 +112,7 @@ PIXELS_MODEL = '''
 """A linear layer on a 4x2 thumbnail, with faults on request."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import time
 
 import torch

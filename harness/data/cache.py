@@ -19,6 +19,7 @@ from harness.data.images import Range, UnreadableImages
 from harness.data.prefetch import in_order
 from harness.data.transforms import Images, Pixels, decode
 from harness.errors import DataError
+from harness.system import hooks
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
@@ -153,6 +154,7 @@ def _build(
     with open(part, "wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
+        hooks.reached("cache")
         bad: list[str] = []
         pixels = in_order(lambda row: _attempt(files, row), range(len(files)), threads=max(1, workers), ahead=16)
         for done, image in enumerate(pixels, start=1):

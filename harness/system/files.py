@@ -11,6 +11,8 @@ import uuid
 from pathlib import Path
 from typing import Any
 
+from harness.system import hooks
+
 _WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
 
 STALE_SECONDS = 24 * 3600.0
@@ -36,6 +38,7 @@ def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
             file.write(data)
             if flush:
                 file.flush()
+                hooks.reached("write", name=path.name, path=path)
                 os.fsync(file.fileno())
         os.replace(temporary, path)
     except BaseException:

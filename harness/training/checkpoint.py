@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from harness.errors import RunError
+from harness.system import hooks
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 METRICS = "metrics.jsonl"
@@ -39,6 +40,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         with temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
+            hooks.reached("checkpoint", epoch=state["epoch"] + 1)
             os.fsync(file.fileno())
         if (folder / NEWEST).exists():
             os.replace(folder / NEWEST, folder / PREVIOUS)

@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from harness.system import hooks
+
 
 class Interrupted(BaseException):
     """The run was asked to stop; it keeps its checkpoint and says so in its record."""
@@ -35,6 +37,7 @@ class Progress:
         self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self._since, 3)
         self.stage, self._since = stage, now
         self.emit("stage", stage=stage)
+        hooks.reached(stage)
 
     def timing(self) -> dict[str, Any]:
         """The timing block of the record."""

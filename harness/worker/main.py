@@ -22,7 +22,7 @@ from harness.records import store
 from harness.records.schema import Record, matched
 from harness.records.skeleton import base_record
 from harness.spec.job import Job
-from harness.system import files
+from harness.system import files, hooks
 from harness.system.redact import mask, readable
 from harness.worker.events import Interrupted, Progress
 
@@ -33,6 +33,7 @@ FORCED = ".forced"
 def main(folder: Path) -> int:
     """Runs the job of a folder; returns the exit code, 0 only for status `ok`."""
     _die_with_parent()
+    hooks.reached("start")
     progress = Progress(_private_stdout())
     try:
         job = Job.read(folder / "job.json")

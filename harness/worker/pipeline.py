@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
@@ -325,6 +326,8 @@ class Pipeline:
 
     def _draw(self, scored: list[Scored]) -> None:
         """Pictures of the plain test on the run's own dataset."""
+        if os.environ.get("HARNESS_PICTURES") == "0":
+            return
         plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
         stand_in = " (generated)" if self.splits.generated else ""
         title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"

@@ -18,7 +18,7 @@ from harness.records.schema import Record
 from tests.support.faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, start, wait_for
 from tests.support.nodes import TOKEN, Node, head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("quick_runs")]
 
 
 @dataclass
@@ -38,7 +38,7 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder, quiet = tmp_path_factory.mktemp("cluster"), tmp_path_factory.mktemp("quiet")
     with ExitStack() as stack, cluster() as (first, address, nodes):
         words = command(world, folder, pixels, "--seeds", "0,1", "--address", address, scheduler="ray")
-        nodes += [worker(address, {0: "epoch:wait", 1: "epoch:wait"}) for _ in range(2)]
+        nodes += [worker(address, {0: "epoch/3:wait", 1: "epoch/3:wait"}) for _ in range(2)]
         driver = start(words, **TOKEN)
         stack.callback(driver.kill)
         wait_for(lambda: len(waiting(folder)) == 2 or driver.poll() is not None, 120, "for both runs")

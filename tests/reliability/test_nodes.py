@@ -13,13 +13,13 @@ from tests.support.disks import Disks
 from tests.support.faults import by_seed, command, drive, leftovers
 from tests.support.nodes import TOKEN, Node, head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("quick_runs")]
 
 
 @pytest.fixture
 def address(tmp_path: Path, disks: Disks, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")  # files to bring home
+    monkeypatch.setenv("HARNESS_PICTURES", "1")  # files to bring home
     first, address = head()
     disks.mount(tmp_path / "results", 64)
     node = Node(f"--address={address}", "--num-cpus=2", faults={1: "train:raises"}, inside=disks.inside)

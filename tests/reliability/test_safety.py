@@ -282,7 +282,7 @@ def test_names_of_images_are_text_wherever_they_are_shown(
 ) -> None:
     markdown_it = pytest.importorskip("markdown_it", reason="comes with rich; renders Markdown for this test")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
+    monkeypatch.setenv("HARNESS_PICTURES", "1")
     code, shown, _ = cli("validate", "market1501", "--data-root", odd_names)
     assert code == 1 and "cannot be used" in shown and "$(touch ran)" in shown
     assert shown.isprintable() or not {"\x1b", "\x07"} & set(shown), "no terminal codes"

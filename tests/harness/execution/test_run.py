@@ -49,7 +49,6 @@ def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world
 def test_each_backbone_trains_scores_and_records(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
     code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone))
     assert code == 0, out + err
     record = only_record(tmp_path)
