@@ -318,7 +318,7 @@ def without_rename() -> None:
     """Files are written in place."""
     from harness.system import files
 
-    def replace(path: Path, content: str | bytes) -> None:
+    def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
         data = content.encode() if isinstance(content, str) else content
         with path.open("wb") as file:
             file.write(data[: len(data) // 2])
@@ -338,10 +338,9 @@ def without_fallback() -> None:
 
 def without_cleaning() -> None:
     """Half-written files stay."""
-    from harness.training import checkpoint
     from harness.worker import main
 
-    checkpoint.remove = main._clear = lambda *_, **__: None
+    main._clear = lambda *_, **__: None
 
 
 def without_optimizer() -> None:
