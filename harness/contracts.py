@@ -1,4 +1,4 @@
-"""What a plug-in hands to the harness: items and splits of a dataset, the training output of a backbone."""
+"""What plug-ins hand to the harness: images and splits of a dataset, the module of a backbone."""
 
 from __future__ import annotations
 

@@ -22,6 +22,7 @@ from harness.cards import Layout
 from harness.contracts import SPLITS, Splits
 from harness.errors import DataError
 from harness.registry import DatasetEntry
+from harness.system import files
 
 VIEW_COLUMNS = 5
 
@@ -43,7 +44,7 @@ def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progre
     if config and not (target / config).exists() and (found := _file(places, config)):
         protocol(found)  # refuse a damaged one here
         target.mkdir(parents=True, exist_ok=True)
-        _replace(target / config, found.read_bytes())
+        files.replace(target / config, found.read_bytes())
         done.append(f"{config} copied to {target}.")
     return done
 
@@ -121,7 +122,7 @@ def extract_testsets(mat: Path, target: Path) -> None:
     except DAMAGE as error:
         raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    _replace(target, json.dumps({"testsets": sets}).encode())
+    files.replace(target, json.dumps({"testsets": sets}))
 
 
 def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
@@ -231,13 +232,7 @@ def _mark(target: Path, original: Splits, chosen: dict[str, dict[str, Path]]) ->
         }
     kept = {key: value for key, value in original.generated.items() if key != "layout"}
     target.mkdir(parents=True, exist_ok=True)
-    _replace(target / STAND_IN, json.dumps({**kept, "counts": counts}, indent=2).encode())
-
-
-def _replace(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    files.replace(target / STAND_IN, json.dumps({**kept, "counts": counts}, indent=2))
 
 
 def _places(layout: Layout, root: Path, sources: Iterable[Path]) -> list[Path]:

@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported only when it is called, so that `--help` is instant."""
+"""The command line: one file per command; it parses options, calls the program and prints."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Evaluation of re-identification features: the protocol, the metrics, re-ranking.
+"""Evaluation of re-identification features: protocols, CMC, mAP, mINP and re-ranking.
 
 The standard protocol, which `evaluate_ranking` follows:
 

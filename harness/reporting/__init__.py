@@ -1,4 +1,4 @@
-"""BENCHMARKS.md and its figures, from records alone: the same records give the same bytes.
+"""BENCHMARKS.md and its figures, made from records alone: the same records give the same bytes.
 
 Needs neither torch nor Ray nor MLflow. A section is a function `Context -> Section`; add one to `SECTIONS`.
 """

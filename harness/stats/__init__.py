@@ -1,4 +1,4 @@
-"""How far a result can be trusted: intervals, paired tests, corrections.
+"""Confidence intervals, paired tests and their corrections, clustered by identity.
 
 Everything is clustered by identity: the queries of one person share clothes, light and mistakes, so identities, not
 queries, are the independent units. Differences come with an interval; with thousands of queries nearly every

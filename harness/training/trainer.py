@@ -221,7 +221,6 @@ class Trainer:
         checkpoint.save(self.folder, state)
 
     def _resume(self) -> int:
-        checkpoint.remove(self.folder)
         warn = lambda text: self.emit("warning", text=text)  # noqa: E731
         state = checkpoint.load(self.folder, self.run_id, warn, self.training)
         if state is None and self.may_take_over:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
+import functools
 import os
 import signal
 import sys
@@ -171,10 +171,6 @@ def _stop_on_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
     """Holds the run's lock; a second process of the same run waits and then finds it done."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            progress.emit("warning", text="Another process works on this run; waiting for it.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    waiting = functools.partial(progress.emit, "warning", text="Another process works on this run; waiting for it.")
+    with files.locked(folder / ".lock", on_wait=waiting):
         yield

@@ -129,5 +129,5 @@ def session(leader: int) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and processes that should not be there any more."""
-    names = [str(path) for pattern in ("*.tmp", "*.part") for path in folder.rglob(pattern)]
+    names = [str(path) for path in folder.rglob("*.tmp")]
     return names + processes("run-one", str(folder))

@@ -207,7 +207,7 @@ def test_nothing_starts_once_the_search_is_told_to_stop(tmp_path: Path) -> None:
 
 
 def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: object) -> None:
+    def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
     search, said = searches.new_search(samples_=3), []
@@ -225,7 +225,7 @@ def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeyp
     state.write(tmp_path, search)
     assert state.read(state.path_of(tmp_path, search.id)).to_dict() == search.to_dict(), "room again: nothing is lost"
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "open", full)
+        patch.setattr(state.files, "locked", full)
         with pytest.raises(UsageError, match="takes no files"), state.only_one(tmp_path, search.id):
             pass
 
