@@ -9,9 +9,10 @@ import json
 import os
 import re
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.cards import from_table
 from harness.contracts import SPLITS, Splits
@@ -24,8 +25,7 @@ SETTLED = 2.0
 """Seconds a folder must have been unchanged to be remembered; some file systems count time no finer."""
 
 
-@dataclass(frozen=True)
-class Facts:
+class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What planning needs to know of a dataset without reading it.
 
     Attributes:
@@ -106,7 +106,7 @@ def recall(key: str, folder: Path) -> Facts | None:
     """The remembered facts, or `None` where nothing is remembered or something changed."""
     try:
         entry = json.loads(_file(key).read_text(encoding="utf-8"))
-        facts: Facts = from_table(Facts, entry["facts"], "facts")
+        facts = from_table(Facts, entry["facts"], "facts")
         if not re.fullmatch(r"[0-9a-f]{64}", facts.fingerprint) or not entry["stamps"]:
             return None
         base = str(folder)
@@ -126,7 +126,7 @@ def remember(key: str, facts: Facts, stamps: dict[str, tuple[int, int]]) -> None
     target = _file(key)
     with contextlib.suppress(OSError):
         target.parent.mkdir(parents=True, exist_ok=True)
-        files.replace(target, json.dumps({"facts": asdict(facts), "stamps": stamps}), flush=False)
+        files.replace(target, json.dumps({"facts": msgspec.to_builtins(facts), "stamps": stamps}), flush=False)
 
 
 def _file(key: str) -> Path:

@@ -256,7 +256,7 @@ class ReIDCriterion(nn.Module):
         s = self.settings
         if num_identities < 2:
             raise UsageError("A batch needs at least two identities; raise sampler.identities.")
-        margin, autocast = None if s.margin < 0 else s.margin, s.precision == "autocast"
+        margin, autocast = None if s.margin == "soft" else s.margin, s.precision == "autocast"
         parts: dict[str, tuple[float, Tensor]] = {}
         if s.identity > 0:
             values = [cross_entropy(x, pids, s.label_smoothing, s.smoothing_over) for x in output.logits]

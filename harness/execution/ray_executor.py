@@ -17,9 +17,10 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from harness.errors import RunError
 from harness.execution import liveness, process, result_transfer

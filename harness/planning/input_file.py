@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from msgspec import structs
+
 from harness import registry, weights
 from harness.contracts import Splits
 from harness.errors import UsageError
@@ -54,9 +56,9 @@ def plan_checkpoint(
     ):
         raise UsageError(f"{backbone.name} has no camera embedding; leave --camera-embedding out.")
     if camera_embedding == "mean":
-        spec = replace(spec, options={**spec.options, "camera_embedding": "mean"})
+        spec = structs.replace(spec, options={**spec.options, "camera_embedding": "mean"})
     state = weights.load_state(path, trust_pickle)
-    spec = replace(spec, options=_as_built(typed, backbone, spec, state, path))
+    spec = structs.replace(spec, options=_as_built(typed, backbone, spec, state, path))
     splits = _splits(request, dataset)
     height, width = spec.values["augmentation"]["image_size"]
     module, rows = from_checkpoint(

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from msgspec import structs
+
 from harness import registry, weights
 from harness.contracts import SPLITS
 from harness.errors import HarnessError
@@ -141,7 +143,7 @@ class _Grid:
         found = tuple(p for p in problems if p)
         asked = asked_for(request, backbone, chosen.about)
         unscored = [p for other in others if (p := self.seen[other.name].problem)]
-        cells = [planned(request, replace(spec, seed=seed), self.index, found, asked) for seed in request.seeds]
+        cells = [planned(request, structs.replace(spec, seed=seed), self.index, found, asked) for seed in request.seeds]
         return [replace(c, reason="; ".join([c.reason, *unscored])) if c.state == TODO else c for c in cells]
 
     def _misfits(

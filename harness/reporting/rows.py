@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from harness.records.schema import SCORED, matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
+from harness.spec import recipe
 from harness.spec.run_spec import canonical
 
 EPOCHS = "training.epochs"
@@ -303,4 +304,4 @@ def flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
         if isinstance(inner, dict):
             flatten(inner, name, flat)
         else:
-            flat[name] = inner
+            flat[name] = recipe.shown(name, inner)

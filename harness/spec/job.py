@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.cards import from_table
 from harness.errors import HarnessError, RecordError
@@ -17,8 +18,7 @@ STATUSES = ("ok", "failed", "timeout", "oom", "diverged", "interrupted")
 STAGES = ("data", "build", "train", "checkpoint", "evaluate", "measure", "record")
 
 
-@dataclass(frozen=True)
-class LocalPaths:
+class LocalPaths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where this machine keeps data, weights, caches and outside plug-ins; none of it changes a number."""
 
     data_root: str = ""
@@ -27,8 +27,7 @@ class LocalPaths:
     plugins: str = ""
 
 
-@dataclass(frozen=True)
-class Job:
+class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What `run-one` reads: `job.json` in the run's folder.
 
     Attributes:
@@ -57,16 +56,16 @@ class Job:
     input_file: str = ""
     attempt: int = 1
     ray_trial_id: str = ""
-    asked: dict[str, Any] = field(default_factory=dict)
+    asked: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        return {**asdict(self), "spec": self.spec.to_dict()}
+        return {**msgspec.to_builtins(self), "spec": self.spec.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Job:
         """Inverse of `to_dict`."""
-        return cls(**{**data, "spec": RunSpec.from_dict(data["spec"]), "paths": LocalPaths(**data["paths"])})
+        return from_table(cls, data, "job")
 
     @classmethod
     def read(cls, path: Path) -> Job:
@@ -76,10 +75,9 @@ class Job:
             RecordError: it is missing or damaged.
         """
         try:
-            job: Job = from_table(cls, json.loads(path.read_text(encoding="utf-8")), "job")
-        except (OSError, ValueError, RecursionError, AttributeError, HarnessError) as error:
+            return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, RecursionError, HarnessError) as error:
             raise RecordError(f"{path} cannot be read: {error}") from error
-        return job
 
 
 def slug(name: str) -> str:

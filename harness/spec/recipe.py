@@ -2,247 +2,195 @@
 
 from __future__ import annotations
 
-import dataclasses
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta, Struct
 
 from harness.cards import from_table, read_toml
 from harness.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "recipes"
 
+Fraction = Annotated[float, Meta(ge=0, le=1)]
+Positive = Annotated[float, Meta(gt=0)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0)]
+PositiveCount = Annotated[int, Meta(ge=1)]
+Pixels = Annotated[int, Meta(ge=8)]
 
-@dataclass(frozen=True)
-class Erasing:
+SOFT: Literal["soft"] = "soft"
+"""Margin of the triplet loss: its soft margin, softplus in place of a hinge."""
+
+SOFT_IN_SPECS = -1.0
+"""The soft margin in the values of a run spec, which run ids depend on."""
+
+
+class Erasing(Struct, frozen=True, forbid_unknown_fields=True):
     """Random erasing, one rectangle. `fill`: `noise` is N(0,1) per pixel, `mean` is `value` in normalised space.
 
     `aspect_draw` is `log-uniform` (torchvision, timm) or `uniform` (the original BoT code).
     """
 
-    probability: float = 0.5
-    area: tuple[float, ...] = (0.02, 0.4)
-    aspect: tuple[float, ...] = (0.3, 3.3)
-    aspect_draw: str = "log-uniform"
-    attempts: int = 10
-    fill: str = "noise"
-    value: tuple[float, ...] = (0.0, 0.0, 0.0)
+    probability: Fraction = 0.5
+    area: tuple[Fraction, Fraction] = (0.02, 0.4)
+    aspect: tuple[Positive, Positive] = (0.3, 3.3)
+    aspect_draw: Literal["log-uniform", "uniform"] = "log-uniform"
+    attempts: PositiveCount = 10
+    fill: Literal["noise", "mean"] = "noise"
+    value: tuple[float, float, float] = (0.0, 0.0, 0.0)
 
 
-@dataclass(frozen=True)
-class Augmentation:
+class Augmentation(Struct, frozen=True, forbid_unknown_fields=True):
     """Image size is (height, width); `pad` is in pixels of zeros on every side before the random crop."""
 
-    image_size: tuple[int, ...] = (256, 128)
-    interpolation_train: str = "bicubic"
-    interpolation_test: str = "bicubic"
-    pad: int = 10
-    flip: float = 0.5
-    erasing: Erasing = field(default_factory=Erasing)
+    image_size: tuple[Pixels, Pixels] = (256, 128)
+    interpolation_train: Literal["bicubic", "bilinear"] = "bicubic"
+    interpolation_test: Literal["bicubic", "bilinear"] = "bicubic"
+    pad: Count = 10
+    flip: Fraction = 0.5
+    erasing: Erasing = Erasing()
 
 
-@dataclass(frozen=True)
-class Sampler:
+class Sampler(Struct, frozen=True, forbid_unknown_fields=True):
     """PK sampling. `epoch`: `one-pass` (until fewer than P identities remain, as TransReID and BoT),
     `images-ceil` (ceil(N / PK) batches, as ReIDMamba), `images-floor` (floor(N / PK)) or `fixed` (`iterations`).
     """
 
-    identities: int = 16
-    instances: int = 4
-    epoch: str = "images-ceil"
-    iterations: int = 0
+    identities: Annotated[int, Meta(ge=2)] = 16
+    instances: PositiveCount = 4
+    epoch: Literal["one-pass", "images-ceil", "images-floor", "fixed"] = "images-ceil"
+    iterations: Count = 0
 
 
-@dataclass(frozen=True)
-class Loss:
+class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     """Weights and settings of the losses.
 
-    `margin` below zero is the soft margin. `branches`: `mean` over branches, or `first-half`: half the first,
-    half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
+    `margin` is a number, or `soft` for the soft margin. `branches`: `mean` over branches, or `first-half`: half the
+    first, half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
     `precision`: `fp32` computes every loss in float32 also under autocast; `autocast` leaves the matrix products of
     triplet and RATR to it, as the original code of TransReID and ReIDMamba does.
     """
 
-    identity: float = 1.0
-    triplet: float = 1.0
-    margin: float = -1.0
-    label_smoothing: float = 0.0
-    smoothing_over: str = "all"
-    branches: str = "mean"
-    center: float = 0.0
-    center_lr: float = 0.5
-    ratr_intra: float = 0.0
-    ratr_inter: float = 0.0
-    ratr_temperature: float = 0.1
-    precision: str = "fp32"
+    identity: NotNegative = 1.0
+    triplet: NotNegative = 1.0
+    margin: Literal["soft"] | NotNegative = SOFT
+    label_smoothing: Fraction = 0.0
+    smoothing_over: Literal["others", "all"] = "all"
+    branches: Literal["mean", "first-half"] = "mean"
+    center: NotNegative = 0.0
+    center_lr: NotNegative = 0.5
+    ratr_intra: NotNegative = 0.0
+    ratr_inter: NotNegative = 0.0
+    ratr_temperature: Positive = 0.1
+    precision: Literal["fp32", "autocast"] = "fp32"
 
 
-@dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     """`name` is sgd, adam or adamw. `no_decay`: `none` (all tensors decay), or `model`: tensors of one dimension
     and those the model names in `no_weight_decay()` do not. Biases learn at `bias_lr_factor` times the rate.
     """
 
-    name: str = "sgd"
-    lr: float = 0.008
-    momentum: float = 0.9
-    weight_decay: float = 1e-4
-    bias_lr_factor: float = 1.0
-    no_decay: str = "none"
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: Positive = 0.008
+    momentum: NotNegative = 0.9
+    weight_decay: NotNegative = 1e-4
+    bias_lr_factor: NotNegative = 1.0
+    no_decay: Literal["none", "model"] = "none"
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     """Learning-rate schedule; `kind` names the formula, see `harness.training.optim` for each.
 
     `cosine-iterations` (warm-up per iteration, then cosine per iteration), `transreid`, `reidmamba`, `bot`.
     """
 
-    kind: str = "cosine-iterations"
-    warmup_epochs: float = 5.0
-    warmup_iterations: int = 0
-    warmup_factor: float = 0.01
-    final_factor: float = 0.002
-    milestones: tuple[int, ...] = ()
-    gamma: float = 0.1
-    period: int = 0
+    kind: Literal["cosine-iterations", "transreid", "reidmamba", "bot", "constant"] = "cosine-iterations"
+    warmup_epochs: NotNegative = 5.0
+    warmup_iterations: Count = 0
+    warmup_factor: NotNegative = 0.01
+    final_factor: NotNegative = 0.002
+    milestones: tuple[PositiveCount, ...] = ()
+    gamma: Positive = 0.1
+    period: Count = 0
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Struct, frozen=True, forbid_unknown_fields=True):
     """Length and numerics of training; 0 epochs score the starting weights as they are.
 
     `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU. `deterministic`: only algorithms that
     repeat bit for bit, slower on a GPU; an operation that has none stops the run.
     """
 
-    epochs: int = 120
-    grad_clip: float = 0.0
-    precision: str = "auto"
-    loss_scale: float = 65536.0
+    epochs: Count = 120
+    grad_clip: NotNegative = 0.0
+    precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
+    loss_scale: Positive = 65536.0
     deterministic: bool = False
 
 
-@dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
     """Scored after the last epoch, never chosen on the test set. Each variant is a row of its own."""
 
-    metric: str = "cosine"
+    metric: Literal["cosine", "euclidean"] = "cosine"
     flip: bool = True
     rerank: bool = False
     untrained: bool = False
-    batch_size: int = 128
-    max_rank: int = 50
+    batch_size: PositiveCount = 128
+    max_rank: PositiveCount = 50
 
 
-@dataclass(frozen=True)
-class Recipe:
+class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     """One complete recipe; `sources` maps a key to where its value comes from."""
 
     name: str
     about: str = ""
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    sampler: Sampler = field(default_factory=Sampler)
-    loss: Loss = field(default_factory=Loss)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
-    training: Training = field(default_factory=Training)
-    evaluation: Evaluation = field(default_factory=Evaluation)
-    options: dict[str, Any] = field(default_factory=dict)
-    sources: dict[str, str] = field(default_factory=dict)
+    augmentation: Augmentation = Augmentation()
+    sampler: Sampler = Sampler()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    training: Training = Training()
+    evaluation: Evaluation = Evaluation()
+    options: dict[str, Any] = {}
+    sources: dict[str, str] = {}
 
     def values(self) -> dict[str, Any]:
         """Everything that may change a number, as plain data: no prose."""
-        values = dataclasses.asdict(self)
+        values = msgspec.to_builtins(self)
+        if values["loss"]["margin"] == SOFT:
+            values["loss"]["margin"] = SOFT_IN_SPECS
         return {k: v for k, v in values.items() if k not in ("about", "sources", "options")}
-
-
-CHOICES: dict[str, tuple[str, ...]] = {
-    "augmentation.interpolation_train": ("bicubic", "bilinear"),
-    "augmentation.interpolation_test": ("bicubic", "bilinear"),
-    "augmentation.erasing.aspect_draw": ("log-uniform", "uniform"),
-    "augmentation.erasing.fill": ("noise", "mean"),
-    "sampler.epoch": ("one-pass", "images-ceil", "images-floor", "fixed"),
-    "loss.precision": ("fp32", "autocast"),
-    "loss.branches": ("mean", "first-half"),
-    "loss.smoothing_over": ("others", "all"),
-    "optimizer.name": ("sgd", "adam", "adamw"),
-    "optimizer.no_decay": ("none", "model"),
-    "schedule.kind": ("cosine-iterations", "transreid", "reidmamba", "bot", "constant"),
-    "training.precision": ("auto", "fp32", "fp16", "bf16"),
-    "evaluation.metric": ("cosine", "euclidean"),
-}
-
-ABOVE_ZERO = (
-    *("augmentation.erasing.aspect", "augmentation.erasing.attempts", "sampler.instances", "loss.ratr_temperature"),
-    *("optimizer.lr", "schedule.milestones", "schedule.gamma", "training.loss_scale"),
-    *("evaluation.batch_size", "evaluation.max_rank"),
-)
-NOT_NEGATIVE = (
-    *("augmentation.pad", "sampler.iterations", "training.epochs", "training.grad_clip"),
-    *("loss.identity", "loss.triplet", "loss.center", "loss.center_lr", "loss.ratr_intra", "loss.ratr_inter"),
-    *("optimizer.momentum", "optimizer.weight_decay", "optimizer.bias_lr_factor"),
-    *("schedule.warmup_epochs", "schedule.warmup_iterations", "schedule.warmup_factor", "schedule.final_factor"),
-    "schedule.period",
-)
-FRACTIONS = (
-    "augmentation.flip",
-    "augmentation.erasing.probability",
-    "augmentation.erasing.area",
-    "loss.label_smoothing",
-)
-RISING = ("augmentation.erasing.area", "augmentation.erasing.aspect", "schedule.milestones")
-
-LENGTHS = {"augmentation.erasing.area": 2, "augmentation.erasing.aspect": 2, "augmentation.erasing.value": 3}
-
-
-def lookup(recipe: Recipe, key: str) -> Any:
-    """Returns the value at a dotted key such as `optimizer.lr`."""
-    value: Any = recipe
-    for part in key.split("."):
-        value = getattr(value, part)
-    return value
 
 
 def from_values(name: str, values: dict[str, Any]) -> Recipe:
     """Rebuilds the recipe of a run spec from its values."""
-    return _check(from_table(Recipe, {**values, "name": name}, f"recipe {name}"), name)
+    return _recipe({**values, "name": name}, f"recipe {name}")
 
 
-def _check(recipe: Recipe, where: str) -> Recipe:
-    for key, choices in CHOICES.items():
-        if (value := lookup(recipe, key)) not in choices:
-            raise unknown(f"value of {key} in {where}", str(value), choices)
-    for key, length in LENGTHS.items():
-        if len(lookup(recipe, key)) != length:
-            raise UsageError(f"{where}: {key} must have {length} values, found {len(lookup(recipe, key))}.")
-    for keys, holds, what in (
-        (ABOVE_ZERO, lambda value: value > 0, "above zero"),
-        (NOT_NEGATIVE, lambda value: value >= 0, "zero or above"),
-        (FRACTIONS, lambda value: 0 <= value <= 1, "from 0 to 1"),
+def _recipe(table: dict[str, Any], where: str) -> Recipe:
+    loss = table.get("loss")
+    if isinstance(loss, dict) and loss.get("margin") == SOFT_IN_SPECS:
+        table = {**table, "loss": {**loss, "margin": SOFT}}
+    recipe = from_table(Recipe, table, where)
+    erasing, sampler = recipe.augmentation.erasing, recipe.sampler
+    for key, value in (
+        ("augmentation.erasing.area", erasing.area),
+        ("augmentation.erasing.aspect", erasing.aspect),
+        ("schedule.milestones", recipe.schedule.milestones),
     ):
-        for key in keys:
-            value = lookup(recipe, key)
-            if not all(map(holds, value if isinstance(value, tuple) else (value,))):
-                raise UsageError(f"{where}: {key} must be {what}, found {_shown(value)}.")
-    for key in RISING:
-        if list(value := lookup(recipe, key)) != sorted(value):
-            raise UsageError(f"{where}: {key} must rise from the first value to the last, found {_shown(value)}.")
-    if len(recipe.augmentation.image_size) != 2 or min(recipe.augmentation.image_size) < 8:
-        raise UsageError(f"{where}: augmentation.image_size must be [height, width], each at least 8.")
-    if recipe.sampler.epoch == "fixed" and recipe.sampler.iterations <= 0:
+        if list(value) != sorted(value):
+            raise UsageError(f"{where}: {key} must rise from the first value to the last, found {list(value)}.")
+    if sampler.epoch == "fixed" and sampler.iterations <= 0:
         raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations above zero.")
-    _check_batch(recipe.sampler, recipe.loss, where)
+    _check_batch(sampler, recipe.loss, where)
     return recipe
 
 
 def _check_batch(sampler: Sampler, loss: Loss, where: str) -> None:
     """Refuses batches that the losses have nothing to compare in."""
     p, k = sampler.identities, sampler.instances
-    if p < 2:
-        raise UsageError(
-            f"{where}: sampler.identities must be 2 or above, for the losses compare identities; found {p}."
-        )
     if not (loss.identity or loss.triplet or loss.center or loss.ratr_intra or loss.ratr_inter):
         raise UsageError(f"{where}: every loss has weight 0; raise loss.identity or loss.triplet.")
     if uses_ratr(loss) and min(p, k) < 3:
@@ -258,8 +206,9 @@ def uses_ratr(loss: Loss) -> bool:
     return loss.ratr_intra > 0 or loss.ratr_inter > 0
 
 
-def _shown(value: Any) -> str:
-    return str(list(value)) if isinstance(value, tuple) else str(value)
+def shown(key: str, value: Any) -> Any:
+    """A value of a run spec as a recipe file writes it: the soft margin is `soft`."""
+    return SOFT if key == "loss.margin" and value == SOFT_IN_SPECS else value
 
 
 def merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -330,4 +279,4 @@ def load(path: Path, dataset: str = "", overrides: dict[str, Any] | None = None)
     table = merge(table, for_dataset.get(dataset, {}))
     table = merge(table, nested(overrides or {}))
     table.setdefault("name", path.stem)
-    return _check(from_table(Recipe, table, path.name), path.name)
+    return _recipe(table, path.name)

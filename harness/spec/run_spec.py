@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
 import json
-from dataclasses import dataclass, field
 from typing import Any
+
+import msgspec
+
+from harness.cards import from_table
 
 
 def canonical(value: Any) -> str:
@@ -15,8 +17,7 @@ def canonical(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
-@dataclass(frozen=True)
-class RunSpec:
+class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
     """All that may change the number of a run, and nothing else.
 
     Order, time, host, number of workers and the harness's own source are not in it; a change of the harness
@@ -54,28 +55,26 @@ class RunSpec:
     source: str = ""
     pretrained: str = "none"
     fingerprint: str = ""
-    options: dict[str, Any] = field(default_factory=dict)
-    dataset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    options: dict[str, Any] = {}
+    dataset_options: dict[str, dict[str, Any]] = {}
     evaluate_on: tuple[tuple[str, str], ...] = ()
     purpose: str = "test"
-    holdout: dict[str, Any] = field(default_factory=dict)
+    holdout: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        return json.loads(canonical(dataclasses.asdict(self)))
+        return json.loads(canonical(msgspec.to_builtins(self)))
 
     @functools.cached_property
     def run_id(self) -> str:
         """SHA-256 of the canonical JSON, 64 hexadecimal digits."""
-        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
         return hashlib.sha256(canonical(values).encode()).hexdigest()
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunSpec:
-        """Inverse of `to_dict`; unknown keys raise TypeError."""
-        data = dict(data)
-        data["evaluate_on"] = tuple((name, fingerprint) for name, fingerprint in data.get("evaluate_on", ()))
-        return cls(**data)
+        """Inverse of `to_dict`; what does not fit raises UsageError."""
+        return from_table(cls, data, "spec")
 
 
 def training_key(spec: RunSpec, train_fingerprint: str) -> str:

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+from msgspec import Struct
 
 from harness.errors import UsageError
 
 
-@dataclass(frozen=True)
-class Asha:
+class Asha(Struct, frozen=True, forbid_unknown_fields=True):
     """When to stop a trial.
 
     Attributes:

@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+from msgspec import Struct, to_builtins
 
 from harness.cards import from_table, read_toml
 from harness.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "spaces"
-DISTRIBUTIONS = ("uniform", "log-uniform", "integer", "choice")
 
 Point = dict[str, Any]
 """A value for every parameter, by name."""
 
 
-@dataclass(frozen=True)
-class Parameter:
+class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
     """One searched setting.
 
     Attributes:
@@ -39,7 +38,7 @@ class Parameter:
     """
 
     key: str
-    distribution: str = "uniform"
+    distribution: Literal["uniform", "log-uniform", "integer", "choice"] = "uniform"
     low: float = 0.0
     high: float = 1.0
     zero: float = 0.0
@@ -76,8 +75,6 @@ class Parameter:
 
     def check(self, where: str) -> None:
         """Refuses what cannot be searched."""
-        if self.distribution not in DISTRIBUTIONS:
-            raise unknown(f"distribution of {where}", self.distribution, DISTRIBUTIONS)
         kind, _, name = self.key.partition(".")
         if kind not in ("recipe", "option") or not name:
             raise UsageError(f"{where}: key must be 'recipe.KEY' or 'option.NAME', found '{self.key}'.")
@@ -91,8 +88,7 @@ class Parameter:
             raise UsageError(f"{where}: zero is the probability of zero, below 1, and belongs to log-uniform.")
 
 
-@dataclass(frozen=True)
-class NamedPoint:
+class NamedPoint(Struct, frozen=True, forbid_unknown_fields=True):
     """A point that is tried first; `final` points are trained on the whole training set, too."""
 
     name: str
@@ -100,8 +96,7 @@ class NamedPoint:
     final: bool = False
 
 
-@dataclass(frozen=True)
-class Space:
+class Space(Struct, frozen=True, forbid_unknown_fields=True):
     """What is searched."""
 
     name: str
@@ -140,7 +135,8 @@ class Space:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON; a list keeps the order of the parameters where keys are sorted."""
-        return asdict(self) | {"parameters": [[name, asdict(p)] for name, p in self.parameters.items()]}
+        table = to_builtins(self)
+        return table | {"parameters": [[name, p] for name, p in table["parameters"].items()]}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "space") -> Space:

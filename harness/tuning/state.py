@@ -10,9 +10,11 @@ import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from harness.cards import from_table
 from harness.errors import RecordError, UsageError
@@ -31,8 +33,7 @@ RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped",
 """States of a trial. `running` means not ended: such a trial goes on from its checkpoint when the search does."""
 
 
-@dataclass
-class Trial:
+class Trial(msgspec.Struct, forbid_unknown_fields=True):
     """One point that was tried.
 
     Attributes:
@@ -54,7 +55,7 @@ class Trial:
     state: str = RUNNING
     reason: str = ""
     value: float | None = None
-    curve: dict[int, float] = field(default_factory=dict)
+    curve: dict[int, float] = {}
     stopped_after: int = 0
 
     @property
@@ -67,8 +68,7 @@ class Trial:
         return Known(self.point, self.value, self.curve, self.state == RUNNING)
 
 
-@dataclass
-class Final:
+class Final(msgspec.Struct, forbid_unknown_fields=True):
     """A chosen point, trained on the whole training set: one run a seed, scored once on the test split."""
 
     name: str
@@ -76,14 +76,13 @@ class Final:
     run_ids: list[str]
 
 
-@dataclass(frozen=True)
-class Settings:
+class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """How is searched. `samples` and `final_seeds` may grow from one call to the next, the rest makes the id."""
 
     sampler: str = "tpe"
     seed: int = 0
-    holdout: Mapping[str, Any] = field(default_factory=lambda: {"seed": 0, "share": 0.3})
-    asha: Asha = field(default_factory=lambda: Asha(1))
+    holdout: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"seed": 0, "share": 0.3})
+    asha: Asha = Asha(1)
     samples: int = 40
     final_seeds: tuple[int, ...] = (0, 1, 2)
 
@@ -109,8 +108,8 @@ class Search:
     @property
     def id(self) -> str:
         """`<space>-<backbone>-<dataset>-<hash>`: a name for people and for the folder."""
-        fixed = replace(self.settings, samples=0, final_seeds=())
-        content = canonical([VERSION, self.space.to_dict(), asdict(fixed), self.spec.to_dict()])
+        fixed = msgspec.structs.replace(self.settings, samples=0, final_seeds=())
+        content = canonical([VERSION, self.space.to_dict(), msgspec.to_builtins(fixed), self.spec.to_dict()])
         digest = hashlib.sha256(content.encode()).hexdigest()[:10]
         return "-".join(slug(part) for part in (self.space.name, self.spec.backbone, self.spec.dataset, digest))
 
@@ -131,15 +130,15 @@ class Search:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, ready for JSON."""
-        trials = [asdict(trial) | {"curve": sorted(trial.curve.items())} for trial in self.trials]
+        trials = [msgspec.to_builtins(trial) | {"curve": sorted(trial.curve.items())} for trial in self.trials]
         return {
             "version": VERSION,
             "id": self.id,
             "space": self.space.to_dict(),
-            "settings": asdict(self.settings),
+            "settings": msgspec.to_builtins(self.settings),
             "spec": self.spec.to_dict(),
             "trials": trials,
-            "finals": [asdict(final) for final in self.finals],
+            "finals": [msgspec.to_builtins(final) for final in self.finals],
         }
 
     @classmethod
@@ -151,9 +150,9 @@ class Search:
         both = zip(data["trials"], curves, strict=True)
         trials = [from_table(Trial, {**trial, "curve": curve}, "trials") for trial, curve in both]
         finals = [from_table(Final, final, "finals") for final in data["finals"]]
-        for one in (*trials, *finals):
-            space.positions(one.point)
-        return cls(space, settings, from_table(RunSpec, data["spec"], "spec"), trials, finals)
+        for point in [trial.point for trial in trials] + [final.point for final in finals]:
+            space.positions(point)
+        return cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals)
 
 
 def path_of(results: Path, identity: str) -> Path:

@@ -12,9 +12,10 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from msgspec.structs import replace
 
 from harness.cards import BackboneCard, PretrainedCard
 from harness.errors import UsageError, WeightsError

@@ -6,12 +6,12 @@ import contextlib
 import json
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from msgspec.structs import replace
 
 from datasets import fingerprint_cache, layouts
 from harness import efficiency, registry, weights

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import h5py
+import msgspec
 import numpy as np
 import pytest
 import scipy.io
@@ -140,7 +141,7 @@ def test_a_dataset_with_the_numbers_of_another_is_that_one(tmp_path: Path, monke
     counts = {name: dataset_checks.counts(getattr(split, name)) for name in ("train", "query", "gallery")}
     known = registry.datasets()
     changed = [
-        dataclasses.replace(e, card=dataclasses.replace(e.card, expected=counts)) if e.name == "dukemtmc" else e
+        dataclasses.replace(e, card=msgspec.structs.replace(e.card, expected=counts)) if e.name == "dukemtmc" else e
         for e in known
     ]
     monkeypatch.setattr(registry, "datasets", lambda: changed)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import bz2
 import contextlib
-import dataclasses
 import gzip
 import io
 import json
@@ -22,6 +21,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import scipy.io
@@ -184,7 +184,7 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
     digest = weights.checksum(file, tmp_path / "sums")
     sums = json.loads((tmp_path / "sums" / "checksums.json").read_text())
     facts = fingerprint_cache.Facts("0" * 64, 9, 3, 2, 2, ())
-    remembered = {"facts": dataclasses.asdict(facts), "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
+    remembered = {"facts": msgspec.to_builtins(facts), "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
     (tmp_path / "cache" / "fingerprints").mkdir(parents=True)
 
     def checksum(content: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from harness.execution.settings import resolve
 from harness.planning import plan
 from harness.records import store
 from harness.reporting import commands
-from harness.reporting.rows import settings
+from harness.reporting.rows import flatten, settings
 from harness.system.paths import REPOSITORY
 from tests.support import record_samples as samples
 
@@ -151,6 +151,19 @@ def test_recipes_options_and_seeds_that_differ(bench: Bench) -> None:
     ]
     printed = bench.come_back(records, 4)
     assert not any({"--preset", "--plugins", "--weights-root"} & set(words) for words in printed)
+
+
+def test_a_soft_margin_is_a_word(bench: Bench) -> None:
+    sharp = bench.plan(*smoke(bench, "--set", "loss.margin=0.3"))
+    (printed,) = bench.come_back(
+        bench.plan(*smoke(bench, "--recipe", "native", "--set", "loss.margin=soft", backbones="bot")), 1
+    )
+    assert "loss.margin=soft" in printed
+    soft = bench.plan(*smoke(bench, "--set", "loss.margin=soft"))
+    assert {r["run_id"] for r in soft} == {r["run_id"] for r in bench.plan(*smoke(bench, "--set", "loss.margin=-1"))}
+    for record, margin in zip([*soft, *sharp], ("soft", 0.3), strict=True):
+        flatten(record["spec"]["values"], "", flat := {})
+        assert flat["loss.margin"] == margin
 
 
 def test_reader_options(bench: Bench) -> None:

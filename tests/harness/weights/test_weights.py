@@ -9,12 +9,12 @@ import pickle
 import subprocess
 import sys
 import types
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 from safetensors.torch import save_file
 from torch import nn
 

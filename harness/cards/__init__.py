@@ -1,0 +1,36 @@
+"""Cards: what a backbone or dataset declares about itself, as data, read without importing its code."""
+
+from harness.cards.card_types import (
+    VARIES,
+    BackboneCard,
+    DatasetCard,
+    InputCard,
+    Layout,
+    ParameterCount,
+    PretrainedCard,
+    Published,
+    Requirement,
+    SplitCount,
+    Variant,
+    read_card,
+)
+from harness.cards.tables import LARGEST, from_table, read_toml, same_type
+
+__all__ = [
+    "LARGEST",
+    "VARIES",
+    "BackboneCard",
+    "DatasetCard",
+    "InputCard",
+    "Layout",
+    "ParameterCount",
+    "PretrainedCard",
+    "Published",
+    "Requirement",
+    "SplitCount",
+    "Variant",
+    "from_table",
+    "read_card",
+    "read_toml",
+    "same_type",
+]
