@@ -17,6 +17,8 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the o
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RUNS = {"quick_runs", "phantoms"}
+"""Fixtures of tests that start whole runs or lay out whole datasets; such tests are marked `slow`."""
 SITE = REPOSITORY / "tests" / "support" / "site"
 
 
@@ -30,8 +32,11 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that parallel workers end together; skips GPU tests where no GPU is at hand."""
+    """Long files first, so that parallel workers end together; marks tests of whole runs; skips GPU tests without a GPU."""
     items.sort(key=lambda item: item.path.parent.name != "reliability")
+    for item in items:
+        if RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
     if not any("gpu" in item.keywords for item in items):
         return
     import torch
@@ -39,7 +44,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:
             if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+                item.add_marker(
+                    pytest.mark.skip(reason="no CUDA device here; on a machine with one run: python -m pytest -m gpu")
+                )
 
 
 @pytest.fixture(scope="session")

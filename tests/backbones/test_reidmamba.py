@@ -137,6 +137,7 @@ def test_other_shapes_and_fusions_agree_too(case: tuple[int, int, int, int, int,
         assert found[6:] == pytest.approx(row[6:], abs=2e-5)
 
 
+@pytest.mark.slow
 def test_training_gives_the_outputs_losses_and_gradients_of_the_original() -> None:
     golden, arrays = shapes("reidmamba_train"), values("reidmamba_train")
     with without_start():

@@ -218,6 +218,7 @@ def test_generated_images_stay_generated(tmp_path: Path) -> None:
     assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("named", [True, False])
 def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
     """Also through folders with spaces, and with the data in a data root of their own."""

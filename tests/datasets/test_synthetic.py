@@ -138,6 +138,7 @@ def test_query_and_its_matches_are_of_other_passages(name: str) -> None:
 HISTOGRAM_ON_PHOTOGRAPHS = 3.1  # mAP in percent of `dummy` on as many photographs of CUHK03, mean of three subsets
 
 
+@pytest.mark.slow
 def test_the_histogram_tells_people_apart_as_badly_as_in_photographs() -> None:
     """Half to twice the mAP that the table of datasets/README.md gives for photographs."""
     scores = [100 * histogram_score("cuhk03-detected", seed) for seed in range(3)]
@@ -299,6 +300,7 @@ def test_occluded_duke_files_are_dukes(tiny: Path) -> None:
     assert duke == occluded
 
 
+@pytest.mark.slow
 def test_same_seed_same_bytes_with_any_number_of_workers_and_another_seed_differs(tmp_path: Path, tiny: Path) -> None:
     generate(tmp_path / "again", layouts=["market1501", "cuhk03"], scale=TINY, size=SIZE, workers=2)
     again = digest(tmp_path / "again")

@@ -28,6 +28,7 @@ def rows(record: store.Record) -> dict[tuple[str, bool], dict]:
     return {(e["dataset"], e["flip"]): e for e in record["evaluations"] if e["trained"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["pixels", "reidmamba"])
 def test_a_checkpoint_of_a_run_scores_as_the_run_did(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path, backbone: str
@@ -64,6 +65,7 @@ def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, wor
     assert not list(store.records(tmp_path / "results"))
 
 
+@pytest.mark.slow
 def test_a_dead_process_is_not_covered_by_the_record_before(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +82,7 @@ def test_a_dead_process_is_not_covered_by_the_record_before(
     assert (record["status"], record["attempts"]) == ("failed", 2)
 
 
+@pytest.mark.slow
 def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path, tmp_path: Path) -> None:
     assert cli(*arguments(world, tmp_path / "a"))[0] == 0
     entry = registry.dataset("market1501")
@@ -127,6 +130,7 @@ def test_a_checkpoint_of_the_original_code_is_scored_on_another_dataset(cli: Cli
     assert [r["spec"]["options"]["camera_embedding"] for r in found] == ["mean"]
 
 
+@pytest.mark.slow
 def test_a_model_is_also_scored_on_other_datasets(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--eval-datasets", "msmt17,cuhk03-labeled", "--set", "training.epochs=1"]
     code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels"))

@@ -57,6 +57,7 @@ def layumi(world: Path, path: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_rows_in_any_order_and_with_junk_score_the_same_under_any_name(cli: Cli, world: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", **{side: features(items) for side, items in images(world).items()})
     code, out, err = cli(*words(world, tmp_path / "a", tmp_path / "f.npz"))
@@ -161,6 +162,7 @@ def test_a_checkpoint_of_a_diverged_training_is_refused() -> None:
         from_checkpoint(entry, state, entry.options(options), image_size=(64, 32), num_classes=3, num_cameras=2)
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_no_epochs_score_the_start_as_it_is(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--set", "evaluation.rerank=true"]
     none = ["--set", "training.epochs=0", "--set", "sampler.identities=5000"]
@@ -179,6 +181,7 @@ def test_no_epochs_score_the_start_as_it_is(cli: Cli, world: Path, plugin_folder
     assert code == 2 and "must be zero or above" in err
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_start_that_does_not_fit_gives_its_reason_where_it_is_run(cli: Cli, world: Path, tmp_path: Path) -> None:
     root = tmp_path / "weights"
     root.mkdir()
@@ -197,6 +200,7 @@ def test_a_start_that_does_not_fit_gives_its_reason_where_it_is_run(cli: Cli, wo
     assert code == 1 and "an HTML page ('404')" in err
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_evaluate_is_tracked_like_a_run(cli: Cli, world: Path, tmp_path: Path) -> None:
     uri = f"sqlite:///{tmp_path}/mlflow.db"
     order = words(world, tmp_path, layumi(world, tmp_path / "result.mat"), "--mlflow-uri", uri)

@@ -21,7 +21,9 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(cli: Cli, plugin_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, str, store.Record]]:
+def run(
+    quick_runs: None, cli: Cli, plugin_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, store.Record]]:
     """Runs `pixels`, or another backbone, on the dataset `office`; returns exit code, output and the record."""
     small_csv.card(plugin_folder)
     small_csv.views(plugin_folder)

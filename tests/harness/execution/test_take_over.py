@@ -21,7 +21,9 @@ QUERY = "query/08_0_0.png"
 
 
 @pytest.fixture
-def run(cli: Cli, plugin_folder: Path, tmp_path: Path) -> Callable[..., tuple[str, store.Record, Path]]:
+def run(
+    quick_runs: None, cli: Cli, plugin_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[str, store.Record, Path]]:
     """Runs `pixels` on `office` in a results folder; returns the output, the new record and its folder."""
     small_csv.card(plugin_folder)
 

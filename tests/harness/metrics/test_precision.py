@@ -75,6 +75,7 @@ def draw_labels(n_query, n_gallery, generator):
     return pids[:n_query], pids[n_query:], camids[:n_query], camids[n_query:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_float32_scores_as_float64(counter, metric):
     @settings(max_examples=80, deadline=None)
@@ -148,6 +149,7 @@ def market(shared):
     return [loadmat(folder / f"{name}.mat")[key].ravel().astype(int) for name, key in names.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_market_1501_labels_with_features_of_64_dimensions(market, metric):
     query, gallery = (trained_features(pids, 64, 1.1, seed) for seed, pids in enumerate(market[:2]))

@@ -306,6 +306,7 @@ def test_threads_and_blocks_change_nothing():
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_pairs_removed_on_msmt17_are_those_of_its_lists(shared):
     labels = []
     for part in ("query", "gallery"):

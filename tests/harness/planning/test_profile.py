@@ -145,6 +145,7 @@ def test_want_of_memory_is_a_cell(tmp_path):
     assert "Out of memory" in said
 
 
+@pytest.mark.slow
 def test_failed_cells_fail_the_study_on_the_tracker_too(tmp_path, cli, plugin_folder):
     from mlflow import MlflowClient
 

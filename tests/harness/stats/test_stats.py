@@ -43,11 +43,13 @@ def coverage(n_identities, level, repetitions, by_identity=True):
     return hits / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_identities", "level"), [(20, 0.0), (100, 0.0), (100, 2.0)])
 def test_interval_covers_as_often_as_it_says(n_identities, level):
     assert 0.93 <= coverage(n_identities, level, repetitions=2000) <= 0.97
 
 
+@pytest.mark.slow
 def test_resampling_queries_instead_of_identities_does_not_cover():
     assert coverage(100, 0.0, repetitions=500, by_identity=False) < 0.85
 
@@ -65,6 +67,7 @@ def rejections(repetitions, n_identities, by_identity=True):
     return hits / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_identities", [12, 60])
 def test_level_of_the_test_is_kept(n_identities):
     assert 0.035 <= rejections(1500, n_identities) <= 0.06

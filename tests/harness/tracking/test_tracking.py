@@ -111,6 +111,7 @@ def test_numbers_in_tables_of_a_record_are_metrics_too() -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_epoch_and_the_record_arrive_once(tmp_path: Path) -> None:
     uri, job = sqlite(tmp_path), finished(tmp_path, spec())
     tracker = make(tmp_path, uri)
@@ -123,6 +124,7 @@ def test_every_epoch_and_the_record_arrive_once(tmp_path: Path) -> None:
     assert tracking.sync(tmp_path, uri) == 0
 
 
+@pytest.mark.slow
 def test_the_report_from_the_tracker_alone_is_the_report_of_the_results(cli: Cli, tmp_path: Path) -> None:
     results, uri = tmp_path / "results", sqlite(tmp_path)
     for seed in (0, 1):
@@ -135,6 +137,7 @@ def test_the_report_from_the_tracker_alone_is_the_report_of_the_results(cli: Cli
     assert tables(one) == tables(other) and len(tables(one)) > 5
 
 
+@pytest.mark.slow
 def test_a_server_that_is_down_from_the_start_is_said_once_and_loses_nothing(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: every connection is refused
@@ -153,6 +156,7 @@ def test_a_server_that_is_down_from_the_start_is_said_once_and_loses_nothing(tmp
     assert steps(uri, run) == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [401, 500])
 def test_a_server_that_answers_with_errors_loses_nothing(tmp_path: Path, code: int) -> None:
     with answering(code, 0.0) as uri:
@@ -175,6 +179,7 @@ def test_a_slow_server_holds_up_neither_the_runs_nor_the_end(tmp_path: Path) -> 
     assert len(tracking.unsent(tmp_path, uri)) == 1
 
 
+@pytest.mark.slow
 def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,6 +202,7 @@ def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
     assert steps(uri, run) == [1, 2, 3, 4, 5] and run.info.status == "FINISHED" and len(said) == 1
 
 
+@pytest.mark.slow
 def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
     tracking.Server.connect(uri, tmp_path)
@@ -213,6 +219,7 @@ def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     assert [steps(uri, run) for run in children(uri)] == [[1, 2, 3]]
 
 
+@pytest.mark.slow
 def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
     script = (
@@ -241,6 +248,7 @@ def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_li
     assert list((tmp_path / ".drivers").iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path: Path) -> None:
     uri, said = sqlite(tmp_path), []
     tracker = make(tmp_path, uri, said)
@@ -250,6 +258,7 @@ def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["list_artifacts", "download_artifacts"])
 def test_an_artifact_store_that_is_down_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -267,6 +276,7 @@ def test_an_artifact_store_that_is_down_is_one_sentence(
         tracking.restore(uri, tmp_path / "restored")
 
 
+@pytest.mark.slow
 def test_the_last_attempt_counts_even_if_the_clock_went_backwards(tmp_path: Path) -> None:
     uri, results = sqlite(tmp_path), tmp_path / "results"
     finished(results, spec(), record=failed(spec()))

@@ -109,6 +109,7 @@ def best_of(name: str, seed: int) -> float:
     return max(k.value or 0.0 for k in known)
 
 
+@pytest.mark.slow
 def test_tpe_comes_within_5_percent_of_the_optimum_and_beats_random_search() -> None:
     tpe, random = ([best_of(name, seed) for seed in range(10)] for name in ("tpe", "random"))
     assert min(tpe) >= 0.95, "the optimum is 1"
@@ -132,6 +133,7 @@ def test_asha_lets_one_in_three_go_on_and_always_the_best() -> None:
     assert not rule.reason(4, 0.0, scores, judged=5, went_on=5), "not a rung"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_a_whole_search_spends_at_most_half_the_epochs_and_still_finds_the_hill(tmp_path: Path, seed: int) -> None:
     search = searches.new_search(seed=seed)
@@ -148,6 +150,7 @@ def test_a_whole_search_spends_at_most_half_the_epochs_and_still_finds_the_hill(
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(st.lists(st.integers(1, 60), min_size=1, max_size=4))
 def test_killed_at_any_moment_it_goes_on_with_the_same_trials(
