@@ -27,26 +27,24 @@ def shared() -> Path:
     """Reference material beside the checkout: golden values, official lists. Skips where it is absent."""
     place = REPOSITORY.parent / "shared"
     if not place.is_dir():
-        pytest.skip("the reference material beside the checkout is absent")
+        pytest.skip(f"needs the golden values and official lists in {place}; with them run: python -m pytest")
     return place
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that parallel workers end together; marks tests of whole runs; skips GPU tests without a GPU."""
+    """Sorts long files first, so that workers end together; marks tests of whole runs; skips those that need a GPU."""
     items.sort(key=lambda item: item.path.parent.name != "reliability")
     for item in items:
         if RUNS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
-    if not any("gpu" in item.keywords for item in items):
+    on_gpu = [item for item in items if "gpu" in item.keywords]
+    if not on_gpu:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(
-                    pytest.mark.skip(reason="no CUDA device here; on a machine with one run: python -m pytest -m gpu")
-                )
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; there run: python -m pytest -m gpu"))
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import torch
 from harness import registry
 from harness.records import store
 from tests.harness.execution.test_run import arguments, only_record
+from tests.support.golden_weights import shapes, state
 
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--option", "width=tiny", "--option", "patch_size=8", "--option", "stride=8")
@@ -113,8 +114,6 @@ def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path
 
 @pytest.mark.slow
 def test_a_checkpoint_of_the_original_code_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
-    from golden_weights import shapes, state
-
     small = {"pos_embed": (1, 8, 384)}  # 64x32 pixels, so that the test is short
     original = state(shapes("reidmamba_shapes")["default"] | small, seed=7)
     torch.save({"model": {f"module.{key}": value for key, value in original.items()}}, tmp_path / "original.pth")
