@@ -47,9 +47,10 @@ def started(command: list[str], place: str) -> float:
 def planned(runs: int, place: Path) -> Callable[[], int]:
     """A call that plans at least so many runs; returns how many they were."""
     from harness.planning import plan
+    from harness.planning.request import Request
 
-    cells = len(plan.build(plan.Request(results=place, device="cpu", from_scratch=True)))
-    request = plan.Request(results=place, device="cpu", from_scratch=True, seeds=tuple(range(-(-runs // cells))))
+    cells = len(plan.build(Request(results=place, device="cpu", from_scratch=True)))
+    request = Request(results=place, device="cpu", from_scratch=True, seeds=tuple(range(-(-runs // cells))))
     return lambda: len(plan.build(request))
 
 

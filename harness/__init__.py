@@ -1,9 +1,209 @@
-"""Benchmark harness for person re-identification backbones.
+"""Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
-The harness owns the data, the metric and the clock; a plug-in declares and builds.
+The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`, and
+`load_backbone` for a trained network. Importing this package imports no torch.
 """
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import os
+    from pathlib import Path
+
+    from harness.planning.plan import Planned
+    from harness.planning.request import Names
+    from harness.records.schema import Record
+    from harness.tuning.state import Search
+    from harness.worker.embedder import Embedder
 
 __version__ = "0.1.0"
 
 PROTOCOL_VERSION = "1.1"
 """Results with the same Major.Minor are comparable; a change that moves numbers raises it."""
+
+__all__ = ["PROTOCOL_VERSION", "__version__", "evaluate", "load_backbone", "plan", "profile", "report", "run", "tune"]
+
+
+def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
+    """Returns every run of a grid: its spec, its state (`cached`, `to do` or `blocked`) and the reason.
+
+    Args:
+        backbones: names as a list or comma list, or `all`.
+        datasets: likewise.
+        **settings: see `harness.planning.request.Settings`; the options of `python -m harness plan`.
+
+    Raises:
+        harness.errors.UsageError: an unknown name or setting, or a value that does not fit.
+    """
+    from harness.execution import settings as reading
+    from harness.planning import plan as planning
+
+    return planning.build(reading.resolve(backbones, datasets, settings).request)
+
+
+def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> list[Record]:
+    """Trains and scores every backbone on every dataset, and writes the page; returns the records in plan order.
+
+    Finished runs are not repeated, and their records are returned too. A run that failed has a record with its error;
+    a blocked one has none, see `plan`.
+
+    Args:
+        backbones: names as a list or comma list, or `all`.
+        datasets: likewise.
+        **settings: see `harness.planning.request.Settings` and `harness.execution.options.ExecutionSettings`; the
+            options of `python -m harness run`.
+
+    Raises:
+        harness.errors.UsageError: an unknown name or setting, or every run is blocked.
+        KeyboardInterrupt: stopped by Ctrl-C; what was finished is kept.
+    """
+    from harness.execution import run as execution
+    from harness.execution import settings as reading
+    from harness.execution import stand_ins
+    from harness.planning import plan as planning
+
+    asked = reading.resolve(backbones, datasets, settings)
+    if asked.generate:
+        stand_ins.draw(asked.request, asked.generate)
+    cells = planning.build(asked.request)
+    outcome = execution.run(asked.request, cells, asked.execution, keep_plan=True)
+    execution.write_page(asked.request, asked.execution)
+    return outcome.records()
+
+
+def evaluate(
+    backbone: str,
+    dataset: str,
+    *,
+    checkpoint: str | os.PathLike[str] = "",
+    features: str | os.PathLike[str] = "",
+    trust_pickle: bool = False,
+    **settings: Any,
+) -> Record:
+    """Scores a checkpoint or stored features without training; returns the record.
+
+    Args:
+        backbone: the backbone of the checkpoint; with features any name for the row.
+        dataset: the dataset to score on.
+        checkpoint: a checkpoint of the original code or of a run.
+        features: a file or folder with features of query and gallery, see docs/features.md.
+        trust_pickle: allow a file that runs code when it is read.
+        **settings: the options of `python -m harness evaluate`.
+
+    Raises:
+        harness.errors.HarnessError: a file that does not fit, or data that cannot be read; nothing is written.
+        KeyboardInterrupt: stopped by Ctrl-C.
+    """
+    from harness.execution import evaluate as execution
+
+    outcome = execution.evaluate(
+        backbone,
+        dataset,
+        checkpoint=str(checkpoint),
+        features=str(features),
+        trust_pickle=trust_pickle,
+        given=settings,
+    )
+    (record,) = outcome.records()
+    return record
+
+
+def tune(backbone: str, dataset: str, **settings: Any) -> Search:
+    """Searches settings on held-out training identities, then tests the chosen points; returns the search.
+
+    `.best` is the best trial, `.trials` are all. The same call resumes the search.
+
+    Args:
+        backbone: name, with a variant if wanted.
+        dataset: dataset whose training split is searched on.
+        **settings: see `harness.execution.tune.SearchSettings`; the options of `python -m harness tune`.
+
+    Raises:
+        harness.errors.UsageError: a setting that does not fit, or a space no point of which can run.
+        KeyboardInterrupt: stopped by Ctrl-C; what was finished is kept.
+    """
+    from harness.execution import run as execution
+    from harness.execution import settings as reading
+    from harness.execution import stand_ins
+    from harness.execution.tune import SearchSettings, Tuning
+
+    given: Mapping[str, Any] = {**settings, "seeds": settings.get("seed", 0)}
+    asked = reading.resolve(backbone, dataset, given, others=SearchSettings.__annotations__, table="tune")
+    if asked.generate:
+        stand_ins.draw(asked.request, asked.generate)
+    tuning = Tuning(asked.request, asked.others, asked.execution)
+    outcome = tuning.run()
+    if outcome.code == execution.INTERRUPTED:
+        raise KeyboardInterrupt
+    execution.write_page(asked.request, asked.execution)
+    return tuning.search
+
+
+def profile(backbones: Names = "all", **settings: Any) -> list[Record]:
+    """Measures parameters, FLOPs, throughput, latency and memory; returns a record per cell.
+
+    Args:
+        backbones: names as a list or comma list, or `all`.
+        **settings: see `harness.execution.profile.MeasurementSettings`.
+
+    Raises:
+        harness.errors.UsageError: an unknown name or setting.
+        KeyboardInterrupt: stopped by Ctrl-C; what was finished is kept.
+    """
+    from harness.execution import profile as execution
+    from harness.execution.run import write_page
+
+    asked, cells = execution.plan(backbones, settings)
+    outcome = execution.measure(asked, cells)
+    write_page(asked.request, asked.execution)
+    return outcome.records()
+
+
+def report(
+    results: str | os.PathLike[str] = "results",
+    out: str | os.PathLike[str] = "",
+    *,
+    plugins: str | os.PathLike[str] = "",
+) -> Path:
+    """Writes the page of a results folder and its plots; returns the page.
+
+    Args:
+        results: folder of the records.
+        out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the results folder.
+        plugins: folder of further plug-ins.
+    """
+    from pathlib import Path
+
+    from harness import reporting
+
+    page = Path(out) if out else reporting.page_of(Path(results))
+    reporting.write(Path(results), page, Path(plugins) if plugins else None)
+    return page
+
+
+def load_backbone(
+    name: str = "",
+    checkpoint: str | os.PathLike[str] | None = None,
+    run: str | None = None,
+    device: str = "auto",
+    **settings: Any,
+) -> Embedder:
+    """Returns a trained backbone in evaluation mode, a torch module with `.embed(images or paths, camera_ids)`.
+
+    Args:
+        name: the backbone; may be left out with `run`.
+        checkpoint: a checkpoint of the original code or of a run. With neither, the network starts at random.
+        run: id of a run (or its first letters) whose checkpoint is among the results.
+        device: `auto`, `cpu` or `cuda`.
+        **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
+            `trust_pickle`.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name or run, or a checkpoint that does not fit.
+    """
+    from harness.worker import embedder
+
+    return embedder.load(name, checkpoint=checkpoint, run=run, device=device, **settings)

@@ -10,19 +10,20 @@ import click
 
 from harness import registry
 from harness.cards import read_toml
-from harness.cli.options import PRESETS, data_root_option, format_option, plugins_option, plugins_path
+from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.errors import HarnessError
 from harness.registry import imports
-from harness.spec import recipe
+from harness.spec import preset, recipe
+from harness.tuning import space
 
 
 @click.command(epilog="Example: python -m harness list datasets --data-root DIR")
-@click.argument("kind", type=click.Choice(["backbones", "datasets", "recipes", "presets"]))
+@click.argument("kind", type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]))
 @data_root_option
 @plugins_option
 @format_option
 def command(kind: str, data_root: str, plugins: str, form: str) -> int:
-    """Lists backbones, datasets, recipes or presets."""
+    """Lists backbones, datasets, recipes, presets or search spaces."""
     folder = plugins_path(plugins)
     rows: list[dict[str, Any]]
     if kind == "backbones":
@@ -31,8 +32,10 @@ def command(kind: str, data_root: str, plugins: str, form: str) -> int:
         rows = [dataset_row(entry, data_root) for entry in registry.datasets(folder)]
     elif kind == "recipes":
         rows = [{"name": n, "about": _about(n)} for n in recipe.names()]
+    elif kind == "presets":
+        rows = [{"name": n, "about": preset.load(n).get("about", "")} for n in preset.names()]
     else:
-        rows = [{"name": p.stem, "about": read_toml(p).get("about", "")} for p in sorted(PRESETS.glob("*.toml"))]
+        rows = [space_row(n) for n in space.names()]
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     else:
@@ -90,6 +93,17 @@ def dataset_row(entry: registry.DatasetEntry, data_root: str) -> dict[str, Any]:
         except HarnessError as error:
             row["state"] = str(error)
     return row
+
+
+def space_row(name: str) -> dict[str, Any]:
+    """What a search space searches."""
+    found = space.load(name)
+    return {
+        "name": name,
+        "about": found.about,
+        "parameters": {key: f"{p.distribution} of {p.key}" for key, p in found.parameters.items()},
+        "points": [point.name for point in found.points],
+    }
 
 
 def _about(name: str) -> str:

@@ -1,23 +1,17 @@
-"""Options that several commands share, and how they become a request."""
+"""Options that several commands share, and how what the user gave becomes settings of the Python API."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from harness import registry
-from harness.cards import read_toml
-from harness.errors import UsageError, unknown
-from harness.planning.plan import Request, parse_seeds, resolve_device
-from harness.spec import recipe
-from harness.spec.job import LocalPaths
-from harness.system import gpu, paths
-
-PRESETS = recipe.FOLDER.parent / "presets"
+from harness.cli.groups import option
+from harness.errors import UsageError
+from harness.system import paths
 
 
 class UserPath(click.ParamType):
@@ -47,23 +41,34 @@ class TrackingUri(click.ParamType):
         return paths.expand_uri(str(value))
 
 
-results_option = click.option(
-    "--results", default="results", show_default=True, help="Folder of the records.", type=UserPath(Path)
+results_option = option(
+    "Output", "--results", default="results", show_default=True, help="Folder of the records.", type=UserPath(Path)
 )
-format_option = click.option(
-    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True, help="Output format."
+format_option = option(
+    "Output",
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Output format.",
 )
 
 
 def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
     """An option that takes a folder, else the one in an environment variable."""
-    return click.option(flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
+    kind = UserPath()
+    return option(
+        "Data and weights", flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=kind, help=text
+    )
 
 
 plugins_option = folder_option("--plugins", paths.PLUGINS, "Folder of further plug-ins.")
 data_root_option = folder_option("--data-root", paths.DATASETS, "Folder that holds the datasets.")
 weights_root_option = folder_option("--weights-root", paths.WEIGHTS, "Folder of pretrained files.")
-report_option = click.option(
+cache_option = folder_option("--cache", paths.CACHE, "Folder of decoded images.")
+report_option = option(
+    "Output",
     "--report",
     "report_path",
     default="",
@@ -71,143 +76,134 @@ report_option = click.option(
     type=UserPath(),
     help="Page to write. [default: BENCHMARKS.md of the checkout for its own results, else in the results folder]",
 )
-mlflow_option = click.option(
+mlflow_option = option(
+    "Tracking",
     "--mlflow-uri",
     default="",
     type=TrackingUri(),
     help="Tracking server; $MLFLOW_TRACKING_URI, or sqlite in the results.",
 )
+no_mlflow_option = option("Tracking", "--no-mlflow", is_flag=True, help="Do not track.")
+device_option = option("Machine", "--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+build_option = option(
+    "Recipe", "--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option of a backbone."
+)
+camera_option = option(
+    "Recipe", "--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."
+)
+timeout_option = option("Machine", "--timeout", default="", metavar="10h", help="Hard limit of one run: 90s, 30m, 10h.")
+count_option = option(
+    "Data and weights", "--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card; recorded."
+)
+workers_option = option(
+    "Machine",
+    "--workers",
+    type=click.IntRange(0),
+    default=0,
+    help="Loader threads per run; batches do not depend on it.",
+)
 
 
-def request_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that describe a grid of runs."""
-    for option in reversed(
-        (
-            click.option("--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
-            click.option("--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
-            click.option("--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."),
-            click.option("--seeds", default="0", show_default=True, help="Comma list of seeds."),
-            click.option("--eval-datasets", default="", help="Datasets every model is also scored on."),
-            click.option("--force", is_flag=True, help="Run again what is finished."),
-            setting_options,
-        )
-    ):
-        command = option(command)
-    return command
+def together(*options: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds several options to a command, in their order."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        for one in reversed(options):
+            command = one(command)
+        return command
+
+    return add
 
 
-def setting_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Adds the options that describe how any run is set up."""
-    for option in reversed(
-        (
-            click.option(
-                "--recipe",
-                default="unified",
-                show_default=True,
-                type=UserPath(),
-                metavar="NAME|FILE",
-                help="Recipe name or path; 'native' uses each backbone's published recipe.",
-            ),
-            click.option("--preset", default="", help="Settings for small machines: demo or smoke."),
-            data_root_option,
-            weights_root_option,
-            click.option("--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
-            click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda."),
-            click.option("--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option."),
-            click.option("--data-option", multiple=True, metavar="DATASET.KEY=VALUE", help="Reader option."),
-            click.option(
-                "--set",
-                "overrides",
-                multiple=True,
-                metavar="KEY=VALUE",
-                help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
-            ),
-            folder_option("--cache", paths.CACHE, "Folder of decoded images."),
-            plugins_option,
-            results_option,
-        )
-    ):
-        command = option(command)
-    return command
+setting_options = together(
+    option(
+        "Recipe",
+        "--recipe",
+        default="unified",
+        show_default=True,
+        type=UserPath(),
+        metavar="NAME|FILE",
+        help="Recipe name or path; 'native' uses each backbone's published recipe.",
+    ),
+    option("Recipe", "--preset", default="", metavar="NAME", help="Settings for small machines, see 'list presets'."),
+    data_root_option,
+    weights_root_option,
+    option("Data and weights", "--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
+    device_option,
+    build_option,
+    option("Data and weights", "--data-option", multiple=True, metavar="DATASET.KEY=VALUE", help="Reader option."),
+    option(
+        "Recipe",
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
+    ),
+    cache_option,
+    plugins_option,
+    results_option,
+)
+"""How any run is set up."""
+
+grid_options = together(
+    option("What", "--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
+    option("What", "--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
+    option("What", "--seeds", default="0", show_default=True, help="Comma list of seeds."),
+    option("What", "--eval-datasets", default="", help="Datasets that every model is also scored on."),
+    option("What", "--force", is_flag=True, help="Run again what is finished."),
+    camera_option,
+    setting_options,
+)
+"""A grid of runs."""
+
+execution_options = together(
+    option(
+        "Machine",
+        "--scheduler",
+        type=click.Choice(["ray", "local", "inline"]),
+        default="ray",
+        show_default=True,
+        metavar="ray|local",
+        help="'local' runs the same jobs on this machine, without Ray.",
+    ),
+    option("Machine", "--gpus-per-run", type=float, help="GPUs per run, fractions allowed. [default: 1, CPU: 0]"),
+    option(
+        "Machine", "--cpus-per-run", type=int, default=0, help="CPU cores and threads per run. [default: fair share]"
+    ),
+    option("Machine", "--max-concurrent", type=int, default=0, help="Runs at the same time. [default: as many as fit]"),
+    timeout_option,
+    option("Machine", "--address", default="", help="Existing Ray cluster to join, for example 'auto'."),
+    workers_option,
+    count_option,
+    mlflow_option,
+    no_mlflow_option,
+    report_option,
+)
+"""How runs are carried out; none of it changes a number."""
+
+GIVEN = click.core.ParameterSource.COMMANDLINE
 
 
-def load_preset(name: str) -> dict[str, Any]:
-    """Reads a preset; its keys are its name and those of the command line, its tables `options` and `generate`."""
-    if not name:
-        return {}
-    if not (path := PRESETS / f"{name}.toml").is_file():
-        raise unknown("preset", name, [p.stem for p in PRESETS.glob("*.toml")])
-    return {**read_toml(path), "name": name}
+def given(values: dict[str, Any], *without: str) -> dict[str, Any]:
+    """The values that stand on the command line but for some, with texts of the form KEY=VALUE read.
 
-
-def apply_preset(values: dict[str, Any], preset: dict[str, Any]) -> dict[str, Any]:
-    """Lays a preset's values under those the user gave."""
+    What comes from the environment or is a default is left out: the API looks there itself, below a preset.
+    """
     context = click.get_current_context()
-    given = click.core.ParameterSource.COMMANDLINE
-    elsewhere = context.get_parameter_source("results") == given
-    for key, value in preset.items():
-        if isinstance(value, dict) or (key == "report_path" and elsewhere):
-            continue  # tables are read elsewhere; the page is that of the preset's own results
-        if key in values and context.get_parameter_source(key) != given:
-            values[key] = Path(value) if isinstance(values[key], Path) else value
-    return values
-
-
-def make_request(values: dict[str, Any], preset: dict[str, Any]) -> Request:
-    """Builds the request from command-line values, with a preset already applied."""
-    options: dict[str, dict[str, Any]] = {name: dict(table) for name, table in preset.get("options", {}).items()}
-    for text in values["options"]:
-        key, value = _pair("--option", text)
-        backbone, _, name = key.rpartition(".")
-        options.setdefault(backbone, {})[name] = value
-    if values.get("camera_embedding"):
-        options.setdefault("", {})["camera_embedding"] = values["camera_embedding"]
-    readers: dict[str, dict[str, Any]] = {}
-    for text in values["data_option"]:
-        key, value = _pair("--data-option", text)
-        dataset, _, name = key.rpartition(".")
-        readers.setdefault(registry.dataset(dataset, plugins_path(values["plugins"])).name, {})[name] = _literal(value)
-    return Request(
-        dataset_options=readers,
-        backbones=values["backbones"],
-        datasets=values["datasets"],
-        recipe=values["recipe"],
-        seeds=parse_seeds(values["seeds"]),
-        results=values["results"].absolute(),
-        paths=LocalPaths(
-            data_root=absolute(values["data_root"]),
-            weights_root=absolute(values["weights_root"]),
-            cache=absolute(values["cache"] or str(paths.cache_folder())),
-            plugins=absolute(values["plugins"]),
-        ),
-        device=_device(values["device"], values.get("address", "")),
-        options=options,
-        overrides={key: _literal(value) for key, value in (_pair("--set", text) for text in values["overrides"])},
-        eval_datasets=values["eval_datasets"],
-        from_scratch=values["from_scratch"],
-        force=values["force"],
-        preset=preset.get("name", ""),
-    )
-
-
-def _device(device: str, address: str) -> str:
-    """The device asked for; a driver without a GPU cannot tell whether the nodes of its cluster have some."""
-    if not address and device == "cuda" and not gpu.usable():
-        raise UsageError(
-            "--device cuda, but this machine shows no GPU. Use --device cpu, or name the cluster that has some with "
-            "--address."
-        )
-    if address and device == "auto" and resolve_device(device) == "cpu":
-        raise UsageError(
-            f"This machine shows no GPU, which says nothing about the cluster at {address}: "
-            "choose --device cuda or --device cpu."
-        )
-    return device
-
-
-def absolute(path: str) -> str:
-    """Absolute form of a path; empty stays empty."""
-    return str(Path(path).absolute()) if path else ""
+    typed = {name for name in values if context.get_parameter_source(name) == GIVEN}
+    found = {name: values[name] for name in typed.difference(without)}
+    if "options" in found:
+        found["options"] = _tables("--option", found["options"], str)
+    if "data_option" in found:
+        found["data_options"] = _tables("--data-option", found.pop("data_option"), literal)
+    if "overrides" in found:
+        found["overrides"] = {
+            key: literal(value) for key, value in (pair("--set", text) for text in found["overrides"])
+        }
+    if found.pop("no_mlflow", False):
+        found["mlflow"] = False
+    return found
 
 
 def plugins_path(plugins: str) -> Path | None:
@@ -215,14 +211,29 @@ def plugins_path(plugins: str) -> Path | None:
     return Path(plugins) if plugins else None
 
 
-def _pair(flag: str, text: str) -> tuple[str, str]:
+def _tables(flag: str, texts: Iterable[str], read: Callable[[str], Any]) -> dict[str, Any]:
+    """Values by name and key; a key without a name stands by itself."""
+    tables: dict[str, Any] = {}
+    for text in texts:
+        key, value = pair(flag, text)
+        name, _, leaf = key.rpartition(".")
+        (tables.setdefault(name, {}) if name else tables)[leaf] = read(value)
+    return tables
+
+
+def pair(flag: str, text: str) -> tuple[str, str]:
+    """Splits KEY=VALUE.
+
+    Raises:
+        UsageError: it has no key or no equals sign.
+    """
     key, equals, value = text.partition("=")
     if not equals or not key:
         raise UsageError(f"{flag} wants KEY=VALUE, found '{text}'.")
     return key.strip(), value.strip()
 
 
-def _literal(text: str) -> Any:
+def literal(text: str) -> Any:
     """Reads a value as TOML does; a bare word is text, and 256x128 a size."""
     import tomllib
 

@@ -8,18 +8,21 @@ from typing import Any
 
 import click
 
-from harness.cli.options import apply_preset, format_option, load_preset, make_request, request_options
+from harness.cli.groups import command as grouped
+from harness.cli.groups import option
+from harness.cli.options import format_option, given, grid_options
+from harness.execution import settings
 from harness.planning import plan
 
 
-@click.command(epilog="Example: python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17")
-@request_options
-@click.option("--address", default="", help="Ray cluster that the runs are for, as for 'run'.")
+@grouped(epilog="Example: python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17")
+@grid_options
+@option("Machine", "--address", default="", help="Ray cluster that the runs are for, as for 'run'.")
 @format_option
-def command(form: str, preset: str, **values: Any) -> int:
+def command(form: str, **values: Any) -> int:
     """Shows every run of the grid: cached, to do or blocked, and why. Nothing is run."""
-    settings = load_preset(preset)
-    cells = plan.build(make_request(apply_preset(values, settings), settings))
+    found = given(values, "backbones", "datasets")
+    cells = plan.build(settings.resolve(values["backbones"], values["datasets"], found).request)
     if form == "json":
         click.echo(json.dumps([cell.to_dict() for cell in cells], indent=1))
     else:

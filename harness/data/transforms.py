@@ -72,14 +72,25 @@ def decode(path: Path, image_size: tuple[int, int], interpolation: str, value_ra
     Raises:
         DataError: the file is missing, no whole image, or gray of more than 8 bits without a range.
     """
-    height, width = image_size
     try:
         with Image.open(path) as image:
-            resized = to_rgb8(image, value_range).resize((width, height), FILTERS[interpolation])
+            return resize(image, image_size, interpolation, value_range)
     except DataError as error:
         raise DataError(f"Cannot read the image {path}: {error}.") from error
     except Exception as error:  # damaged files raise whatever their decoder raises
         raise DataError(f"Cannot read the image {path}: {error}. Extract the archive again, or remove it.") from error
+
+
+def resize(
+    image: Image.Image, image_size: tuple[int, int], interpolation: str, value_range: Range | None = None
+) -> Pixels:
+    """Resizes an image as `decode` does.
+
+    Raises:
+        DataError: gray of more than 8 bits without a range.
+    """
+    height, width = image_size
+    resized = to_rgb8(image, value_range).resize((width, height), FILTERS[interpolation])
     return np.ascontiguousarray(np.asarray(resized).transpose(2, 0, 1))
 
 

@@ -6,40 +6,20 @@ import contextlib
 import math
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from harness.errors import UsageError
 from harness.execution import process
+from harness.execution.options import Resources
+from harness.execution.sources import TrialSource
 from harness.spec.job import Job
 from harness.system import gpu
 
-OnEvent = Callable[[Job, dict[str, Any]], None]
-
-
-@dataclass(frozen=True)
-class Resources:
-    """What a run gets.
-
-    Attributes:
-        gpus: GPUs a run, fractions allowed; a fraction is book-keeping, memory is not divided.
-        cpus: CPU cores a run; also its number of threads.
-        max_concurrent: runs at once; 0 is as many as fit.
-        timeout: hard limit of a run in seconds; 0 is none.
-        address: an existing Ray cluster, or empty for one of this machine.
-    """
-
-    gpus: float = 0.0
-    cpus: int = 1
-    max_concurrent: int = 0
-    timeout: float = 0.0
-    address: str = ""
-
 
 class Slots:
-    """LocalPaths for runs on this machine, each with the GPUs that a run in it sees.
+    """Places for runs on this machine, each with the GPUs that a run in it sees.
 
     Args:
         resources: GPUs a run, and runs at once.
@@ -85,53 +65,20 @@ def _devices(gpus: float, count: int) -> list[str | None]:
     return [",".join(seen[place * share : (place + 1) * share]) for place in range(count)]
 
 
-def inline(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
-    """Runs jobs on this machine without Ray, `max_concurrent` at a time; returns status by run id."""
-    statuses: dict[str, str] = {}
-    slots = Slots(resources)
-
-    def one(job: Job) -> None:
-        if stop.is_set():
-            return
-        on_event(job, {"event": "start"})
-        limit = resources.timeout or None
-        with slots.one() as devices:
-            statuses[job.spec.run_id] = process.run(
-                job, lambda event: on_event(job, event), timeout=limit, stop=stop, devices=devices
-            )
-        on_event(job, {"event": "finished", "status": statuses[job.spec.run_id]})
-
-    with ThreadPoolExecutor(slots.count) as pool:
-        futures = [pool.submit(one, job) for job in jobs]
-        for future in futures:
-            future.result()
-    return statuses
-
-
-class TrialSource(Protocol):
-    """Jobs that are decided upon while others run. Methods are called from several threads."""
-
-    def next(self) -> Job | None:
-        """The next job; None if there is nothing to start now."""
-
-    def event(self, job: Job, event: dict[str, Any]) -> bool:
-        """Takes an event of a job; returns whether the job must stop."""
-
-
-def run_source_locally(feed: TrialSource, resources: Resources, stop: threading.Event) -> None:
-    """Runs what a feed gives on this machine without Ray, `max_concurrent` at a time."""
+def run_locally(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
+    """Runs what a source gives on this machine without Ray, `max_concurrent` at a time."""
     running: set[threading.Event] = set()
     slots, limit = Slots(resources), resources.timeout or None
 
     def work() -> None:
-        while not stop.is_set() and (job := feed.next()) is not None:
+        while not stop.is_set() and (job := source.next()) is not None:
             running.add(stopped := threading.Event())
-            feed.event(job, {"event": "start"})
+            source.event(job, {"event": "start"})
             with slots.one() as devices:
-                listener = _listener(feed, job, stopped)
+                listener = _listener(source, job, stopped)
                 status = process.run(job, listener, timeout=limit, stop=stopped, devices=devices)
             running.discard(stopped)
-            feed.event(job, {"event": "finished", "status": status})
+            source.event(job, {"event": "finished", "status": status})
 
     with ThreadPoolExecutor(slots.count) as pool:
         futures = [pool.submit(work) for _ in range(slots.count)]
@@ -143,9 +90,9 @@ def run_source_locally(feed: TrialSource, resources: Resources, stop: threading.
             future.result()
 
 
-def _listener(feed: TrialSource, job: Job, stopped: threading.Event) -> process.OnEvent:
+def _listener(source: TrialSource, job: Job, stopped: threading.Event) -> process.OnEvent:
     def listen(event: dict[str, Any]) -> None:
-        if feed.event(job, event):
+        if source.event(job, event):
             stopped.set()
 
     return listen

@@ -16,14 +16,15 @@ import sys
 import tempfile
 import threading
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from harness.errors import RunError
 from harness.execution import liveness, process, result_transfer
-from harness.execution.local_executor import OnEvent, Resources, TrialSource, inline, run_source_locally
+from harness.execution.options import Resources
+from harness.execution.sources import TrialSource
 from harness.spec.job import Job
 from harness.system import processes
 
@@ -40,38 +41,8 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 """With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
 
 
-def run_source_with_ray(feed: TrialSource, resources: Resources, stop: threading.Event) -> None:
-    """Runs what a feed gives as trials of Ray Tune.
-
-    Raises:
-        RunError: as for `with_ray`.
-    """
-    jobs: dict[str, Job] = {}
-    tell_coordinator: list[Callable[[str], None]] = []
-
-    def following() -> Job | None:
-        if not stop.is_set() and (job := feed.next()) is not None:
-            jobs[job.spec.run_id] = job
-            return job
-        return None
-
-    def listen(run_id: str, event: dict[str, Any]) -> None:
-        job = jobs[run_id]
-        if event["event"] == "finished":
-            del jobs[run_id]
-        if feed.event(job, event):
-            tell_coordinator[0](_key(job))
-
-    token = uuid.uuid4().hex
-    _listeners[token], _feeds[token] = listen, (following, lambda: not jobs)
-    try:
-        _fit(token, resources, stop, tell_coordinator.append, param_space={})
-    finally:
-        del _listeners[token], _feeds[token]
-
-
-def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop: threading.Event) -> dict[str, str]:
-    """Runs jobs as trials of Ray Tune; returns status by run id.
+def run_with_ray(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
+    """Runs what a source gives as trials of Ray Tune.
 
     A trial that is lost with its worker or node is started once more and goes on from its checkpoint, if the results
     folder is visible to both nodes under the same path. From a node that does not share it results are brought home.
@@ -79,42 +50,49 @@ def with_ray(jobs: Sequence[Job], resources: Resources, on_event: OnEvent, stop:
     Raises:
         RunError: the cluster cannot be reached, has not what a run asks for, or is gone.
     """
-    by_id = {job.spec.run_id: job for job in jobs}
-    statuses: dict[str, str] = {}
-    running: set[str] = set()
-
-    def listen(run_id: str, event: dict[str, Any]) -> None:
-        running.add(run_id)
-        if event["event"] == "finished":
-            running.discard(run_id)
-            if error := event.get("error"):
-                event["status"] = process.leave_record(by_id[run_id], event["status"], f"Lost: {error}.")
-            statuses[run_id] = event["status"]
-        on_event(by_id[run_id], event)
-
     token = uuid.uuid4().hex
-    _listeners[token] = listen
-    _over[token] = lambda: stop.is_set() and not running
+    _experiments[token] = experiment = _Experiment(source, stop)
     try:
-        jobs_as_data = [job.to_dict() for job in jobs]
-        _fit(token, resources, stop, lambda tell: None, param_space={"job": jobs_as_data})
+        _fit(token, experiment, resources)
     finally:
-        del _listeners[token], _over[token]
-    for run_id in by_id.keys() - statuses.keys():
-        if not stop.is_set():
-            statuses[run_id] = "failed"
-    return statuses
+        del _experiments[token]
 
 
-def _fit(
-    token: str,
-    resources: Resources,
-    stop: threading.Event,
-    on_coordinator: Callable[[Callable[[str], None]], None],
-    *,
-    param_space: dict[str, Any],
-) -> None:
-    """One experiment of Ray Tune: the jobs of `param_space`, or without any those that the token's feed gives."""
+class _Experiment:
+    """The jobs of one experiment, from the source to Ray, and their events back."""
+
+    def __init__(self, source: TrialSource, stop: threading.Event) -> None:
+        self.source, self.stop = source, stop
+        self._given: dict[str, Job] = {}
+        self._started: set[str] = set()
+        self.stop_trial: Callable[[str], None] = lambda key: None
+
+    def next(self) -> tuple[Job | None, bool]:
+        """The next job, and whether the experiment is over where there is none."""
+        if not self.stop.is_set() and (job := self.source.next()) is not None:
+            self._given[job.spec.run_id] = job
+            return job, False
+        return None, not self._given
+
+    def listen(self, run_id: str, event: dict[str, Any]) -> None:
+        """Passes an event on; a run that was lost gets its record here, for it cannot write one."""
+        job = self._given[run_id]
+        self._started.add(run_id)
+        if event["event"] == "finished":
+            del self._given[run_id]
+            self._started.discard(run_id)
+            if error := event.get("error"):
+                event["status"] = process.leave_record(job, event["status"], f"Lost: {error}.")
+        if self.source.event(job, event):
+            self.stop_trial(_key(job))
+
+    def is_over(self) -> bool:
+        """Whether it was asked to stop and no run is under way; what waits is not started."""
+        return self.stop.is_set() and not self._started
+
+
+def _fit(token: str, experiment: _Experiment, resources: Resources) -> None:
+    """One experiment of Ray Tune."""
     if not resources.address:
         os.environ[LOOPBACK] = "0"  # read when Ray is imported
     import ray
@@ -123,20 +101,18 @@ def _fit(
     started_here = _start(resources)
     try:
         at_once = _check_fits(resources)
-        coordinator = _stop_coordinator(stop)
-        on_coordinator(lambda key: coordinator.stop.remote(key))
-        fed = not param_space
+        coordinator = _stop_coordinator(experiment.stop)
+        experiment.stop_trial = coordinator.stop.remote
         with tempfile.TemporaryDirectory(prefix="harness-ray-") as storage:
             tuner = tune.Tuner(
                 tune.with_resources(
                     tune.with_parameters(_trial, coordinator=coordinator, timeout=resources.timeout),
                     tune.PlacementGroupFactory([{"CPU": resources.cpus, "GPU": resources.gpus}]),
                 ),
-                param_space={name: tune.grid_search(values) for name, values in param_space.items()},
                 tune_config=tune.TuneConfig(
-                    search_alg=_searcher(token) if fed else None,
-                    num_samples=-1 if fed else 1,
-                    max_concurrent_trials=resources.max_concurrent or (at_once if fed else None),
+                    search_alg=_searcher(token),
+                    num_samples=-1,
+                    max_concurrent_trials=resources.max_concurrent or experiment.source.ahead or at_once,
                     trial_name_creator=_trial_name,
                     trial_dirname_creator=_trial_name,
                     reuse_actors=False,
@@ -147,7 +123,7 @@ def _fit(
                     verbose=0,
                     failure_config=tune.FailureConfig(max_failures=1),
                     callbacks=[_callback(token)],
-                    stop=None if fed else _stopper(token),
+                    stop=_stopper(token),
                 ),
             )
             patience = HEAD_SECONDS if resources.address else 2.0
@@ -202,22 +178,13 @@ def _trial(config: dict[str, Any], coordinator: Any, timeout: float) -> None:
     tune.report({"event": {"event": "finished", "status": status}})
 
 
-_listeners: dict[str, Callable[[str, dict[str, Any]], None]] = {}
-"""Who is told of reports, by a token: Ray pickles a callback with all it holds, and these cannot be pickled."""
-
-_over: dict[str, Callable[[], bool]] = {}
-"""Whether nothing more is to be started and nothing runs, by the same token."""
-
-_feeds: dict[str, tuple[Callable[[], Job | None], Callable[[], bool]]] = {}
-"""The next job of a feed, and whether none runs, by the same token."""
+_experiments: dict[str, _Experiment] = {}
+"""Experiments by a token: Ray pickles callbacks and search algorithms with all they hold, and these cannot be."""
 
 
-def _tell(token: str, trial: Any, event: dict[str, Any]) -> None:
-    _listeners[token](_run_id(trial), event)
-
-
-def _is_over(token: str) -> bool:
-    return _over[token]()
+def _experiment(token: str) -> _Experiment:
+    """The experiment of a token; a function, for Ray pickles what the classes below name."""
+    return _experiments[token]
 
 
 def _callback(token: str) -> Any:
@@ -227,15 +194,15 @@ def _callback(token: str) -> Any:
         """Passes reports on to the driver; a trial that ends without its last report has failed."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
-            _tell(token, trial, result["event"])
+            _experiment(token).listen(_run_id(trial), result["event"])
 
         def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             text = f"Its Ray worker was lost ({_why(trial)}); it is started once more."
-            _tell(token, trial, {"event": "warning", "text": text})
+            _experiment(token).listen(_run_id(trial), {"event": "warning", "text": text})
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
             error = f"its Ray worker was lost twice ({_why(trial)})"
-            _tell(token, trial, {"event": "finished", "status": "failed", "error": error})
+            _experiment(token).listen(_run_id(trial), {"event": "finished", "status": "failed", "error": error})
 
     return Forward()
 
@@ -246,14 +213,8 @@ def _why(trial: Any) -> str:
     return text.splitlines()[-1 if "Traceback" in text else 0].rstrip(".")
 
 
-def _following(token: str) -> tuple[Job | None, bool]:
-    """The next job of a feed, and whether none runs; a function of its own, for Ray pickles what `Ask` names."""
-    following, idle = _feeds[token]
-    return following(), idle()
-
-
 def _stopper(token: str) -> Any:
-    """Ends the experiment once it was asked to stop and no run is under way; what waits is not started."""
+    """Ends the experiment when it is over."""
     from ray.tune import Stopper
 
     class Over(Stopper):
@@ -261,27 +222,27 @@ def _stopper(token: str) -> Any:
             return False
 
         def stop_all(self) -> bool:
-            return _is_over(token)
+            return _experiment(token).is_over()
 
     return Over()
 
 
 def _searcher(token: str) -> Any:
-    """A search algorithm of Ray Tune that asks a feed."""
+    """A search algorithm of Ray Tune that asks the source."""
     from ray.tune.search import Searcher
 
     class Ask(Searcher):
         """Ray asks again later where nothing is to be started now but trials run that may change that."""
 
         def suggest(self, trial_id: str) -> Any:
-            job, idle = _following(token)
-            return {"job": job.to_dict()} if job else Searcher.FINISHED if idle else None
+            job, over = _experiment(token).next()
+            return {"job": job.to_dict()} if job else Searcher.FINISHED if over else None
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """The feed hears of it from the callback."""
+            """The source hears of it from the callback."""
 
         def save(self, checkpoint_path: str) -> None:
-            """Nothing: the feed keeps its own state."""
+            """Nothing: the source keeps its own state."""
 
         def restore(self, checkpoint_path: str) -> None:
             """Nothing, likewise."""
@@ -305,7 +266,7 @@ def _trial_name(trial: Any) -> str:
 def _stop_coordinator(stop: threading.Event) -> Any:
     """An actor beside the driver that trials ask whether to stop, and that takes results from nodes with other disks.
 
-    A thread of the driver stops all trials, a feed single ones.
+    A thread of the driver stops all trials, a source single ones.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -368,7 +329,7 @@ def _start(resources: Resources) -> bool:
         )
     except Exception as error:
         where = f"the Ray cluster at {resources.address}" if resources.address else "Ray on this machine"
-        raise RunError(f"Cannot start {where}: {error}. --scheduler inline runs without Ray.") from error
+        raise RunError(f"Cannot start {where}: {error}. --scheduler local runs without Ray.") from error
     return True
 
 
@@ -395,14 +356,3 @@ def _check_fits(resources: Resources) -> int:
             )
     shares = (("GPU", resources.gpus), ("CPU", float(resources.cpus)))
     return max(1, min(int(total.get(name, 0) / wanted) for name, wanted in shares if wanted > 0))
-
-
-SCHEDULERS: dict[str, Callable[[Sequence[Job], Resources, OnEvent, threading.Event], dict[str, str]]] = {
-    "ray": with_ray,
-    "inline": inline,
-}
-
-SOURCE_SCHEDULERS: dict[str, Callable[[TrialSource, Resources, threading.Event], None]] = {
-    "ray": run_source_with_ray,
-    "inline": run_source_locally,
-}

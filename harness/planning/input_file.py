@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from harness import PROTOCOL_VERSION, registry, weights
+from harness import registry, weights
 from harness.contracts import Splits
 from harness.errors import UsageError
-from harness.planning import plan
+from harness.planning.plan import Planned, planned
+from harness.planning.request import Request, asked_for, check_models, chosen_options, load_recipe
+from harness.planning.run_specs import SpecFactory
+from harness.records import store
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import recipe
-from harness.spec.job import run_folder, slug
+from harness.spec.job import slug
 from harness.spec.run_spec import RunSpec
 
 LONGEST_NAME = 255
@@ -23,8 +26,8 @@ LONGEST_NAME = 255
 
 
 def plan_checkpoint(
-    request: plan.Request, typed: plan.Request, path: Path, *, camera_embedding: str = "", trust_pickle: bool = False
-) -> plan.Planned:
+    request: Request, typed: Request, path: Path, *, camera_embedding: str = "", trust_pickle: bool = False
+) -> Planned:
     """Returns the run that scores a checkpoint, after the checkpoint was loaded into its module once.
 
     Args:
@@ -42,9 +45,9 @@ def plan_checkpoint(
     from harness.data import camera_rows
     from harness.training.trained import check_cameras, from_checkpoint
 
-    backbone = registry.backbone(request.backbones, _plugins(request))
-    plan.check_models([backbone])
-    dataset = registry.dataset(request.datasets, _plugins(request))
+    backbone = registry.backbone(request.backbones, request.plugins)
+    check_models([backbone])
+    dataset = registry.dataset(request.datasets, request.plugins)
     spec = _spec(request, backbone.name, backbone, dataset, path, "checkpoint")
     if (camera_embedding or typed.options.get("", {}).get("camera_embedding")) and (
         "camera_embedding" not in spec.options
@@ -65,10 +68,10 @@ def plan_checkpoint(
         num_cameras=len(camera_rows(splits.train)) or 1,
     )
     check_cameras(backbone, module, rows, splits)
-    return _planned(request, spec, backbone)
+    return _planned(request, spec, backbone, path, trust_pickle)
 
 
-def plan_features(request: plan.Request, path: Path) -> plan.Planned:
+def plan_features(request: Request, path: Path) -> Planned:
     """Returns the run that scores stored features, after they were read and put in order once.
 
     Args:
@@ -88,58 +91,55 @@ def plan_features(request: plan.Request, path: Path) -> plan.Planned:
             f"--backbone names the row and a folder: 1 to {LONGEST_NAME} bytes of text, found {len(name)} letters."
         )
     entry = _known(request)
-    dataset = registry.dataset(request.datasets, _plugins(request))
+    dataset = registry.dataset(request.datasets, request.plugins)
     spec = _spec(request, entry.name if entry else name, entry, dataset, path, "features")
     splits = _splits(request, dataset)
     arrange(path, splits.query, splits.gallery)
-    return _planned(request, spec, entry)
+    return _planned(request, spec, entry, path)
 
 
-def _known(request: plan.Request) -> BackboneEntry | None:
+def _known(request: Request) -> BackboneEntry | None:
     """The backbone of a request, or None for a network that this harness does not know."""
     try:
-        return registry.backbone(request.backbones, _plugins(request))
+        return registry.backbone(request.backbones, request.plugins)
     except UsageError:
         return None
 
 
 def _spec(
-    request: plan.Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
+    request: Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
 ) -> RunSpec:
     """The run as a value: the file's checksum stands where a training run has its starting weights."""
     if backbone is None:
         chosen = recipe.load(recipe.find(request.recipe), dataset.name, request.overrides)
     else:
-        chosen = plan.load_recipe(request, backbone, dataset.name)
+        chosen = load_recipe(request, backbone, dataset.name)
     reader = request.dataset_options.get(dataset.name, {})
-    return RunSpec(
-        backbone=name,
-        dataset=dataset.name,
-        recipe=chosen.name,
-        values=chosen.values(),
-        seed=0,
-        device=plan.resolve_device(request.device),
-        protocol=PROTOCOL_VERSION,
-        torch=plan.torch_version(),
-        source=backbone.source_hash() if backbone else "",
+    return SpecFactory(request).make(
+        backbone,
+        dataset.name,
+        chosen.name,
+        chosen.values(),
+        name=name,
+        recipe_options=chosen.options,
         pretrained=f"sha256:{weights.checksum(path)}",
         fingerprint=dataset.fingerprint(request.paths.data_root or ".", **reader),
-        options=backbone.options({**chosen.options, **plan.chosen_options(request, backbone)}) if backbone else {},
-        dataset_options={dataset.name: reader} if reader else {},
         purpose=purpose,
     )
 
 
-def _planned(request: plan.Request, spec: RunSpec, backbone: BackboneEntry | None) -> plan.Planned:
-    asked = plan.asked_for(request, backbone)
-    return plan.Planned(spec, plan.TODO, "", run_folder(request.results, spec), asked=asked)
+def _planned(
+    request: Request, spec: RunSpec, backbone: BackboneEntry | None, path: Path, trust_pickle: bool = False
+) -> Planned:
+    cell = planned(request, spec, store.index(request.results), asked=asked_for(request, backbone))
+    return replace(cell, input_file=str(path), trust_pickle=trust_pickle)
 
 
-def _splits(request: plan.Request, dataset: DatasetEntry) -> Splits:
+def _splits(request: Request, dataset: DatasetEntry) -> Splits:
     return dataset.load(request.paths.data_root or ".", **request.dataset_options.get(dataset.name, {}))
 
 
-def _as_built(typed: plan.Request, backbone: BackboneEntry, spec: RunSpec, state: Any, path: Path) -> dict[str, Any]:
+def _as_built(typed: Request, backbone: BackboneEntry, spec: RunSpec, state: Any, path: Path) -> dict[str, Any]:
     """The options the checkpoint is built with: what the file tells goes before what nobody asked for.
 
     A named variant asks for its options. A camera embedding that is in the file may still be left unused, or be
@@ -153,7 +153,7 @@ def _as_built(typed: plan.Request, backbone: BackboneEntry, spec: RunSpec, state
         return spec.options
     height, width = spec.values["augmentation"]["image_size"]
     found = infer(state, (height, width))["options"]
-    asked = {key: spec.options[key] for key in plan.chosen_options(typed, backbone)}
+    asked = {key: spec.options[key] for key in chosen_options(typed, backbone)}
     chosen = {**backbone.settings.options, **asked}
     if spec.options.get("camera_embedding") == "mean":
         asked["camera_embedding"] = chosen["camera_embedding"] = "mean"
@@ -175,7 +175,3 @@ def _is_text(name: str) -> bool:
     except UnicodeEncodeError:
         return False
     return name.isprintable()
-
-
-def _plugins(request: plan.Request) -> Path | None:
-    return Path(request.paths.plugins) if request.paths.plugins else None

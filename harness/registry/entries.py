@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from harness.cards import BackboneCard, DatasetCard, Variant, same_type
+from harness.cards import BackboneCard, DatasetCard, InputCard, Variant, same_type
 from harness.errors import UsageError, unknown
 from harness.registry.imports import import_plugin, installed
 from harness.registry.source import source_files
@@ -67,6 +67,14 @@ class BackboneEntry:
     def has_one_branch(self, options: dict[str, Any]) -> bool:
         """Whether a module built with these options has a single branch, as far as its card says."""
         return any(all(options.get(k) == v for k, v in few.items()) for few in self.card.single_branch)
+
+    @property
+    def input(self) -> InputCard:
+        """Input size and normalisation: the card's, or an adapter's for its model."""
+        if self.card.adapter:
+            found: InputCard = self.model().input_card(self.variant)
+            return found
+        return self.card.input
 
     @property
     def names_timm_model(self) -> bool:

@@ -17,20 +17,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from harness import registry, weights
-from harness.cards import read_toml
 from harness.errors import HarnessError
-from harness.planning import plan
-from harness.planning.profile import Condition
+from harness.planning import request as requests
 from harness.registry import BackboneEntry
 from harness.reporting import text
 from harness.reporting.rows import RunGroup, flatten
+from harness.spec import preset as presets
 from harness.spec import recipe
+from harness.spec.condition import Condition
 from harness.spec.recipe import Recipe
 from harness.spec.run_spec import canonical
 from harness.tuning import space
 from harness.tuning.state import Search
 
-PRESETS = recipe.FOLDER.parent / "presets"
 MOST_COMMANDS = 30
 
 PLACEHOLDERS = (
@@ -250,7 +249,7 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
     changed = {k: v for k, v in values.items() if k in usual and canonical(v) != canonical(usual[k])}
     if entry is None and asked:
         return _Setup(name, given, changed, preset)
-    chosen = plan.chosen_options(plan.Request(options=dict(preset.get("options", {}))), entry) if entry else {}
+    chosen = requests.chosen_options(requests.Request(options=dict(preset.get("options", {}))), entry) if entry else {}
     return _Setup(name, _other_options(spec, {**base.options, **chosen}), changed, preset)
 
 
@@ -267,7 +266,7 @@ def _nearest(name: str, backbone: str, dataset: str) -> tuple[str, Recipe]:
         if found in recipe.names() and (entry or found != "native"):
             try:
                 if entry:
-                    return found, plan.load_recipe(plan.Request(recipe=found), entry, dataset)
+                    return found, requests.load_recipe(requests.Request(recipe=found), entry, dataset)
                 return found, recipe.load(recipe.find(found), dataset)
             except HarnessError:  # a backbone without a native recipe, a variant that does not fit
                 continue
@@ -296,7 +295,7 @@ def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) 
 
 @functools.cache
 def _presets() -> dict[str, dict[str, Any]]:
-    return {path.stem: {**read_toml(path), "name": path.stem} for path in sorted(PRESETS.glob("*.toml"))}
+    return {name: presets.load(name) for name in presets.names()}
 
 
 def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:

@@ -1,6 +1,6 @@
 """Turns a search into jobs: asks the sampler, hears of epochs, stops trials, keeps what they found.
 
-`SearchTrials` is a `harness.execution.local_executor.TrialSource`: the executors, with or without Ray, ask it for the
+`SearchTrials` is a `harness.execution.sources.TrialSource`: the executors, with or without Ray, ask it for the
 next job and pass every event to it. The sampler and the rule that stops trials are the same with both.
 """
 
@@ -42,6 +42,9 @@ class SearchTrials:
         on_trial: told of every trial that ended.
         warn: told once if the disk does not take the state; the runs keep theirs, from which it is made anew.
     """
+
+    ahead = 0
+    """A point is chosen only when it can start, from all that is known then."""
 
     def __init__(
         self,

@@ -15,7 +15,6 @@ import torch
 
 from datasets import fingerprint_cache, layouts
 from harness import efficiency, registry, weights
-from harness.cards import InputCard
 from harness.contracts import SPLITS, Item, Splits
 from harness.data import EvaluationData, PKSampler, TrainingData, camera_rows, checks, holdout_split
 from harness.data.cache import open_images
@@ -103,7 +102,7 @@ class Pipeline:
         if self.spec.purpose == "features":  # nothing is built, and the name need not be a backbone's
             return
         self.backbone = registry.backbone(self.spec.backbone, plugins)
-        self.input = input_card(self.backbone)
+        self.input = self.backbone.input
         trainable = self.backbone.card.trainable and self.recipe.training.epochs > 0
         self.trains = trainable and self.spec.purpose in ("test", "search")
 
@@ -412,13 +411,6 @@ class Pipeline:
     def _image_size(self) -> tuple[int, int]:
         height, width = self.recipe.augmentation.image_size
         return height, width
-
-
-def input_card(backbone: registry.BackboneEntry) -> InputCard:
-    """The input normalisation: the card's, or an adapter's for its model."""
-    if backbone.card.adapter:
-        return backbone.model().input_card(backbone.variant)
-    return backbone.card.input
 
 
 def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:

@@ -19,13 +19,12 @@ from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
 from harness.efficiency.timing import repeat
 from harness.errors import RunError, out_of_memory
-from harness.planning.profile import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.spec import recipe
+from harness.spec.condition import NUM_CAMERAS, NUM_CLASSES, Condition
 from harness.spec.job import Job
 from harness.system.device import exact_float32, place, precision
 from harness.system.seeding import seed_torch
 from harness.training.trainer import Trainer
-from harness.worker.pipeline import input_card
 
 if TYPE_CHECKING:
     from harness.worker.events import Progress
@@ -84,7 +83,7 @@ class ProfileCell:
             image_size=self.condition.image_size,
             **self.spec.options,
         )
-        return place(module, self.device, input_card(entry))
+        return place(module, self.device, entry.input)
 
     def _count(self, module: torch.nn.Module) -> None:
         images, cameras = self._batch(1)

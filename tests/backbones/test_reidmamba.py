@@ -17,7 +17,7 @@ from harness import registry
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
 from harness.losses import ReIDCriterion
-from harness.planning import plan
+from harness.planning.request import Request, load_recipe
 from harness.spec.recipe import Recipe, load
 from harness.training.trained import set_cameras
 from tests.support.golden_weights import difference, images, relative, shapes, state, values, without_start
@@ -367,7 +367,7 @@ DATASETS = [d.name for d in registry.datasets() if d.name != "synthetic"]
 
 def native(variant: str, dataset: str) -> Recipe:
     name = f"reidmamba:{variant}" if variant else "reidmamba"
-    return plan.load_recipe(plan.Request(name, dataset, recipe="native"), registry.backbone(name), dataset)
+    return load_recipe(Request(name, dataset, recipe="native"), registry.backbone(name), dataset)
 
 
 @pytest.mark.parametrize("variant", ["", "stride12", "strong-baseline", "mgfe", "base"])

@@ -177,11 +177,11 @@ def test_words_of_the_command_line() -> None:
 
     def check(text: str) -> None:
         with only_documented():
-            options._literal(text)
+            options.literal(text)
         for default in (True, 1, 0.5, "x", [1]):
             with only_documented():
                 assert type(same_type(text, default, "x")) is type(default)
         with only_documented():
-            recipe.nested({"loss": options._literal(text), "loss.margin": 1})
+            recipe.nested({"loss": options.literal(text), "loss.margin": 1})
 
     told("values of options", fuzz(words | st.text(max_size=20), check))

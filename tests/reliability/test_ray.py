@@ -154,7 +154,7 @@ def test_a_run_whose_worker_is_killed_ends_and_is_taken_over(story: Story) -> No
 
 def test_ctrl_c_lets_runs_save_and_exits_with_130(story: Story) -> None:
     assert story.worker.code == 130, story.worker.said
-    assert "runs keep their last epoch" in story.worker.said and "same command goes on" in story.worker.said
+    assert "runs keep their last epoch" in story.worker.said and "same command resumes here" in story.worker.said
 
 
 def test_ctrl_c_twice_ends_at_once_with_130(story: Story) -> None:

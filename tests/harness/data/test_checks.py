@@ -12,6 +12,7 @@ from PIL import Image
 from harness.data.images import resized_copy, summary
 from harness.execution import process
 from harness.planning import plan
+from harness.planning.request import Request
 from harness.records import store
 from harness.registry import dataset, dataset_checks
 from harness.spec.job import Job, LocalPaths
@@ -62,7 +63,7 @@ def test_what_cannot_be_scored_ends_the_run_before_training(
     small_csv.views(plugin_folder)
     small_csv.write(tmp_path / "data", small_csv.rows())
     places = LocalPaths(str(tmp_path / "data"), cache=str(tmp_path / "cache"), plugins=str(plugin_folder))
-    request = plan.Request(
+    request = Request(
         backbone, "office", "smoke", results=tmp_path / "results", paths=places, device="cpu", from_scratch=True
     )
     (cell,) = plan.build(request)

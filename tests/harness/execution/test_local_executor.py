@@ -9,9 +9,11 @@ from typing import Any, ClassVar
 import pytest
 
 from harness.errors import UsageError
-from harness.execution import process, ray_executor
-from harness.execution.ray_executor import Resources
+from harness.execution import process
+from harness.execution.local_executor import run_locally
+from harness.execution.options import Resources
 from harness.spec.job import Job
+from tests.support.executing import execute
 from tests.support.record_samples import spec
 
 
@@ -33,7 +35,7 @@ def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pyt
         nonlocal together
         together = threading.Barrier(at_once)
         seen.clear()
-        ray_executor.inline(jobs[:count], Resources(gpus, 1, at_once), lambda job, event: None, threading.Event())
+        execute(run_locally, jobs[:count], Resources(gpus, 1, at_once))
         return sorted(seen)
 
     assert given(1, 4, 8) == sorted(["4", "5", "GPU-a", "7"] * 2)
@@ -46,7 +48,7 @@ def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pyt
         given(1.5, 1, 1)
 
 
-def test_a_feed_that_is_told_to_stop_waits_for_its_runs_at_rest(
+def test_a_source_that_is_told_to_stop_waits_for_its_runs_at_rest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Counting(threading.Event):
@@ -61,6 +63,7 @@ def test_a_feed_that_is_told_to_stop_waits_for_its_runs_at_rest(
             return super().wait(timeout)
 
     class One:
+        ahead = 0
         left: ClassVar = [Job(spec=spec(), folder=str(tmp_path))]
 
         def next(self) -> Job | None:
@@ -79,5 +82,5 @@ def test_a_feed_that_is_told_to_stop_waits_for_its_runs_at_rest(
 
     outer = stop
     monkeypatch.setattr(process, "run", slow)
-    ray_executor.run_source_locally(One(), Resources(), stop)
+    run_locally(One(), Resources(), stop)
     assert stop.asked < 100

@@ -16,9 +16,12 @@ from typing import Any
 import pytest
 
 from harness.errors import RunError
-from harness.execution import process, ray_executor
-from harness.execution.ray_executor import Resources
+from harness.execution import process
+from harness.execution.local_executor import run_locally
+from harness.execution.options import Resources
+from harness.execution.ray_executor import run_with_ray
 from harness.spec.job import Job
+from tests.support.executing import execute
 from tests.support.faults import environment
 from tests.support.record_samples import spec
 
@@ -49,7 +52,7 @@ def carry_out(cluster: Any, folder: Path, count: int, resources: Resources) -> l
     for note in cluster.notes.glob("*.json"):
         note.unlink()
     jobs = [Job(spec=spec(seed=seed, device="cuda"), folder=str(folder / str(seed))) for seed in range(count)]
-    statuses = ray_executor.with_ray(jobs, resources, lambda job, event: None, threading.Event())
+    statuses = execute(run_with_ray, jobs, resources)
     assert set(statuses.values()) == {"ok"} and len(statuses) == count
     return [json.loads(note.read_text()) for note in cluster.notes.glob("*.json")]
 
@@ -83,8 +86,8 @@ def test_what_no_node_has_is_refused(cluster: Any, tmp_path: Path) -> None:
 
 
 def test_a_cluster_that_is_not_there_is_said() -> None:
-    with pytest.raises(RunError, match=r"127\.0\.0\.1:1.*--scheduler inline"):
-        ray_executor.with_ray([], Resources(address="127.0.0.1:1"), lambda job, event: None, threading.Event())
+    with pytest.raises(RunError, match=r"127\.0\.0\.1:1.*--scheduler local"):
+        execute(run_with_ray, [], Resources(address="127.0.0.1:1"))
 
 
 def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: Any, tmp_path: Path) -> None:
@@ -107,7 +110,7 @@ def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: An
                 threading.Thread(target=cluster.remove_node, args=(extra, False)).start()
 
     resources = Resources(gpus=1.0, cpus=1, address=cluster.address)
-    statuses = ray_executor.with_ray(jobs, resources, listen, threading.Event())
+    statuses = execute(run_with_ray, jobs, resources, listen)
     assert list(statuses.values()) == ["ok"] * 8
     assert len(started) > 8, "a lost run was started again"
     assert len({json.loads(note.read_text())["run"] for note in cluster.notes.glob("*.json")}) == 8
@@ -130,5 +133,5 @@ def test_inline_stops_what_waits_and_needs_no_ray(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(process, "run", one)
     monkeypatch.setitem(sys.modules, "ray", None)
     jobs = [Job(spec=spec(seed=seed), folder=str(tmp_path / str(seed))) for seed in range(3)]
-    assert list(ray_executor.inline(jobs, Resources(), lambda job, event: None, stop).values()) == ["interrupted"]
+    assert list(execute(run_locally, jobs, Resources(), stop=stop).values()) == ["interrupted"]
     assert ran == [0] and signal.SIGTERM

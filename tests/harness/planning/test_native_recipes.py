@@ -10,7 +10,7 @@ import pytest
 
 from harness import registry
 from harness.cards import read_toml
-from harness.planning import plan
+from harness.planning.request import Request, load_recipe
 
 NATIVE = {entry.name: entry.native_recipe for entry in registry.backbones() if entry.native_recipe.is_file()}
 
@@ -36,8 +36,8 @@ def test_a_variant_may_differ_on_one_dataset_under_its_native_recipe_alone(tmp_p
     assert entry.settings.dataset == {"msmt17": {"optimizer.lr": 0.005}}
 
     def rate(recipe: str, dataset: str) -> float:
-        request = plan.Request("transreid", dataset, recipe=recipe, results=tmp_path)
-        return plan.load_recipe(request, entry, dataset).optimizer.lr
+        request = Request("transreid", dataset, recipe=recipe, results=tmp_path)
+        return load_recipe(request, entry, dataset).optimizer.lr
 
     assert rate("native", "msmt17") == 0.005
     assert rate("native", "market1501") == rate("unified", "msmt17") == 0.008

@@ -10,7 +10,7 @@ import pytest
 
 from harness.errors import UsageError
 from harness.planning import plan
-from harness.planning.plan import Request
+from harness.planning.request import Request, parse_seeds
 from harness.records import store
 from harness.spec.job import LocalPaths
 
@@ -89,6 +89,6 @@ def test_wrong_words_are_refused_with_a_sentence(
 
 
 def test_seeds() -> None:
-    assert plan.parse_seeds("0,1,1,2") == (0, 1, 2)
+    assert parse_seeds("0,1,1,2") == (0, 1, 2)
     with pytest.raises(UsageError, match="whole numbers"):
-        plan.parse_seeds("0,a")
+        parse_seeds("0,a")

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
-from harness.planning.profile import Condition
 from harness.registry import timm_names
 from harness.spec import recipe
+from harness.spec.condition import Condition
 from harness.system import gpu
 from harness.system.paths import REPOSITORY
 from tests.support import small_csv

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from harness.cli import profile as command
 from harness.errors import UsageError
 from harness.planning import profile
-from harness.planning.plan import Request
+from harness.planning.request import Request
 from harness.records import store
 
 

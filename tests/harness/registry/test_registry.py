@@ -100,8 +100,9 @@ def test_the_source_hash_follows_what_the_model_imports(tmp_path: Path, monkeypa
 def test_listing_and_planning_import_no_heavy_library() -> None:
     code = (
         "import sys; from harness import registry, reporting, tracking; from harness.planning import plan;"
+        "from harness.planning.request import Request;"
         "from harness.records import store; registry.backbones();"
-        "registry.datasets(); plan.build(plan.Request(from_scratch=True));"
+        "registry.datasets(); plan.build(Request(from_scratch=True));"
         "print([m for m in ('torch', 'ray', 'mlflow', 'timm', 'pandas', 'matplotlib') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY)

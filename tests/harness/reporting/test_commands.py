@@ -13,12 +13,13 @@ import pytest
 import torch
 
 from harness import registry
-from harness.cli.options import _literal, _pair, apply_preset, load_preset, make_request
+from harness.cli.options import given, literal, pair
 from harness.cli.plan import command as plan_command
-from harness.cli.profile import NOT_ASKED
-from harness.cli.profile import _study as study_of
 from harness.cli.profile import command as profile_command
-from harness.planning import plan, profile
+from harness.cli.profile import study
+from harness.execution import profile
+from harness.execution.settings import resolve
+from harness.planning import plan
 from harness.records import store
 from harness.reporting import commands
 from harness.reporting.rows import settings
@@ -94,10 +95,9 @@ class Bench:
     def plan(self, *words: object, generated: bool = False) -> list[dict[str, Any]]:
         """Records as if the runs of a command had ended."""
         context = plan_command.make_context("plan", [str(word) for word in words])
-        values = {key: value for key, value in context.params.items() if key != "form"}
         with context:
-            preset = load_preset(values.pop("preset"))
-            cells = plan.build(make_request(apply_preset(values, preset), preset))
+            names = context.params["backbones"], context.params["datasets"]
+            cells = plan.build(resolve(*names, given(context.params, "backbones", "datasets", "form")).request)
         made = [samples.ok(cell.spec) | {"request": cell.asked} for cell in cells]
         for record in made:
             record["data"]["generated"] = {"generated": True} if generated else None
@@ -270,7 +270,9 @@ def test_cells_of_the_study(bench: Bench) -> None:
     planned = {
         c["run_id"]: c for c in json.loads(bench.call("profile", *words, "--format", "json")) if c["state"] == "to do"
     }
-    cells = profile.build(*_study(words))
+    context = profile_command.make_context("profile", [str(word) for word in words])
+    with context:
+        _, cells = profile.plan(context.params["backbones"], study(context.params))
     records = [
         {**samples.ok(cell.spec, source="profile"), "evaluations": []} for cell in cells if cell.spec.run_id in planned
     ]
@@ -280,12 +282,6 @@ def test_cells_of_the_study(bench: Bench) -> None:
         again = bench.call(*bench.place(line), "--format", "json", "--results", bench.results)
         ids += [cell["run_id"] for cell in json.loads(again)]
     assert sorted(ids) == sorted(planned) and len(lines) < 8
-
-
-def _study(words: list[object]) -> tuple[Any, Any]:
-    values = {**NOT_ASKED, **profile_command.make_context("profile", [str(word) for word in words]).params}
-    request = make_request(values, {})
-    return request, study_of(values, request)
 
 
 def test_the_page_of_this_repository(cli: Cli) -> None:
@@ -303,7 +299,7 @@ def test_the_page_of_this_repository(cli: Cli) -> None:
     ["one-pass", "0.5", "true", "32x16", "a b", "", " x", "[1]", "ünï", 'quo"te', 1.0, 1e-05, 3, True, [0.02, 0.4]],
 )
 def test_values_are_read_as_they_were(value: object) -> None:
-    assert _literal(_pair("--set", f"key={commands.literal(value)}")[1]) == value
+    assert literal(pair("--set", f"key={commands.literal(value)}")[1]) == value
 
 
 def test_a_hostile_value_stays_one_word(tmp_path: Path) -> None:

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from harness import errors
-from harness.cli.launch import resources
 from harness.execution import process
+from harness.execution.options import Execution
 from harness.spec.job import Job
 from harness.system import gpu
 
@@ -37,8 +37,7 @@ def test_hidden_gpus_are_not_there(four: None, monkeypatch: pytest.MonkeyPatch, 
 
 @pytest.mark.parametrize(("gpus", "cpus"), [(1.0, 3), (0.5, 1), (2.0, 4)])
 def test_the_fair_share_of_cores_leaves_no_gpu_idle(four: None, gpus: float, cpus: int) -> None:
-    values = {"gpus_per_run": gpus, "cpus_per_run": 0, "max_concurrent": 0, "scheduler": "ray", "address": ""}
-    assert resources(values, 75, "cuda", 0.0).cpus == cpus
+    assert Execution(gpus_per_run=gpus).share(75, "cuda").cpus == cpus
 
 
 def test_the_gpu_that_is_visible_is_the_one_that_is_asked(

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from harness.execution import ray_executor
+from harness.execution import driver
 from harness.records import store
 from harness.system.paths import REPOSITORY
 from harness.tuning import state
@@ -164,14 +164,12 @@ def test_wrong_words_are_refused_before_anything_runs(
 def test_ctrl_c_while_the_chosen_points_train_exits_with_130(
     cli: Cli, world: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(jobs: Any, share: Any, on_event: Any, stop: threading.Event) -> dict[str, str]:
-        assert jobs
-        signal.raise_signal(signal.SIGINT)
-        assert stop.is_set()
-        return {}
+    def pressed(source: Any, share: Any, stop: threading.Event) -> None:
+        if source.ahead:  # final runs are known beforehand
+            signal.raise_signal(signal.SIGINT)
+            assert stop.is_set()
 
-    monkeypatch.setitem(ray_executor.SOURCE_SCHEDULERS, "inline", lambda *_: None)
-    monkeypatch.setitem(ray_executor.SCHEDULERS, "inline", pressed)
+    monkeypatch.setattr(driver, "executor", lambda name: pressed)
     code, _, err = cli(*arguments(world, noisy, tmp_path, "--final-seeds", "0", samples=2))
     assert code == 130 and "Interrupted" in err
 
@@ -184,7 +182,7 @@ def test_after_the_time_budget_the_first_ctrl_c_is_the_first(
         assert stop.wait(60), "the budget is spent"
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setitem(ray_executor.SOURCE_SCHEDULERS, "inline", pressed)
+    monkeypatch.setattr(driver, "executor", lambda name: pressed)
     monkeypatch.setattr(os, "_exit", lambda code: pytest.fail("stopped at once"))
     code, _, err = cli(*arguments(world, noisy, tmp_path, "--time-budget", "0.1s", samples=2))
     assert code == 130 and "Interrupted" in err

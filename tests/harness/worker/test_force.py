@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.execution import ray_executor
+from harness.execution import driver
 from harness.records import store
 from harness.spec.job import Job
 from harness.worker import main
@@ -40,12 +40,11 @@ def test_the_same_attempt_goes_on_and_the_next_one_begins_anew(tmp_path: Path) -
 def test_who_interrupts_it_is_told_how_to_go_on(
     cli: Callable[..., tuple[int, str, str]], world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pressed(*_: object) -> dict[str, str]:
+    def pressed(*_: object) -> None:
         signal.raise_signal(signal.SIGINT)
-        return {}
 
-    monkeypatch.setitem(ray_executor.SCHEDULERS, "inline", pressed)
-    for more, words in (((), "the same command goes on from here"), (("--force",), "without --force goes on")):
+    monkeypatch.setattr(driver, "executor", lambda name: pressed)
+    for more, words in (((), "the same command resumes here"), (("--force",), "without --force resumes")):
         code, _, err = cli(*arguments(world, tmp_path, *more))
         assert code == 130 and words in err
 

@@ -1,0 +1,136 @@
+"""How runs are carried out: executor, share of the machine, tracking, page. None of it changes a number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+from harness.errors import UsageError, unknown
+from harness.system import gpu, paths, processes
+
+SCHEDULERS = ("ray", "local")
+ALIASES = {"inline": "local"}
+"""Former names of schedulers."""
+
+
+class ExecutionSettings(TypedDict, total=False):
+    """How runs are carried out. Every key may be left out; each is an option of the command line as well.
+
+    Attributes:
+        scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
+        gpus_per_run: GPUs per run, fractions allowed. Default 1, on a CPU 0.
+        cpus_per_run: CPU cores and threads per run. Default 0: a fair share.
+        max_concurrent: runs at the same time. Default 0: as many as fit.
+        timeout: hard limit of one run: seconds, or text such as `30m` and `10h`. Default none.
+        address: an existing Ray cluster to join.
+        workers: loader threads per run. Default 0.
+        allow_count_mismatch: go on when counts differ from the dataset's card.
+        mlflow: track with MLflow. Default True.
+        mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or sqlite in the results folder.
+        report_path: page to write. Default `BENCHMARKS.md` of the checkout for its own results, else in the results.
+    """
+
+    scheduler: str
+    gpus_per_run: float | None
+    cpus_per_run: int
+    max_concurrent: int
+    timeout: float | str
+    address: str
+    workers: int
+    allow_count_mismatch: bool
+    mlflow: bool
+    mlflow_uri: str
+    report_path: str | os.PathLike[str]
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What one run gets.
+
+    Attributes:
+        gpus: GPUs per run, fractions allowed; a fraction is book-keeping, memory is not divided.
+        cpus: CPU cores per run; also its number of threads.
+        max_concurrent: runs at the same time; 0 is as many as fit.
+        timeout: hard limit of a run in seconds; 0 is none.
+        address: an existing Ray cluster, or empty for one of this machine.
+    """
+
+    gpus: float = 0.0
+    cpus: int = 1
+    max_concurrent: int = 0
+    timeout: float = 0.0
+    address: str = ""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """Execution settings, checked; see `ExecutionSettings`."""
+
+    scheduler: str = "ray"
+    gpus_per_run: float | None = None
+    cpus_per_run: int = 0
+    max_concurrent: int = 0
+    timeout: float = 0.0
+    address: str = ""
+    workers: int = 0
+    allow_count_mismatch: bool = False
+    mlflow: bool = True
+    mlflow_uri: str = ""
+    report_path: str = ""
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Execution:
+        """Reads settings.
+
+        Raises:
+            UsageError: an unknown scheduler, a negative share, or a duration that is none.
+        """
+        given = dict(settings)
+        given["scheduler"] = ALIASES.get(name := given.get("scheduler", "ray"), name)
+        if given["scheduler"] not in SCHEDULERS:
+            raise unknown("scheduler", given["scheduler"], SCHEDULERS)
+        given["timeout"] = parse_duration(given.get("timeout") or "")
+        given["mlflow_uri"] = paths.expand_uri(given.get("mlflow_uri") or "")
+        given["report_path"] = paths.expand(given.get("report_path") or "")
+        found = cls(**given)
+        if (found.gpus_per_run or 0) < 0 or found.cpus_per_run < 0 or found.max_concurrent < 0:
+            raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
+        return found
+
+    def share(self, runs: int, device: str) -> Resources:
+        """What each of so many runs gets: one GPU, or on a CPU the cores divided by the runs at the same time."""
+        gpus = (1.0 if device == "cuda" else 0.0) if self.gpus_per_run is None else self.gpus_per_run
+        alone = self.scheduler == "local" or (gpus == 0 and not self.address)
+        at_once = self.max_concurrent or (1 if alone else 0)
+        cpus = self.cpus_per_run or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
+        if gpus > 0 and not self.cpus_per_run:
+            here = 0 if self.address else int(len(gpu.names()) / gpus)  # runs at once; of a cluster nothing is known
+            cpus = max(1, min(cpus, 4, processes.cores() // max(1, here)))
+        return Resources(gpus, cpus, at_once, self.timeout, self.address)
+
+
+def parse_duration(text: float | str) -> float:
+    """Returns seconds from a number or from `90s`, `30m`, `10h`, `2d`; empty and 0 are no limit."""
+    if not text:
+        return 0.0
+    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+    word = str(text)
+    number, unit = (word[:-1], units[word[-1]]) if word[-1] in units else (word, 1.0)
+    try:
+        seconds = float(number) * unit
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds < float("inf"):
+        raise UsageError(f"A duration is like 90s, 30m or 10h, found '{text}'.")
+    return seconds
+
+
+def short(path: Path) -> str:
+    """A path as the user would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)

@@ -1,0 +1,57 @@
+"""From what a user gave, in Python or on the command line, to a request and how it is carried out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import unknown
+from harness.execution.options import Execution, ExecutionSettings
+from harness.planning import request as requests
+from harness.planning.request import Names, Request, Settings
+from harness.spec import preset as presets
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What was asked for.
+
+    Attributes:
+        request: the runs.
+        execution: how they are carried out.
+        generate: which people the preset draws; empty for none.
+        others: further settings, those of a search or of a measurement.
+    """
+
+    request: Request
+    execution: Execution
+    generate: Mapping[str, Any]
+    others: dict[str, Any]
+
+
+def resolve(
+    backbones: Names, datasets: Names, given: Mapping[str, Any], *, others: Iterable[str] = (), table: str = ""
+) -> Asked:
+    """Reads settings, with those of a preset below them.
+
+    Args:
+        backbones: names.
+        datasets: names.
+        given: settings, see `Settings` and `ExecutionSettings`.
+        others: names of further settings.
+        table: table of the preset that holds some of these.
+
+    Raises:
+        UsageError: an unknown setting, name or preset, or a value that does not fit.
+    """
+    ours, theirs, further = Settings.__annotations__, ExecutionSettings.__annotations__, set(others)
+    for name in given:
+        if name not in ours and name not in theirs and name not in further:
+            raise unknown("setting", name, {*ours, *theirs, *further})
+    preset = presets.load(given["preset"]) if given.get("preset") else {}
+    settings = presets.lay_under(given, {**preset, **preset.get(table, {})})
+    execution = Execution.of({name: value for name, value in settings.items() if name in theirs})
+    request = requests.make(backbones, datasets, settings, preset, address=execution.address)
+    rest = {name: value for name, value in settings.items() if name in further}
+    return Asked(request, execution, preset.get("generate", {}), rest)

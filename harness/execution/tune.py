@@ -1,0 +1,218 @@
+"""A search from its space to the page: trials on held-out identities, then the chosen points on the test split."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypedDict
+
+from click import echo
+
+from harness import registry
+from harness.errors import RecordError, UsageError, unknown
+from harness.execution.driver import Driver, Invocation
+from harness.execution.options import Execution, parse_duration
+from harness.execution.progress import ProgressDisplay
+from harness.execution.run import INTERRUPTED, Outcome, check_writable, make_job
+from harness.execution.trial_progress import TrialDisplay
+from harness.planning import plan
+from harness.planning.plan import Planned
+from harness.planning.request import Request, parse_seeds
+from harness.records import store
+from harness.tuning import final_runs, sampler, space, state
+from harness.tuning.asha import Asha
+from harness.tuning.space import Point, label
+from harness.tuning.state import FAILED, RUNNING, Search, Settings
+from harness.tuning.trial_source import SearchTrials
+
+
+class SearchSettings(TypedDict, total=False):
+    """How is searched. Every key may be left out; each is an option of `tune` as well.
+
+    Attributes:
+        space: name or file of the search space. Default `ratr`.
+        samples: trials, named points included. Default 40.
+        sampler: `tpe`, `random` or `grid`. Default `tpe`.
+        search_seed: seed of the sampler. Default 0.
+        seed: seed of every trial's training. Default 0.
+        holdout: fraction of the training identities to score on. Default 0.3.
+        holdout_seed: seed of the choice of these identities. Default 0.
+        trial_epochs: epochs per trial. Default the recipe's.
+        grace_period: epochs before a trial may be stopped. Default a ninth.
+        reduction_factor: keep the best 1/factor of trials at each rung; 0 stops none. Default 3.
+        time_budget: end the search after this time: seconds, or text such as `10h`.
+        final_seeds: seeds of the final runs; none leaves them out. Default 0, 1, 2.
+    """
+
+    space: str
+    samples: int
+    sampler: str
+    search_seed: int
+    seed: int
+    holdout: float
+    holdout_seed: int
+    trial_epochs: int
+    grace_period: int
+    reduction_factor: int
+    time_budget: float | str
+    final_seeds: str | Sequence[int] | None
+
+
+DEFAULTS: dict[str, Any] = {
+    "space": "ratr",
+    "samples": 40,
+    "sampler": "tpe",
+    "search_seed": 0,
+    "seed": 0,
+    "holdout": 0.3,
+    "holdout_seed": 0,
+    "trial_epochs": 0,
+    "grace_period": 0,
+    "reduction_factor": 3,
+    "time_budget": "",
+    "final_seeds": "0,1,2",
+}
+
+
+@dataclass
+class Tuning:
+    """One call of `tune`; the same call again goes on where this one was left.
+
+    Args:
+        request: one backbone, one dataset, and the seed of the trials.
+        settings: see `SearchSettings`.
+        execution: how trials and final runs are carried out.
+
+    Raises:
+        UsageError: a setting that does not fit, or a space no point of which can run.
+    """
+
+    request: Request
+    settings: Mapping[str, Any]
+    execution: Execution
+
+    def __post_init__(self) -> None:
+        self.settings = {**DEFAULTS, **self.settings}
+        self.budget = parse_duration(self.settings["time_budget"])
+        self.space = space.load(str(self.settings["space"]))
+        self.search = state.go_on(self.request.results, self._new_search())
+
+    def _new_search(self) -> Search:
+        """The search asked for; what cannot run is refused here."""
+        given = self.settings
+        if not 0 < given["holdout"] < 1:
+            raise UsageError(f"--holdout is a fraction between 0 and 1, found {given['holdout']:g}.")
+        if given["sampler"] not in sampler.SAMPLERS:
+            raise unknown("sampler", given["sampler"], sampler.SAMPLERS)
+        cell = self.plan_trial({})
+        if cell.state == plan.BLOCKED:
+            raise UsageError(f"Nothing can run: {cell.reason}")
+        seeds = given["final_seeds"]
+        chosen = Settings(
+            sampler=given["sampler"],
+            seed=given["search_seed"],
+            holdout=cell.spec.holdout,
+            asha=Asha(cell.spec.values["training"]["epochs"], given["grace_period"], given["reduction_factor"]),
+            samples=given["samples"],
+            final_seeds=() if seeds in ("none", None, ()) else parse_seeds(seeds),
+        )
+        for point in self.space.points or sampler.grid(self.space, 2)[:1]:  # an unknown key is refused here, too
+            tried = self.plan_trial(at := point.values if isinstance(point, space.NamedPoint) else point)
+            if tried.state == plan.BLOCKED:
+                raise UsageError(f"The point {label(at)} cannot run: {tried.reason}")
+        return Search(self.space, chosen, cell.spec)
+
+    def plan_trial(self, point: Point) -> Planned:
+        """The run of a point: part of the training identities, scored on the rest; an empty point sets nothing."""
+        given = self.settings
+        holdout = {"seed": given["holdout_seed"], "share": given["holdout"]}
+        epochs = {"training.epochs": given["trial_epochs"]} if given["trial_epochs"] else {}
+        overrides = {**self.request.overrides, **epochs}
+        return plan.build(self._at(point, replace(self.request, holdout=holdout, overrides=overrides)))[0]
+
+    def plan_final(self, point: Point) -> list[Planned]:
+        """The runs of a chosen point: the whole training set, the recipe's epochs, the test split."""
+        return plan.build(self._at(point, replace(self.request, seeds=self.search.settings.final_seeds)))
+
+    def _at(self, point: Point, request: Request) -> Request:
+        if not point:
+            return request
+        name = registry.backbone(request.backbones, request.plugins).name
+        options = {**request.options, name: {**request.options.get(name, {}), **self.space.options(point)}}
+        return replace(request, overrides={**request.overrides, **self.space.recipe(point)}, options=options)
+
+    def run(self) -> Outcome:
+        """Searches, then trains and tests the chosen points.
+
+        Raises:
+            UsageError: another process works on this search, or the results folder takes no files.
+        """
+        results = self.request.results
+        check_writable(results)
+        with state.only_one(results, self.search.id):
+            self.search = state.go_on(results, self.search)
+            return self._run(self.search)
+
+    def _run(self, search: Search) -> Outcome:
+        with Driver(self.request.results, self.execution, self._invocation(search)) as driver:
+            self._trials(search, driver)
+            driver.good = not any(trial.state == FAILED for trial in search.trials)
+            if search.settings.final_seeds and not driver.interrupted:
+                self._finals(search, driver)
+        if driver.interrupted:
+            return Outcome(INTERRUPTED, self._folders(search))
+        state.write(self.request.results, search)  # where the disk is still full, this is the last word
+        return Outcome(0 if driver.good else 1, self._folders(search))
+
+    def _trials(self, search: Search, driver: Driver) -> None:
+        """Runs trials until there are enough, the time budget is spent or the user stops."""
+        share = self.execution.share(search.settings.samples, search.spec.device)
+        stop, out_of_time = threading.Event(), threading.Event()
+
+        def end() -> None:
+            out_of_time.set()
+            stop.set()
+
+        timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
+        timer.daemon = True
+        display = TrialDisplay(sys.stdout, search)
+        make = lambda cell: make_job(cell, self.request, self.execution, share.cpus)  # noqa: E731
+        trials = SearchTrials(search, self.request.results, self.plan_trial, make, stop, display.ended, display.say)
+        timer.start()
+        try:
+            driver.drive(trials, share, display, stop)
+        finally:
+            timer.cancel()
+        if out_of_time.is_set() and not driver.interrupted:
+            left = sum(trial.state == RUNNING for trial in search.trials)
+            echo(f"The time budget is spent; {left} trials are left unfinished, the same command goes on with them.")
+
+    def _finals(self, search: Search, driver: Driver) -> None:
+        """Trains and tests the chosen points."""
+        cells = final_runs.plan(search, self.plan_final)
+        with contextlib.suppress(RecordError):  # the source said so, and it is tried again at the end
+            state.write(self.request.results, search)
+        todo = [cell for cell in cells if cell.state == plan.TODO]
+        if blocked := [cell for cell in cells if cell.state == plan.BLOCKED]:
+            echo(f"The final runs cannot start: {blocked[0].reason}\nThe same command goes on with them later.")
+            driver.good = False
+        elif todo:
+            echo(f"\nTraining {len(search.finals)} points on the whole training set, {len(todo)} runs to do.")
+            share = self.execution.share(len(todo), search.spec.device)
+            jobs = [make_job(cell, self.request, self.execution, share.cpus) for cell in todo]
+            driver.drive(jobs, share, ProgressDisplay(sys.stdout, jobs))
+
+    def _invocation(self, search: Search) -> Invocation:
+        spec = search.spec.to_dict()
+        tags = {name: spec[name] for name in ("backbone", "dataset", "recipe")}
+        return Invocation(search.id, tags, lambda: self._folders(search), search=search.id)
+
+    def _folders(self, search: Search) -> list[Path]:
+        """Folders of all trials and final runs so far."""
+        ids = [trial.run_id for trial in search.trials] + [run for final in search.finals for run in final.run_ids]
+        spec = search.spec.to_dict()
+        return [store.folder_of(self.request.results, {"spec": spec, "run_id": run_id}) for run_id in ids]

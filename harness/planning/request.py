@@ -1,0 +1,259 @@
+"""What is asked for: a grid of backbones, datasets, recipe and seeds, and how names and options in it resolve."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypedDict
+
+from harness import registry
+from harness.cards import LARGEST
+from harness.errors import UsageError, unknown
+from harness.registry import BackboneEntry, timm_names
+from harness.spec import recipe
+from harness.spec.job import LocalPaths
+from harness.spec.recipe import Recipe
+from harness.system import gpu, paths
+
+Names = str | Iterable[str]
+"""Names as a comma list or as strings; `all` is everything that is registered for it."""
+
+PathLike = str | os.PathLike[str]
+
+
+class Settings(TypedDict, total=False):
+    """How runs are set up. Every key may be left out; each is an option of the command line as well.
+
+    Attributes:
+        recipe: name or path of the recipe; `native` is each backbone's own. Default `unified`.
+        preset: settings for small machines, below the ones given here.
+        seeds: one seed, several, or a comma list. Default 0.
+        eval_datasets: further datasets that every model is scored on.
+        data_root: folder that holds the datasets. Default `$REID_DATASETS`.
+        weights_root: folder of pretrained files. Default `$REID_WEIGHTS`.
+        results: folder of the records. Default `results`.
+        plugins: folder of further plug-ins. Default `$HARNESS_PLUGINS`.
+        cache: folder of decoded images. Default `$HARNESS_CACHE`, or the user's cache folder.
+        device: `auto`, `cpu` or `cuda`.
+        options: build options; by backbone name, or for every backbone that has them.
+        data_options: reader options, by dataset name.
+        overrides: recipe keys (dotted) and their values, such as `{"training.epochs": 10}`.
+        camera_embedding: `on` or `off`, for every backbone that embeds cameras.
+        from_scratch: start from random weights, not from the pretrained file.
+        force: run again what is finished.
+    """
+
+    recipe: PathLike
+    preset: str
+    seeds: int | str | Sequence[int]
+    eval_datasets: Names
+    data_root: PathLike
+    weights_root: PathLike
+    results: PathLike
+    plugins: PathLike
+    cache: PathLike
+    device: str
+    options: Mapping[str, Any]
+    data_options: Mapping[str, Mapping[str, Any]]
+    overrides: Mapping[str, Any]
+    camera_embedding: str
+    from_scratch: bool
+    force: bool
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the user asked for.
+
+    Attributes:
+        backbones: comma list of names, or `all`.
+        datasets: comma list of names, or `all`.
+        recipe: name or path of the recipe.
+        seeds: seeds to run.
+        results: folder of the records.
+        paths: folders of this machine.
+        device: `auto`, `cpu` or `cuda`.
+        options: build options, per backbone name, or under `""` for every backbone that has them.
+        dataset_options: reader options, per dataset name.
+        overrides: recipe keys (dotted) laid over the recipe.
+        eval_datasets: further datasets every model is scored on, comma list.
+        from_scratch: start from random weights instead of the card's pretrained file.
+        force: run again what is finished.
+        preset: name of the preset whose values the others hold, for the record alone.
+        holdout: seed and share of held-out training identities; if given, runs are trials of a search, which read
+            the training split alone.
+    """
+
+    backbones: str = "all"
+    datasets: str = "all"
+    recipe: str = "unified"
+    seeds: tuple[int, ...] = (0,)
+    results: Path = Path("results")
+    paths: LocalPaths = field(default_factory=LocalPaths)
+    device: str = "auto"
+    options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    dataset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
+    overrides: dict[str, Any] = field(default_factory=dict)
+    eval_datasets: str = ""
+    from_scratch: bool = False
+    force: bool = False
+    preset: str = ""
+    holdout: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def plugins(self) -> Path | None:
+        """The folder of further plug-ins."""
+        return Path(self.paths.plugins) if self.paths.plugins else None
+
+
+def make(
+    backbones: Names,
+    datasets: Names,
+    given: Mapping[str, Any],
+    preset: Mapping[str, Any] | None = None,
+    *,
+    address: str = "",
+) -> Request:
+    """Builds a request from settings, with those of the environment below them.
+
+    Args:
+        backbones: names.
+        datasets: names.
+        given: see `Settings`.
+        preset: the preset whose settings are among the given ones; gives its name and build options.
+        address: a Ray cluster that the runs are for.
+
+    Raises:
+        UsageError: an unknown dataset or device, or a value that does not fit.
+    """
+    preset = preset or {}
+    plugins = _absolute(given.get("plugins") or paths.variable(paths.PLUGINS))
+    readers = given.get("data_options") or {}
+    return Request(
+        backbones=_comma_list(backbones),
+        datasets=_comma_list(datasets),
+        recipe=paths.expand(given.get("recipe") or "unified"),
+        seeds=parse_seeds(given.get("seeds", 0)),
+        results=Path(paths.expand(given.get("results") or "results")).absolute(),
+        paths=LocalPaths(
+            data_root=_absolute(given.get("data_root") or paths.variable(paths.DATASETS)),
+            weights_root=_absolute(given.get("weights_root") or paths.variable(paths.WEIGHTS)),
+            cache=_absolute(given.get("cache") or paths.cache_folder()),
+            plugins=plugins,
+        ),
+        device=_device(given.get("device") or "auto", address),
+        options=_options(preset.get("options", {}), given.get("options") or {}, given.get("camera_embedding") or ""),
+        dataset_options=_reader_options(readers, Path(plugins) if plugins else None),
+        overrides=dict(given.get("overrides") or {}),
+        eval_datasets=_comma_list(given.get("eval_datasets") or ""),
+        from_scratch=bool(given.get("from_scratch")),
+        force=bool(given.get("force")),
+        preset=preset.get("name", ""),
+    )
+
+
+def _reader_options(given: Mapping[str, Any], plugins: Path | None) -> dict[str, dict[str, Any]]:
+    """Reader options by the registered name of the dataset."""
+    if wrong := [key for key, table in given.items() if not isinstance(table, Mapping)]:
+        raise UsageError(f"--data-option wants DATASET.KEY=VALUE, found '{wrong[0]}' without a dataset.")
+    return {registry.dataset(name, plugins).name: dict(table) for name, table in given.items()}
+
+
+def _options(
+    preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], camera_embedding: str
+) -> dict[str, dict[str, Any]]:
+    """Build options by backbone name; under `""` those for every backbone that has them."""
+    options = {name: dict(table) for name, table in preset.items()}
+    for key, value in given.items():
+        if isinstance(value, Mapping):
+            options.setdefault(key, {}).update(value)
+        else:
+            options.setdefault("", {})[key] = value
+    if camera_embedding:
+        options.setdefault("", {})["camera_embedding"] = camera_embedding
+    return options
+
+
+def _comma_list(names: Names) -> str:
+    return names if isinstance(names, str) else ",".join(names)
+
+
+def _absolute(path: PathLike) -> str:
+    """Absolute form of a path, with the home folder put in; empty stays empty."""
+    return str(Path(paths.expand(path)).absolute()) if str(path) else ""
+
+
+def _device(device: str, address: str) -> str:
+    """The device asked for; a driver without a GPU cannot tell whether the nodes of its cluster have some."""
+    if not address and device == "cuda" and not gpu.usable():
+        raise UsageError(
+            "--device cuda, but this machine shows no GPU. Use --device cpu, or name the cluster that has some with "
+            "--address."
+        )
+    if address and device == "auto" and resolve_device(device) == "cpu":
+        raise UsageError(
+            f"This machine shows no GPU, which says nothing about the cluster at {address}: "
+            "choose --device cuda or --device cpu."
+        )
+    return device
+
+
+def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Recipe:
+    """The recipe as this backbone runs it on this dataset: file, variant, then the user's overrides."""
+    path = recipe.find(request.recipe, backbone.native_recipe)
+    settings = backbone.settings
+    own = settings.dataset.get(dataset, {}) if path == backbone.native_recipe else {}
+    return recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
+
+
+def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
+    """The user's options for this backbone; those without a backbone's name go to all that declare them."""
+    shared = {k: v for k, v in request.options.get("", {}).items() if k in backbone.card.options}
+    return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
+
+
+def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "") -> dict[str, Any]:
+    """What the user typed for this backbone, and the recipe's `about`; the record keeps it beside the spec.
+
+    A recipe file or plug-in of the user cannot be looked up later, so no command could be derived from the spec alone.
+    """
+    options, preset = chosen_options(request, backbone) if backbone else {}, request.preset
+    return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
+
+
+def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:
+    """Refuses options without a backbone's name that none of the backbones declares, and unknown names of models."""
+    check_models(chosen)
+    for key in request.options.get("", {}):
+        if not any(key in backbone.card.options for backbone in chosen):
+            raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])
+
+
+def check_models(chosen: Sequence[BackboneEntry]) -> None:
+    """Refuses backbones named after a timm model that timm does not know."""
+    for backbone in chosen:
+        if backbone.names_timm_model and (problem := timm_names.problem(backbone.variant)):
+            raise UsageError(problem)
+
+
+def parse_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
+    """Returns seeds, each once, from a number, numbers or a comma list such as `0,1,2`."""
+    parts = seeds.split(",") if isinstance(seeds, str) else [seeds] if isinstance(seeds, int) else seeds
+    try:
+        found = tuple(dict.fromkeys(int(part) for part in parts))
+    except (ValueError, TypeError) as error:
+        raise UsageError(f"--seeds wants whole numbers separated by commas, found '{str(seeds)[:100]}'.") from error
+    if wrong := [seed for seed in found if not 0 <= seed < LARGEST]:
+        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, found {str(wrong[0])[:100]}.")
+    return found
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is `cuda` where the driver shows a device that is not hidden, told without importing torch."""
+    if device not in ("auto", "cpu", "cuda"):
+        raise unknown("device", device, ("auto", "cpu", "cuda"))
+    if device != "auto":
+        return device
+    return "cuda" if gpu.driver() and gpu.names() else "cpu"
