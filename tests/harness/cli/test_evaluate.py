@@ -53,7 +53,7 @@ def test_a_checkpoint_of_a_run_scores_as_the_run_did(
             assert rows(again)[key][score] == pytest.approx(row[score], abs=1e-6)
 
 
-def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tmp_path: Path) -> None:
+def test_option_against_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tmp_path: Path) -> None:
     options = {"width": "tiny", "patch_size": 8, "stride": 8}
     built = registry.backbone("reidmamba").build(num_classes=3, num_cameras=2, image_size=(64, 32), **options)
     torch.save(built.state_dict(), tmp_path / "net.pth")
@@ -113,7 +113,7 @@ def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_the_original_code_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
+def test_original_checkpoint_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
     small = {"pos_embed": (1, 8, 384)}  # 64x32 pixels, so that the test is short
     original = state(shapes("reidmamba_shapes")["default"] | small, seed=7)
     torch.save({"model": {f"module.{key}": value for key, value in original.items()}}, tmp_path / "original.pth")

@@ -58,7 +58,7 @@ def layumi(world: Path, path: Path) -> Path:
 
 
 @pytest.mark.usefixtures("quick_runs")
-def test_rows_in_any_order_and_with_junk_score_the_same_under_any_name(cli: Cli, world: Path, tmp_path: Path) -> None:
+def test_rows_score_the_same_in_any_order_and_with_junk(cli: Cli, world: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "f.npz", **{side: features(items) for side, items in images(world).items()})
     code, out, err = cli(*words(world, tmp_path / "a", tmp_path / "f.npz"))
     assert code == 0 and "could not be checked" in out, out + err
@@ -119,7 +119,7 @@ def test_wrong_features_are_refused_before_a_record(
 @pytest.mark.parametrize(
     ("backbone", "says"), [("bot", "no checkpoint of the ResNet-50"), ("timm:test_vit", "share no key")]
 )
-def test_a_checkpoint_of_another_network_is_refused_before_a_record(
+def test_checkpoint_of_another_network_is_refused(
     cli: Cli, world: Path, tmp_path: Path, backbone: str, says: str
 ) -> None:
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "net.pth")
@@ -182,7 +182,7 @@ def test_no_epochs_score_the_start_as_it_is(cli: Cli, world: Path, plugin_folder
 
 
 @pytest.mark.usefixtures("quick_runs")
-def test_a_start_that_does_not_fit_gives_its_reason_where_it_is_run(cli: Cli, world: Path, tmp_path: Path) -> None:
+def test_start_that_does_not_fit_gives_its_reason(cli: Cli, world: Path, tmp_path: Path) -> None:
     root = tmp_path / "weights"
     root.mkdir()
     net = {f"features.{n}.weight": torch.ones(1) for n in range(300)}

@@ -45,7 +45,7 @@ def keep(results: Path, **changes: object) -> None:
 
 
 @pytest.mark.usefixtures("quick_runs")
-def test_other_results_leave_the_page_and_the_figures_of_the_checkout_alone(
+def test_other_results_leave_the_page_of_the_checkout_alone(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)

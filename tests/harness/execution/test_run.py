@@ -112,9 +112,7 @@ def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, t
 
 
 @pytest.mark.slow
-def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
-    world: Path, plugin_folder: Path, tmp_path: Path
-) -> None:
+def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", "training.epochs=8"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     command = [sys.executable, "-m", "harness", *arguments(world, broken, *more, backbones="pixels")]
@@ -185,7 +183,7 @@ def test_no_data_ends_with_2_before_anything_is_scheduled(cli: Cli, tmp_path: Pa
     assert not (tmp_path / "results").exists()
 
 
-def test_a_driver_without_a_gpu_does_not_guess_what_its_cluster_has(
+def test_driver_without_a_gpu_does_not_guess_its_cluster(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -50,7 +50,7 @@ def repair(folder: Path) -> None:
     Image.new("RGB", (16, 32), "red").save(folder / QUERY)
 
 
-def test_after_a_repair_of_the_test_images_nothing_is_trained_again(run, tmp_path: Path) -> None:
+def test_repairing_test_images_trains_nothing_again(run, tmp_path: Path) -> None:
     data = small_csv.write(tmp_path / "data", small_csv.rows())
     _, first, first_folder = run()
     before = {path.name: path.read_bytes() for path in first_folder.iterdir() if path.is_file()}
@@ -71,7 +71,7 @@ def test_after_a_repair_of_the_test_images_nothing_is_trained_again(run, tmp_pat
     assert all(torch.equal(tensor, weights(alone_folder)[name]) for name, tensor in weights(folder).items())
 
 
-def test_a_training_that_was_cut_off_is_completed_to_the_same_weights(run, tmp_path: Path) -> None:
+def test_cut_off_training_is_completed_to_the_same_weights(run, tmp_path: Path) -> None:
     data = small_csv.write(tmp_path / "data", small_csv.rows())
     _, _, first_folder = run("--set", "training.epochs=3")
     (first_folder / checkpoint.NEWEST).unlink()

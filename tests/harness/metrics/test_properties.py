@@ -252,7 +252,7 @@ def test_histogram_counts_every_pair_once(metric, limits):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("bins", [1, 7, 80])
-def test_filled_histogram_covers_features_that_lie_close_together(metric, bins):
+def test_filled_histogram_covers_close_features(metric, bins):
     query, gallery, labels = random_case()
     fine = distance_histogram(1 + query / 20, 1 + gallery / 20, *labels, metric=metric)
     filled = fine.filled(bins)

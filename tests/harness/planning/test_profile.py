@@ -121,7 +121,7 @@ def test_a_study_becomes_records_and_a_page(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_cells_in_half_precision_are_measured_beside_plain_ones(tmp_path):
+def test_compiled_half_precision_cells_are_measured_too(tmp_path):
     words = ("--backbones", "bot:demo", "--batch", "2", "--train-batch", "", "--precision", "bf16", "--compile")
     code, said = run(tmp_path, *words)
     assert code == 0, said

@@ -85,6 +85,6 @@ with parallel.beside(int, "x") as there:
 """
 
 
-def test_what_is_computed_beside_is_computed_here_if_its_process_is_lost_or_raises() -> None:
+def test_work_of_a_lost_process_is_done_here() -> None:
     done = subprocess.run([sys.executable, "-c", BESIDE], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "raised here\n", done.stderr

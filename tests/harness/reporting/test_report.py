@@ -126,7 +126,7 @@ def test_a_published_checkpoint_stands_beside_its_own_number(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "shown"), [("resnet50", "85.9 / 94.5"), ("tiny", "–")])
-def test_a_narrower_network_does_not_stand_beside_the_published_number(tmp_path, width, shown):
+def test_narrower_network_is_not_beside_the_published_number(tmp_path, width, shown):
     run = samples.ok(samples.spec("bot", options={"neck_feature": "after", "width": width}))
     keep(tmp_path / "results", run)
     with mock.patch.object(style, "png", lambda made, drawn: b""):

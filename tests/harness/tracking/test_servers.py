@@ -40,7 +40,7 @@ def parents(uri: str) -> list[Any]:
 
 
 @pytest.mark.slow
-def test_a_deleted_experiment_is_said_with_the_command_that_restores_it(tmp_path: Path) -> None:
+def test_deleted_experiment_names_the_restoring_command(tmp_path: Path) -> None:
     uri, results, said = sqlite(tmp_path), tmp_path / "results", list[str]()
     finished(results, spec())
     tracking.sync(results, uri)
@@ -89,9 +89,7 @@ def test_a_folder_as_store_gets_mlflow_s_own_words(tmp_path: Path, uri: str) -> 
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///", "sqlite://", "sqlite:///:memory:", "sqlite:///?mode=ro"])
-def test_an_address_that_keeps_nothing_is_refused_before_anything_runs(
-    cli: Cli, world: Path, tmp_path: Path, uri: str
-) -> None:
+def test_address_that_keeps_nothing_is_refused_first(cli: Cli, world: Path, tmp_path: Path, uri: str) -> None:
     code, _, err = cli(*arguments(world, tmp_path, "--mlflow-uri", uri))
     assert code == 2 and "names no file" in err and err.count("\n") == 1
     assert store.paths_of(tmp_path) == []
