@@ -17,6 +17,8 @@ os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the o
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+RUNS = {"quick_runs", "phantoms"}
+"""Fixtures of tests that start whole runs or lay out whole datasets; such tests are marked `slow`."""
 SITE = REPOSITORY / "tests" / "support" / "site"
 
 
@@ -25,21 +27,24 @@ def shared() -> Path:
     """Reference material beside the checkout: golden values, official lists. Skips where it is absent."""
     place = REPOSITORY.parent / "shared"
     if not place.is_dir():
-        pytest.skip("the reference material beside the checkout is absent")
+        pytest.skip(f"needs the golden values and official lists in {place}; with them run: python -m pytest")
     return place
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that parallel workers end together; skips GPU tests where no GPU is at hand."""
+    """Sorts long files first, so that workers end together; marks tests of whole runs; skips those that need a GPU."""
     items.sort(key=lambda item: item.path.parent.name != "reliability")
-    if not any("gpu" in item.keywords for item in items):
+    for item in items:
+        if RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+    on_gpu = [item for item in items if "gpu" in item.keywords]
+    if not on_gpu:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; there run: python -m pytest -m gpu"))
 
 
 @pytest.fixture(scope="session")

@@ -54,7 +54,7 @@ def test_an_archive_is_unpacked_whatever_its_folders(top: str | None, tmp_path: 
     assert prepare_dataset(entry, tmp_path / "data", sources=[archive]).status == "ready"
 
 
-def test_windows_archives_archives_in_archives_and_doubled_folders(tmp_path: Path) -> None:
+def test_windows_nested_and_doubled_archives(tmp_path: Path) -> None:
     made, entry = small.market(tmp_path / "made"), registry.dataset("market1501")
     archives = {
         "doubled": zipped(made, tmp_path / "doubled.zip", f"{MARKET}/{MARKET}"),
@@ -122,7 +122,7 @@ def zip_of_folders(folder: Path) -> Path:
 
 
 @pytest.mark.parametrize("kind", UNFIT)
-def test_nothing_of_a_wrong_archive_is_kept_and_the_right_one_follows(kind: str, tmp_path: Path) -> None:
+def test_nothing_of_a_wrong_archive_is_kept(kind: str, tmp_path: Path) -> None:
     make, message = UNFIT[kind]
     (tmp_path / "w").mkdir()
     archive, entry = make(tmp_path / "w"), registry.dataset("market1501")
@@ -159,7 +159,7 @@ def test_a_bomb_in_an_archive_is_no_larger_than_one_without(tmp_path: Path) -> N
     assert not list((tmp_path / "data").iterdir())
 
 
-def test_an_input_of_a_builder_is_taken_out_of_an_archive_or_as_a_file(tmp_path: Path) -> None:
+def test_builder_takes_its_input_from_archive_or_file(tmp_path: Path) -> None:
     entry = registry.dataset("cuhk03-classic-detected")
     write_mat(tmp_path / "x" / "cuhk-03.mat")
     archive = zipped(tmp_path / "x", tmp_path / "given.zip", "release/cuhk03")
@@ -176,7 +176,7 @@ def test_an_input_of_a_builder_is_taken_out_of_an_archive_or_as_a_file(tmp_path:
 
 
 @pytest.mark.parametrize("kind", ["gz", "xz", ""])
-def test_a_tar_archive_in_the_data_root_is_found_by_its_usual_name(kind: str, tmp_path: Path) -> None:
+def test_tar_archive_in_the_data_root_is_found(kind: str, tmp_path: Path) -> None:
     small.msmt17(tmp_path / "made" / "MSMT17_V1")
     (tmp_path / "data").mkdir()
     with tarfile.open(tmp_path / "data" / "MSMT17_V1.tar.gz", f"w:{kind}") as archive:  # type: ignore[call-overload]

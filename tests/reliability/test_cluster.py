@@ -80,14 +80,14 @@ def waiting(folder: Path) -> dict[int, int]:
     return {seed: pid for seed, pid in notes.items() if alive(pid)}
 
 
-def test_a_run_of_a_lost_node_goes_on_elsewhere_from_its_last_epoch(story: Story) -> None:
+def test_run_of_a_lost_node_resumes_elsewhere(story: Story) -> None:
     record = story.after_node[story.moved]
     assert (record["status"], record["attempts"], record["efficiency"]["resumed_at_epoch"]) == ("ok", 1, 2)
     (line,) = [line for line in story.said.splitlines() if "worker was lost" in line]
     assert f"seed {story.moved}" in line and "Traceback" not in story.said
 
 
-def test_a_driver_without_the_head_says_so_and_keeps_what_is_finished(story: Story) -> None:
+def test_driver_without_its_head_keeps_what_is_finished(story: Story) -> None:
     assert story.code == 1
     (error,) = [line for line in story.said.splitlines() if line.startswith("Error:")]
     assert "is gone" in error and "same command" in error

@@ -92,7 +92,7 @@ def test_what_was_there_before_stays_readable(story: Story) -> None:
     assert story.database == "ok"
 
 
-def test_without_room_for_the_cache_images_are_read_from_their_files(story: Story) -> None:
+def test_without_room_for_the_cache_images_are_read_from_files(story: Story) -> None:
     assert all("No cache of decoded images" in log for log in story.logs)
     assert any(FULL in log for log in story.logs), "one was writing it, the other one found no room"
     assert story.epochs[1] == 4, "the run trained without the cache"

@@ -132,9 +132,7 @@ def assert_first_record_stands(folder: Path) -> None:
     assert (record["status"], record["attempts"]) == ("failed", 1)
 
 
-def test_a_power_cut_while_the_record_is_written_leaves_the_one_before(
-    world: Path, pixels: Path, tmp_path: Path
-) -> None:
+def test_power_cut_in_a_record_leaves_the_one_before(world: Path, pixels: Path, tmp_path: Path) -> None:
     cut_power(command(world, tmp_path, pixels))
     assert_first_record_stands(tmp_path)
 
@@ -145,7 +143,7 @@ def test_without_the_rename_a_power_cut_destroys_the_record(world: Path, pixels:
         assert_first_record_stands(tmp_path)
 
 
-def test_a_disk_without_room_for_anything_is_said_in_one_sentence(world: Path, pixels: Path, tmp_path: Path) -> None:
+def test_full_disk_is_said_in_one_sentence(world: Path, pixels: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
 
     def full() -> None:

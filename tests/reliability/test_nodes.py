@@ -46,6 +46,6 @@ def test_results_of_a_node_with_its_own_disk_are_brought_home(
     assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []
 
 
-def test_a_disk_that_takes_nothing_is_said_where_results_should_go(tmp_path: Path) -> None:
+def test_full_disk_is_said_where_results_should_go(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     assert "could not be written" in result_transfer.unpack(tmp_path / "run", {"record.json": b"{}"})

@@ -131,7 +131,7 @@ def test_no_process_is_left(story: Story, name: str) -> None:
     assert getattr(story, name).left == []
 
 
-def test_a_killed_driver_takes_its_runs_along_and_its_ray_soon_after(story: Story) -> None:
+def test_killed_driver_takes_its_runs_and_ray_along(story: Story) -> None:
     assert story.driver.code == -signal.SIGKILL
     assert all("Agent" in line for line in story.driver.left), "two helpers of Ray wait a minute for their raylet"
     assert story.remains == []

@@ -103,6 +103,7 @@ def test_of_many_builders_at_once_one_builds(paths, folder):
     assert all(same_pixels(each, paths) for each in images)
 
 
+@pytest.mark.slow
 def test_a_builder_that_was_killed_leaves_nothing_that_counts(paths, folder):
     script = (
         "import sys, time; from pathlib import Path; import harness.data.cache as cache\n"

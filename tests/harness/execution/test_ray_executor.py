@@ -90,7 +90,7 @@ def test_a_cluster_that_is_not_there_is_said() -> None:
         execute(run_with_ray, [], Resources(address="127.0.0.1:1"))
 
 
-def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: Any, tmp_path: Path) -> None:
+def test_runs_of_a_lost_node_move(cluster: Any, tmp_path: Path) -> None:
     """Runs take two seconds, but minutes on a third node, which is lost when all others are done."""
     for note in cluster.notes.glob("*.json"):
         note.unlink()

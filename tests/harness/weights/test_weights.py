@@ -51,7 +51,7 @@ def test_a_file_is_found_in_the_folder_or_in_the_backbones_own(root: Path):
     assert weights.locate(replace(CARD, pretrained=None), root) is None
 
 
-def test_a_file_fits_the_default_width_unless_its_name_holds_the_width(root: Path):
+def test_file_fits_the_default_width_unless_named_otherwise(root: Path):
     (root / "start.pth").write_bytes(b"1")
     assert weights.locate(CARD, root, {"width": "tiny"}) is None
     (root / "tiny.safetensors").write_bytes(b"2")
@@ -62,7 +62,7 @@ def test_a_file_fits_the_default_width_unless_its_name_holds_the_width(root: Pat
     assert weights.identity(plain, root, {"width": "tiny"}) == "none"
 
 
-def test_the_identity_is_the_checksum_and_is_remembered_until_the_file_changes(root: Path):
+def test_identity_is_the_checksum_until_the_file_changes(root: Path):
     file = root / "start.pth"
     assert weights.identity(CARD, root) == "none"
     file.write_bytes(b"one")
@@ -182,7 +182,7 @@ def test_code_in_a_checkpoint_does_not_run_unless_trusted(tmp_path: Path):
     assert bomb.fuse.exists()
 
 
-def test_a_whole_pickled_module_is_read_without_its_code_when_trusted(tmp_path: Path, monkeypatch):
+def test_trusted_pickled_module_is_read_without_its_code(tmp_path: Path, monkeypatch):
     gone = types.ModuleType("modeling_that_is_gone")
     gone.Baseline = type("Baseline", (nn.Module,), {"__module__": gone.__name__})
     monkeypatch.setitem(sys.modules, gone.__name__, gone)
