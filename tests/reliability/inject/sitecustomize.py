@@ -84,7 +84,7 @@ def fill() -> None:
 
 @kind
 def fill_cache() -> None:
-    fill_disk(Path(json.loads((FOLDER / "job.json").read_text())["places"]["cache"]))
+    fill_disk(Path(json.loads((FOLDER / "job.json").read_text())["paths"]["cache"]))
 
 
 @kind
@@ -195,9 +195,10 @@ def in_write(module: Any, number: int, fault: Callable[[], None], name: str = ""
             return getattr(os, name)
 
         def fsync(self, handle: int) -> None:
-            calls[0] += name in os.readlink(f"/proc/self/fd/{handle}")
-            if calls[0] == number:
-                fault()
+            if name in os.readlink(f"/proc/self/fd/{handle}"):
+                calls[0] += 1
+                if calls[0] == number:
+                    fault()
             os.fsync(handle)
 
     module.os = Os()
@@ -260,15 +261,15 @@ def install(place: str, fault: Callable[[], None]) -> None:
     if place == "epoch":
         in_epoch(fault)
     elif place == "checkpoint":
-        from harness.training import checkpoint
+        from harness.system import files
 
-        in_write(checkpoint, 3, fault)
+        in_write(files, 3, fault, "checkpoint.pt")
     elif place == "save":
         before_save(3, fault)
     elif place == "write":
         from harness.system import files
 
-        in_write(files, 1, fault)
+        in_write(files, 1, fault, ".csv")
     elif place == "write_record":
         from harness.system import files
 
