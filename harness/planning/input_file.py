@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import PROTOCOL_VERSION, registry, weights
-from harness.contracts import Splits
+from harness.contracts import Splits, inferred
 from harness.errors import UsageError
 from harness.planning import plan
 from harness.registry import BackboneEntry, DatasetEntry
@@ -149,10 +149,10 @@ def _as_built(typed: plan.Request, backbone: BackboneEntry, spec: RunSpec, state
         UsageError: an option of the user, or of the variant, contradicts the file.
         WeightsError: the file is no checkpoint of this backbone.
     """
-    if (infer := getattr(backbone.model(), "infer", None)) is None:
-        return spec.options
     height, width = spec.values["augmentation"]["image_size"]
-    found = infer(state, (height, width))["options"]
+    if (told := inferred(backbone.model(), state, (height, width))) is None:
+        return spec.options
+    found = told["options"]
     asked = {key: spec.options[key] for key in plan.chosen_options(typed, backbone)}
     chosen = {**backbone.settings.options, **asked}
     if spec.options.get("camera_embedding") == "mean":

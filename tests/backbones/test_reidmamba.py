@@ -15,12 +15,11 @@ from torch import Tensor, nn
 
 from backbones.reidmamba.model import ReIDMamba, build, infer
 from harness import registry
-from harness.contracts import TrainingOutput
+from harness.contracts import TrainingOutput, set_camera_mode
 from harness.errors import UsageError, WeightsError
 from harness.losses import ReIDCriterion
 from harness.planning import plan
 from harness.spec.recipe import Recipe, load
-from harness.training.trained import set_cameras
 
 CARD = registry.backbone("reidmamba").card
 SHAPES = shapes("reidmamba_shapes")
@@ -270,9 +269,9 @@ def test_the_camera_is_side_information() -> None:
     assert not torch.allclose(seen, evaluated(model, batch, [1, 1, 1, 1]))
     with pytest.raises(UsageError, match="--camera-embedding"):
         evaluated(model, batch, [0, 1, 2, 3])
-    set_cameras(model, "mean")
+    set_camera_mode(model, "mean")
     mean = evaluated(model, batch, [0, 1, 2, 3])
-    set_cameras(model, "off", since="mean")
+    set_camera_mode(model, "off", since="mean")
     off = evaluated(model, batch, [7, 7, 7, 7])
     assert not torch.allclose(mean, off) and not torch.allclose(mean, seen)
     assert torch.equal(off, model(batch))
