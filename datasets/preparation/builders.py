@@ -154,25 +154,6 @@ def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress:
     return _link(target, chosen, progress)
 
 
-def convert_to_market(splits: Splits, target: Path, progress: Progress | None = None) -> list[str]:
-    """Writes any dataset as Market-style folders, `PPPP_cC_NNNNNN.jpg`, for tools that read nothing else.
-
-    Images are linked, or else copied. Cameras may have two digits. Where training and test labels overlap in number,
-    as in MSMT17, they do so afterwards too.
-    """
-    if target.exists():
-        raise DataError(f"{target} exists already; name another folder.")
-    chosen = {
-        split: {
-            f"{item.pid:04d}_c{item.camid + 1}_{index:06d}{item.path.suffix.lower()}": item.path
-            for index, item in enumerate(getattr(splits, split))
-        }
-        for split in SPLITS
-    }
-    _mark(target, splits, chosen)
-    return _link(target, chosen, progress)
-
-
 def synthetic(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
     """Generates the synthetic dataset."""
     from datasets.synthetic.writing import generate

@@ -15,7 +15,7 @@ from msgspec.structs import replace
 
 from datasets import fingerprint_cache, layouts
 from harness import efficiency, registry, weights
-from harness.contracts import SPLITS, Item, Splits
+from harness.contracts import SPLITS, Item, Splits, set_camera_mode
 from harness.data import EvaluationData, PKSampler, TrainingData, camera_rows, checks, holdout_split
 from harness.data.cache import open_images
 from harness.data.feature_rows import arrange
@@ -30,7 +30,7 @@ from harness.spec.run_spec import training_key
 from harness.system.device import exact_float32, place, precision_name
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit, seed_torch
-from harness.training.trained import check_cameras, from_checkpoint, set_cameras
+from harness.training.trained import check_cameras, from_checkpoint
 from harness.training.trainer import Trainer
 from harness.worker.scoring import Scored, score_module, score_ways
 
@@ -434,9 +434,9 @@ def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def mean_camera(module: torch.nn.Module) -> Iterator[None]:
     """On another dataset the cameras are unknown: a camera embedding gives the mean of the trained ones."""
-    parts = set_cameras(module, "mean")
+    parts = set_camera_mode(module, "mean")
     try:
         yield
     finally:
         for part in parts:
-            set_cameras(part, "on", since="mean")
+            set_camera_mode(part, "on", since="mean")

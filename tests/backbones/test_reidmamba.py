@@ -14,12 +14,11 @@ from torch import Tensor, nn
 
 from backbones.reidmamba.model import ReIDMamba, build, infer
 from harness import registry
-from harness.contracts import TrainingOutput
+from harness.contracts import TrainingOutput, set_camera_mode
 from harness.errors import UsageError, WeightsError
 from harness.losses import ReIDCriterion
 from harness.planning.request import Request, load_recipe
 from harness.spec.recipe import Recipe, load
-from harness.training.trained import set_cameras
 from tests.support.golden_weights import difference, images, relative, shapes, state, values, without_start
 
 CARD = registry.backbone("reidmamba").card
@@ -271,9 +270,9 @@ def test_the_camera_is_side_information() -> None:
     assert not torch.allclose(seen, evaluated(model, batch, [1, 1, 1, 1]))
     with pytest.raises(UsageError, match="--camera-embedding"):
         evaluated(model, batch, [0, 1, 2, 3])
-    set_cameras(model, "mean")
+    set_camera_mode(model, "mean")
     mean = evaluated(model, batch, [0, 1, 2, 3])
-    set_cameras(model, "off", since="mean")
+    set_camera_mode(model, "off", since="mean")
     off = evaluated(model, batch, [7, 7, 7, 7])
     assert not torch.allclose(mean, off) and not torch.allclose(mean, seen)
     assert torch.equal(off, model(batch))

@@ -16,10 +16,10 @@ from backbones.transreid import imagenet
 from backbones.transreid import model as transreid
 from backbones.transreid.jpm import jigsaw
 from harness import registry
+from harness.contracts import set_camera_mode
 from harness.errors import UsageError, WeightsError
 from harness.spec.recipe import Optimizer, load
 from harness.training.optim import parameter_groups
-from harness.training.trained import set_cameras
 from tests.support import golden_weights as golden
 
 SHAPES = [((256, 128), 16), ((256, 128), 12), ((256, 128), 11), ((384, 128), 16), ((384, 128), 12), ((70, 40), 9)]
@@ -238,10 +238,10 @@ def test_cameras_move_the_feature_and_unknown_ones_are_refused():
     built, images, found = tiny(), golden.images(1, 64, 32, 3), {}
     with torch.no_grad():
         for before, mode in (("on", "on"), ("on", "off"), ("off", "mean")):
-            set_cameras(built, mode, since=before)
+            set_camera_mode(built, mode, since=before)
             found[mode] = built(images, torch.tensor([2]))
         assert torch.equal(found["mean"], built(images, None))
-        set_cameras(built, "on", since="mean")
+        set_camera_mode(built, "on", since="mean")
         for index in (3, -1):
             with pytest.raises(UsageError, match="--camera-embedding off"):
                 built(images, torch.tensor([index]))
@@ -251,7 +251,7 @@ def test_cameras_move_the_feature_and_unknown_ones_are_refused():
         assert torch.equal(found["off"], built(images, torch.tensor([2])))
     assert not torch.allclose(found["on"], found["off"])
     assert not torch.allclose(found["mean"], found["off"])
-    set_cameras(built, "auto")
+    set_camera_mode(built, "auto")
     with pytest.raises(UsageError, match="none of on, off, mean"):
         built(images, torch.tensor([2]))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 import shutil
@@ -19,7 +18,6 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from datasets.preparation import builders
 from datasets.preparation.prepare import prepare_dataset
 from harness import registry
 from harness.errors import DataError
@@ -378,20 +376,6 @@ def test_what_is_built_from_generated_data_is_generated(tmp_path: Path) -> None:
     assert splits.generated["counts"]["query"] == {"images": 2, "identities": 2, "cameras": 1}
 
 
-def test_msmt17_is_converted_to_market_names(tmp_path: Path) -> None:
-    small.msmt17(tmp_path / "MSMT17_V1")
-    entry = registry.dataset("msmt17")
-    before = entry.load(tmp_path)
-    builders.convert_to_market(before, tmp_path / "out" / "MSMT17")
-    after = entry.load(tmp_path / "out")
-    assert after.layout == "msmt17-market"
-    for split in ("train", "query", "gallery"):
-        kept = [sorted((i.pid, i.camid, i.path.read_bytes()) for i in getattr(s, split)) for s in (before, after)]
-        assert kept[0] == kept[1]
-    with pytest.raises(DataError, match="exists already"):
-        builders.convert_to_market(before, tmp_path / "out" / "MSMT17")
-
-
 def test_the_synthetic_dataset_is_generated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets.synthetic import writing
 
@@ -406,7 +390,10 @@ def test_images_are_copied_where_they_cannot_be_linked(tmp_path: Path, monkeypat
         raise OSError("another disk")
 
     monkeypatch.setattr("os.link", refuse)
-    small.msmt17(tmp_path / "MSMT17_V1")
-    sentences = builders.convert_to_market(registry.dataset("msmt17").load(tmp_path), tmp_path / "out")
-    assert len(sentences) == 3
-    assert Image.open(io.BytesIO(next((tmp_path / "out" / "query").iterdir()).read_bytes())).size == (8, 16)
+    original = duke(tmp_path / "DukeMTMC-reID")
+    lists(tmp_path / "Occluded_Duke")
+    splits = prepare_dataset(registry.dataset("occluded-duke"), tmp_path).splits
+    assert splits is not None
+    for item in splits.train:
+        assert item.path.stat().st_nlink == 1
+        assert item.path.read_bytes() == (original / "bounding_box_train" / item.path.name).read_bytes()

@@ -162,12 +162,6 @@ def test_single_shot_draws_the_own_identity_from_its_matches():
     assert result.cmc[:2].tolist() == [0, 1]
 
 
-def test_single_shot_may_keep_to_other_cameras():
-    gallery, pids, camids = at_angles(20, 10, 30), [1, 2, 2], [1, 0, 1]
-    result = evaluate_single_shot(QUERY, gallery, [1], pids, [0], camids, other_cameras_only=True)
-    assert result.cmc[0] == 1
-
-
 def test_single_shot_ties_do_not_help():
     result = evaluate_single_shot(QUERY, at_angles(10, 10), [1], [1, 2], [0], [1, 1])
     assert result.cmc[:2].tolist() == [0, 1]

@@ -17,7 +17,6 @@ from harness.stats import (
     compare_many,
     holm,
     paired_test,
-    seed_spread,
 )
 
 
@@ -210,12 +209,6 @@ def test_comparing_many_is_comparing_pairs():
     assert compare_many({"a": scores}, pids) == []
 
 
-def test_spread_over_seeds():
-    assert seed_spread([0.8, 0.9, 0.7]) == pytest.approx((0.8, 0.1, 3))
-    single = seed_spread([0.8])
-    assert single.mean == 0.8 and np.isnan(single.std) and single.n == 1
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -225,7 +218,6 @@ def test_spread_over_seeds():
         (lambda: paired_test([0.1, np.nan], [0.1, 0.2], [1, 2]), "in one run only"),
         (lambda: paired_test([0.1, 0.3], [0.1], [1, 2]), "one identity for each"),
         (lambda: holm([0.1, 1.2]), "from 0 to 1"),
-        (lambda: seed_spread([]), "one number a seed"),
     ],
 )
 def test_what_cannot_be_inferred_is_said(call, message):
