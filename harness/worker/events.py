@@ -8,6 +8,8 @@ import time
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from harness.records.schema import Timing
+
 
 class Interrupted(BaseException):
     """The run was asked to stop; it keeps its checkpoint and says so in its record."""
@@ -36,7 +38,7 @@ class Progress:
         self.stage, self._since = stage, now
         self.emit("stage", stage=stage)
 
-    def timing(self) -> dict[str, Any]:
+    def timing(self) -> Timing:
         """The timing block of the record."""
         self.enter("record")
         ended = datetime.now(UTC).isoformat(timespec="seconds")
