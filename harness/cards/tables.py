@@ -65,11 +65,11 @@ def explained(error: msgspec.ValidationError, kind: Any, value: Any, where: str)
     return UsageError(f"{place or 'It'} must be {expected(kind)}, found {found}.{near}")
 
 
-def expected(kind: Any) -> str:
-    """A type in words: `a number from 0 to 1`, `one of mean, noise`, `a table`."""
-    arms = list(_arms(kind))
+def expected(kind: Any, *, null: bool = True) -> str:
+    """A type in words: `a number from 0 to 1`, `one of mean, noise`, `a table`; with `null`, also where null may be."""
+    arms = list(alternatives(kind))
     words = [_words(arm, meta) for arm, meta in arms if arm is not type(None)]
-    return " or ".join(words + ["null"] * (len(words) < len(arms)))
+    return " or ".join(words + ["null"] * (null and len(words) < len(arms)))
 
 
 def _words(arm: Any, meta: msgspec.Meta | None) -> str:
@@ -88,28 +88,28 @@ def _range(meta: msgspec.Meta) -> str:
     """The range of a number, in words; a bound that only keeps numbers finite is not worth them."""
     if meta.ge is not None and meta.le is not None and meta.le < LARGEST - 1:
         return f" from {meta.ge:g} to {meta.le:g}"
-    if meta.ge is not None and meta.ge > -1e30:
+    if meta.ge is not None and meta.ge > -LARGEST + 1:
         return f" of at least {meta.ge:g}"
-    return f" above {meta.gt:g}" if meta.gt is not None and meta.gt > -1e30 else ""
+    return f" above {meta.gt:g}" if meta.gt is not None and meta.gt > -LARGEST else ""
 
 
-def _arms(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, msgspec.Meta | None]]:
+def alternatives(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, msgspec.Meta | None]]:
     """The alternatives of a type, each with its constraints."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
-        yield from _arms(args[0], next((a for a in args[1:] if isinstance(a, msgspec.Meta)), meta))
+        yield from alternatives(args[0], next((a for a in args[1:] if isinstance(a, msgspec.Meta)), meta))
     elif origin in (typing.Required, typing.NotRequired):
-        yield from _arms(args[0], meta)
+        yield from alternatives(args[0], meta)
     elif origin in (typing.Union, types.UnionType):
         for arm in args:
-            yield from _arms(arm, meta)
+            yield from alternatives(arm, meta)
     else:
         yield kind, meta
 
 
 def _entry(kind: Any, value: Any, step: str) -> tuple[str, Any, Any]:
     """The entry of a table or list that a step of the path leads to: its name, its value and its type."""
-    for arm, _ in _arms(kind):
+    for arm, _ in alternatives(kind):
         origin, args = typing.get_origin(arm), typing.get_args(arm)
         if step == "..." and origin in (dict, Mapping):
             for key, one in value.items():
@@ -133,7 +133,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 def _table_of(kind: Any) -> Any:
     """The struct or TypedDict among the alternatives of a type."""
-    return next(arm for arm, _ in _arms(kind) if isinstance(arm, type) and typing.get_type_hints(arm))
+    return next(arm for arm, _ in alternatives(kind) if isinstance(arm, type) and typing.get_type_hints(arm))
 
 
 def _required(table: Any) -> set[str]:
@@ -143,7 +143,9 @@ def _required(table: Any) -> set[str]:
 
 
 def _choices(kind: Any) -> list[str]:
-    return [c for arm, _ in _arms(kind) if typing.get_origin(arm) is typing.Literal for c in typing.get_args(arm)]
+    return [
+        c for arm, _ in alternatives(kind) if typing.get_origin(arm) is typing.Literal for c in typing.get_args(arm)
+    ]
 
 
 def _place(where: str, path: str) -> str:

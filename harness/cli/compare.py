@@ -13,7 +13,8 @@ from harness.cli.groups import command as grouped
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
 from harness.records import per_query, store
-from harness.records.schema import SCORED, matched
+from harness.records.schema import matched
+from harness.spec.names import SCORED
 
 
 @grouped(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")

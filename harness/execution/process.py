@@ -20,7 +20,8 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.records import store
 from harness.records.skeleton import base_record
-from harness.spec.job import STATUSES, Job
+from harness.spec.job import Job
+from harness.spec.names import STATUSES
 from harness.system import files, gpu
 from harness.system.paths import REPOSITORY
 from harness.system.redact import mask, readable

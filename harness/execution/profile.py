@@ -108,9 +108,9 @@ class CellDisplay(ProgressDisplay):
         """What a cell found out, on one line, with whatever casts doubt on it."""
         record = store.find(self.asked.request.results, job.spec)
         if record is None or record["status"] != "ok":
-            error = (record or {}).get("error")
+            error = record["error"] if record else None
             return error["message"] if error else "no record"
-        numbers = record["efficiency"]
+        numbers: Any = record["efficiency"]
         rate = numbers.get("inference_images_per_second") or numbers.get("train_images_per_second")
         peak = numbers.get("peak_memory_bytes")
         words = [f"{rate:.4g} images/s", f"{numbers['repeats']} repeats, +-{100 * numbers['relative_error']:.1f} %"]

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
-from harness.records.schema import SCORED, matched
+from harness.records.schema import matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
 from harness.spec import recipe
+from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
 
 EPOCHS = "training.epochs"

@@ -12,11 +12,6 @@ from harness.cards import from_table
 from harness.errors import HarnessError, RecordError
 from harness.spec.run_spec import RunSpec
 
-STATUSES = ("ok", "failed", "timeout", "oom", "diverged", "interrupted")
-"""How a run can end. Only `ok` satisfies the cache."""
-
-STAGES = ("data", "build", "train", "checkpoint", "evaluate", "measure", "record")
-
 
 class LocalPaths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Where this machine keeps data, weights, caches and outside plug-ins; none of it changes a number."""

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from harness.cards import from_table
+from harness.spec.names import Purpose
 
 
 def canonical(value: Any) -> str:
@@ -58,7 +59,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     options: dict[str, Any] = {}
     dataset_options: dict[str, dict[str, Any]] = {}
     evaluate_on: tuple[tuple[str, str], ...] = ()
-    purpose: str = "test"
+    purpose: Purpose = "test"
     holdout: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ SIDECAR = ".mlflow.json"
 """Beside a record: which server has got which attempt of it."""
 
 
-def parameters_of(spec: dict[str, Any]) -> dict[str, Any]:
+def parameters_of(spec: Mapping[str, Any]) -> dict[str, Any]:
     """The spec as flat parameters: `recipe.loss.margin`, `option.stride`, `seed`, ..."""
     flat: dict[str, Any] = {}
 
@@ -59,7 +59,7 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
         yield name, value
 
 
-def tags_of(spec: dict[str, Any], attempt: int) -> dict[str, str]:
+def tags_of(spec: Mapping[str, Any], attempt: int) -> dict[str, str]:
     """Tags of a child run."""
     return {
         "harness.run_id": hashlib.sha256(canonical(spec).encode()).hexdigest(),
@@ -70,7 +70,7 @@ def tags_of(spec: dict[str, Any], attempt: int) -> dict[str, str]:
     }
 
 
-def name_of(spec: dict[str, Any]) -> str:
+def name_of(spec: Mapping[str, Any]) -> str:
     """Name of a child run."""
     return f"{spec['backbone']} on {spec['dataset']}, seed {spec['seed']}"
 

@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from harness.records.schema import Timing
 from harness.system import hooks
 
 
@@ -39,7 +40,7 @@ class Progress:
         self.emit("stage", stage=stage)
         hooks.reached(stage)
 
-    def timing(self) -> dict[str, Any]:
+    def timing(self) -> Timing:
         """The timing block of the record."""
         self.enter("record")
         ended = datetime.now(UTC).isoformat(timespec="seconds")
