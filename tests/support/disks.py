@@ -30,7 +30,9 @@ class Disks:
             if self._holder.stdout.readline() == "ready\n":
                 return
             self.close()
-        pytest.skip("this process may not mount a disk, neither as root nor in a user namespace")
+        pytest.skip(
+            "needs leave to mount a disk, as root or in a user namespace: sudo python -m pytest tests/reliability"
+        )
 
     def inside(self, *words: str | Path) -> list[str]:
         """The command as a process that sees these disks."""
