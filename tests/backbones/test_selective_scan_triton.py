@@ -32,7 +32,7 @@ GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
 runs_kernels = pytest.mark.skipif(
     not (GPU or INTERPRETED),
-    reason="needs a CUDA device (python -m pytest -m gpu); else test_under_the_interpreter runs it",
+    reason="needs a CUDA device: python -m pytest -m gpu; test_under_the_interpreter covers it",
 )
 
 # Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
