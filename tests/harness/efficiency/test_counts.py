@@ -216,7 +216,7 @@ def test_the_cell_is_only_for_one_purpose():
     assert SOURCES["profile"] == "profile" and profile_cell.ProfileCell is not None
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it asks glibc")
 def test_holes_in_the_heap_are_not_memory_that_a_call_needs():
     script = """
 import torch
