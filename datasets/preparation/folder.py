@@ -10,7 +10,7 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 from datasets import layouts
@@ -18,6 +18,8 @@ from datasets.preparation.split import Photo, Settings, find_photos, split
 from datasets.preparation.unpack import fresh_folder
 from datasets.readers.folders import numbers
 from datasets.readers.source import order, printable
+from msgspec import structs
+
 from harness import registry
 from harness.cards import DatasetCard, SplitCount, read_card
 from harness.errors import DataError, HarnessError, UsageError
@@ -98,7 +100,7 @@ def _files(
     for _, photo, part in sorted((order(p.path), p, part) for part, photos in splits.items() for p in photos):
         camera = [camids[photo.camera]] if cameras else []
         writer.writerow([f"{IMAGES}/{photo.path}", pids[photo.identity], *camera, part, photo.identity])
-    counts = {part: asdict(_count(photos)) for part, photos in splits.items()}
+    counts = {part: structs.asdict(_count(photos)) for part, photos in splits.items()}
     files = {"card.toml": _card(folder, name, settings, counts, options), TABLE: table.getvalue()}
     for place in (folder, folder.parent):
         if (place / layouts.STAND_IN).is_file():  # images that were generated stay generated

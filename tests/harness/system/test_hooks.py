@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from harness.spec.job import STAGES
+from harness.spec.names import STAGES
 from harness.system import hooks
 from harness.system.paths import REPOSITORY
 
