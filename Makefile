@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Tests that wait, for Ray and for limits, leave room for one more than there are cores.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
-.PHONY: demo demo-search test lint clean
+.PHONY: demo demo-search test test-fast lint clean
 
 demo: $(VENV)/.ready
 	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
@@ -15,6 +15,9 @@ demo-search: $(VENV)/.ready
 
 test: $(VENV)/.ready
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder
+
+test-fast: $(VENV)/.ready
+	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
 lint: $(VENV)/.ready
 	$(PY) -m ruff check

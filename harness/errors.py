@@ -1,4 +1,4 @@
-"""One family of exceptions: every error a user can cause says what was found and what to do next."""
+"""The exceptions of the harness: each says what happened, what was expected and what to do."""
 
 from __future__ import annotations
 

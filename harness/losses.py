@@ -1,4 +1,4 @@
-"""Losses of re-identification, and the criterion that a recipe makes of them.
+"""Losses of re-identification, and the criterion that a recipe builds from them.
 
 Every loss is computed in float32 (float64 stays float64), also inside autocast: in half precision the distance
 between two features of length 30 is wrong by up to a whole unit. `triplet` and `ratr` take `autocast=True`, which

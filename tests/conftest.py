@@ -1,9 +1,9 @@
-"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads, quick starts."""
+"""Shared fixtures: the folder of reference material beside the checkout, quiet trackers, few threads."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,13 +13,13 @@ from harness.system.paths import cache_folder
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
-os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the rest of the caches is made anew
+os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the other caches start empty
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-QUICK = REPOSITORY / "tests" / "quick"
-if str(QUICK) not in os.environ.get("PYTHONPATH", "").split(os.pathsep):
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(QUICK), *filter(None, [os.environ.get("PYTHONPATH")])])
+RUNS = {"quick_runs", "phantoms"}
+"""Fixtures of tests that start whole runs or lay out whole datasets; such tests are marked `slow`."""
+SITE = REPOSITORY / "tests" / "support" / "site"
 
 
 @pytest.fixture(scope="session")
@@ -27,21 +27,24 @@ def shared() -> Path:
     """Reference material beside the checkout: golden values, official lists. Skips where it is absent."""
     place = REPOSITORY.parent / "shared"
     if not place.is_dir():
-        pytest.skip("the reference material beside the checkout is absent")
+        pytest.skip(f"needs the golden values and official lists in {place}; with them run: python -m pytest")
     return place
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Long files first, so that parallel workers end together; skips GPU tests where no GPU is at hand."""
+    """Sorts long files first, so that workers end together; marks tests of whole runs; skips those that need a GPU."""
     items.sort(key=lambda item: item.path.parent.name != "reliability")
-    if not any("gpu" in item.keywords for item in items):
+    for item in items:
+        if RUNS & set(getattr(item, "fixturenames", ())):
+            item.add_marker(pytest.mark.slow)
+    on_gpu = [item for item in items if "gpu" in item.keywords]
+    if not on_gpu:
         return
     import torch
 
     if not torch.cuda.is_available():
-        for item in items:
-            if "gpu" in item.keywords:
-                item.add_marker(pytest.mark.skip(reason="no CUDA device here"))
+        for item in on_gpu:
+            item.add_marker(pytest.mark.skip(reason="needs a CUDA device; there run: python -m pytest -m gpu"))
 
 
 @pytest.fixture(scope="session")
@@ -52,6 +55,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("world")
     generate(root, scale="smoke", size=(64, 32))
     return root
+
+
+@pytest.fixture(scope="module")
+def quick_runs() -> Iterator[None]:
+    """Runs that this module starts draw no pictures, and those of stand-in backbones do not import torch's compiler."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HARNESS_PICTURES", "0")
+        patch.setenv("HARNESS_TEST_QUICK", "1")
+        patch.setenv("PYTHONPATH", os.pathsep.join([str(SITE), *filter(None, [os.environ.get("PYTHONPATH")])]))
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -104,7 +117,7 @@ PIXELS_MODEL = '''
 """A linear layer on a 4x2 thumbnail, with faults on request."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 import time
 
 import torch

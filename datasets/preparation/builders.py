@@ -22,6 +22,7 @@ from harness.cards import Layout
 from harness.contracts import SPLITS, Splits
 from harness.errors import DataError
 from harness.registry import DatasetEntry
+from harness.system import files
 
 VIEW_COLUMNS = 5
 
@@ -43,7 +44,7 @@ def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progre
     if config and not (target / config).exists() and (found := _file(places, config)):
         protocol(found)  # refuse a damaged one here
         target.mkdir(parents=True, exist_ok=True)
-        _replace(target / config, found.read_bytes())
+        files.replace(target / config, found.read_bytes())
         done.append(f"{config} copied to {target}.")
     return done
 
@@ -121,7 +122,7 @@ def extract_testsets(mat: Path, target: Path) -> None:
     except DAMAGE as error:
         raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
     target.parent.mkdir(parents=True, exist_ok=True)
-    _replace(target, json.dumps({"testsets": sets}).encode())
+    files.replace(target, json.dumps({"testsets": sets}))
 
 
 def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
@@ -150,25 +151,6 @@ def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress:
             raise DataError(f"{place} names {len(absent)} image(s) not in {original.root}: {first(absent)}.")
         chosen[split] = {name: path for name, path in found.items() if path is not None}
     _mark(target, original, chosen)
-    return _link(target, chosen, progress)
-
-
-def convert_to_market(splits: Splits, target: Path, progress: Progress | None = None) -> list[str]:
-    """Writes any dataset as Market-style folders, `PPPP_cC_NNNNNN.jpg`, for tools that read nothing else.
-
-    Images are linked, or else copied. Cameras may have two digits. Where training and test labels overlap in number,
-    as in MSMT17, they do so afterwards too.
-    """
-    if target.exists():
-        raise DataError(f"{target} exists already; name another folder.")
-    chosen = {
-        split: {
-            f"{item.pid:04d}_c{item.camid + 1}_{index:06d}{item.path.suffix.lower()}": item.path
-            for index, item in enumerate(getattr(splits, split))
-        }
-        for split in SPLITS
-    }
-    _mark(target, splits, chosen)
     return _link(target, chosen, progress)
 
 
@@ -231,13 +213,7 @@ def _mark(target: Path, original: Splits, chosen: dict[str, dict[str, Path]]) ->
         }
     kept = {key: value for key, value in original.generated.items() if key != "layout"}
     target.mkdir(parents=True, exist_ok=True)
-    _replace(target / STAND_IN, json.dumps({**kept, "counts": counts}, indent=2).encode())
-
-
-def _replace(target: Path, content: bytes) -> None:
-    temporary = target.with_name(f".{target.name}.partial")
-    temporary.write_bytes(content)
-    temporary.replace(target)
+    files.replace(target / STAND_IN, json.dumps({**kept, "counts": counts}, indent=2))
 
 
 def _places(layout: Layout, root: Path, sources: Iterable[Path]) -> list[Path]:

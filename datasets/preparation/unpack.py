@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import fcntl
 import lzma
-import os
 import re
 import shutil
 import struct
@@ -19,6 +17,7 @@ from pathlib import Path
 from typing import IO, cast
 
 from harness.errors import DataError
+from harness.system import files
 
 Progress = Callable[[int, int], None]
 """Called with (done, in all)."""
@@ -136,12 +135,8 @@ def fresh_folder(target: Path) -> Iterator[Path | None]:
 def only_writer(folder: Path) -> Iterator[None]:
     """Holds a folder, made if missing, for one process at a time."""
     folder.mkdir(parents=True, exist_ok=True)
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+    with files.locked(folder):
         yield
-    finally:
-        os.close(handle)
 
 
 def _check_room(archive: Path, target: Path, total: int, limits: Limits) -> None:
@@ -179,11 +174,11 @@ def _write(
 ) -> int:
     packed = max(1, archive.stat().st_size)
     written = 0
-    for files, member in enumerate(members, start=1):
+    for count, member in enumerate(members, start=1):
         parts = _parts(archive, member.name)
         if any(part in CLUTTER for part in parts):
             continue
-        if files > limits.files:
+        if count > limits.files:
             raise DataError(f"{archive} holds more than {limits.files:,} files; that is no archive of this dataset.")
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import json
 import multiprocessing
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +20,7 @@ from datasets.synthetic.layouts import LAYOUTS, OFFICIAL, Layout
 from datasets.synthetic.people import derive, person
 from datasets.synthetic.worlds import SCALES, Scale, Sighting, World, camera_of
 from harness.errors import DataError, unknown
+from harness.system import files
 
 GENERATOR_VERSION = 3  # raise it with every change that alters a picture or a name
 MARKER = "stand-in.json"
@@ -78,7 +77,7 @@ def generate(
             raise unknown("scale", scale, SCALES)
         scale = SCALES[scale]
     root.mkdir(parents=True, exist_ok=True)
-    with _only_writer(root):
+    with files.locked(root):  # leftovers of an interrupted writer may then be removed
         missing = [name for name in names if not _complete(root, name, _request(name, scale, seed, size))]
         plans = {name: LAYOUTS[name].plan(scale, seed) for name in missing}
         jobs: dict[tuple[World, Sighting, float], list[str]] = {}
@@ -193,14 +192,3 @@ def _complete(root: Path, name: str, request: dict[str, Any]) -> bool:
 def _partial(root: Path, name: str) -> Path:
     folder = root / LAYOUTS[name].folder
     return folder.with_name(f".{folder.name}.partial")
-
-
-@contextmanager
-def _only_writer(root: Path) -> Iterator[None]:
-    """Hold the data root for one process at a time, so that leftovers of an interrupted one may be removed."""
-    handle = os.open(root, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)  # which also ends the lock

@@ -1,4 +1,4 @@
-"""The command line: one file a command, imported only when it is called, so that `--help` is instant."""
+"""The command line: one file per command; it parses options, calls the program and prints."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -18,7 +19,7 @@ from harness.system.redact import mask, readable
 COMMANDS = {
     "run": "Train and score backbones on datasets, then write the report.",
     "plan": "Show what 'run' would do: finished, to do, blocked.",
-    "list": "List backbones, datasets, recipes or presets.",
+    "list": "List backbones, datasets, recipes, presets or search spaces.",
     "prepare": "Unpack, convert and check data and weights you have.",
     "validate": "Check datasets against their cards, and plug-ins against the contract.",
     "status": "Show the records in the results folder; send unsent ones to MLflow.",
@@ -72,7 +73,7 @@ def main() -> int:
     try:
         _right_packages()
         paths.settle()
-        result = cli.main(standalone_mode=False, prog_name="python -m harness")
+        result = cli.main(standalone_mode=False, prog_name=_program(), complete_var="_REID_HARNESS_COMPLETE")
         return int(result or 0)
     except HarnessError as error:
         click.echo(f"Error: {readable(mask(str(error)))}", err=True)
@@ -99,6 +100,12 @@ def main() -> int:
         if not isinstance(error, BrokenPipeError):  # of a pipe the reader chose to go
             click.echo(f"Error: The output could not be written ({error.strerror}).", err=True)
         return 1
+
+
+def _program() -> str:
+    """How the user called the program; shell completion needs the name of the installed command."""
+    name = Path(sys.argv[0]).name
+    return name if name == "reid-harness" else "python -m harness"
 
 
 def _is_of_the_output(error: OSError) -> bool:

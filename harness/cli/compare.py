@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from harness import registry
+from harness.cli.groups import command as grouped
 from harness.cli.options import format_option, results_option
 from harness.errors import UsageError
 from harness.records import per_query, store
@@ -16,7 +17,7 @@ from harness.records.schema import matched
 from harness.spec.names import SCORED
 
 
-@click.command(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
+@grouped(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
 @click.argument("first")
 @click.argument("second")
 @click.option("--dataset", required=True, help="Dataset both were scored on.")

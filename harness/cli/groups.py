@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from harness import __version__
+
 GROUPS = ("What", "Data and weights", "Recipe", "Search", "Measurement", "Machine", "Tracking", "Output")
 """Sections of a command's help, in their order; options without one come last."""
 
@@ -21,7 +23,11 @@ class Option(click.Option):
 
 
 class Command(click.Command):
-    """A command whose help shows options by section."""
+    """A command whose help shows options by section, with `--version` among them."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.params.append(version_option())
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes one section per group, and the rest under `Other`."""
@@ -34,6 +40,19 @@ class Command(click.Command):
             if rows:
                 with formatter.section(name):
                     formatter.write_dl(rows)
+
+
+def version_option() -> click.Option:
+    """Shows the version and stops."""
+
+    def show(context: click.Context, param: click.Parameter, asked: bool) -> None:
+        if asked and not context.resilient_parsing:
+            click.echo(f"harness {__version__}")
+            context.exit()
+
+    return click.Option(
+        ["--version"], is_flag=True, expose_value=False, is_eager=True, callback=show, help="Show the version and exit."
+    )
 
 
 def option(group: str, *names: str, **settings: Any) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import click
 
 from harness import registry
 from harness.cards import read_toml
+from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.errors import HarnessError
 from harness.registry import imports
@@ -17,7 +18,7 @@ from harness.spec import preset, recipe
 from harness.tuning import space
 
 
-@click.command(epilog="Example: python -m harness list datasets --data-root DIR")
+@grouped(epilog="Example: python -m harness list datasets --data-root DIR")
 @click.argument("kind", type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]))
 @data_root_option
 @plugins_option

@@ -10,12 +10,13 @@ from typing import Any
 import click
 
 from harness import registry, weights
+from harness.cli.groups import command as grouped
 from harness.cli.options import UserPath, data_root_option, plugins_option, plugins_path, weights_root_option
 from harness.errors import HarnessError, UsageError
 from harness.system.redact import readable
 
 
-@click.command(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
+@grouped(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
 @click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
 @click.option("--backbones", default="", help="Backbones whose starting weights to fetch, or 'all'.")
 @click.option(

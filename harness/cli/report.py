@@ -6,10 +6,11 @@ from pathlib import Path
 
 import click
 
+from harness.cli.groups import command as grouped
 from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
 
 
-@click.command(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
+@grouped(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
 @results_option
 @click.option(
     "--out",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from harness.cli.groups import command as grouped
 from harness.cli.options import format_option, mlflow_option, results_option
 from harness.execution.progress import duration
 from harness.records import store
@@ -15,7 +16,7 @@ from harness.records.schema import matched
 from harness.system.redact import mask, readable
 
 
-@click.command(epilog="Example: python -m harness status --results demo/results")
+@grouped(epilog="Example: python -m harness status --results demo/results")
 @results_option
 @format_option
 @click.option("--sync", is_flag=True, help="Send to MLflow what it has not got.")

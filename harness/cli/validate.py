@@ -9,15 +9,14 @@ from typing import Any
 import click
 
 from harness import registry
+from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.errors import HarnessError, UsageError, unknown
 from harness.registry import dataset_checks
 from harness.registry.findings import Finding
 
 
-@click.command(
-    epilog="Examples: python -m harness validate bot | python -m harness validate --datasets all --data-root DIR"
-)
+@grouped(epilog="Examples: python -m harness validate bot | python -m harness validate --datasets all --data-root DIR")
 @click.argument("names", nargs=-1)
 @click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
 @click.option("--backbones", default="", help="Comma list of backbones, or 'all'.")

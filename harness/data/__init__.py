@@ -1,4 +1,4 @@
-"""The one data pipeline: every backbone sees the same images in the same order, whoever loads them."""
+"""The data pipeline, the same for every backbone: decoding, image cache, sampling, augmentation, batches."""
 
 from harness.data.holdout import holdout_split
 from harness.data.loader import Batch, EvaluationData, TrainingData, camera_rows

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from harness.data.images import Range, UnreadableImages
 from harness.data.prefetch import in_order
 from harness.data.transforms import Images, Pixels, decode
 from harness.errors import DataError
+from harness.system import files, hooks
 
 Progress = Callable[[int, int], None]
 """Called with the number of images done and the number of all."""
@@ -78,35 +78,38 @@ def open_images(
         DataError: an image that is missing.
         UnreadableImages: images that cannot be decoded, all of them.
     """
-    files = FileImages(paths, image_size, interpolation, value_range)
+    images = FileImages(paths, image_size, interpolation, value_range)
     if folder is None or not paths:
-        return files
+        return images
     shape = (len(paths), 3, *image_size)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{key(files)}.npy"
+        path = folder / f"{key(images)}.npy"
         if (cached := _mapped(path, shape)) is not None:
             return cached
-        with _locked(path) as part:
+        with contextlib.ExitStack() as lock:
+            with contextlib.suppress(OSError):  # without locks each process builds its own, and the last one stays
+                lock.enter_context(files.locked(path.with_suffix(".lock")))
             if _mapped(path, shape) is None:
-                _build(files, shape, path, part, workers, progress)
+                files.sweep(folder)
+                _build(images, shape, path, workers, progress)
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except OSError as error:
         warnings.warn(f"No cache of decoded images in {folder} ({error}); reading image files instead.", stacklevel=2)
-        return files
+        return images
 
 
-def key(files: FileImages) -> str:
+def key(images: FileImages) -> str:
     """Names a cache by everything its pixels depend on."""
     entries = []
-    for path in files.paths:
+    for path in images.paths:
         try:
             status = path.stat()
         except OSError as error:
             raise DataError(f"Cannot read the image {path}: {error.strerror}. Extract the archive again.") from error
         entries.append([os.path.abspath(path), status.st_size, status.st_mtime_ns])
-    scaled = [files.value_range] if files.value_range else []
-    text = json.dumps([LAYOUT, pillow_version, files.image_size, files.interpolation, entries, *scaled])
+    scaled = [images.value_range] if images.value_range else []
+    text = json.dumps([LAYOUT, pillow_version, images.image_size, images.interpolation, entries, *scaled])
     return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
@@ -119,51 +122,31 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     return np.asarray(array) if array.shape == shape and array.dtype == np.uint8 else None
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[Path]:
-    """Waits until no other process builds this cache; yields the file to build in."""
-    with open(path.with_suffix(".lock"), "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            part = path.with_suffix(".part")
-        except OSError:  # a file system without locks: both build, each its own file, and the last one stays
-            part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            yield part
-        finally:
-            part.unlink(missing_ok=True)
-
-
-def _attempt(files: FileImages, row: int) -> Pixels | str:
+def _attempt(images: FileImages, row: int) -> Pixels | str:
     """The pixels, or why there are none: one bad file must not hide the others."""
     try:
-        return files[row]
+        return images[row]
     except DataError as error:
         return str(error)
 
 
-def _build(
-    files: FileImages, shape: tuple[int, ...], path: Path, part: Path, workers: int, progress: Progress | None
-) -> None:
+def _build(images: FileImages, shape: tuple[int, ...], path: Path, workers: int, progress: Progress | None) -> None:
     """Writes in order through the file, not through a mapping, so that a full disk is an error and not a signal."""
-    part.unlink(missing_ok=True)
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if free < needed + SPARE:
         raise OSError(f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
-    with open(part, "wb") as file:
+    with files.replacing(path) as temporary, temporary.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)
+        hooks.reached("cache")
         bad: list[str] = []
-        pixels = in_order(lambda row: _attempt(files, row), range(len(files)), threads=max(1, workers), ahead=16)
+        pixels = in_order(lambda row: _attempt(images, row), range(len(images)), threads=max(1, workers), ahead=16)
         for done, image in enumerate(pixels, start=1):
             if isinstance(image, str):
                 bad.append(image)
             elif not bad:
                 file.write(image.data)
-            if progress and (done % 64 == 0 or done == len(files)):
-                progress(done, len(files))
+            if progress and (done % 64 == 0 or done == len(images)):
+                progress(done, len(images))
         if bad:
             raise UnreadableImages(bad)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from harness.contracts import scan_implementation
 from harness.efficiency.conditions import Conditions
-from harness.efficiency.counts import flops, inference_parameters, parameters, scan_implementation
+from harness.efficiency.counts import flops, inference_parameters, parameters
 from harness.efficiency.memory import peak_memory_bytes
 from harness.efficiency.timing import Timing, repeat, synchronise
 
@@ -25,7 +26,6 @@ __all__ = [
     "peak_memory_bytes",
     "random_batch",
     "repeat",
-    "scan_implementation",
     "synchronise",
 ]
 

@@ -7,6 +7,8 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.contracts import extra_flops
+
 
 def parameters(module: nn.Module, *, trained: bool = False) -> int:
     """All parameters, those of the training heads included; with `trained` only those training changes."""
@@ -41,11 +43,4 @@ def flops(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> int
     module.eval()
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         module(images[:1], cameras[:1])
-    extra = getattr(module, "extra_flops", None)
-    return int(counter.get_total_flops()) + (int(extra()) if extra else 0)
-
-
-def scan_implementation(module: nn.Module) -> str | None:
-    """Which selective scan the module runs on its device; None for one without a scan."""
-    asked = getattr(module, "scan_implementation", None)
-    return str(asked()) if asked else None
+    return int(counter.get_total_flops()) + extra_flops(module)

@@ -1,1 +1,1 @@
-"""From a plan to records: starts each run in a process of its own, with Ray or locally, and shows progress."""
+"""Starts planned runs, each in a process of its own, with Ray or without, and shows their progress."""

@@ -5,7 +5,6 @@ that every run leaves a record.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import queue
@@ -198,8 +197,7 @@ def leave_record(job: Job, status: str, message: str, stage: str | None = None) 
     folder = Path(job.folder)
     with contextlib.suppress(OSError, HarnessError):  # a full disk: the status still reaches the driver
         folder.mkdir(parents=True, exist_ok=True)
-        with (folder / ".lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        with files.locked(folder / ".lock", wait=False):
             if (known := _finished(job)) is not None:
                 return known
             tail = readable(mask(_tail(folder / "log.txt")))

@@ -1,1 +1,1 @@
-"""Plots and pictures: one style, pictures of ranked lists and curves of a run."""
+"""Plotting style, pictures of ranked lists, and the pictures of one run."""

@@ -1,4 +1,4 @@
-"""Evaluation of re-identification features: the protocol, the metrics, re-ranking.
+"""Evaluation of re-identification features: protocols, CMC, mAP, mINP and re-ranking.
 
 The standard protocol, which `evaluate_ranking` follows:
 
@@ -22,14 +22,13 @@ only the classic protocol of 20 splits has a metric of its own, `evaluate_single
 Features are numpy arrays or torch tensors, on the CPU or a GPU. Importing this package does not import torch.
 """
 
-from harness.metrics.protocol import JUNK_PID, ProtocolError
+from harness.metrics.protocol import ProtocolError
 from harness.metrics.ranked_lists import DistanceHistogram, RankedLists, distance_histogram, ranked_list
 from harness.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from harness.metrics.reranking import rerank
 from harness.metrics.single_shot import evaluate_single_shot
 
 __all__ = [
-    "JUNK_PID",
     "DistanceHistogram",
     "ProtocolError",
     "RankedLists",

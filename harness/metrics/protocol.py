@@ -10,9 +10,6 @@ import numpy as np
 
 from harness.errors import HarnessError
 
-JUNK_PID = -1
-"""Identity of a gallery image that is neither a match nor a mistake, and leaves the gallery before ranking."""
-
 
 class ProtocolError(HarnessError):
     """Identities or cameras with which nothing can be ranked."""

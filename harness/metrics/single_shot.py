@@ -25,7 +25,6 @@ def evaluate_single_shot(
     metric: str = "cosine",
     draws: int = 10,
     seed: int = 0,
-    other_cameras_only: bool = False,
     device: Any = None,
 ) -> Ranking:
     """Scores a ranking under the single-gallery-shot protocol of classic CUHK03 (20 splits, 100 test identities).
@@ -33,6 +32,7 @@ def evaluate_single_shot(
     After the standard removals, one image of every gallery identity is drawn uniformly, of the query's own identity
     among its matches; the query is ranked against these alone. The CMC curve and `first_hit` are means over all draws;
     everything else in the result (mAP, mINP, other per-query values) is that of the full gallery, as usual.
+    Images of other identities from the query's own camera stay, as in torchreid.
     Draws depend on `seed` and the order of the queries, on nothing else. The tie rule is the usual one.
 
     Not for the 767/700 protocol, which is scored by `evaluate_ranking`; the two give very different figures.
@@ -48,8 +48,6 @@ def evaluate_single_shot(
         metric: `cosine` or `euclidean`.
         draws: galleries drawn for each query.
         seed: of the draws.
-        other_cameras_only: also leave out every other image taken by the query's camera, as in the original protocol
-            where query and gallery come from different views; False does as torchreid does.
         device: where to compute.
 
     Raises:
@@ -60,21 +58,14 @@ def evaluate_single_shot(
     labels = (query_pids, gallery_pids, query_camids, gallery_camids)
     full = evaluate_ranking(query_features, gallery_features, *labels, max_rank=max_rank, metric=metric, device=device)
     matches = find_matches(*labels)
-    pids, camids = as_labels(gallery_pids, "gallery pids")[matches.kept], None
-    if other_cameras_only:
-        camids = as_labels(gallery_camids, "gallery camids")[matches.kept]
-    galleries = {
-        camera: _Gallery(pids, None if camids is None else camids != camera)
-        for camera in np.unique(as_labels(query_camids, "query camids"))
-    }
-    cameras = as_labels(query_camids, "query camids")
+    gallery = _Gallery(as_labels(gallery_pids, "gallery pids")[matches.kept])
     similarity = FeatureSimilarity(query_features, gallery_features, metric=metric, kept=matches.kept, device=device)
     generator, ranks = np.random.default_rng(seed), []
     for block in similarity.blocks():
         for row, query in enumerate(range(block.rows.start, block.rows.stop)):
             if full.valid[query]:
                 own, is_match = matches.of_query(query)
-                rivals, drawn = galleries[cameras[query]].draw(own[is_match], draws, generator)
+                rivals, drawn = gallery.draw(own[is_match], draws, generator)
                 ahead = block.ahead(row, rivals.ravel(), np.repeat(drawn, rivals.shape[1]))
                 ranks.append(1 + ahead.reshape(rivals.shape).sum(axis=1))
     hits = np.full(len(full.valid), np.nan)
@@ -85,9 +76,8 @@ def evaluate_single_shot(
 class _Gallery:
     """Gallery images grouped by identity, ready for draws."""
 
-    def __init__(self, pids: np.ndarray, eligible: np.ndarray | None) -> None:
-        columns = np.arange(len(pids)) if eligible is None else np.flatnonzero(eligible)
-        self.columns = columns[np.argsort(pids[columns], kind="stable")]
+    def __init__(self, pids: np.ndarray) -> None:
+        self.columns = np.argsort(pids, kind="stable")
         self.identities, self.starts, self.counts = np.unique(pids[self.columns], return_index=True, return_counts=True)
         self.pids = pids
 

@@ -1,1 +1,1 @@
-"""From a request to run specs, each cached, to do or blocked, with the reason."""
+"""Turns a request into run specs, each cached, to do or blocked, with the reason."""

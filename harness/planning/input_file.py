@@ -12,7 +12,7 @@ from typing import Any
 from msgspec import structs
 
 from harness import registry, weights
-from harness.contracts import Splits
+from harness.contracts import Splits, inferred
 from harness.errors import UsageError
 from harness.planning.plan import Planned, planned
 from harness.planning.request import Request, asked_for, check_models, chosen_options, load_recipe
@@ -151,10 +151,10 @@ def _as_built(typed: Request, backbone: BackboneEntry, spec: RunSpec, state: Any
         UsageError: an option of the user, or of the variant, contradicts the file.
         WeightsError: the file is no checkpoint of this backbone.
     """
-    if (infer := getattr(backbone.model(), "infer", None)) is None:
-        return spec.options
     height, width = spec.values["augmentation"]["image_size"]
-    found = infer(state, (height, width))["options"]
+    if (told := inferred(backbone.model(), state, (height, width))) is None:
+        return spec.options
+    found = told["options"]
     asked = {key: spec.options[key] for key in chosen_options(typed, backbone)}
     chosen = {**backbone.settings.options, **asked}
     if spec.options.get("camera_embedding") == "mean":

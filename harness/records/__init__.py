@@ -1,1 +1,1 @@
-"""Results on disk: schema, store, per-query values and the environment they came from."""
+"""Results on disk: the record of a run, its schema, its store and its per-query values."""

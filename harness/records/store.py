@@ -6,7 +6,6 @@ cache of `index` alone: it may be deleted at any time, and it is left out where 
 
 from __future__ import annotations
 
-import fcntl
 import functools
 import json
 import logging
@@ -227,8 +226,7 @@ def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
     new = [{k: str(cell.get(k) or "") for k in keys} for cell in cells]
     replaced = {(c["backbone"], c["dataset"], c["recipe"]) for c in new}
     results.mkdir(parents=True, exist_ok=True)
-    with (results / f".{PLAN}.lock").open("w") as lock:  # two drivers would lose each other's cells
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(results / f".{PLAN}.lock"):  # two drivers would lose each other's cells
         kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
         cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
         files.write_json(results / PLAN, list({tuple(c.values()): c for c in cells}.values()))

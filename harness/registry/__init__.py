@@ -1,4 +1,4 @@
-"""Finds plug-ins by their cards, loads their code on demand, and checks both against the contract."""
+"""Finds backbones and datasets by their cards, loads their code on demand, and checks both."""
 
 from harness.registry.entries import BackboneEntry, DatasetEntry
 from harness.registry.lookup import (

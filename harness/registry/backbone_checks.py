@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import registry
+from harness.contracts import feature_dim, no_weight_decay, published_loader, set_camera_mode
 from harness.errors import HarnessError
 from harness.registry import BackboneEntry
 from harness.registry.findings import EXAMPLES, Finding
@@ -164,7 +165,7 @@ def _evaluation(checks: _Checks, module: nn.Module) -> None:
         checks.say("error", f"In evaluation mode the output is a {type(feature).__name__}, not a tensor.")
         return
     card, entry = checks.entry.card, checks.entry
-    width = getattr(module, "feature_dim", card.feature_dim)
+    width = feature_dim(module, card.feature_dim)
     checks.demand(
         tuple(feature.shape) == (BATCH, width),
         f"The feature has shape {list(feature.shape)}, not [{BATCH}, {width}].",
@@ -196,22 +197,18 @@ def _side_information(checks: _Checks, module: nn.Module) -> None:
         checks.say("error", "The card states camera as side information, but the feature does not depend on it.")
     if not used:
         return
-    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == "on"]
-    if not parts:
+    if not set_camera_mode(module, "mean"):
         checks.say("warning", "A camera-aware model needs `camera_mode`, so that it can be scored on unknown cameras.")
         return
-    for part in parts:
-        part.camera_mode = "mean"  # type: ignore[assignment]
     try:
         unknown = module(checks.images, torch.full((BATCH,), CAMERAS + 7))
         checks.demand(bool(torch.isfinite(unknown).all()), "The feature for an unknown camera is not finite.")
     finally:
-        for part in parts:
-            part.camera_mode = "on"  # type: ignore[assignment]
+        set_camera_mode(module, "on", since="mean")
 
 
 def _published(checks: _Checks, module: nn.Module) -> None:
-    load = getattr(module, "load_published", None)
+    load = published_loader(module)
     if load is None:
         checks.say("warning", "The module has no load_published, so checkpoints of the original code cannot be read.")
         return
@@ -226,8 +223,7 @@ def _published(checks: _Checks, module: nn.Module) -> None:
 
 
 def _decay(checks: _Checks, module: nn.Module) -> None:
-    named: Any = getattr(module, "no_weight_decay", set)
-    unknown = sorted(set(named()) - {name for name, _ in module.named_parameters()})
+    unknown = sorted(no_weight_decay(module) - {name for name, _ in module.named_parameters()})
     checks.demand(not unknown, "no_weight_decay names parameters that do not exist.", *unknown)
 
 

@@ -6,8 +6,7 @@ import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.cards import BackboneCard, DatasetCard, InputCard, Variant, same_type
 from harness.errors import UsageError, unknown
@@ -18,7 +17,7 @@ from harness.spec.run_spec import canonical
 if TYPE_CHECKING:
     from torch import nn
 
-    from harness.contracts import Splits
+    from harness.contracts import BackboneCode, Splits
 
 
 @dataclass(frozen=True)
@@ -90,9 +89,9 @@ class BackboneEntry:
             if not r.optional and not installed(r.module)
         ]
 
-    def model(self) -> ModuleType:
+    def model(self) -> BackboneCode:
         """Imports the plug-in's `model.py`."""
-        return import_plugin(self.folder, self.package, "model")
+        return cast("BackboneCode", import_plugin(self.folder, self.package, "model"))
 
     def build(
         self,

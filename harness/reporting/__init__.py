@@ -1,4 +1,4 @@
-"""BENCHMARKS.md and its figures, from records alone: the same records give the same bytes.
+"""BENCHMARKS.md and its figures, made from records alone: the same records give the same bytes.
 
 Needs neither torch nor Ray nor MLflow. A section is a function `Context -> Section`; add one to `SECTIONS`.
 """
@@ -27,7 +27,7 @@ from harness.reporting import (
 )
 from harness.reporting.report_data import ReportData, gather
 from harness.reporting.section import Builder, Context, Section
-from harness.system import files
+from harness.system import files, hooks
 
 __all__ = ["SECTIONS", "Context", "ReportData", "Section", "build", "check", "collect", "gather", "write"]
 
@@ -97,6 +97,7 @@ def collect(results: Path, plugins: Path | None = None) -> ReportData:
 
 def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:
     """Builds the report of a results folder; returns its files, the page first."""
+    hooks.reached("report")
     return build(collect(results, plugins), out, figures=figures_of(out), results=_way(results, out))
 
 

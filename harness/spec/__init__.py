@@ -1,1 +1,1 @@
-"""What a run is, as data: run spec, job, recipe, with the recipes and presets that come with the harness."""
+"""What a run is, as data: run spec, job and recipe, with the recipes and presets of the harness."""

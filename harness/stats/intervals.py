@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -103,19 +103,3 @@ def _standard_error(deviations: np.ndarray, counts: np.ndarray) -> Any:
     """Standard error of a ratio of sums over identities, from deviations of sums; along the last axis."""
     n = counts.shape[-1]
     return np.sqrt((deviations**2).sum(axis=-1) * n / (n - 1)) / counts.sum(axis=-1)
-
-
-class SeedSpread(NamedTuple):
-    """Spread of a score over training seeds: the variance of training, apart from that of the query set."""
-
-    mean: float
-    std: float
-    n: int
-
-
-def seed_spread(values: ArrayLike) -> SeedSpread:
-    """Returns mean, sample standard deviation (NaN for one seed) and number of seeds."""
-    scores = np.asarray(values, dtype=np.float64)
-    if scores.ndim != 1 or not len(scores):
-        raise StatsError(f"Scores over seeds have shape {scores.shape}; give one number a seed.")
-    return SeedSpread(float(scores.mean()), float(scores.std(ddof=1)) if len(scores) > 1 else float("nan"), len(scores))

@@ -1,1 +1,1 @@
-"""This machine: files, paths, processes, GPUs, seeds, and what must not be printed. Everything may import it."""
+"""This machine: files, paths, processes, GPUs and seeds, and hiding secrets in what is printed."""

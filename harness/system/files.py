@@ -1,15 +1,19 @@
-"""Files that are written whole or not at all, and what killed writers leave of them."""
+"""Files: written whole or not at all, locked against other processes, and cleared of what killed writers left."""
 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import time
 import uuid
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from harness.system import hooks
 
 _WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
 
@@ -23,24 +27,74 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
-    """Writes a file whole or not at all: a temporary file in the same folder, flushed to disk, then renamed.
+    """Writes a file whole or not at all; see `replacing`."""
+    with replacing(path, flush=flush) as temporary:
+        temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+        if flush:
+            hooks.reached("write", name=path.name, path=path)
 
-    Its permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that
-    `sweep` can tell what nobody will rename any more. Without `flush` a power cut may leave an empty file, which is
-    enough for what can be made again.
+
+@contextlib.contextmanager
+def replacing(path: Path, *, flush: bool = True, keep: Path | None = None) -> Iterator[Path]:
+    """Yields the path of a temporary file in the same folder, which the caller makes; on success it becomes `path`.
+
+    Permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that `sweep`
+    can tell what nobody will rename any more.
+
+    Args:
+        path: the file to write.
+        flush: False where the content can be made again: a power cut may then leave an empty file.
+        keep: name under which the former file stays.
     """
-    data = content.encode() if isinstance(content, str) else content
     temporary = path.with_name(f".{path.name}.{_host()}~{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            if flush:
-                file.flush()
+        yield temporary
+        if flush:
+            with temporary.open("rb") as file:
                 os.fsync(file.fileno())
+        if keep and path.exists():
+            os.replace(path, keep)
         os.replace(temporary, path)
-    except BaseException:
+    finally:
         temporary.unlink(missing_ok=True)
-        raise
+
+
+@contextlib.contextmanager
+def locked(
+    path: Path,
+    *,
+    wait: bool = True,
+    shared: bool = False,
+    make: bool = True,
+    on_wait: Callable[[], None] | None = None,
+) -> Iterator[None]:
+    """Holds an advisory lock on a file or folder; it ends with the block, or with the process, however that ends.
+
+    Args:
+        path: a lock file, or a folder that is there.
+        wait: wait for other processes; False raises at once where another one holds the lock.
+        shared: other shared locks are compatible.
+        make: make the lock file if it is missing.
+        on_wait: called once before waiting for another process.
+
+    Raises:
+        BlockingIOError: another process holds the lock and `wait` is False.
+        OSError: the file cannot be opened, or its file system has no locks.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+    handle = os.open(path, os.O_RDWR | os.O_CREAT if make and not path.is_dir() else os.O_RDONLY, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if not wait:
+                raise
+            if on_wait:
+                on_wait()
+            fcntl.flock(handle, kind)
+        yield
+    finally:
+        os.close(handle)
 
 
 def sweep(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""MLflow as a view of `results/`: a parent run an invocation, a child run a run, off the training path.
+"""MLflow as a view of the results: sends runs and their records to a tracking server.
 
 The only package that names MLflow. The driver is the only writer, in one thread of its own; a tracker that is slow,
 down or full loses nothing, because records are written first. What was not sent is sent by `status --sync`.

@@ -7,11 +7,10 @@ finds files nobody locks, closes what they name, and removes them.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import uuid
 from pathlib import Path
-from typing import IO
 
+from harness.system import files
 from harness.tracking.server import Server
 
 FOLDER = ".drivers"
@@ -28,11 +27,12 @@ class Presence:
     def __init__(self, results: Path) -> None:
         self._folder = results / FOLDER
         self._path = self._folder / uuid.uuid4().hex
-        self._held: IO[str] | None = None
+        self._lock = contextlib.ExitStack()
+        self._held = False
         with contextlib.suppress(OSError):
             self._folder.mkdir(parents=True, exist_ok=True)
-            self._held = self._path.open("w")
-            fcntl.flock(self._held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._lock.enter_context(files.locked(self._path, wait=False))
+            self._held = True
 
     @property
     def tags(self) -> dict[str, str]:
@@ -43,16 +43,14 @@ class Presence:
     def dead(results: Path) -> bool:
         """Whether a driver of this folder is gone without having closed its runs."""
         for path in (results / FOLDER).glob("*"):
-            with contextlib.suppress(OSError), path.open() as file:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # raises where its driver lives
+            with contextlib.suppress(OSError), _of_dead(path, shared=True):
                 return True
         return False
 
     def close_dead(self, server: Server) -> None:
         """Closes the runs of drivers that are gone."""
         for path in sorted(self._folder.glob("*")) if self._held else ():
-            with contextlib.suppress(OSError), path.open() as file:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises where its driver lives
+            with contextlib.suppress(OSError), _of_dead(path):
                 for parent in server.find({TAG: path.name}, running=True):
                     for child in server.find({"mlflow.parentRunId": parent}, running=True):
                         server.end(child, "interrupted")
@@ -63,4 +61,9 @@ class Presence:
         """The process closed its runs itself."""
         if self._held:
             self._path.unlink(missing_ok=True)
-            self._held.close()
+            self._lock.close()
+
+
+def _of_dead(path: Path, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
+    """Holds the sign of life of another driver; raises where that driver lives."""
+    return files.locked(path, wait=False, shared=shared, make=False)

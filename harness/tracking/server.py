@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import logging
 import math
 import os
@@ -283,8 +282,7 @@ def quiet() -> None:
 def _alone(results: Path) -> Iterator[None]:
     """Waits until no other driver opens the database of this folder."""
     results.mkdir(parents=True, exist_ok=True)
-    with (results / ".mlflow.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with files.locked(results / ".mlflow.lock"):
         yield
 
 
@@ -294,11 +292,9 @@ def _make_sqlite(path: Path) -> None:
 
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = path.with_name(f".{path.name}.new")
-        fresh.unlink(missing_ok=True)
-        fresh.touch()  # sqlite itself makes files that a group cannot write, whatever the umask is
-        MlflowClient(tracking_uri=SQLITE + quote(str(fresh), safe=PLAIN)).search_experiments()
-        os.replace(fresh, path)
+        with files.replacing(path) as fresh:
+            fresh.touch()  # sqlite itself makes files that a group cannot write, whatever the umask is
+            MlflowClient(tracking_uri=SQLITE + quote(str(fresh), safe=PLAIN)).search_experiments()
 
 
 @contextlib.contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 from harness.errors import RecordError
 from harness.records import store
 from harness.spec.job import Job
+from harness.system import hooks
 from harness.tracking.content import epochs_of, finish, is_sent, name_of, parameters_of, send, tags_of
 from harness.tracking.presence import Presence
 from harness.tracking.server import LATER, Server, trouble
@@ -145,6 +146,7 @@ class Tracker:
 
     def _finished(self, job: Job, status: str) -> None:
         """Sends the epochs that wait or that were lost while the server was away, then the record."""
+        hooks.reached("track")
         folder = Path(job.folder)
         rows = dict([*self._rows.pop(job.folder, []), *epochs_of(folder)])
         sent = self._sent.pop(job.folder, set())

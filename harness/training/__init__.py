@@ -1,1 +1,1 @@
-"""Training a module: optimiser, schedule, checkpoints, and modules out of checkpoints."""
+"""The training loop, with its optimiser, schedule and checkpoints."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from harness.errors import RunError
+from harness.system import files, hooks
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
 METRICS = "metrics.jsonl"
@@ -34,15 +35,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     Raises:
         CheckpointError: the disk did not take it.
     """
-    temporary = folder / f"{NEWEST}.{os.getpid()}.tmp"
     try:
-        with temporary.open("wb") as file:
+        with files.replacing(folder / NEWEST, keep=folder / PREVIOUS) as temporary, temporary.open("wb") as file:
             torch.save(state, file)
             file.flush()
-            os.fsync(file.fileno())
-        if (folder / NEWEST).exists():
-            os.replace(folder / NEWEST, folder / PREVIOUS)
-        os.replace(temporary, folder / NEWEST)
+            hooks.reached("checkpoint", epoch=state["epoch"] + 1)
     except torch.OutOfMemoryError:
         raise
     except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
@@ -51,8 +48,6 @@ def save(folder: Path, state: dict[str, Any]) -> None:
             f"The checkpoint in {folder} could not be written ({reason}); the one before is kept. "
             "Free space and start the same command again: it goes on from there."
         ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def load(folder: Path, run_id: str, warn: Callable[[str], None], training: str = "") -> dict[str, Any] | None:
@@ -87,15 +82,12 @@ def take_over(folder: Path, training: str) -> None:
     if not found:
         return
     epoch, source = max(found)
-    temporary = folder / f"{NEWEST}.{os.getpid()}.tmp"
     try:
-        _link(source, temporary)
-        os.replace(temporary, folder / NEWEST)
+        with files.replacing(folder / NEWEST) as temporary:
+            _link(source, temporary)
         _copy_metrics(source.parent, folder, epoch + 1)
     except (OSError, ValueError, KeyError, TypeError):
         return  # a full disk, or a run that was just removed: training begins with what is there
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -130,9 +122,3 @@ def _cause(error: BaseException) -> str:
     while error.__context__ is not None:
         error = error.__context__
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]
-
-
-def remove(folder: Path) -> None:
-    """Removes what a killed writer left behind."""
-    for path in folder.glob(f"{NEWEST}.*.tmp"):
-        path.unlink(missing_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from harness.contracts import no_weight_decay
 from harness.spec.recipe import Optimizer, Schedule
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
     """
     exempt: set[str] = set()
     if optimizer.no_decay == "model":
-        named: Any = getattr(module, "no_weight_decay", set)
-        exempt = set(named()) | {name for name, parameter in module.named_parameters() if parameter.ndim <= 1}
+        exempt = {name for name, parameter in module.named_parameters() if parameter.ndim <= 1}
+        exempt |= no_weight_decay(module)
     groups: dict[tuple[bool, bool], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from harness.contracts import Splits
+from harness import contracts
+from harness.contracts import Inferred, Splits
 from harness.data import camera_rows, checks
 from harness.errors import DataError, WeightsError
 from harness.registry import BackboneEntry
@@ -44,23 +45,22 @@ def from_checkpoint(
     Raises:
         WeightsError: the checkpoint is another module's.
     """
-    infer = getattr(entry.model(), "infer", None)
-    found = infer(state, image_size) if infer else {}
-    chosen = {**options, **found.get("options", {})}
+    found = contracts.inferred(entry.model(), state, image_size) or Inferred(num_classes=0, num_cameras=0, options={})
+    chosen = {**options, **found["options"]}
     cameras = options.get("camera_embedding")
     if chosen.get("camera_embedding") == "mean":
         chosen["camera_embedding"] = True
-    rows = found.get("num_cameras") or num_cameras
+    rows = found["num_cameras"] or num_cameras
     module = entry.build(
-        num_classes=found.get("num_classes") or num_classes, num_cameras=rows, image_size=image_size, **chosen
+        num_classes=found["num_classes"] or num_classes, num_cameras=rows, image_size=image_size, **chosen
     )
     module.eval()  # in which loading leaves the classifier out
-    load = getattr(module, "load_published", None) or partial(strict_load, module, optional=("classifier*",))
+    load = contracts.published_loader(module) or partial(strict_load, module, optional=("classifier*",))
     load(state)
     if bad := [name for name, values in module.named_parameters() if not values.isfinite().all()]:
         raise WeightsError(f"The checkpoint holds NaN or infinity in {len(bad)} tensors, for example {bad[0]}.")
     if cameras in (False, "mean"):
-        set_cameras(module, cameras or "off")
+        contracts.set_camera_mode(module, cameras or "off")
     return module, rows
 
 
@@ -78,7 +78,7 @@ def check_cameras(entry: BackboneEntry, module: nn.Module, rows: int, splits: Sp
     """
     own = camera_rows(splits.train)
     known = own if rows == (len(own) or 1) else None
-    if any(getattr(part, "camera_mode", None) == "on" for part in module.modules()):
+    if contracts.camera_parts(module):
         if not splits.knows_cameras:
             raise DataError(
                 f"{entry.name} embeds the camera of every image, and the cameras of the images in {splits.root} are "
@@ -87,11 +87,3 @@ def check_cameras(entry: BackboneEntry, module: nn.Module, rows: int, splits: Sp
         items = [*splits.query, *splits.gallery]
         checks.cameras(entry, range(rows) if known is None else known, items, "--camera-embedding mean or off")
     return known
-
-
-def set_cameras(module: nn.Module, mode: str, *, since: str = "on") -> list[nn.Module]:
-    """Changes how cameras are used on every part that is in the mode `since`; returns those parts."""
-    parts = [part for part in module.modules() if getattr(part, "camera_mode", None) == since]
-    for part in parts:
-        part.camera_mode = mode  # type: ignore[assignment]
-    return parts

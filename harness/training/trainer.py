@@ -15,6 +15,7 @@ from harness.data import Batch, TrainingData
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
 from harness.spec.recipe import Recipe
+from harness.system import hooks
 from harness.system.device import precision
 from harness.system.seeding import seed_torch
 from harness.training import checkpoint, optim
@@ -105,6 +106,7 @@ class Trainer:
             busy += metrics["seconds"]
             if self.on_epoch:
                 metrics |= self.on_epoch(epoch, self.module)
+            hooks.reached("save", epoch=epoch + 1)
             self._save(epoch)
             self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
         rate = images / busy if busy else None
@@ -112,6 +114,7 @@ class Trainer:
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """One epoch; sums stay on the device, so that no step waits for the one before."""
+        hooks.reached("epoch", epoch=epoch + 1)
         seed_torch(self.seed, "epoch", epoch)
         self.module.train()
         iterations = self.data.iterations(epoch)
@@ -219,7 +222,6 @@ class Trainer:
         checkpoint.save(self.folder, state)
 
     def _resume(self) -> int:
-        checkpoint.remove(self.folder)
         warn = lambda text: self.emit("warning", text=text)  # noqa: E731
         state = checkpoint.load(self.folder, self.run_id, warn, self.training)
         if state is None and self.may_take_over:

@@ -1,6 +1,9 @@
-"""Searching settings of a recipe or a backbone on held-out training identities; the test split is not read.
+"""Hyperparameter search on held-out training identities: search spaces, samplers, early stopping.
 
-`space` says what is searched, `sampler` asks for the next point, `asha` stops bad trials early, `state` is what is
-kept in `results/searches/`, `driver` turns points into jobs for a scheduler, `finals` trains the chosen points on the
-whole training set.
+space.py         what is searched: parameters and named points
+sampler.py       the next point: named points, TPE, random search or a grid
+asha.py          early stopping
+state.py         the search file in `results/searches/`
+trial_source.py  turns points into jobs and events into trials
+final_runs.py    trains the chosen points on the whole training set
 """

@@ -6,11 +6,10 @@ another machine that has the folder, and another search has another file. More s
 
 from __future__ import annotations
 
-import fcntl
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -212,7 +211,7 @@ def every(results: Path) -> Iterator[Path]:
     yield from sorted((results / FOLDER).glob(f"*/{FILE}"))
 
 
-@contextmanager
+@contextlib.contextmanager
 def only_one(results: Path, identity: str) -> Iterator[None]:
     """Holds a search; a second driver of the same search is refused.
 
@@ -220,15 +219,13 @@ def only_one(results: Path, identity: str) -> Iterator[None]:
         UsageError: another process holds it, or the disk takes no files.
     """
     folder = path_of(results, identity).parent
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / ".lock").open("w")
-    except OSError as error:
-        reason = error.strerror or error
-        raise UsageError(f"{folder} takes no files ({reason}); free space, or choose --results.") from error
-    with lock:
+    with contextlib.ExitStack() as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock.enter_context(files.locked(folder / ".lock", wait=False))
+        except BlockingIOError as error:
             raise UsageError(f"Another process works on search {identity}; wait for it or end it.") from error
+        except OSError as error:
+            reason = error.strerror or error
+            raise UsageError(f"{folder} takes no files ({reason}); free space, or choose --results.") from error
         yield

@@ -1,4 +1,4 @@
-"""Files of weights: where they lie, how they are known and fetched, what kind they are, and how a module loads them.
+"""Weight files: how they are found, checked, fetched and read, and how a module loads them.
 
 Plug-ins import `load_state`, `strict_load` and `unwrap` from here. Nothing here imports torch before a file is read.
 """

@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from harness.cards import BackboneCard, PretrainedCard
 from harness.errors import UsageError, WeightsError
+from harness.system import files
 from harness.system.paths import cache_folder, expand
 from harness.weights.state_dicts import check_kind, load_state, strict_load, unwrap
 
@@ -49,13 +50,13 @@ def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> Pret
         return None
     values = {**card.options, **(options or {})}
     changed = [key for key in STRUCTURE if key in card.options and values[key] != card.options[key]]
-    files = [file for file in card.pretrained.files if all(f"{{{key}}}" in file for key in changed)]
-    if not files:
+    names = [name for name in card.pretrained.files if all(f"{{{key}}}" in name for key in changed)]
+    if not names:
         return None
     filled = {key: _fill(getattr(card.pretrained, key), values, card) for key in ("hub", "timm")}
     return replace(
         card.pretrained,
-        files=tuple(_fill(file, values, card) for file in files),
+        files=tuple(_fill(name, values, card) for name in names),
         sha256="" if changed else card.pretrained.sha256,
         **filled,
     )
@@ -88,10 +89,7 @@ def locate(
 
 
 def identity(
-    card: BackboneCard,
-    weights_root: str | os.PathLike[str] | None,
-    options: Mapping[str, Any] | None = None,
-    cache: str | os.PathLike[str] | None = None,
+    card: BackboneCard, weights_root: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
 ) -> str:
     """Returns `sha256:...` of the starting file, or `none` for a random start.
 
@@ -99,14 +97,13 @@ def identity(
         card: card of the backbone.
         weights_root: the folder of weights.
         options: build options.
-        cache: folder where checksums are remembered by path, size and time; the user's cache by default.
 
     Raises:
         WeightsError: the file is not the one whose checksum is known.
     """
     if (path := locate(card, weights_root, options)) is None:
         return "none"
-    digest = checksum(path, cache)
+    digest = checksum(path)
     start = wanted(card, options)
     expected = start.sha256 if start and path.name == start.files[0] else ""
     # torch.hub's convention: the name ends with the first digits of the checksum.
@@ -146,21 +143,20 @@ def fetch(
     name = next((file for file in start.files if file.endswith(source.suffix)), start.files[0])
     target = target.with_name(name)
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with files.replacing(target) as temporary:
+        shutil.copyfile(source, temporary)
     return target
 
 
-def checksum(path: Path, cache: str | os.PathLike[str] | None = None) -> str:
-    """Returns the SHA-256 of a file; remembered in `cache` while its path, size and modification time stay.
+def checksum(path: Path) -> str:
+    """Returns the SHA-256 of a file; remembered in the cache folder while its path, size and modification time stay.
 
     That of a folder is over the names and checksums of its arrays (`.npy`).
     """
     if path.is_dir():
-        listed = [f"{file.name} {checksum(file, cache)}\n" for file in sorted(path.glob("*.npy"))]
+        listed = [f"{file.name} {checksum(file)}\n" for file in sorted(path.glob("*.npy"))]
         return hashlib.sha256("".join(listed).encode()).hexdigest()
-    store = Path(cache or cache_folder()) / "checksums.json"
+    store = cache_folder() / "checksums.json"
     stat = path.stat()
     key, state = str(path.resolve()), [stat.st_size, stat.st_mtime_ns]
     known = _read_json(store)
@@ -194,11 +190,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes by rename; a cache that cannot be written costs time, not the run."""
+    """A cache that cannot be written costs time, not the run."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.{os.getpid()}")
-        partial.write_text(json.dumps(content, indent=0, sort_keys=True), encoding="utf-8")
-        os.replace(partial, path)
+        files.replace(path, json.dumps(content, indent=0, sort_keys=True), flush=False)
     except OSError as error:
         log.debug("checksums are not remembered: %s", error)

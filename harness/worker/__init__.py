@@ -1,1 +1,1 @@
-"""One run in one process: data, build, train, score, measure, record."""
+"""One run inside its own process: loads data, builds, trains, scores, measures, and writes the record."""

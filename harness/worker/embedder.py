@@ -14,13 +14,14 @@ from torch import Tensor, nn
 
 from harness import registry, weights
 from harness.cards import InputCard
+from harness.contracts import camera_parts, set_camera_mode
 from harness.data.transforms import Normalization, decode, resize
 from harness.errors import UsageError
 from harness.planning.request import resolve_device
 from harness.records import store
 from harness.registry import BackboneEntry
 from harness.system.device import exact_float32, place
-from harness.training.trained import from_checkpoint, set_cameras
+from harness.training.trained import from_checkpoint
 
 Pictures = Tensor | Sequence[Any]
 """Images as a tensor, or as paths and PIL images."""
@@ -78,19 +79,18 @@ class Embedder(nn.Module):
         if camera_ids is not None and len(camera_ids) != count:
             raise UsageError(f"{len(camera_ids)} cameras for {count} images; give one camera per image.")
         self._check(camera_ids or [])
-        changed = set_cameras(self.module, "mean") if camera_ids is None else []
+        changed = set_camera_mode(self.module, "mean") if camera_ids is None else []
         try:
             found = [self._batch(images, camera_ids, start) for start in range(0, count, BATCH)]
         finally:
-            for part in changed:
-                part.camera_mode = "on"  # type: ignore[assignment]
+            if changed:
+                set_camera_mode(self.module, "on", since="mean")
         features = torch.cat(found) if found else torch.empty(0, 0)
         return nn.functional.normalize(features, dim=1) if count else features
 
     def _check(self, camera_ids: Sequence[int]) -> None:
         """Refuses cameras without a row, where the backbone embeds them."""
-        embeds = any(getattr(part, "camera_mode", None) == "on" for part in self.module.modules())
-        if embeds and (wrong := [c for c in camera_ids if not 0 <= c < self.num_cameras]):
+        if camera_parts(self.module) and (wrong := [c for c in camera_ids if not 0 <= c < self.num_cameras]):
             raise UsageError(
                 f"Camera {wrong[0]} has no embedding: the network was trained on {self.num_cameras} cameras, numbered "
                 f"0 to {self.num_cameras - 1}. Leave camera_ids out to use their mean."

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import IO, Any
 
 from harness.records.schema import Timing
+from harness.system import hooks
 
 
 class Interrupted(BaseException):
@@ -37,6 +38,7 @@ class Progress:
         self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self._since, 3)
         self.stage, self._since = stage, now
         self.emit("stage", stage=stage)
+        hooks.reached(stage)
 
     def timing(self) -> Timing:
         """The timing block of the record."""

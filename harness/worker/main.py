@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
+import functools
 import os
 import signal
 import sys
@@ -22,7 +22,7 @@ from harness.records import store
 from harness.records.schema import Record, matched
 from harness.records.skeleton import base_record
 from harness.spec.job import Job
-from harness.system import files
+from harness.system import files, hooks
 from harness.system.redact import mask, readable
 from harness.worker.events import Interrupted, Progress
 
@@ -33,6 +33,7 @@ FORCED = ".forced"
 def main(folder: Path) -> int:
     """Runs the job of a folder; returns the exit code, 0 only for status `ok`."""
     _die_with_parent()
+    hooks.reached("start")
     progress = Progress(_private_stdout())
     try:
         job = Job.read(folder / "job.json")
@@ -161,10 +162,6 @@ def _stop_on_signals() -> Iterator[None]:
 @contextlib.contextmanager
 def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
     """Holds the run's lock; a second process of the same run waits and then finds it done."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            progress.emit("warning", text="Another process works on this run; waiting for it.")
-            fcntl.flock(lock, fcntl.LOCK_EX)
+    waiting = functools.partial(progress.emit, "warning", text="Another process works on this run; waiting for it.")
+    with files.locked(folder / ".lock", on_wait=waiting):
         yield

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 
 from datasets import layouts
 from harness import efficiency, registry
-from harness.contracts import SPLITS, Item, Splits
+from harness.contracts import SPLITS, Item, Splits, set_camera_mode
 from harness.data import EvaluationData, camera_rows, checks
 from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
@@ -25,7 +26,6 @@ from harness.spec.job import Job
 from harness.system.device import exact_float32
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit
-from harness.training.trained import set_cameras
 from harness.worker.scoring import Scored, score_module
 
 if TYPE_CHECKING:
@@ -218,6 +218,8 @@ class ModelPipeline(Pipeline):
 
     def _draw(self, scored: list[Scored]) -> None:
         """Pictures of the plain test on the run's own dataset."""
+        if os.environ.get("HARNESS_PICTURES") == "0":
+            return
         plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
         stand_in = " (generated)" if self.splits.generated else ""
         title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"
@@ -312,9 +314,9 @@ def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
 @contextlib.contextmanager
 def mean_camera(module: torch.nn.Module) -> Iterator[None]:
     """On another dataset the cameras are unknown: a camera embedding gives the mean of the trained ones."""
-    parts = set_cameras(module, "mean")
+    parts = set_camera_mode(module, "mean")
     try:
         yield
     finally:
         for part in parts:
-            set_cameras(part, "on", since="mean")
+            set_camera_mode(part, "on", since="mean")

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 
 from harness import efficiency, registry
+from harness.contracts import scan_implementation
 from harness.data import Batch, TrainingData
 from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
@@ -92,7 +93,7 @@ class ProfileCell:
             "parameters_trained": efficiency.parameters(module, trained=True),
             "parameters_inference": efficiency.inference_parameters(module, images, cameras),
             "flops": efficiency.flops(module, images, cameras),
-            "scan": efficiency.scan_implementation(module),
+            "scan": scan_implementation(module),
         }
 
     def _inference(self, module: torch.nn.Module) -> Callable[[], object]:

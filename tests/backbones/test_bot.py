@@ -124,7 +124,7 @@ def test_a_wrong_checkpoint_is_refused_by_its_keys():
         assert part in str(caught.value)
 
 
-def test_a_classifier_over_other_identities_only_passes_in_evaluation_mode():
+def test_other_classifier_passes_in_evaluation_only():
     other = {key: value[:3] if key == "classifier.weight" else value for key, value in tiny().state_dict().items()}
     with pytest.raises(WeightsError, match=r"classifier\.weight"):
         tiny().load_published(other)

@@ -33,13 +33,13 @@ def test_bins_are_shares_of_pixels_counted_one_by_one(height, width, stripes, se
     assert torch.allclose(found.sum(dim=1), torch.ones(2))
 
 
-def test_colours_at_and_beyond_the_ends_are_counted_in_the_last_bins():
+def test_colours_at_the_ends_are_in_the_last_bins():
     images = torch.tensor([0.0, 1.0, -0.5, 1.5]).view(1, 1, 4, 1).expand(1, 3, 4, 1)
     found = build(1)(images)[0]
     assert found.nonzero().flatten().tolist() == [0, 511]
 
 
-def test_the_card_asks_for_colours_as_they_are_and_nothing_is_trained():
+def test_card_asks_for_colours_as_they_are():
     assert (ENTRY.card.input.mean, ENTRY.card.input.std) == ((0.0,) * 3, (1.0,) * 3)
     assert not ENTRY.card.trainable
     assert "dummy" not in {entry.name for entry in registry.resolve_backbones("all")}

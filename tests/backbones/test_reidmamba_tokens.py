@@ -30,7 +30,7 @@ def test_positions_are_those_of_the_original(num_patches: int, expected: list[in
 
 @settings(deadline=None)
 @given(num_patches=st.integers(1, 60), num_tokens=st.integers(1, 16))
-def test_spreading_puts_tokens_at_their_positions_and_keeps_the_order(num_patches: int, num_tokens: int) -> None:
+def test_spreading_puts_tokens_at_their_positions(num_patches: int, num_tokens: int) -> None:
     patches = torch.arange(num_patches).reshape(1, -1, 1)
     tokens = 1000 + torch.arange(num_tokens).reshape(1, -1, 1)
     sequence = spread(patches, tokens)
@@ -49,7 +49,7 @@ def test_fusion_joins_neighbours() -> None:
     assert fuse(tokens, 4, "mean").flatten().tolist() == [3.5]
 
 
-def test_generalised_mean_lies_between_mean_and_max_and_clips_negative_values() -> None:
+def test_generalised_mean_lies_between_mean_and_max() -> None:
     gem = GeneralizedMean()
     tokens = torch.tensor([1.0, 3.0]).reshape(1, 2, 1)
     assert fuse(tokens, 2, "gem", gem).item() == pytest.approx(((1**3 + 3**3) / 2) ** (1 / 3))
@@ -86,7 +86,7 @@ def test_more_tokens_start_in_the_middle() -> None:
         token_map(128, 15)
 
 
-def test_positions_of_the_same_grid_are_not_resampled_and_others_keep_their_mean() -> None:
+def test_only_positions_of_another_grid_are_resampled() -> None:
     embedding = torch.randn(1, 196, 5, generator=torch.Generator().manual_seed(0))
     assert resample_positions(embedding, (14, 14)) is embedding
     constant = torch.full((1, 196, 3), 0.7)

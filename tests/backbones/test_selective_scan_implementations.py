@@ -135,6 +135,7 @@ def run_python(program: str, **environment: str) -> str:
     return result.stdout.strip()
 
 
+@pytest.mark.slow
 def test_works_in_a_forked_child():
     assert run_python(FORK) == "0"
 

@@ -56,6 +56,7 @@ def channels_last(tensor):
     return tensor.detach().transpose(1, 2).contiguous().transpose(1, 2).requires_grad_()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this very process")
 def test_under_the_interpreter():
     result = subprocess.run(

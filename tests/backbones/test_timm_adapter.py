@@ -56,12 +56,12 @@ def test_unknown_models_and_tags_are_refused_with_the_nearest():
         adapter.build(num_classes=5, num_cameras=0, image_size=(64, 32))
 
 
-def test_a_model_that_cannot_take_the_size_is_refused_with_its_reason():
+def test_model_that_cannot_take_the_size_is_refused():
     with pytest.raises(UsageError, match=r"cannot take images of 250x120: .*must match.*pretrained at 224x224"):
         build("efficientformer_l1", (250, 120))
 
 
-def test_weights_are_found_by_the_models_name_and_loaded_without_their_classifier(tmp_path: Path):
+def test_weights_of_a_model_load_without_classifier(tmp_path: Path):
     source = timm.create_model("test_resnet")
     torch.save(source.state_dict(), tmp_path / "test_resnet.r160_in1k.pth")
     entry = registry.backbone("timm:test_resnet.r160_in1k")
@@ -76,7 +76,7 @@ def test_weights_are_found_by_the_models_name_and_loaded_without_their_classifie
 
 
 @pytest.mark.parametrize("classes", [0, 7])
-def test_a_classifier_that_is_absent_or_over_other_classes_does_not_matter(tmp_path: Path, classes):
+def test_classifier_may_be_absent_or_over_other_classes(tmp_path: Path, classes):
     source = timm.create_model("test_resnet", num_classes=classes)
     torch.save(source.state_dict(), tmp_path / "file.pth")
     own = build("test_resnet", pretrained=tmp_path / "file.pth").base.state_dict()

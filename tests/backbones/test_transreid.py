@@ -26,6 +26,7 @@ def module(official) -> transreid.TransReID:
     return built
 
 
+@pytest.mark.slow
 def test_test_time_features_are_the_originals(module):
     with torch.no_grad():
         found = module.eval()(golden.images(2, 256, 128, 3), CAMERAS)

@@ -16,10 +16,10 @@ from backbones.transreid import imagenet
 from backbones.transreid import model as transreid
 from backbones.transreid.jpm import jigsaw
 from harness import registry
+from harness.contracts import set_camera_mode
 from harness.errors import UsageError, WeightsError
 from harness.spec.recipe import Optimizer, load
 from harness.training.optim import parameter_groups
-from harness.training.trained import set_cameras
 from tests.support import golden_weights as golden
 
 SHAPES = [((256, 128), 16), ((256, 128), 12), ((256, 128), 11), ((384, 128), 16), ((384, 128), 12), ((70, 40), 9)]
@@ -43,7 +43,7 @@ def timm_twin(built: transreid.TransReID) -> VisionTransformer:
 
 
 @pytest.mark.parametrize(("image_size", "stride"), SHAPES[:5])
-def test_the_baseline_is_timms_transformer_at_every_size_and_stride(image_size, stride):
+def test_baseline_is_timms_transformer_at_any_size_and_stride(image_size, stride):
     built = tiny(image_size, jpm=False, camera_embedding=False, stride=stride)
     images = golden.images(2, *image_size, 1)
     with torch.no_grad():
@@ -81,7 +81,7 @@ def test_local_features_follow_the_originals_steps(image_size, stride):
 
 
 @given(num_patches=st.integers(4, 600), shift=st.integers(1, 9))
-def test_jigsaw_is_a_permutation_of_shifted_patches_cut_into_quarters(num_patches, shift):
+def test_jigsaw_permutes_shifted_patches_cut_into_quarters(num_patches, shift):
     patches = list(range(num_patches))
     shifted = patches[shift - 1 :] + patches[: shift - 1]
     if num_patches % 2:
@@ -102,7 +102,7 @@ def test_jigsaw_begins_as_published_and_drops_what_is_left():
         jigsaw(3)
 
 
-def test_stochastic_depth_grows_to_its_rate_and_attention_is_fused():
+def test_stochastic_depth_grows_to_its_rate():
     built = transreid.build(num_classes=5, num_cameras=2, image_size=(64, 32), width="tiny", drop_path=0.3)
     blocks = [*built.base.blocks, built.b1[0], built.b2[0]]
     rates = [b.drop_path1.drop_prob if isinstance(b.drop_path1, DropPath) else 0.0 for b in blocks]
@@ -194,7 +194,7 @@ def test_local_parts_weigh_a_quarter_and_the_neck_can_come_first():
 
 
 @pytest.mark.parametrize("wrap", ["bare", "model", "state_dict", "model_state_dict", "module."])
-def test_every_form_of_checkpoint_is_read_without_its_dead_entries(wrap):
+def test_every_form_of_checkpoint_is_read(wrap):
     built = tiny()
     official = golden.state({k: v.shape for k, v in built.state_dict().items()}, seed=4)
     dead = {"base.fc.weight": (1000, 96), "base.fc.bias": (1000,), "base.norm.weight": (96,)}
@@ -206,7 +206,7 @@ def test_every_form_of_checkpoint_is_read_without_its_dead_entries(wrap):
     assert transreid.infer(given, (64, 32))["num_classes"] == 5
 
 
-def test_a_wrong_checkpoint_is_refused_by_its_keys_and_changes_nothing():
+def test_wrong_checkpoint_is_refused_and_changes_nothing():
     built = tiny()
     before = {key: value.clone() for key, value in built.state_dict().items()}
     wrong = {key: value + 1 for key, value in before.items()}
@@ -223,7 +223,7 @@ def test_a_wrong_checkpoint_is_refused_by_its_keys_and_changes_nothing():
     assert all(torch.equal(value, before[key]) for key, value in built.state_dict().items())
 
 
-def test_classifiers_over_other_identities_only_pass_in_evaluation_mode():
+def test_other_classifiers_pass_in_evaluation_only():
     built = tiny()
     own = built.classifier.weight.detach().clone()
     other = {k: v[:3] if k.startswith("classifier") else v + 1 for k, v in built.state_dict().items()}
@@ -238,10 +238,10 @@ def test_cameras_move_the_feature_and_unknown_ones_are_refused():
     built, images, found = tiny(), golden.images(1, 64, 32, 3), {}
     with torch.no_grad():
         for before, mode in (("on", "on"), ("on", "off"), ("off", "mean")):
-            set_cameras(built, mode, since=before)
+            set_camera_mode(built, mode, since=before)
             found[mode] = built(images, torch.tensor([2]))
         assert torch.equal(found["mean"], built(images, None))
-        set_cameras(built, "on", since="mean")
+        set_camera_mode(built, "on", since="mean")
         for index in (3, -1):
             with pytest.raises(UsageError, match="--camera-embedding off"):
                 built(images, torch.tensor([index]))
@@ -251,7 +251,7 @@ def test_cameras_move_the_feature_and_unknown_ones_are_refused():
         assert torch.equal(found["off"], built(images, torch.tensor([2])))
     assert not torch.allclose(found["on"], found["off"])
     assert not torch.allclose(found["mean"], found["off"])
-    set_cameras(built, "auto")
+    set_camera_mode(built, "auto")
     with pytest.raises(UsageError, match="none of on, off, mean"):
         built(images, torch.tensor([2]))
 
@@ -287,7 +287,7 @@ def test_options_that_do_not_fit_are_refused(options, named):
         tiny(**options)
 
 
-def test_images_of_another_size_are_refused_and_switches_may_be_words():
+def test_images_of_another_size_are_refused():
     with pytest.raises(UsageError, match="built for images of 64x32"):
         tiny()(golden.images(1, 48, 32, 0), torch.tensor([0]))
     assert tiny(camera_embedding="off").base.sie_embed is None

@@ -156,6 +156,7 @@ def test_a_trained_camera_embedding_is_not_used_without_cameras(tmp_path: Path) 
         check_cameras(backbone, module, 2, entry.load(tmp_path))
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_run_without_cameras_says_so(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path, plugin_folder: Path
 ) -> None:

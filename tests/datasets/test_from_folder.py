@@ -70,7 +70,7 @@ def test_identities_are_split_and_queries_are_one_per_camera(tmp_path: Path) -> 
     assert {i.path.resolve() for i in splits.train} <= {p.resolve() for p in folder.rglob("*.jpg")}
 
 
-def test_the_same_arguments_give_the_same_files_and_others_others(tmp_path: Path) -> None:
+def test_same_arguments_give_the_same_files(tmp_path: Path) -> None:
     folder = office(tmp_path / "office")
     make(folder, tmp_path / "a")
     first = contents(tmp_path / "a")
@@ -218,6 +218,7 @@ def test_generated_images_stay_generated(tmp_path: Path) -> None:
     assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("named", [True, False])
 def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
     """Also through folders with spaces, and with the data in a data root of their own."""

@@ -113,7 +113,7 @@ def test_msmt17_v2_differs_in_folder_names_only(phantoms: Path, tmp_path: Path) 
         assert_published(name, splits)
 
 
-def test_msmt17_converted_to_market_names_keeps_two_digit_cameras(phantoms: Path) -> None:
+def test_converted_msmt17_keeps_two_digit_cameras(phantoms: Path) -> None:
     splits = registry.dataset("msmt17").load(phantoms, version="market")
     assert (splits.layout, splits.root.name) == ("msmt17-market", "MSMT17")
     assert_published("msmt17", splits)

@@ -65,6 +65,7 @@ def test_the_published_protocols_are_read_as_scipy_reads_them(shared: Path) -> N
         assert {name: found[name] for name in expected} == expected
 
 
+@pytest.mark.slow
 def test_a_bomb_is_refused() -> None:
     import struct
     import zlib

@@ -29,7 +29,7 @@ def test_needs_are_the_stand_ins_counts() -> None:
     assert test == ({("gallery", 0): 1, ("gallery", 1): 1, ("query", 0): 1, ("query", 1): 1}, 2)
 
 
-def test_a_subset_has_the_counts_of_the_stand_in_and_is_of_its_seed(photographs: Path) -> None:
+def test_subset_has_the_counts_of_the_stand_in(photographs: Path) -> None:
     first, again, other = (list(choose(photographs, WANTED, seed)) for seed in (0, 0, 1))
     assert first == again and first != other
     assert Counter(split for split, _ in first) == {"train": 12, "query": 4, "gallery": 4}

@@ -104,7 +104,7 @@ def test_most_people_share_their_colours() -> None:
     assert np.mean([top in muted and bottom in muted for top, bottom in worn.elements()]) > 0.6
 
 
-def test_the_shots_of_a_passage_are_alike_and_those_of_another_are_not() -> None:
+def test_shots_of_one_passage_are_alike() -> None:
     within, between = [], []
     for seed in range(20):
         first, same, other = (
@@ -138,7 +138,8 @@ def test_query_and_its_matches_are_of_other_passages(name: str) -> None:
 HISTOGRAM_ON_PHOTOGRAPHS = 3.1  # mAP in percent of `dummy` on as many photographs of CUHK03, mean of three subsets
 
 
-def test_the_histogram_tells_people_apart_as_badly_as_in_photographs() -> None:
+@pytest.mark.slow
+def test_histogram_tells_people_apart_as_badly_as_photographs() -> None:
     """Half to twice the mAP that the table of datasets/README.md gives for photographs."""
     scores = [100 * histogram_score("cuhk03-detected", seed) for seed in range(3)]
     assert HISTOGRAM_ON_PHOTOGRAPHS / 2 <= np.mean(scores) <= HISTOGRAM_ON_PHOTOGRAPHS * 2, scores
@@ -186,7 +187,7 @@ def test_every_query_has_a_match_in_another_camera(name: str, scale: str) -> Non
     assert train and test and not train & test
 
 
-def test_worlds_have_their_own_people_and_only_occluded_duke_shares_dukes() -> None:
+def test_only_occluded_duke_shares_the_people_of_duke() -> None:
     people = {name: {file.seen.who for file in plan(name, "smoke").files} - {None} for name in LAYOUTS}
     for name, who in people.items():
         for other in people.keys() - {name}:
@@ -205,7 +206,7 @@ def test_market_has_junk_and_distractors_in_the_gallery_alone() -> None:
     assert all(file.split == "gallery" and file.seen.misaligned for file in strange)
 
 
-def test_market_and_duke_have_one_query_for_an_identity_and_camera() -> None:
+def test_one_query_per_identity_and_camera() -> None:
     for name in ("market1501", "dukemtmc"):
         pairs = Counter((file.seen.pid, file.seen.camid) for file in plan(name).files if file.split == "query")
         assert set(pairs.values()) == {1}
@@ -223,7 +224,7 @@ def test_duke_distractors_have_ordinary_labels_and_one_camera() -> None:
     assert max(file.seen.pid for file in files) > 2000, "labels are sparse, as in the original"
 
 
-def test_occluded_duke_queries_are_occluded_and_its_gallery_is_dukes() -> None:
+def test_only_the_queries_of_occluded_duke_are_occluded() -> None:
     duke, occluded = plan("dukemtmc"), plan("occluded-duke")
     queries = [file for file in occluded.files if file.split == "query"]
     assert len(queries) >= 100
@@ -239,7 +240,7 @@ def test_occluded_duke_queries_are_occluded_and_its_gallery_is_dukes() -> None:
 
 
 @pytest.mark.parametrize("scale", SCALES)
-def test_msmt17_lists_name_every_file_once_and_val_shares_identities_and_cameras(scale: str) -> None:
+def test_msmt17_val_shares_identities_and_cameras(scale: str) -> None:
     made = plan("msmt17", scale)
     assert set(made.texts) == {f"list_{split}.txt" for split in ("train", "val", "query", "gallery")}
     listed = []
@@ -299,7 +300,8 @@ def test_occluded_duke_files_are_dukes(tiny: Path) -> None:
     assert duke == occluded
 
 
-def test_same_seed_same_bytes_with_any_number_of_workers_and_another_seed_differs(tmp_path: Path, tiny: Path) -> None:
+@pytest.mark.slow
+def test_bytes_follow_from_the_seed_not_the_workers(tmp_path: Path, tiny: Path) -> None:
     generate(tmp_path / "again", layouts=["market1501", "cuhk03"], scale=TINY, size=SIZE, workers=2)
     again = digest(tmp_path / "again")
     assert again == {path: digest(tiny)[path] for path in again}
@@ -313,9 +315,7 @@ def test_a_second_call_draws_nothing(tiny: Path, monkeypatch: pytest.MonkeyPatch
     assert set(folders) == set(LAYOUTS)
 
 
-def test_an_interrupted_call_leaves_no_dataset_and_the_next_one_starts_again(
-    tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupted_call_leaves_no_dataset(tmp_path: Path, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(done: int, total: int) -> None:
         if done == total // 2:
             raise KeyboardInterrupt

@@ -18,7 +18,7 @@ from harness.records.schema import Record
 from tests.support.faults import NONE, Seeds, alive, by_seed, command, drive, leftovers, start, wait_for
 from tests.support.nodes import TOKEN, Node, head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("quick_runs")]
 
 
 @dataclass
@@ -38,7 +38,7 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
     folder, quiet = tmp_path_factory.mktemp("cluster"), tmp_path_factory.mktemp("quiet")
     with ExitStack() as stack, cluster() as (first, address, nodes):
         words = command(world, folder, pixels, "--seeds", "0,1", "--address", address, scheduler="ray")
-        nodes += [worker(address, {0: "epoch:wait", 1: "epoch:wait"}) for _ in range(2)]
+        nodes += [worker(address, {0: "epoch/3:wait", 1: "epoch/3:wait"}) for _ in range(2)]
         driver = start(words, **TOKEN)
         stack.callback(driver.kill)
         wait_for(lambda: len(waiting(folder)) == 2 or driver.poll() is not None, 120, "for both runs")
@@ -80,14 +80,14 @@ def waiting(folder: Path) -> dict[int, int]:
     return {seed: pid for seed, pid in notes.items() if alive(pid)}
 
 
-def test_a_run_of_a_lost_node_goes_on_elsewhere_from_its_last_epoch(story: Story) -> None:
+def test_run_of_a_lost_node_resumes_elsewhere(story: Story) -> None:
     record = story.after_node[story.moved]
     assert (record["status"], record["attempts"], record["efficiency"]["resumed_at_epoch"]) == ("ok", 1, 2)
     (line,) = [line for line in story.said.splitlines() if "worker was lost" in line]
     assert f"seed {story.moved}" in line and "Traceback" not in story.said
 
 
-def test_a_driver_without_the_head_says_so_and_keeps_what_is_finished(story: Story) -> None:
+def test_driver_without_its_head_keeps_what_is_finished(story: Story) -> None:
     assert story.code == 1
     (error,) = [line for line in story.said.splitlines() if line.startswith("Error:")]
     assert "is gone" in error and "same command" in error

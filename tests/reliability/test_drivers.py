@@ -28,7 +28,7 @@ from tests.support.faults import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("quick_runs")]
 
 
 def run_two_drivers(words: list[str], faults: Seeds = NONE, without: Seeds = NONE) -> None:
@@ -58,7 +58,7 @@ def test_without_the_lock_two_drivers_do_a_run_twice(world: Path, pixels: Path, 
 
 
 def test_ctrl_c_twice_ends_at_once_and_leaves_no_process(world: Path, pixels: Path, tmp_path: Path) -> None:
-    driver = start(command(world, tmp_path, pixels), {0: "epoch:wait"})
+    driver = start(command(world, tmp_path, pixels), {0: "epoch/3:wait"})
     wait_for(lambda: list(tmp_path.rglob("waiting.*.txt")), 240)
     driver.send_signal(signal.SIGINT)
     time.sleep(1)
@@ -99,12 +99,12 @@ def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pi
     """Six drivers: one whose run hangs, four that break or are killed at their end, and one that is well."""
     words = command(world, tmp_path, pixels, "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
     page = tmp_path / "BENCHMARKS.md"
-    hung = drive([*words, "--timeout", "30s"], {0: "evaluate:hang", "driver": "tracking:raises"})
+    hung = drive([*words, "--timeout", "30s"], {0: "evaluate:hang", "driver": "track:raises"})
     assert hung.returncode == 1 and "injected" in hung.stdout and "status --sync" in hung.stdout, hung.stdout
     assert by_seed(tmp_path)[0]["status"] == "timeout" and "timeout" in page.read_text()
     former = page.read_bytes()
 
-    killed = drive(words, {"driver": "tracking:kill"})
+    killed = drive(words, {"driver": "track:kill"})
     record = by_seed(tmp_path)[0]
     assert killed.returncode == -signal.SIGKILL and "Report" not in killed.stdout, killed.stdout
     assert record["status"] == "ok" and record["efficiency"]["resumed_at_epoch"] == EPOCHS, record["error"]
@@ -121,10 +121,10 @@ def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pi
     assert by_seed(tmp_path)[0] == record and page.read_bytes() != former and "timeout" not in page.read_text()
 
 
-def cut_power(words: list[str], without: Seeds = NONE) -> None:
+def cut_power(words: list[str], kind: str = "kill_driver") -> None:
     """A first attempt leaves a record; the second one and its driver end while its own is being written."""
     assert drive(words, {0: "start:kill"}).returncode == 1
-    assert drive(words, {0: "write_record:kill_driver"}, without=without).returncode == -signal.SIGKILL
+    assert drive(words, {0: f"write/record.json:{kind}"}).returncode == -signal.SIGKILL
 
 
 def assert_first_record_stands(folder: Path) -> None:
@@ -132,20 +132,18 @@ def assert_first_record_stands(folder: Path) -> None:
     assert (record["status"], record["attempts"]) == ("failed", 1)
 
 
-def test_a_power_cut_while_the_record_is_written_leaves_the_one_before(
-    world: Path, pixels: Path, tmp_path: Path
-) -> None:
+def test_power_cut_in_a_record_leaves_the_one_before(world: Path, pixels: Path, tmp_path: Path) -> None:
     cut_power(command(world, tmp_path, pixels))
     assert_first_record_stands(tmp_path)
 
 
 def test_without_the_rename_a_power_cut_destroys_the_record(world: Path, pixels: Path, tmp_path: Path) -> None:
-    cut_power(command(world, tmp_path, pixels), {0: "rename"})
+    cut_power(command(world, tmp_path, pixels), "tear")
     with pytest.raises(AssertionError, match="damaged"):
         assert_first_record_stands(tmp_path)
 
 
-def test_a_disk_without_room_for_anything_is_said_in_one_sentence(world: Path, pixels: Path, tmp_path: Path) -> None:
+def test_full_disk_is_said_in_one_sentence(world: Path, pixels: Path, tmp_path: Path) -> None:
     (tmp_path / "results").mkdir()
 
     def full() -> None:

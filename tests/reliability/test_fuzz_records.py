@@ -65,6 +65,7 @@ def test_records(tmp_path: Path, kind: str) -> None:
     told(f"record, {kind}", fuzz(changed_json(RECORDS[kind]), check))
 
 
+@pytest.mark.slow
 def test_files_of_results(tmp_path: Path) -> None:
     cell = {"backbone": "a", "dataset": "b", "recipe": "c", "state": "blocked", "reason": "d"}
     search = searches.new_search()

@@ -1,15 +1,18 @@
 """Each fault at each stage, in the real process of a run; then the same command again must finish the grid.
 
-One driver, whose own clock runs backwards, runs a grid whose seeds are broken differently. Then a record is damaged,
-and a second driver goes on without faults. A third one runs the same grid undisturbed in another folder. A fourth one
-goes on from a copy of what the first one left, with protections taken out: the checks must fail there. What is compared
-is told in `docs/reliability.md`.
+A cell is a fault at a point, see `harness.system.hooks`, and can run alone:
+
+    python -m pytest "tests/reliability/test_matrix.py::test_cell[epoch:kill]"
+
+The chosen cells share their drivers, a seed each. The first driver's runs are broken. Then a record is damaged and a
+second driver goes on without faults. Others run the resumed cells undisturbed, and go on from a copy of what was
+broken with protections taken out: the checks must fail there.
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,9 +22,9 @@ import torch
 
 from harness.records import store
 from harness.records.schema import Record
-from tests.support.faults import EPOCHS, by_seed, command, drive, leftovers
+from tests.support.faults import EPOCHS, NONE, Seeds, by_seed, command, drive, leftovers
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtures("quick_runs")]
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,15 @@ class Cell:
     message: str
     resumed: int
 
+    @property
+    def name(self) -> str:
+        """The fault without the epoch in which it strikes, the third."""
+        return self.fault.replace("/3", "")
+
+    @property
+    def seed(self) -> int:
+        return CELLS.index(self)
+
 
 CELLS = [
     Cell("data:raises", "failed", "data", "injected | fault", 0),
@@ -41,152 +53,182 @@ CELLS = [
     Cell("train:raises", "failed", "train", "injected | fault", 0),
     Cell("evaluate:raises", "failed", "evaluate", "injected | fault", EPOCHS),
     Cell("measure:raises", "failed", "measure", "injected | fault", EPOCHS),
-    Cell("checkpoint:raises", "failed", "train", "injected | fault", 2),
+    Cell("checkpoint/3:raises", "failed", "train", "injected | fault", 2),
     Cell("record:raises", "failed", None, "without a record (exit code 1)", EPOCHS),
     Cell("start:kill", "failed", None, "SIGKILL", 0),
     Cell("data:kill", "failed", None, "SIGKILL", 0),
     Cell("build:kill", "failed", None, "SIGKILL", 0),
-    Cell("epoch:kill", "failed", None, "SIGKILL", 2),
-    Cell("checkpoint:kill", "failed", None, "SIGKILL", 2),
+    Cell("epoch/3:kill", "failed", None, "SIGKILL", 2),
+    Cell("checkpoint/3:kill", "failed", None, "SIGKILL", 2),
     Cell("evaluate:kill", "failed", None, "SIGKILL", EPOCHS),
     Cell("measure:kill", "failed", None, "SIGKILL", EPOCHS),
     Cell("write:kill", "failed", None, "SIGKILL", EPOCHS),
-    Cell("epoch:truncate_newest", "failed", None, "SIGKILL", 1),
-    Cell("save:file_limit", "failed", "checkpoint", "File too large", 2),
+    Cell("epoch/3:truncate_newest", "failed", None, "SIGKILL", 1),
+    Cell("save/3:file_limit", "failed", "checkpoint", "File too large", 2),
     Cell("write:file_limit", "failed", "record", "File too large", EPOCHS),
     Cell("data:file_limit", "failed", "checkpoint", "File too large", 0),
     Cell("build:host_memory", "oom", "build", "memory", 0),
     Cell("train:host_memory", "oom", "train", "memory", 0),
-    Cell("epoch:gpu_memory", "oom", "train", "CUDA out of memory", 2),
+    Cell("epoch/3:gpu_memory", "oom", "train", "CUDA out of memory", 2),
     Cell("evaluate:gpu_memory", "oom", "evaluate", "CUDA out of memory", EPOCHS),
     Cell("measure:gpu_memory", "oom", "measure", "CUDA out of memory", EPOCHS),
-    Cell("start:clock", "ok", None, "", 0),
+    Cell("clock", "ok", None, "", 0),
 ]
-DAMAGED = next(seed for seed, cell in enumerate(CELLS) if cell.fault == "evaluate:raises")
-"""The run whose record is cut off between the first and the second driver."""
-RESUMED = [seed for seed, cell in enumerate(CELLS) if 0 < cell.resumed < EPOCHS]
-SEEDS = ",".join(map(str, range(len(CELLS))))
 WITHOUT = {"epoch:truncate_newest": "fallback", "epoch:kill": "optimizer", "checkpoint:kill": "cleaning"}
-"""Protections that the fourth driver goes without, by the fault they are for."""
-BARE = {i: WITHOUT[c.fault] for i, c in enumerate(CELLS) if c.fault in WITHOUT}
-BY_FAULT = pytest.mark.parametrize("seed", range(len(CELLS)), ids=[cell.fault for cell in CELLS])
+"""Protections that a further driver goes without, by the cell they are for."""
+DAMAGED = "evaluate:raises"
+"""The cell whose record is cut off between the first and the second driver."""
+
+
+def cells(*names: str) -> pytest.MarkDecorator:
+    """One test a cell, of all or of those named."""
+    some = [cell for cell in CELLS if not names or cell.name in names]
+    return pytest.mark.parametrize("cell", some, ids=lambda cell: cell.name)
 
 
 @dataclass
-class Story:
-    """Folders and records by seed after the broken, the repairing, the undisturbed and the unprotected grid."""
+class Grid:
+    """A folder and the last driver that worked in it."""
 
     folder: Path
-    other: Path
-    bare: Path
-    broken: dict[int, Record]
-    mended: dict[int, Record]
-    straight: dict[int, Record]
-    unprotected: dict[int, Record]
-    codes: tuple[int, ...]
+    records: dict[int, Record]
+    code: int
     told: str
+
+    def file(self, cell: Cell, name: str) -> Path:
+        return store.folder_of(self.folder / "results", self.records[cell.seed]) / name
+
+
+Run = Callable[..., Grid]
 
 
 @pytest.fixture(scope="module")
-def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -> Story:
-    folder, other, bare = (tmp_path_factory.mktemp(name) for name in ("broken", "straight", "bare"))
-    more = ("--max-concurrent", 2, "--seeds")
-    faults = {"driver": "start:clock", **{i: cell.fault for i, cell in enumerate(CELLS)}}
-    first = drive(command(world, folder, pixels, *more, SEEDS), faults)
-    broken = by_seed(folder)
-    for seed in BARE:
-        left = store.folder_of(folder / "results", broken[seed])
-        shutil.copytree(left, bare / left.relative_to(folder))
-    damaged = store.folder_of(folder / "results", broken[DAMAGED]) / store.RECORD
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    runs = [
-        first,
-        drive(command(world, folder, pixels, *more, SEEDS)),
-        drive(command(world, other, pixels, *more, ",".join(map(str, RESUMED)))),
-        drive(command(world, bare, pixels, *more, ",".join(map(str, BARE))), without=BARE),
-    ]
-    codes = tuple(run.returncode for run in runs)
-    told = "\n".join(part for run in runs for part in (run.stdout, run.stderr))
-    return Story(folder, other, bare, broken, by_seed(folder), by_seed(other), by_seed(bare), codes, told)
+def chosen(request: pytest.FixtureRequest) -> list[Cell]:
+    """The cells of the tests that were selected; all of them if none is named."""
+    here = [item for item in request.session.items if item.path == request.path]
+    names = [getattr(item, "callspec", None) for item in here]
+    return [cell for cell in CELLS if any(one and one.params.get("cell") == cell for one in names)] or CELLS
 
 
-def test_the_exit_codes_say_what_happened(story: Story) -> None:
-    assert story.codes == (1, 0, 0, 0), story.told
+@pytest.fixture(scope="module")
+def run(world: Path, pixels: Path) -> Run:
+    """Runs a driver for some cells in a folder."""
+
+    def drive_grid(folder: Path, some: Sequence[Cell], faults: Seeds = NONE, without: Seeds = NONE) -> Grid:
+        seeds = ",".join(str(cell.seed) for cell in some)
+        done = drive(command(world, folder, pixels, "--max-concurrent", 2, "--seeds", seeds), faults, without=without)
+        return Grid(folder, by_seed(folder), done.returncode, done.stdout + done.stderr)
+
+    return drive_grid
 
 
-@BY_FAULT
-def test_the_fault_is_on_record(story: Story, seed: int) -> None:
-    cell, record = CELLS[seed], story.broken[seed]
+@pytest.fixture(scope="module")
+def broken(run: Run, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """Every run has its fault, and the clock of the driver runs backwards."""
+    faults = {"driver": "clock", **{cell.seed: cell.fault for cell in chosen}}
+    return run(tmp_path_factory.mktemp("broken"), chosen, faults)
+
+
+@pytest.fixture(scope="module")
+def bare(broken: Grid, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of what the runs left that go on without their protections."""
+    folder = tmp_path_factory.mktemp("bare")
+    for cell in chosen:
+        if cell.name in WITHOUT:
+            left = broken.file(cell, "")
+            shutil.copytree(left, folder / left.relative_to(broken.folder))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def mended(broken: Grid, bare: Path, run: Run, chosen: list[Cell]) -> Grid:
+    """The same command again, without faults, after a record was damaged."""
+    for cell in chosen:
+        if cell.name == DAMAGED:
+            damaged = broken.file(cell, store.RECORD)
+            damaged.write_bytes(damaged.read_bytes()[:100])
+    return run(broken.folder, chosen)
+
+
+@pytest.fixture(scope="module")
+def straight(run: Run, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Grid:
+    """The runs that were resumed inside of their training, undisturbed."""
+    return run(tmp_path_factory.mktemp("straight"), [cell for cell in chosen if 0 < cell.resumed < EPOCHS])
+
+
+@pytest.fixture(scope="module")
+def unprotected(bare: Path, mended: Grid, run: Run, chosen: list[Cell]) -> Grid:
+    """Like `mended`, without the protections."""
+    some = [cell for cell in chosen if cell.name in WITHOUT]
+    return run(bare, some, without={cell.seed: WITHOUT[cell.name] for cell in some})
+
+
+@cells()
+def test_cell(cell: Cell, broken: Grid, mended: Grid, request: pytest.FixtureRequest) -> None:
+    record = broken.records[cell.seed]
     assert (record["status"], record["stage"]) == (cell.status, cell.stage), record["error"]
     assert cell.message in (record["error"] or {"message": ""})["message"]
-    assert record["spec"] == story.mended[seed]["spec"], "the batch size and all else stay as planned"
+    assert record["spec"] == mended.records[cell.seed]["spec"], "the batch size and all else stay as planned"
+    if cell.status == "ok":
+        assert mended.records[cell.seed] == record, "a finished run is not repeated"
+        return
+    assert_mended(mended, cell)
+    if 0 < cell.resumed < EPOCHS:
+        assert_equal_to_straight(mended, request.getfixturevalue("straight"), cell)
 
 
-@BY_FAULT
-def test_the_same_command_finishes_the_run_from_its_last_checkpoint(story: Story, seed: int) -> None:
-    assert_mended(story, story.mended, seed)
-
-
-def assert_mended(story: Story, records: dict[int, Record], seed: int) -> None:
-    record = records[seed]
+def assert_mended(grid: Grid, cell: Cell) -> None:
+    record = grid.records[cell.seed]
     assert record["status"] == "ok", record["error"]
-    if CELLS[seed].status == "ok":
-        assert record == story.broken[seed], "a finished run is not repeated"
-    else:
-        assert record["attempts"] == 2 and record["efficiency"]["resumed_at_epoch"] == CELLS[seed].resumed
+    assert record["attempts"] == 2 and record["efficiency"]["resumed_at_epoch"] == cell.resumed
 
 
-@pytest.mark.parametrize("seed", RESUMED, ids=[CELLS[seed].fault for seed in RESUMED])
-def test_what_was_resumed_equals_what_was_not_bit_for_bit(story: Story, seed: int) -> None:
-    assert_straight(story, story.folder, story.mended[seed])
-
-
-def assert_straight(story: Story, folder: Path, resumed: Record) -> None:
-    straight = story.straight[resumed["spec"]["seed"]]
+def assert_equal_to_straight(resumed: Grid, straight: Grid, cell: Cell) -> None:
+    """What was resumed equals what was not, in every bit."""
+    one, other = (torch.load(grid.file(cell, "checkpoint.pt"), weights_only=True) for grid in (resumed, straight))
     for part in ("module", "optimizer"):
-        assert_equal(last_checkpoint(folder, resumed)[part], last_checkpoint(story.other, straight)[part])
-    assert resumed["evaluations"] == straight["evaluations"]
+        assert_equal(one[part], other[part])
+    assert resumed.records[cell.seed]["evaluations"] == straight.records[cell.seed]["evaluations"]
 
 
-def test_a_damaged_record_is_named_and_run_again(story: Story) -> None:
-    assert story.broken[DAMAGED]["run_id"][:12] in "".join(
-        line for line in story.told.splitlines() if "damaged or truncated: run it again" in line
-    )
-    assert_mended(story, story.mended, DAMAGED)
+def test_exit_codes(broken: Grid, mended: Grid, chosen: list[Cell]) -> None:
+    assert broken.code == any(cell.status != "ok" for cell in chosen), broken.told
+    assert mended.code == 0, mended.told
 
 
-def test_nothing_is_left_behind(story: Story) -> None:
-    assert_nothing_left(story.folder)
+@cells(DAMAGED)
+def test_damaged_record_is_named_and_run_again(cell: Cell, broken: Grid, mended: Grid) -> None:
+    lines = [line for line in mended.told.splitlines() if "damaged or truncated: run it again" in line]
+    assert broken.records[cell.seed]["run_id"][:12] in "".join(lines)
+    assert_mended(mended, cell)
 
 
-def assert_nothing_left(folder: Path) -> None:
-    assert leftovers(folder) == []
+def test_nothing_is_left_behind(mended: Grid) -> None:
+    assert_nothing_left(mended)
 
 
-CHECKS: dict[str, Callable[[Story, int], None]] = {
-    "fallback": lambda story, seed: assert_mended(story, story.unprotected, seed),
-    "optimizer": lambda story, seed: assert_straight(story, story.bare, story.unprotected[seed]),
-    "cleaning": lambda story, seed: assert_nothing_left(story.bare),
+def assert_nothing_left(grid: Grid) -> None:
+    assert leftovers(grid.folder) == []
+
+
+def test_mended_report_has_no_failure(mended: Grid) -> None:
+    page = (mended.folder / "BENCHMARKS.md").read_text()
+    assert "injected" not in page and "SIGKILL" not in page
+
+
+CHECKS: dict[str, Callable[[Grid, Grid, Cell], None]] = {
+    "fallback": lambda grid, straight, cell: assert_mended(grid, cell),
+    "optimizer": assert_equal_to_straight,
+    "cleaning": lambda grid, straight, cell: assert_nothing_left(grid),
 }
 """What the tests above look at, by the protection it must fail without."""
 
 
-@pytest.mark.parametrize("seed", BARE, ids=BARE.values())
-def test_without_its_protection_the_check_fails(story: Story, seed: int) -> None:
-    assert story.unprotected[seed]["status"] == "ok", story.told
+@cells(*WITHOUT)
+def test_unprotected_cell_fails_its_check(cell: Cell, unprotected: Grid, straight: Grid) -> None:
+    assert unprotected.records[cell.seed]["status"] == "ok", unprotected.told
     with pytest.raises(AssertionError):
-        CHECKS[BARE[seed]](story, seed)
-
-
-def test_the_report_of_the_mended_grid_has_no_failure(story: Story) -> None:
-    page = (story.folder / "BENCHMARKS.md").read_text()
-    assert "injected" not in page and "SIGKILL" not in page
-
-
-def last_checkpoint(folder: Path, record: Record) -> dict[str, Any]:
-    state = torch.load(store.folder_of(folder / "results", record) / "checkpoint.pt", weights_only=True)
-    assert isinstance(state, dict)
-    return state
+        CHECKS[WITHOUT[cell.name]](unprotected, straight, cell)
 
 
 def assert_equal(a: Any, b: Any) -> None:

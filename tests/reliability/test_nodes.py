@@ -13,13 +13,13 @@ from tests.support.disks import Disks
 from tests.support.faults import by_seed, command, drive, leftovers
 from tests.support.nodes import TOKEN, Node, head
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixtures("quick_runs")]
 
 
 @pytest.fixture
 def address(tmp_path: Path, disks: Disks, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")  # files to bring home
+    monkeypatch.setenv("HARNESS_PICTURES", "1")  # files to bring home
     first, address = head()
     disks.mount(tmp_path / "results", 64)
     node = Node(f"--address={address}", "--num-cpus=2", faults={1: "train:raises"}, inside=disks.inside)
@@ -46,6 +46,6 @@ def test_results_of_a_node_with_its_own_disk_are_brought_home(
     assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []
 
 
-def test_a_disk_that_takes_nothing_is_said_where_results_should_go(tmp_path: Path) -> None:
+def test_full_disk_is_said_where_results_should_go(tmp_path: Path) -> None:
     (tmp_path / "run").touch()
     assert "could not be written" in result_transfer.unpack(tmp_path / "run", {"record.json": b"{}"})

@@ -19,7 +19,7 @@ import pytest
 from harness.records.schema import Record
 from tests.support.faults import alive, by_seed, command, drive, leftovers, parent_of, session, start, wait_for
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("quick_runs")]
 
 Driver = subprocess.Popen[str]
 
@@ -71,15 +71,15 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
         time.sleep(0.3)
         press_ctrl_c(driver)
 
-    worker = act(words, folder, {0: "epoch:wait_once", 1: "epoch:wait"}, 2, kill_worker)
-    driver = act(words, folder, {1: "begin:wait"}, 1, lambda driver: driver.kill())
+    worker = act(words, folder, {0: "epoch/3:wait_once", 1: "epoch/3:wait"}, 2, kill_worker)
+    driver = act(words, folder, {1: "start:wait"}, 1, lambda driver: driver.kill())
     return Story(
         folder,
         worker,
         driver,
-        act(words, folder, {1: "begin:wait"}, 1, twice),
-        act(words, folder, {1: "begin:wait"}, 1, lambda driver: kill(driver, "gcs_server")),
-        act(words, folder, {1: "begin:wait"}, 1, lambda driver: kill(driver, "raylet")),
+        act(words, folder, {1: "start:wait"}, 1, twice),
+        act(words, folder, {1: "start:wait"}, 1, lambda driver: kill(driver, "gcs_server")),
+        act(words, folder, {1: "start:wait"}, 1, lambda driver: kill(driver, "raylet")),
         orphan_seconds,
         drive(words),
         left_after(driver.driver, folder, 75),
@@ -131,7 +131,7 @@ def test_no_process_is_left(story: Story, name: str) -> None:
     assert getattr(story, name).left == []
 
 
-def test_a_killed_driver_takes_its_runs_along_and_its_ray_soon_after(story: Story) -> None:
+def test_killed_driver_takes_its_runs_and_ray_along(story: Story) -> None:
     assert story.driver.code == -signal.SIGKILL
     assert all("Agent" in line for line in story.driver.left), "two helpers of Ray wait a minute for their raylet"
     assert story.remains == []

@@ -231,6 +231,7 @@ def uninvited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Pa
     lookup._scan.cache_clear()
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_plugins_run_only_when_they_are_named(
     cli: Cli, world: Path, tmp_path: Path, uninvited: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -277,12 +278,13 @@ def odd_names(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest.mark.slow
 def test_names_of_images_are_text_wherever_they_are_shown(
     cli: Cli, odd_names: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     markdown_it = pytest.importorskip("markdown_it", reason="comes with rich; renders Markdown for this test")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
+    monkeypatch.setenv("HARNESS_PICTURES", "1")
     code, shown, _ = cli("validate", "market1501", "--data-root", odd_names)
     assert code == 1 and "cannot be used" in shown and "$(touch ran)" in shown
     assert shown.isprintable() or not {"\x1b", "\x07"} & set(shown), "no terminal codes"
@@ -321,7 +323,7 @@ TELLTALE = """
 """
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_no_secret_of_the_environment_is_kept(world: Path, pixels: Path, tmp_path: Path) -> None:
     """Neither by a run that goes well, tracked in sqlite, nor by one whose error names them."""
     plugin = tmp_path / "plugins" / "pixels"
@@ -381,7 +383,7 @@ def suppressed() -> Any:
 LOOPBACK = ("0100007F:", "0000000000000000FFFF00000100007F:", "00000000000000000000000001000000:")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_ray_of_our_own_listens_on_loopback_alone(world: Path, pixels: Path, tmp_path: Path) -> None:
     words = ["run", "--backbones", "pixels", "--datasets", "market1501", "--recipe", "smoke", "--device", "cpu"]
     words += ["--from-scratch", "--data-root", world, "--plugins", pixels, "--scheduler", "ray", "--no-mlflow"]

@@ -16,7 +16,8 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.system.paths import REPOSITORY
 
-INJECT = REPOSITORY / "tests" / "reliability" / "inject"
+SITE = REPOSITORY / "tests" / "support" / "site"
+"""On PYTHONPATH of a test, Python imports the `sitecustomize` in there before anything else."""
 EPOCHS = 4
 
 Seeds = Mapping[Any, str]
@@ -37,7 +38,7 @@ def command(world: Path, folder: Path, plugins: Path, *more: object, scheduler: 
 
 def environment(faults: Seeds = NONE, without: Seeds = NONE, **more: str) -> dict[str, str]:
     """The environment that carries faults into the processes of runs, and takes protections out."""
-    path = os.pathsep.join([str(INJECT), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
+    path = os.pathsep.join([str(SITE), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
     told = {"HARNESS_TEST_FAULTS": json.dumps(dict(faults)), "HARNESS_TEST_WITHOUT": json.dumps(dict(without))}
     return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **told, **more}
 
@@ -128,5 +129,5 @@ def session(leader: int) -> list[str]:
 
 def leftovers(folder: Path) -> list[str]:
     """Temporary files and processes that should not be there any more."""
-    names = [str(path) for pattern in ("*.tmp", "*.part") for path in folder.rglob(pattern)]
+    names = [str(path) for path in folder.rglob("*.tmp")]
     return names + processes("run-one", str(folder))

@@ -69,9 +69,7 @@ def test_of_several_recipes_one_must_be_named(cli: Cli, tmp_path: Path, keep: Ca
         assert compared(cli, tmp_path, "--recipe", name) == (0, pair, "")
 
 
-def test_records_of_an_own_data_set_are_enough_without_its_plug_in(
-    cli: Cli, tmp_path: Path, keep: Callable[..., str]
-) -> None:
+def test_records_of_own_data_need_no_plug_in(cli: Cli, tmp_path: Path, keep: Callable[..., str]) -> None:
     """Its card is at hand where it is trained, not where results are read."""
     both = [keep("alpha", GOOD, dataset="our-office"), keep("beta", BAD, dataset="our-office")]
     words = ["compare", "alpha", "beta", "--results", tmp_path, "--format", "json", "--dataset"]

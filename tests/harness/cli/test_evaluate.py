@@ -14,6 +14,7 @@ import torch
 from harness import registry
 from harness.records import store
 from tests.harness.execution.test_run import arguments, only_record
+from tests.support.golden_weights import shapes, state
 
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--option", "width=tiny", "--option", "patch_size=8", "--option", "stride=8")
@@ -28,6 +29,7 @@ def rows(record: store.Record) -> dict[tuple[str, bool], dict]:
     return {(e["dataset"], e["flip"]): e for e in record["evaluations"] if e["trained"]}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["pixels", "reidmamba"])
 def test_a_checkpoint_of_a_run_scores_as_the_run_did(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path, backbone: str
@@ -51,7 +53,7 @@ def test_a_checkpoint_of_a_run_scores_as_the_run_did(
             assert rows(again)[key][score] == pytest.approx(row[score], abs=1e-6)
 
 
-def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tmp_path: Path) -> None:
+def test_option_against_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tmp_path: Path) -> None:
     options = {"width": "tiny", "patch_size": 8, "stride": 8}
     built = registry.backbone("reidmamba").build(num_classes=3, num_cameras=2, image_size=(64, 32), **options)
     torch.save(built.state_dict(), tmp_path / "net.pth")
@@ -64,6 +66,7 @@ def test_an_option_that_contradicts_the_checkpoint_is_one_sentence(cli: Cli, wor
     assert not list(store.records(tmp_path / "results"))
 
 
+@pytest.mark.slow
 def test_a_dead_process_is_not_covered_by_the_record_before(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -80,6 +83,7 @@ def test_a_dead_process_is_not_covered_by_the_record_before(
     assert (record["status"], record["attempts"]) == ("failed", 2)
 
 
+@pytest.mark.slow
 def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path, tmp_path: Path) -> None:
     assert cli(*arguments(world, tmp_path / "a"))[0] == 0
     entry = registry.dataset("market1501")
@@ -109,9 +113,7 @@ def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path
 
 
 @pytest.mark.slow
-def test_a_checkpoint_of_the_original_code_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
-    from golden_weights import shapes, state
-
+def test_original_checkpoint_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
     small = {"pos_embed": (1, 8, 384)}  # 64x32 pixels, so that the test is short
     original = state(shapes("reidmamba_shapes")["default"] | small, seed=7)
     torch.save({"model": {f"module.{key}": value for key, value in original.items()}}, tmp_path / "original.pth")
@@ -127,6 +129,7 @@ def test_a_checkpoint_of_the_original_code_is_scored_on_another_dataset(cli: Cli
     assert [r["spec"]["options"]["camera_embedding"] for r in found] == ["mean"]
 
 
+@pytest.mark.slow
 def test_a_model_is_also_scored_on_other_datasets(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--eval-datasets", "msmt17,cuhk03-labeled", "--set", "training.epochs=1"]
     code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels"))

@@ -44,7 +44,8 @@ def keep(results: Path, **changes: object) -> None:
     store.write(store.folder_of(results, record), record)
 
 
-def test_other_results_leave_the_page_and_the_figures_of_the_checkout_alone(
+@pytest.mark.usefixtures("quick_runs")
+def test_other_results_leave_the_page_of_the_checkout_alone(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(REPOSITORY)
@@ -83,6 +84,7 @@ def test_two_pages_in_one_folder_keep_their_figures(tmp_path: Path) -> None:
     assert reporting.check(tmp_path / "one", tmp_path / "BENCHMARKS.md") == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_a_preset_s_page_is_not_that_of_other_results(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_a_dry_run_draws_nothing_and_says_what_would_be(
     assert state(tmp_path) == {} and not list((tmp_path / "data").iterdir())
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_what_the_generator_made_is_completed(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     generate(tmp_path / "data", layouts=["cuhk03-detected"], scale="smoke", size=(64, 32))

@@ -103,6 +103,7 @@ def test_of_many_builders_at_once_one_builds(paths, folder):
     assert all(same_pixels(each, paths) for each in images)
 
 
+@pytest.mark.slow
 def test_a_builder_that_was_killed_leaves_nothing_that_counts(paths, folder):
     script = (
         "import sys, time; from pathlib import Path; import harness.data.cache as cache\n"
@@ -112,11 +113,11 @@ def test_a_builder_that_was_killed_leaves_nothing_that_counts(paths, folder):
     )
     command = [sys.executable, "-c", script, str(folder), *map(str, paths)]
     child = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)})
-    while not list(folder.glob("*.part")) and child.poll() is None:
+    while not list(folder.glob(".*.tmp")) and child.poll() is None:
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
     child.wait()
-    assert names(folder) == {".part", ".lock"}
+    assert names(folder) == {".tmp", ".lock"}
     told = Told()
     assert same_pixels(open_images(paths, SIZE, "bicubic", folder=folder, progress=told), paths)
     assert told.calls

@@ -22,7 +22,9 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def run(cli: Cli, plugin_folder: Path, tmp_path: Path) -> Callable[..., tuple[int, str, store.Record]]:
+def run(
+    quick_runs: None, cli: Cli, plugin_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[int, str, store.Record]]:
     """Runs `pixels`, or another backbone, on the dataset `office`; returns exit code, output and the record."""
     small_csv.card(plugin_folder)
     small_csv.views(plugin_folder)
@@ -73,7 +75,7 @@ def test_what_cannot_be_scored_ends_the_run_before_training(
     assert record["error"] and message in record["error"]["message"]
 
 
-def test_cameras_without_training_images_are_no_matter_to_who_uses_none(run, tmp_path: Path) -> None:
+def test_cameras_without_training_images_may_go_unused(run, tmp_path: Path) -> None:
     small_csv.write(tmp_path / "data", small_csv.rows(cameras=(0, 1), test_cameras=(1, 4)))
     assert run("--camera-embedding", "off", backbone="views")[0] == 0
     assert run(backbone="pixels")[0] == 0

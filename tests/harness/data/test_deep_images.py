@@ -176,10 +176,10 @@ def test_another_range_is_another_dataset_for_the_run_id(tmp_path: Path) -> None
     assert len(set(prints)) == 3
 
 
-def test_a_run_on_16_bits_scores_as_on_8_and_is_refused_without_a_range(
+@pytest.mark.slow
+def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
     for name, scale, dtype in (("thermal", 257, "uint16"), ("gray", 1, "uint8"), ("unranged", 257, "uint16")):
         thermal(tmp_path / name, scale, dtype)
         card(tmp_path, "value_range = [0, 65535]" if name == "thermal" else "", name)

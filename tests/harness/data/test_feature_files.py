@@ -150,7 +150,7 @@ def test_equal_names_in_folders_are_told_by_the_rest_of_the_path(tmp_path: Path)
         arrange(tmp_path / "bare.npz", items, items)
 
 
-def test_without_labels_the_order_is_not_checked_and_this_is_said(tmp_path: Path):
+def test_without_labels_the_order_is_not_checked(tmp_path: Path):
     arrays = {"qf": features(QUERY), "gf": features(GALLERY)}
     found = arrange(write(arrays, tmp_path / "f.npz"), QUERY, GALLERY)
     assert found.order == UNCHECKED and "could not be checked" in found.notes["row_order"]

@@ -175,7 +175,7 @@ def test_augmentation_differs_from_batch_to_batch(items, tmp_path):
     assert len({image.numpy().tobytes() for image in images}) == 12
 
 
-def test_memory_is_used_again_but_never_under_a_batch_that_is_held():
+def test_memory_of_a_held_batch_is_not_reused():
     buffers = Buffers((2, 3))
     first, second = buffers.take(), buffers.take()
     view = first.fill_(1)[1]
@@ -220,7 +220,7 @@ def evaluation(items, batch_size, **options) -> EvaluationData:
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 60, 100])
-def test_evaluation_keeps_the_order_and_the_batch_size_changes_no_value(items, tmp_path, batch_size):
+def test_evaluation_keeps_order_at_any_batch_size(items, tmp_path, batch_size):
     whole = next(iter(evaluation(items, 60)))
     data = evaluation(items, batch_size, workers=2, cache=tmp_path)
     batches = list(data)

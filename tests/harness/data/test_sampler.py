@@ -83,7 +83,7 @@ def test_iterations_per_epoch_are_as_defined(case, seed):
     assert found == expected[wanted.epoch] if wanted.epoch in expected else found >= 1
 
 
-def test_over_many_epochs_every_image_is_seen_about_equally_often():
+def test_every_image_is_seen_about_equally_often():
     labels = np.repeat(np.arange(8), 8)
     sampler = PKSampler(labels, Sampler(4, 4, "one-pass"), seed=3)
     seen = Counter(image for epoch in range(400) for image in sampler.batches(epoch).ravel().tolist())

@@ -152,7 +152,7 @@ def test_repeating_goes_on_until_the_median_is_known(monkeypatch):
     assert repeat(lambda: None, CPU, seconds=0.0, least=3).repeats == 3
 
 
-def test_saved_activations_are_counted_once_and_without_parameters():
+def test_saved_activations_are_counted_once():
     weight = torch.rand(8, 4, requires_grad=True)
     images = torch.rand(16, 8)
     saved = memory.saved_for_backward(lambda: (images @ weight).relu().sum(), [weight, images])

@@ -83,7 +83,7 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(nobody: Call) -> None:
 
 
 @pytest.mark.slow
-def test_a_group_can_write_whatever_lies_in_a_shared_results_folder(world: Path, tmp_path: Path) -> None:
+def test_group_can_write_in_a_shared_results_folder(world: Path, tmp_path: Path) -> None:
     words = ["run", "--backbones", "dummy", "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
     words += ["--data-root", str(world), "--results", str(tmp_path), "--scheduler", "inline", "--device", "cpu"]
     done = subprocess.run(

@@ -98,7 +98,7 @@ def test_a_run_that_closes_its_output_and_lives_on_is_waited_for(job_of: Start) 
 
 
 @pytest.mark.parametrize("way", ["timeout", "stop"])
-def test_a_run_that_closes_its_output_and_lives_on_is_ended_all_the_same(job_of: Start, way: str) -> None:
+def test_run_that_closes_its_output_is_ended(job_of: Start, way: str) -> None:
     job = job_of("say('stage', stage='train'); os.close(1); time.sleep(600)")
     stop = threading.Event()
     if way == "stop":
@@ -150,9 +150,7 @@ def test_a_run_that_ignores_sigterm_is_killed_after_the_grace(job_of: Start, mon
     assert gone(int(events[0]["stage"])) and message(job) == "Stopped on request."
 
 
-def test_a_run_that_hangs_after_its_last_event_is_ended_and_counts(
-    job_of: Start, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_that_hangs_at_its_end_is_ended_and_counts(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "GRACE_SECONDS", 0.5)
     status, _, seconds = carry_out(job_of("say('end', status='ok'); time.sleep(600)"))
     assert status == "ok" and seconds < 15
@@ -193,7 +191,7 @@ def test_a_folder_that_cannot_be_made_ends_this_run_alone(job_of: Start, tmp_pat
     assert status == "failed" and "could not be started" in events[0]["text"]
 
 
-def test_a_record_that_was_written_holds_whatever_the_process_did_then(job_of: Start) -> None:
+def test_written_record_holds_whatever_follows(job_of: Start) -> None:
     job = job_of("os.kill(os.getpid(), 11)")
     store.write(Path(job.folder), ok(spec()))
     assert carry_out(job)[0] == "ok"

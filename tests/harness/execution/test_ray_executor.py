@@ -6,7 +6,6 @@ GPUs are declared, not there: what a run was given is read from its environment.
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import threading
@@ -22,12 +21,11 @@ from harness.execution.local_executor import run_locally
 from harness.execution.options import Resources
 from harness.execution.ray_executor import run_with_ray
 from harness.spec.job import Job
-from harness.system.paths import REPOSITORY
 from tests.support.executing import execute
+from tests.support.faults import environment
 from tests.support.record_samples import spec
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
-INJECT = REPOSITORY / "tests" / "reliability" / "inject"
 
 
 @pytest.fixture(scope="module")
@@ -38,10 +36,9 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
     notes = tmp_path_factory.mktemp("notes")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PYTHONPATH", os.pathsep.join([str(INJECT), *filter(None, [os.environ.get("PYTHONPATH")])]))
-        patch.setenv("HARNESS_TEST_SPY", str(notes))
-        patch.setenv("HARNESS_TEST_SPY_SECONDS", "2")
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        told = {"HARNESS_TEST_NOTES": str(notes), "HARNESS_TEST_NOTE_SECONDS": "2"}
+        for name, value in environment({"*": "start:note"}, **told).items():
+            patch.setenv(name, value)
         made = Cluster(initialize_head=True, head_node_args={"num_cpus": 4, "num_gpus": 2, "include_dashboard": False})
         made.add_node(num_cpus=4, num_gpus=2)
         made.notes = notes
@@ -93,12 +90,12 @@ def test_a_cluster_that_is_not_there_is_said() -> None:
         execute(run_with_ray, [], Resources(address="127.0.0.1:1"))
 
 
-def test_a_lost_node_has_its_runs_moved_and_the_rest_is_not_repeated(cluster: Any, tmp_path: Path) -> None:
+def test_runs_of_a_lost_node_move(cluster: Any, tmp_path: Path) -> None:
     """Runs take two seconds, but minutes on a third node, which is lost when all others are done."""
     for note in cluster.notes.glob("*.json"):
         note.unlink()
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("HARNESS_TEST_SPY_SECONDS", "300")
+        patch.setenv("HARNESS_TEST_NOTE_SECONDS", "300")
         extra = cluster.add_node(num_cpus=4, num_gpus=2)
     jobs = [Job(spec=spec(seed=seed, device="cuda"), folder=str(tmp_path / str(seed))) for seed in range(8)]
     started: list[int] = []

@@ -33,6 +33,7 @@ def only_record(folder: Path) -> store.Record:
     return record
 
 
+@pytest.mark.slow
 def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world: Path, tmp_path: Path) -> None:
     code, out, err = cli(*arguments(world, tmp_path))
     assert code == 0, out + err
@@ -49,7 +50,6 @@ def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world
 def test_each_backbone_trains_scores_and_records(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:
-    monkeypatch.setenv("HARNESS_TEST_PICTURES", "1")
     code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone))
     assert code == 0, out + err
     record = only_record(tmp_path)
@@ -62,6 +62,7 @@ def test_each_backbone_trains_scores_and_records(
     assert {path.name for path in (folder / "pictures").iterdir()} == {"distances.png", "ranked_lists.png"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("fault", "status", "stage", "message"),
     [
@@ -90,6 +91,7 @@ def test_a_fault_ends_in_a_record_and_exit_code_1(
     assert not list((tmp_path / "results").rglob("*.tmp"))
 
 
+@pytest.mark.slow
 def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang", "--timeout", "12s"]
     code, _, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
@@ -97,6 +99,7 @@ def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: 
     assert code == 1 and record["status"] == "timeout" and "12 s" in record["error"]["message"]  # type: ignore[index]
 
 
+@pytest.mark.slow
 def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     model = plugin_folder / "pixels" / "model.py"
     sound = model.read_text()
@@ -108,9 +111,8 @@ def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, t
     assert code == 0, out
 
 
-def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
-    world: Path, plugin_folder: Path, tmp_path: Path
-) -> None:
+@pytest.mark.slow
+def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", "training.epochs=8"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
     command = [sys.executable, "-m", "harness", *arguments(world, broken, *more, backbones="pixels")]
@@ -134,6 +136,7 @@ def test_interrupting_keeps_the_last_epoch_and_resuming_equals_going_through(
     assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
 
 
+@pytest.mark.slow
 def test_killing_the_driver_leaves_no_process_behind(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
 ) -> None:
@@ -180,7 +183,7 @@ def test_no_data_ends_with_2_before_anything_is_scheduled(cli: Cli, tmp_path: Pa
     assert not (tmp_path / "results").exists()
 
 
-def test_a_driver_without_a_gpu_does_not_guess_what_its_cluster_has(
+def test_driver_without_a_gpu_does_not_guess_its_cluster(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
@@ -258,6 +261,7 @@ def test_output_that_goes_nowhere_is_one_sentence(tmp_path: Path, words: list[st
     assert (done.returncode, done.stderr) == (1, "")
 
 
+@pytest.mark.slow
 def test_the_reason_of_a_failed_run_is_on_the_screen(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
 ) -> None:

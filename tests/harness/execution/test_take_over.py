@@ -21,7 +21,9 @@ QUERY = "query/08_0_0.png"
 
 
 @pytest.fixture
-def run(cli: Cli, plugin_folder: Path, tmp_path: Path) -> Callable[..., tuple[str, store.Record, Path]]:
+def run(
+    quick_runs: None, cli: Cli, plugin_folder: Path, tmp_path: Path
+) -> Callable[..., tuple[str, store.Record, Path]]:
     """Runs `pixels` on `office` in a results folder; returns the output, the new record and its folder."""
     small_csv.card(plugin_folder)
 
@@ -48,7 +50,7 @@ def repair(folder: Path) -> None:
     Image.new("RGB", (16, 32), "red").save(folder / QUERY)
 
 
-def test_after_a_repair_of_the_test_images_nothing_is_trained_again(run, tmp_path: Path) -> None:
+def test_repairing_test_images_trains_nothing_again(run, tmp_path: Path) -> None:
     data = small_csv.write(tmp_path / "data", small_csv.rows())
     _, first, first_folder = run()
     before = {path.name: path.read_bytes() for path in first_folder.iterdir() if path.is_file()}
@@ -69,7 +71,7 @@ def test_after_a_repair_of_the_test_images_nothing_is_trained_again(run, tmp_pat
     assert all(torch.equal(tensor, weights(alone_folder)[name]) for name, tensor in weights(folder).items())
 
 
-def test_a_training_that_was_cut_off_is_completed_to_the_same_weights(run, tmp_path: Path) -> None:
+def test_cut_off_training_is_completed_to_the_same_weights(run, tmp_path: Path) -> None:
     data = small_csv.write(tmp_path / "data", small_csv.rows())
     _, _, first_folder = run("--set", "training.epochs=3")
     (first_folder / checkpoint.NEWEST).unlink()

@@ -75,6 +75,7 @@ def draw_labels(n_query, n_gallery, generator):
     return pids[:n_query], pids[n_query:], camids[:n_query], camids[n_query:]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_float32_scores_as_float64(counter, metric):
     @settings(max_examples=80, deadline=None)
@@ -148,6 +149,7 @@ def market(shared):
     return [loadmat(folder / f"{name}.mat")[key].ravel().astype(int) for name, key in names.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 def test_market_1501_labels_with_features_of_64_dimensions(market, metric):
     query, gallery = (trained_features(pids, 64, 1.1, seed) for seed, pids in enumerate(market[:2]))
@@ -156,7 +158,7 @@ def test_market_1501_labels_with_features_of_64_dimensions(market, metric):
     assert result.n_valid == 3368 and result.tied_queries == 0 and result.tie_loss == 0
 
 
-def test_market_1501_ranks_are_those_of_a_plain_ranking_in_float64(market):
+def test_market_1501_ranks_equal_plain_float64(market):
     query, gallery = (trained_features(pids, 64, 1.1, seed) for seed, pids in enumerate(market[:2]))
     query, labels = query[::8], [market[0][::8], market[1], market[2][::8], market[3]]
     result = evaluate_ranking(query, gallery, *labels)

@@ -252,7 +252,7 @@ def test_histogram_counts_every_pair_once(metric, limits):
 
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
 @pytest.mark.parametrize("bins", [1, 7, 80])
-def test_filled_histogram_covers_features_that_lie_close_together(metric, bins):
+def test_filled_histogram_covers_close_features(metric, bins):
     query, gallery, labels = random_case()
     fine = distance_histogram(1 + query / 20, 1 + gallery / 20, *labels, metric=metric)
     filled = fine.filled(bins)
@@ -306,6 +306,7 @@ def test_threads_and_blocks_change_nothing():
         torch.set_num_threads(before)
 
 
+@pytest.mark.slow
 def test_pairs_removed_on_msmt17_are_those_of_its_lists(shared):
     labels = []
     for part in ("query", "gallery"):

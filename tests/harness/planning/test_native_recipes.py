@@ -31,7 +31,7 @@ def test_every_value_has_a_source(name: str) -> None:
         assert all(text.strip() for text in sources.values())
 
 
-def test_a_variant_may_differ_on_one_dataset_under_its_native_recipe_alone(tmp_path: Path) -> None:
+def test_variant_differs_only_under_its_native_recipe(tmp_path: Path) -> None:
     entry = registry.backbone("transreid:deit-stride12")
     assert entry.settings.dataset == {"msmt17": {"optimizer.lr": 0.005}}
 

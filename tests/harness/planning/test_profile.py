@@ -121,7 +121,7 @@ def test_a_study_becomes_records_and_a_page(tmp_path):
 
 
 @pytest.mark.slow
-def test_compiled_cells_in_half_precision_are_measured_beside_plain_ones(tmp_path):
+def test_compiled_half_precision_cells_are_measured_too(tmp_path):
     words = ("--backbones", "bot:demo", "--batch", "2", "--train-batch", "", "--precision", "bf16", "--compile")
     code, said = run(tmp_path, *words)
     assert code == 0, said
@@ -145,6 +145,7 @@ def test_want_of_memory_is_a_cell(tmp_path):
     assert "Out of memory" in said
 
 
+@pytest.mark.slow
 def test_failed_cells_fail_the_study_on_the_tracker_too(tmp_path, cli, plugin_folder):
     from mlflow import MlflowClient
 

@@ -122,6 +122,7 @@ def smoke(bench: Bench, *more: object, backbones: str = "dummy", datasets: str =
     return [*fixed, *([] if "--recipe" in more or "--preset" in more else ["--recipe", "smoke"]), *more]
 
 
+@pytest.mark.slow
 def test_from_runs_to_the_page_and_back(bench: Bench) -> None:
     """A plug-in from outside, a recipe of the user's, two seeds, and a further dataset."""
     path = bench.folder / "own recipes" / "mine.toml"

@@ -60,14 +60,14 @@ def test_point_labels_do_not_cover_one_another():
             assert min(a[2], b[2]) <= max(a[0], b[0]) + 1 or min(a[3], b[3]) <= max(a[1], b[1]) + 1
 
 
-def test_same_values_give_the_same_bytes_whatever_the_user_has_set():
+def test_same_values_give_the_same_bytes():
     first = cmc()
     with matplotlib.rc_context({"lines.linewidth": 9, "font.size": 30, "savefig.dpi": 20}):
         assert cmc() == first
     assert cmc(0.01) != first
 
 
-def test_a_picture_drawn_by_other_libraries_is_compared_by_its_values(monkeypatch):
+def test_picture_of_other_libraries_is_compared_by_values(monkeypatch):
     here, other_values = cmc(), cmc(0.01)
     monkeypatch.setattr(matplotlib, "__version__", "1.0")
     elsewhere = cmc()

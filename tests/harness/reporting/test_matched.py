@@ -93,6 +93,7 @@ def few(world: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_run_and_evaluate(cli: Cli, few: Path, tmp_path: Path) -> None:
     splits = registry.dataset("market1501").load(few)
     files = tmp_path / "some.npz"

@@ -8,6 +8,8 @@ import subprocess
 import sys
 import threading
 
+import pytest
+
 from harness.reporting import parallel
 from harness.system.paths import REPOSITORY
 
@@ -24,6 +26,7 @@ assert there == [parallel.draw_here(*one) for one in draws] and len(set(there)) 
 """
 
 
+@pytest.mark.slow
 def test_bytes_from_another_process_are_the_same() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -46,6 +49,7 @@ with parallel.at_work(8) as draw:
 """
 
 
+@pytest.mark.slow
 def test_what_a_lost_process_should_have_drawn_is_drawn_here() -> None:
     done = subprocess.run([sys.executable, "-c", KILLED], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
@@ -81,6 +85,6 @@ with parallel.beside(int, "x") as there:
 """
 
 
-def test_what_is_computed_beside_is_computed_here_if_its_process_is_lost_or_raises() -> None:
+def test_work_of_a_lost_process_is_done_here() -> None:
     done = subprocess.run([sys.executable, "-c", BESIDE], cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and done.stdout == "raised here\n", done.stderr

@@ -80,7 +80,7 @@ def test_training_has_its_own_table_and_doubts_are_told():
     assert "In 1 of 2 cells other work used the processor meanwhile" in said
 
 
-def test_a_build_with_other_options_is_named_and_does_not_stand_for_the_backbone():
+def test_build_with_other_options_is_a_row_of_its_own():
     usual = cell("reidmamba", latency=50.0)
     card = registry.backbone("reidmamba").card
     other = cell("reidmamba", latency=80.0)

@@ -126,7 +126,7 @@ def test_a_published_checkpoint_stands_beside_its_own_number(tmp_path):
 
 
 @pytest.mark.parametrize(("width", "shown"), [("resnet50", "85.9 / 94.5"), ("tiny", "–")])
-def test_a_narrower_network_does_not_stand_beside_the_published_number(tmp_path, width, shown):
+def test_narrower_network_is_not_beside_the_published_number(tmp_path, width, shown):
     run = samples.ok(samples.spec("bot", options={"neck_feature": "after", "width": width}))
     keep(tmp_path / "results", run)
     with mock.patch.object(style, "png", lambda made, drawn: b""):
@@ -262,6 +262,7 @@ def keep(results: Path, *records: dict[str, Any]) -> None:
         store.write(store.folder_of(results, one), one)
 
 
+@pytest.mark.slow
 def test_check_finds_what_is_stale(tmp_path):
     results, out = tmp_path / "results", tmp_path / "BENCHMARKS.md"
     keep(results, *three_seeds())
@@ -390,6 +391,7 @@ def test_unreadable_records_are_on_the_page_without_the_place(tmp_path):
     assert path.relative_to(results).as_posix() in text and str(tmp_path) not in text
 
 
+@pytest.mark.slow
 def test_what_a_killed_driver_left_beside_the_page_is_swept(tmp_path):
     code = "import os, sys; from pathlib import Path; from harness import reporting as report\n"
     code += "os.replace = lambda *_: os._exit(9)\nreport._put(Path(sys.argv[1]), b'x')"

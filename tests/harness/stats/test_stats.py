@@ -17,7 +17,6 @@ from harness.stats import (
     compare_many,
     holm,
     paired_test,
-    seed_spread,
 )
 
 
@@ -43,11 +42,13 @@ def coverage(n_identities, level, repetitions, by_identity=True):
     return hits / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("n_identities", "level"), [(20, 0.0), (100, 0.0), (100, 2.0)])
 def test_interval_covers_as_often_as_it_says(n_identities, level):
     assert 0.93 <= coverage(n_identities, level, repetitions=2000) <= 0.97
 
 
+@pytest.mark.slow
 def test_resampling_queries_instead_of_identities_does_not_cover():
     assert coverage(100, 0.0, repetitions=500, by_identity=False) < 0.85
 
@@ -65,12 +66,13 @@ def rejections(repetitions, n_identities, by_identity=True):
     return hits / repetitions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("n_identities", [12, 60])
 def test_level_of_the_test_is_kept(n_identities):
     assert 0.035 <= rejections(1500, n_identities) <= 0.06
 
 
-def test_flipping_queries_instead_of_identities_rejects_too_often():
+def test_flipping_queries_rejects_too_often():
     assert rejections(300, 60, by_identity=False) > 0.15
 
 
@@ -134,14 +136,14 @@ def test_interval_by_hand():
     assert bootstrap_interval([0.5, 0.5, 0.5], [1, 2, 2]) == (0.5, 0.5)
 
 
-def test_interval_is_around_the_mean_over_queries_not_over_persons():
+def test_interval_is_around_the_mean_over_queries():
     scores = np.concatenate([np.ones(900), np.zeros(100)])
     pids = np.concatenate([np.arange(900) // 9, 100 + np.arange(100)])
     low, high = bootstrap_interval(scores, pids)
     assert low < 0.9 < high and low > 0.8
 
 
-def test_a_single_failure_among_perfect_persons_keeps_the_interval_finite():
+def test_one_failure_among_perfect_persons_keeps_interval_finite():
     scores = np.ones(30)
     scores[4] = 0.2
     low, high = bootstrap_interval(scores, np.arange(30))
@@ -207,12 +209,6 @@ def test_comparing_many_is_comparing_pairs():
     assert compare_many({"a": scores}, pids) == []
 
 
-def test_spread_over_seeds():
-    assert seed_spread([0.8, 0.9, 0.7]) == pytest.approx((0.8, 0.1, 3))
-    single = seed_spread([0.8])
-    assert single.mean == 0.8 and np.isnan(single.std) and single.n == 1
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -222,7 +218,6 @@ def test_spread_over_seeds():
         (lambda: paired_test([0.1, np.nan], [0.1, 0.2], [1, 2]), "in one run only"),
         (lambda: paired_test([0.1, 0.3], [0.1], [1, 2]), "one identity for each"),
         (lambda: holm([0.1, 1.2]), "from 0 to 1"),
-        (lambda: seed_spread([]), "one number a seed"),
     ],
 )
 def test_what_cannot_be_inferred_is_said(call, message):

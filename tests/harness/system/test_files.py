@@ -1,10 +1,12 @@
-"""What killed writers leave of files that are written whole."""
+"""Files written whole, what killed writers leave of them, and locks."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+
+import pytest
 
 from harness.system import files
 from harness.system.paths import REPOSITORY
@@ -37,3 +39,56 @@ def test_permissions_follow_the_umask(tmp_path):
     finally:
         os.umask(before)
     assert [(tmp_path / name).stat().st_mode & 0o777 for name in ("shared", "own")] == [0o664, 0o600]
+
+
+def test_a_failed_writer_leaves_the_former_file_and_nothing_else(tmp_path):
+    path = tmp_path / "file"
+    path.write_text("before")
+    with pytest.raises(ValueError), files.replacing(path, keep=tmp_path / "kept") as temporary:
+        temporary.write_text("half")
+        raise ValueError
+    assert path.read_text() == "before" and list(tmp_path.iterdir()) == [path]
+
+
+def test_the_former_file_can_be_kept(tmp_path):
+    path, kept = tmp_path / "file", tmp_path / "kept"
+    for content in ("one", "two", "three"):
+        with files.replacing(path, keep=kept) as temporary:
+            temporary.write_text(content)
+    assert (path.read_text(), kept.read_text()) == ("three", "two")
+    assert set(tmp_path.iterdir()) == {path, kept}
+
+
+@pytest.mark.parametrize("name", [".lock", ""])
+def test_a_lock_excludes_until_its_process_dies(tmp_path, name):
+    path = tmp_path / name
+    code = "import sys, time; from pathlib import Path; from harness.system import files\n"
+    code += "with files.locked(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", code, str(path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == b"held\n"
+        for shared in (False, True):
+            with pytest.raises(BlockingIOError), files.locked(path, wait=False, shared=shared):
+                pass
+        with files.locked(path, on_wait=holder.kill):
+            pass
+    assert holder.returncode == -9
+    with files.locked(path, shared=True), files.locked(path, wait=False, shared=True, make=False):
+        pass
+
+
+def test_a_lock_file_is_made_only_when_asked(tmp_path):
+    with pytest.raises(FileNotFoundError), files.locked(tmp_path / ".lock", make=False):
+        pass
+    assert not list(tmp_path.iterdir())
+
+
+def test_locks_and_renames_have_one_place():
+    """Another lock or rename would not know what `sweep` and network file systems need."""
+    users = {
+        path.relative_to(REPOSITORY).as_posix()
+        for package in ("harness", "datasets")
+        for path in (REPOSITORY / package).rglob("*.py")
+        if any(word in path.read_text(encoding="utf-8") for word in ("import fcntl", "os.replace(", "os.rename("))
+    }
+    assert users == {"harness/system/files.py"}

@@ -52,7 +52,7 @@ def test_the_gpu_that_is_visible_is_the_one_that_is_asked(
 
 
 def test_runs_count_gpus_as_nvidia_smi_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    from record_samples import spec
+    from tests.support.record_samples import spec
 
     monkeypatch.delenv("CUDA_DEVICE_ORDER", raising=False)
     assert process._environment(Job(spec=spec(device="cuda"), folder=""))["CUDA_DEVICE_ORDER"] == "PCI_BUS_ID"

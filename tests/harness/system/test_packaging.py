@@ -43,7 +43,7 @@ def test_a_wheel_is_refused_with_the_reason(checkout: Path, tmp_path: Path) -> N
 
 @pytest.mark.slow
 @needs_setuptools
-def test_the_editable_install_points_to_the_checkout_and_copies_no_package(checkout: Path, tmp_path: Path) -> None:
+def test_editable_install_copies_no_package(checkout: Path, tmp_path: Path) -> None:
     code = "import sys, harness_build; print(harness_build.build_editable(sys.argv[1]))"
     done = subprocess.run([sys.executable, "-c", code, tmp_path], cwd=checkout, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,8 @@ def parents(uri: str) -> list[Any]:
     return [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
 
 
-def test_a_deleted_experiment_is_said_with_the_command_that_restores_it(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_deleted_experiment_names_the_restoring_command(tmp_path: Path) -> None:
     uri, results, said = sqlite(tmp_path), tmp_path / "results", list[str]()
     finished(results, spec())
     tracking.sync(results, uri)
@@ -60,6 +61,7 @@ def test_a_deleted_experiment_is_said_with_the_command_that_restores_it(tmp_path
     assert tracking.sync(results, uri) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("code", "body", "message"),
     [
@@ -87,9 +89,7 @@ def test_a_folder_as_store_gets_mlflow_s_own_words(tmp_path: Path, uri: str) -> 
 
 
 @pytest.mark.parametrize("uri", ["sqlite:///", "sqlite://", "sqlite:///:memory:", "sqlite:///?mode=ro"])
-def test_an_address_that_keeps_nothing_is_refused_before_anything_runs(
-    cli: Cli, world: Path, tmp_path: Path, uri: str
-) -> None:
+def test_address_that_keeps_nothing_is_refused_first(cli: Cli, world: Path, tmp_path: Path, uri: str) -> None:
     code, _, err = cli(*arguments(world, tmp_path, "--mlflow-uri", uri))
     assert code == 2 and "names no file" in err and err.count("\n") == 1
     assert store.paths_of(tmp_path) == []
@@ -103,6 +103,7 @@ def test_a_database_that_is_not_there_is_not_made_by_reading(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("name", ["a?b", "a#b", "a b", "50%20", "100%", "a&b=c", "it's"])
 def test_results_may_lie_below_any_name(cli: Cli, world: Path, tmp_path: Path, name: str) -> None:
     results = tmp_path / name
@@ -116,6 +117,7 @@ def test_results_may_lie_below_any_name(cli: Cli, world: Path, tmp_path: Path, n
     assert len(children(words[5])) == 1 and tracking.unsent(results, words[5]) == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_records_go_where_the_runs_went(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     results, uri = tmp_path / "results", f"sqlite:///{tmp_path}/elsewhere.db"
@@ -132,6 +134,7 @@ def test_records_go_where_the_runs_went(cli: Cli, tmp_path: Path, monkeypatch: p
     assert f"1 of them are not sent to MLflow at {sqlite(tmp_path)}" in cli("status", "--results", results)[1]
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_an_address_with_a_password_is_asked_for_and_never_kept(
     cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +176,7 @@ def test_the_next_driver_sends_what_a_killed_one_did_not(killed: tuple[Path, str
     assert running(uri) == [] and tracking.unsent(results, uri) == []
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_so_does_a_driver_with_nothing_to_run(cli: Cli, world: Path, tmp_path: Path) -> None:
     results, uri = tmp_path / "results", sqlite(tmp_path)
     words = arguments(world, results)

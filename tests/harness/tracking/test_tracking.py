@@ -97,7 +97,7 @@ def test_no_secret_of_a_url_is_shown(uri: str, hidden: str) -> None:
     assert "host" in mask(uri) or "host" not in uri
 
 
-def test_parameters_are_flat_and_the_plain_test_has_the_bare_names() -> None:
+def test_plain_test_has_the_bare_metric_names() -> None:
     record = ok(spec(), evaluation(), evaluation(flip=True), evaluation("msmt17"))
     assert tracking.parameters_of(record["spec"])["recipe.training.epochs"] == 3
     values = tracking.metrics_of(record)
@@ -111,6 +111,7 @@ def test_numbers_in_tables_of_a_record_are_metrics_too() -> None:
     }
 
 
+@pytest.mark.slow
 def test_every_epoch_and_the_record_arrive_once(tmp_path: Path) -> None:
     uri, job = sqlite(tmp_path), finished(tmp_path, spec())
     tracker = make(tmp_path, uri)
@@ -123,7 +124,8 @@ def test_every_epoch_and_the_record_arrive_once(tmp_path: Path) -> None:
     assert tracking.sync(tmp_path, uri) == 0
 
 
-def test_the_report_from_the_tracker_alone_is_the_report_of_the_results(cli: Cli, tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_report_from_the_tracker_equals_that_of_the_results(cli: Cli, tmp_path: Path) -> None:
     results, uri = tmp_path / "results", sqlite(tmp_path)
     for seed in (0, 1):
         finished(results, spec(seed=seed))
@@ -135,7 +137,8 @@ def test_the_report_from_the_tracker_alone_is_the_report_of_the_results(cli: Cli
     assert tables(one) == tables(other) and len(tables(one)) > 5
 
 
-def test_a_server_that_is_down_from_the_start_is_said_once_and_loses_nothing(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_server_down_from_the_start_loses_nothing(tmp_path: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))  # bound but not listening: every connection is refused
         uri = f"http://user:s3cret@127.0.0.1:{taken.getsockname()[1]}"
@@ -153,6 +156,7 @@ def test_a_server_that_is_down_from_the_start_is_said_once_and_loses_nothing(tmp
     assert steps(uri, run) == [1, 2, 3]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("code", [401, 500])
 def test_a_server_that_answers_with_errors_loses_nothing(tmp_path: Path, code: int) -> None:
     with answering(code, 0.0) as uri:
@@ -175,9 +179,8 @@ def test_a_slow_server_holds_up_neither_the_runs_nor_the_end(tmp_path: Path) -> 
     assert len(tracking.unsent(tmp_path, uri)) == 1
 
 
-def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.slow
+def test_epochs_of_an_outage_are_sent_with_the_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracker_module, "AWAY", 0.0)
     monkeypatch.setattr(tracker_module, "EVERY", 0.0)
     send, calls = tracking.Server.metrics, []
@@ -197,6 +200,7 @@ def test_epochs_lost_while_the_server_was_away_are_sent_with_the_record(
     assert steps(uri, run) == [1, 2, 3, 4, 5] and run.info.status == "FINISHED" and len(said) == 1
 
 
+@pytest.mark.slow
 def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
     tracking.Server.connect(uri, tmp_path)
@@ -213,7 +217,8 @@ def test_a_locked_database_loses_nothing(tmp_path: Path) -> None:
     assert [steps(uri, run) for run in children(uri)] == [[1, 2, 3]]
 
 
-def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_live_one_are_not(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_next_driver_closes_runs_of_a_dead_one_only(tmp_path: Path) -> None:
     uri = sqlite(tmp_path)
     script = (
         "import os, sys, time; from harness import tracking; from harness.spec.job import Job\n"
@@ -241,7 +246,8 @@ def test_runs_of_a_driver_that_died_are_closed_by_the_next_one_and_those_of_a_li
     assert list((tmp_path / ".drivers").iterdir()) == []
 
 
-def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_run_without_a_record_is_closed(tmp_path: Path) -> None:
     uri, said = sqlite(tmp_path), []
     tracker = make(tmp_path, uri, said)
     tell(tracker, Job(spec=spec(), folder=str(tmp_path / "nowhere")), status="failed")
@@ -250,6 +256,7 @@ def test_a_run_without_a_record_is_closed_and_is_no_fault_of_the_server(tmp_path
     assert run.info.status == "FAILED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("call", ["list_artifacts", "download_artifacts"])
 def test_an_artifact_store_that_is_down_is_one_sentence(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
@@ -267,7 +274,8 @@ def test_an_artifact_store_that_is_down_is_one_sentence(
         tracking.restore(uri, tmp_path / "restored")
 
 
-def test_the_last_attempt_counts_even_if_the_clock_went_backwards(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_last_attempt_counts_if_the_clock_went_backwards(tmp_path: Path) -> None:
     uri, results = sqlite(tmp_path), tmp_path / "results"
     finished(results, spec(), record=failed(spec()))
     tracking.sync(results, uri)
@@ -292,7 +300,7 @@ def test_two_drivers_may_make_the_database_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_real_server_that_dies_in_the_middle_gets_the_rest_later(tmp_path: Path) -> None:
+def test_server_that_dies_in_the_middle_gets_the_rest(tmp_path: Path) -> None:
     port = free_port()
     uri, said = f"http://127.0.0.1:{port}", []
     jobs = [finished(tmp_path / "results", spec(seed=seed)) for seed in (0, 1)]

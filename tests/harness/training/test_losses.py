@@ -65,7 +65,7 @@ def test_both_kinds_of_smoothing_are_pytorchs_up_to_scale() -> None:
         assert cross_entropy(logits, PIDS, 0.1, over).item() == pytest.approx(expected.item(), rel=1e-12)
 
 
-def test_the_floor_of_smoothed_cross_entropy_is_the_entropy_of_its_target() -> None:
+def test_floor_of_smoothed_cross_entropy_is_the_target_entropy() -> None:
     classes = 751
     logits = torch.full((1, classes), math.log(0.1 / (classes - 1)), dtype=torch.float64)
     logits[0, 7] = math.log(0.9)
@@ -118,13 +118,13 @@ def test_ratr_is_its_formula(p: int, k: int, number: int, temperature: float, se
 
 @few
 @given(order=st.permutations(range(3)), scale=st.floats(0.1, 10))
-def test_ratr_ignores_the_order_of_branches_and_the_length_of_features(order: list[int], scale: float) -> None:
+def test_ratr_ignores_branch_order_and_feature_length(order: list[int], scale: float) -> None:
     features = [f[:24].double() for f in branches()]
     plain = torch.stack(ratr(features, 6, 4, 0.1))
     assert torch.allclose(torch.stack(ratr([scale * features[i] for i in order], 6, 4, 0.1)), plain, atol=1e-9)
 
 
-def test_identical_branches_agree_and_gradients_reach_every_branch() -> None:
+def test_gradients_reach_every_branch() -> None:
     features = [f.requires_grad_() for f in branches()]
     same = ratr([features[0], features[0]], 16, 4, 0.01)
     assert all(value > 0.8 for value in same)
@@ -154,7 +154,7 @@ def test_triplet_takes_the_hardest_of_the_batch(seed: int, margin: float | None)
     assert triplet(features[shuffled], pids[shuffled], margin).item() == pytest.approx(np.mean(losses), abs=1e-5)
 
 
-def test_a_batch_of_one_identity_has_no_triplets_and_no_broken_gradient() -> None:
+def test_batch_of_one_identity_has_no_broken_gradient() -> None:
     features = torch.randn(4, 3, generator=torch.Generator().manual_seed(0)).requires_grad_()
     loss = triplet(features, torch.zeros(4), 0.3)
     loss.backward()
@@ -237,7 +237,7 @@ def test_the_recipe_says_whether_losses_are_left_to_autocast() -> None:
     assert totals == {"fp32": set(), "autocast": {"triplet", "ratr_intra", "ratr_inter"}}
 
 
-def test_distances_in_half_precision_are_off_as_the_documentation_says() -> None:
+def test_half_precision_distances_are_off_as_documented() -> None:
     """backbones/README.md: at a squared length of 1,100, off by up to 0.4 at a distance of 1.4, by 0.1 at 5.5."""
     others = ~torch.eye(64, dtype=torch.bool)
     for apart, distance, off in ((0.03, 1.4, 0.4), (0.116, 5.5, 0.1)):

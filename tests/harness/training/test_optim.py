@@ -111,7 +111,7 @@ def test_reidmamba_gives_the_rates_of_its_log():
         assert f"{found:.4e}" == logged
 
 
-def test_the_native_recipe_of_reidmamba_names_the_schedule_of_its_log():
+def test_native_reidmamba_names_the_schedule_of_its_log():
     recipe = native("reidmamba")
     found = rates(recipe, LENGTHS["market1501"])
     assert recipe.schedule.kind == "reidmamba"
@@ -128,7 +128,7 @@ def test_the_native_recipe_of_reidmamba_names_the_schedule_of_its_log():
     epochs=st.integers(6, 12),
     length=st.integers(1, 7),
 )
-def test_cosine_by_iterations_rises_to_the_rate_then_falls_to_its_end(lr, warmup, first, last, epochs, length):
+def test_cosine_by_iterations_rises_then_falls(lr, warmup, first, last, epochs, length):
     schedule = Schedule(warmup_epochs=warmup, warmup_factor=first, final_factor=last)
     recipe = Recipe("r", schedule=schedule, optimizer=Optimizer(lr=lr), training=Training(epochs=epochs))
     found = rates(recipe, length)

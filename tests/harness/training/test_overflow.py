@@ -188,7 +188,7 @@ def test_a_resumed_run_keeps_the_scale_and_the_count(items: list[Item], tmp_path
     assert unequal(state_of(resumed.trainer), state_of(straight.trainer)) == []
 
 
-def test_no_step_waits_for_the_device_to_see_whether_it_was_skipped(items: list[Item], tmp_path: Path) -> None:
+def test_no_step_waits_to_see_whether_it_was_skipped(items: list[Item], tmp_path: Path) -> None:
     chosen = settings(**{"training.grad_clip": 5.0, "optimizer.name": "sgd"})
     run = Run(items, tmp_path, chosen, bad={1})
     step = type(run.trainer).step

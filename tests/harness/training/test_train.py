@@ -110,6 +110,7 @@ def unequal(a: Any, b: Any, where: str = "") -> list[str]:
     return [] if a == b else [where]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "settings", "options"), CASES, ids=[case[0] for case in CASES])
 def test_resumed_training_equals_uninterrupted_bit_for_bit(
     items: list[Item], tmp_path: Path, name: str, settings: dict[str, Any], options: dict[str, Any]

@@ -77,7 +77,7 @@ def only_search(folder: Path) -> Search:
     return state.read(path)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_search_does_without_the_files_of_the_test_split(cli: Cli, world: Path, noisy: Path, tmp_path: Path) -> None:
     root = tmp_path / "half"
     shutil.copytree(world / "Market-1501-v15.09.15", root / "Market-1501-v15.09.15")
@@ -97,7 +97,7 @@ def test_a_search_does_without_the_files_of_the_test_split(cli: Cli, world: Path
     assert "## Searches" in page and "Generated data" in page and "No final runs yet" not in page
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_killed_search_goes_on_to_the_same_number_of_trials(world: Path, noisy: Path, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "harness", *arguments(world, noisy, tmp_path, "--final-seeds", "0", samples=5)]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -120,7 +120,7 @@ def test_a_killed_search_goes_on_to_the_same_number_of_trials(world: Path, noisy
     assert again.returncode == 0 and "] trial " not in again.stdout, f"repeated after {time.monotonic() - before} s"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_ray_searches_the_same_way(cli: Cli, world: Path, noisy: Path, tmp_path: Path) -> None:
     more = ["--final-seeds", "none", "--sampler", "random", "--factor", "0", "--max-concurrent", "1"]
     found = []
@@ -131,7 +131,7 @@ def test_ray_searches_the_same_way(cli: Cli, world: Path, noisy: Path, tmp_path:
     assert found[0] == found[1]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_diverging_trial_is_bad_and_not_an_error(cli: Cli, world: Path, noisy: Path, tmp_path: Path) -> None:
     faults = SPACE.replace(
         'key = "option.noise"\ndistribution = "uniform"\nlow = 0.0\nhigh = 1.0',
@@ -160,6 +160,7 @@ def test_wrong_words_are_refused_before_anything_runs(
     assert code == 2 and message in err and not (tmp_path / "results").exists()
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_ctrl_c_while_the_chosen_points_train_exits_with_130(
     cli: Cli, world: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +174,7 @@ def test_ctrl_c_while_the_chosen_points_train_exits_with_130(
     assert code == 130 and "Interrupted" in err
 
 
+@pytest.mark.usefixtures("quick_runs")
 def test_after_the_time_budget_the_first_ctrl_c_is_the_first(
     cli: Cli, world: Path, noisy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -68,7 +68,7 @@ def zipped(**members: str) -> bytes:
         (bytes(range(200, 256)), "no file of a known kind"),
     ],
 )
-def test_what_is_no_checkpoint_is_named_and_trusting_it_is_not_advised(tmp_path: Path, content: bytes, says: str):
+def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, says: str):
     path = tmp_path / "net.pth"
     path.write_bytes(content)
     for trust in (False, True):
@@ -120,7 +120,7 @@ def npz() -> bytes:
 
 @pytest.mark.parametrize("new", [True, False])
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_what_a_pickle_would_run_is_named_before_trusting_is_advised(tmp_path: Path, new: bool, protocol: int):
+def test_what_a_pickle_would_run_is_named(tmp_path: Path, new: bool, protocol: int):
     net = nn.Sequential(nn.Linear(3, 2))
     torch.save(
         {"net": net, "place": Path("x")},

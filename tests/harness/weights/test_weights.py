@@ -51,7 +51,7 @@ def test_a_file_is_found_in_the_folder_or_in_the_backbones_own(root: Path):
     assert weights.locate(replace(CARD, pretrained=None), root) is None
 
 
-def test_a_file_fits_the_default_width_unless_its_name_holds_the_width(root: Path):
+def test_file_fits_the_default_width_unless_named_otherwise(root: Path):
     (root / "start.pth").write_bytes(b"1")
     assert weights.locate(CARD, root, {"width": "tiny"}) is None
     (root / "tiny.safetensors").write_bytes(b"2")
@@ -62,43 +62,44 @@ def test_a_file_fits_the_default_width_unless_its_name_holds_the_width(root: Pat
     assert weights.identity(plain, root, {"width": "tiny"}) == "none"
 
 
-def test_the_identity_is_the_checksum_and_is_remembered_until_the_file_changes(root: Path, tmp_path: Path):
-    cache, file = tmp_path / "cache", root / "start.pth"
-    assert weights.identity(CARD, root, cache=cache) == "none"
+def test_identity_is_the_checksum_until_the_file_changes(root: Path):
+    file = root / "start.pth"
+    assert weights.identity(CARD, root) == "none"
     file.write_bytes(b"one")
     os.utime(file, ns=(1, 1))
-    first = weights.identity(CARD, root, cache=cache)
+    first = weights.identity(CARD, root)
     assert first == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
-    assert weights.identity(CARD, root, cache=cache) == first  # same size and time: remembered
+    assert weights.identity(CARD, root) == first  # same size and time: remembered
     os.utime(file, ns=(2, 2))
-    assert weights.identity(CARD, root, cache=cache) == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
+    assert weights.identity(CARD, root) == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
 
 
-def test_a_damaged_memory_of_checksums_costs_nothing_but_time(root: Path, tmp_path: Path):
+def test_a_damaged_memory_of_checksums_costs_nothing_but_time(root: Path, tmp_path: Path, monkeypatch):
     (root / "start.pth").write_bytes(b"one")
     (tmp_path / "checksums.json").write_text("{not json")
-    assert weights.identity(CARD, root, cache=tmp_path).startswith("sha256:")
-    assert weights.identity(CARD, root, cache=root / "start.pth" / "no-folder").startswith("sha256:")
+    for folder in (tmp_path, root / "start.pth" / "no-folder"):
+        monkeypatch.setenv("HARNESS_CACHE", str(folder))
+        assert weights.identity(CARD, root).startswith("sha256:")
 
 
-def test_another_file_under_the_right_name_is_refused(root: Path, tmp_path: Path):
+def test_another_file_under_the_right_name_is_refused(root: Path):
     card = replace(CARD, pretrained=replace(CARD.pretrained, sha256="0" * 64))
     (root / "start.pth").write_bytes(b"one")
     with pytest.raises(WeightsError, match=r"expected 0000.*https://here"):
-        weights.identity(card, root, cache=tmp_path)
+        weights.identity(card, root)
     named = replace(CARD, pretrained=PretrainedCard(files=("net-80ecf9dd.pth",), trained_on=""))
     (root / "net-80ecf9dd.pth").write_bytes(b"one")
     with pytest.raises(WeightsError, match="expected 80ecf9dd"):
-        weights.identity(named, root, cache=tmp_path)
+        weights.identity(named, root)
 
 
-def test_finding_and_identifying_never_imports_torch(root: Path, tmp_path: Path):
+def test_finding_and_identifying_never_imports_torch(root: Path):
     (root / "start.pth").write_bytes(b"one")
     code = (
         "import sys; from pathlib import Path; from harness import registry, weights\n"
-        f"print([weights.identity(e.card, {str(root)!r}, cache={str(tmp_path)!r}) for e in registry.backbones()])\n"
+        f"print([weights.identity(e.card, {str(root)!r}) for e in registry.backbones()])\n"
         "assert not {'torch', 'timm', 'numpy'} & set(sys.modules), 'heavy import'"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY, timeout=60)
@@ -181,7 +182,7 @@ def test_code_in_a_checkpoint_does_not_run_unless_trusted(tmp_path: Path):
     assert bomb.fuse.exists()
 
 
-def test_a_whole_pickled_module_is_read_without_its_code_when_trusted(tmp_path: Path, monkeypatch):
+def test_trusted_pickled_module_is_read_without_its_code(tmp_path: Path, monkeypatch):
     gone = types.ModuleType("modeling_that_is_gone")
     gone.Baseline = type("Baseline", (nn.Module,), {"__module__": gone.__name__})
     monkeypatch.setitem(sys.modules, gone.__name__, gone)
