@@ -13,13 +13,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
 from datasets import layouts
 from datasets.preparation.split import Photo, Settings, find_photos, split
 from datasets.preparation.unpack import fresh_folder
 from datasets.readers.folders import numbers
 from datasets.readers.source import order, printable
-from msgspec import structs
-
 from harness import registry
 from harness.cards import DatasetCard, SplitCount, read_card
 from harness.errors import DataError, HarnessError, UsageError
