@@ -1,4 +1,4 @@
-"""One folder per identity, and data sets whose cameras nobody knows."""
+"""One folder per identity, and datasets whose cameras nobody knows."""
 
 from __future__ import annotations
 
