@@ -13,12 +13,28 @@ if TYPE_CHECKING:
     from harness.cards import InputCard
 
 SPLITS = ("train", "query", "gallery")
-SINGLE_SHOT = "cuhk03-classic"
-"""Protocol whose CMC is over galleries of one image an identity; re-ranking is not defined for it."""
-PROTOCOLS = ("standard", SINGLE_SHOT)
-"""The evaluation rules that a dataset's card can name."""
 UNKNOWN_CAMERAS = "unknown"
 """Value of the note `cameras` where nobody knows which camera took an image."""
+
+
+class EvaluationRule(NamedTuple):
+    """An evaluation protocol.
+
+    Attributes:
+        scorer: the function of `harness.metrics` that ranks features under it.
+        reranks: whether re-ranking is defined for it.
+    """
+
+    scorer: str
+    reranks: bool
+
+
+PROTOCOLS = {
+    "standard": EvaluationRule("evaluate_ranking", reranks=True),
+    # CMC over drawn galleries of one image per identity: neighbours in the whole gallery are not those of a drawn one.
+    "cuhk03-classic": EvaluationRule("evaluate_single_shot", reranks=False),
+}
+"""The evaluation protocols that a dataset's card can name."""
 
 
 class Item(NamedTuple):

@@ -22,6 +22,7 @@ from harness.training import checkpoint, optim
 from harness.training.overflow import SMALLEST_SCALE, RunningStatistics, Tally
 
 Emit = Callable[..., None]
+OnEpoch = Callable[[int, nn.Module], dict[str, float]]
 
 
 class Diverged(RunError):
@@ -75,7 +76,7 @@ class Trainer:
         emit: Emit,
         training: str = "",
         take_over: bool = False,
-        on_epoch: Callable[[int, nn.Module], dict[str, float]] | None = None,
+        on_epoch: OnEpoch | None = None,
     ) -> None:
         self.module, self.data, self.recipe = module, data, recipe
         self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit

@@ -71,10 +71,12 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
 
 def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[str, Any]]:
     """Runs the job and turns whatever happens into a record and its per-query tables."""
-    line, status, error, stage = None, "ok", None, None
+    pipeline, status, error, stage = None, "ok", None, None
     try:
-        line = _line(job, folder, progress)
-        line.run()
+        from harness.worker.pipelines import PIPELINES  # here, so that a library that fails to load ends in a record
+
+        pipeline = PIPELINES[job.spec.purpose](job, folder, progress)
+        pipeline.run()
     except Interrupted:
         status, error = "interrupted", {"type": "Interrupted", "message": "Stopped on request.", "log_tail": ""}
     except Exception as problem:
@@ -87,21 +89,10 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[s
         error = {"type": type(problem).__name__, "message": text, "log_tail": tail}
     record = base_record(job, status, stage or progress.stage, error)
     record["timing"] = progress.timing()
-    if line is None:
+    if pipeline is None:
         return record, {}
-    record.update(line.blocks)  # type: ignore[typeddict-item]
-    return record, line.tables if status == "ok" else {}
-
-
-def _line(job: Job, folder: Path, progress: Progress) -> Any:
-    """What the purpose of the run asks for; both keep what they found out in `blocks` and `tables`."""
-    if job.spec.purpose == "profile":
-        from harness.worker.profile_cell import ProfileCell
-
-        return ProfileCell(job, folder, progress)
-    from harness.worker.pipeline import Pipeline
-
-    return Pipeline(job, folder, progress)
+    record.update(pipeline.blocks)  # type: ignore[typeddict-item]
+    return record, pipeline.tables if status == "ok" else {}
 
 
 def _log(text: str) -> None:

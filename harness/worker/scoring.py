@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from harness import metrics, stats
-from harness.contracts import PROTOCOLS, SINGLE_SHOT, Item
+from harness.contracts import PROTOCOLS, EvaluationRule, Item
 from harness.data import EvaluationData
 from harness.errors import unknown
 from harness.spec.recipe import Evaluation
@@ -80,7 +80,7 @@ def score_module(
 ) -> list[Scored]:
     """Scores a module on one dataset; flip test and re-ranking are rows of their own.
 
-    The single-shot protocol has no re-ranked row: neighbours in the whole gallery are not those of a drawn one.
+    A protocol without re-ranking has no re-ranked row.
 
     Args:
         module: the backbone.
@@ -124,8 +124,8 @@ def score_ways(
         query: query items; the other arguments are those of `score_module`.
     """
     rows = []
-    if (rerank_too := settings.rerank and trained) and protocol == SINGLE_SHOT:
-        emit("warning", text=f"{dataset} is scored by single shots, which leaves re-ranking out.")
+    if (rerank_too := settings.rerank and trained) and not rule_of(protocol).reranks:
+        emit("warning", text=f"{dataset} is scored under {protocol}, which does not define re-ranking: it is left out.")
         rerank_too = False
     for flipped, q, g in pairs:
         for rerank in (False, True) if rerank_too else (False,):
@@ -149,8 +149,7 @@ def score_features(
     Raises:
         UsageError: a protocol that does not exist.
     """
-    if protocol not in PROTOCOLS:
-        raise unknown("protocol", protocol, PROTOCOLS)
+    score: Callable[..., metrics.Ranking] = getattr(metrics, rule_of(protocol).scorer)
     pids, camids = _labels(query)
     gallery_pids, gallery_camids = _labels(gallery)
     labels = (pids, gallery_pids, camids, gallery_camids)
@@ -159,8 +158,7 @@ def score_features(
         distances = metrics.rerank(query_features, gallery_features, metric=settings.metric)
         result = metrics.evaluate_distances(distances, *labels, max_rank=length)
     else:
-        rank = metrics.evaluate_single_shot if protocol == SINGLE_SHOT else metrics.evaluate_ranking
-        result = rank(query_features, gallery_features, *labels, max_rank=length, metric=settings.metric)
+        result = score(query_features, gallery_features, *labels, max_rank=length, metric=settings.metric)
     valid, groups = result.valid, pids[result.valid]
     per_query = {"mAP": result.average_precision[valid], "rank-1": result.first_hit[valid]}
     complete = {
@@ -179,6 +177,17 @@ def score_features(
         "interval": _intervals(per_query, groups),
     }
     return Scored(complete, _per_query(pids, camids, result))
+
+
+def rule_of(protocol: str) -> EvaluationRule:
+    """The evaluation rule of a name.
+
+    Raises:
+        UsageError: a protocol that does not exist.
+    """
+    if protocol not in PROTOCOLS:
+        raise unknown("protocol", protocol, PROTOCOLS)
+    return PROTOCOLS[protocol]
 
 
 def _intervals(values: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, list[float]]:

@@ -15,7 +15,6 @@ from backbones.selective_scan import ScanInputs, bidirectional_scan, use_impleme
 from harness import efficiency, registry
 from harness.efficiency import conditions, memory
 from harness.efficiency.timing import Timing, repeat
-from harness.worker import profile_cell
 
 CPU = torch.device("cpu")
 SMALL = {"num_classes": 10, "num_cameras": 3, "image_size": (64, 32)}
@@ -208,12 +207,6 @@ def test_conditions_watch_this_machine():
     watched.start()
     values = watched.stop(drift=1.0)
     assert len(values["fixed_work_ms"]) == 2 and isinstance(values["notes"], list)
-
-
-def test_the_cell_is_only_for_one_purpose():
-    from harness.records.skeleton import SOURCES
-
-    assert SOURCES["profile"] == "profile" and profile_cell.ProfileCell is not None
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it asks glibc")

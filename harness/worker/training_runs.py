@@ -1,0 +1,179 @@
+"""Runs that train: on the whole training set, or on part of it as a trial of a search."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from msgspec.structs import replace
+
+from datasets import fingerprint_cache
+from harness import efficiency, weights
+from harness.contracts import SPLITS, Splits
+from harness.data import PKSampler, TrainingData, camera_rows, checks, holdout_split
+from harness.errors import WeightsError
+from harness.registry import DatasetEntry
+from harness.spec import recipe
+from harness.spec.run_spec import training_key
+from harness.system.device import place, precision_name
+from harness.system.seeding import seed_torch
+from harness.training.trainer import OnEpoch, Trainer
+from harness.worker.pipeline import ModelPipeline
+from harness.worker.scoring import Scored
+
+
+class TrainingRun(ModelPipeline):
+    """Trains on the whole training set and scores the test split; zero epochs score the starting weights."""
+
+    def _look_up(self) -> None:
+        super()._look_up()
+        self.trains = self.backbone.card.trainable and self.recipe.training.epochs > 0
+
+    def _check_model(self) -> None:
+        if self.trains:
+            PKSampler([item.pid for item in self.splits.train], self.recipe.sampler, seed=self.spec.seed)
+        if self.backbone.embeds_cameras(self.spec.options):
+            checks.cameras(self.backbone, camera_rows(self.splits.train), [*self.splits.query, *self.splits.gallery])
+
+    def _used(self, entry: DatasetEntry) -> tuple[str, ...]:
+        return SPLITS if self.trains and entry.name == self.spec.dataset else self.decoded
+
+    def _build(self) -> torch.nn.Module:
+        seed_torch(self.spec.seed, "build")
+        module = self.backbone.build(
+            num_classes=len({item.pid for item in self.splits.train}),
+            num_cameras=self._num_cameras(),
+            image_size=self._image_size(),
+            pretrained=self._starting_weights(),
+            **self.spec.options,
+        )
+        return place(module, self.device, self.input)
+
+    def _starting_weights(self) -> Path | None:
+        """The pretrained file the plan saw; another file under its name is refused."""
+        if self.spec.pretrained == "none":
+            return None
+        card, root = self.backbone.card, self.job.paths.weights_root
+        if (found := weights.identity(card, root, self.spec.options)) != self.spec.pretrained:
+            raise WeightsError(
+                f"The starting weights of {card.name} below {root} changed since the plan: expected "
+                f"{self.spec.pretrained[:20]}..., found {found[:20]}...; plan again."
+            )
+        return weights.locate(card, root, self.spec.options)
+
+    def _before_scoring(self) -> list[Scored]:
+        if not self.trains:
+            return []
+        scored = self._score_untrained()
+        self._enter("train")
+        self._train()
+        return scored
+
+    def _score_untrained(self) -> list[Scored]:
+        if not self.recipe.evaluation.untrained:
+            return []
+        self._enter("evaluate")
+        return self._score(self.dataset, self.splits, trained=False)
+
+    def _train(self) -> None:
+        data = TrainingData(
+            self.splits.train,
+            self.recipe,
+            mean=self.input.mean,
+            std=self.input.std,
+            seed=self.spec.seed,
+            value_range=self.splits.value_range,
+            cache=self.cache,
+            workers=self.job.workers,
+            progress=self._decoding,
+            pin_memory=self.device.type == "cuda",
+        )
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        trainer = Trainer(
+            self.module,
+            data,
+            self.recipe,
+            device=self.device,
+            seed=self.spec.seed,
+            run_id=self.spec.run_id,
+            folder=self.folder,
+            emit=self._emit,
+            training=self._training_key(),
+            take_over=self._may_take_over(),
+            on_epoch=self._on_epoch(),
+        )
+        summary = trainer.fit()
+        self.blocks["efficiency"] = {
+            "train_images_per_second": summary.images_per_second,
+            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device) if summary.images_per_second else None,
+            "train_batch_size": data.batch_size,
+            "train_precision": precision_name(trainer.dtype),
+            "epochs": summary.epochs,
+            "resumed_at_epoch": summary.resumed_at,
+            "taken_over": summary.taken_over,
+            "skipped_steps": summary.skipped_steps,
+        }
+
+    def _may_take_over(self) -> bool:
+        """Whether training may begin with the checkpoint of another run."""
+        return not self.job.force
+
+    def _on_epoch(self) -> OnEpoch | None:
+        """What is called after each epoch."""
+        return None
+
+    def _training_key(self) -> str:
+        """Names the training, so that runs which differ only in what they score can share it."""
+        alone = Splits(self.splits.train, (), (), self.splits.root)
+        return training_key(self.spec, fingerprint_cache.digest(alone))
+
+    def _emit(self, event: str, **values: Any) -> None:
+        """Passes an event on; an epoch's metrics are also kept in metrics.jsonl."""
+        if event == "epoch":
+            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"epoch": values["epoch"], **values["metrics"]}) + "\n")
+        self.progress.emit(event, **values)
+
+
+class SearchTrial(TrainingRun):
+    """Trains on part of the training identities and scores the held-out rest after every epoch.
+
+    A trial is known by its held-out score alone, and the test split is not read.
+    """
+
+    def _wanted(self) -> tuple[str, ...]:
+        return ("train",)
+
+    def _read(self, entry: DatasetEntry) -> tuple[Splits, list[str]]:
+        """The splits cut out of the training images."""
+        splits, _ = super()._read(entry)
+        held_out = holdout_split(
+            splits.train,
+            seed=self.spec.holdout["seed"],
+            fraction=self.spec.holdout["share"],
+            cameras=splits.knows_cameras,
+        )
+        return Splits(*held_out, splits.root, splits.layout, splits.generated, splits.notes), []
+
+    def _score_untrained(self) -> list[Scored]:
+        return []
+
+    def _may_take_over(self) -> bool:
+        return False  # a trial needs the score of each of its own epochs
+
+    def _on_epoch(self) -> OnEpoch:
+        return self._held_out
+
+    def _held_out(self, epoch: int, module: torch.nn.Module) -> dict[str, float]:
+        """Held-out mAP after an epoch."""
+        row = self._score(self.dataset, self.splits)[0].row
+        return {"mAP": row["mAP"], "rank-1": row["rank-1"]}
+
+    def _evaluation(self) -> recipe.Evaluation:
+        return replace(self.recipe.evaluation, flip=False, rerank=False)
+
+    def _after_scoring(self, scored: list[Scored]) -> None:
+        """Nothing is drawn or measured."""
