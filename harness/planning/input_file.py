@@ -1,6 +1,6 @@
 """Plans the scoring of a file that the user brings, a checkpoint or stored features; a wrong file is refused here.
 
-Nothing is written: a record exists only of files that fit the backbone and the data set.
+Nothing is written: a record exists only of files that fit the backbone and the dataset.
 """
 
 from __future__ import annotations

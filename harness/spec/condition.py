@@ -16,7 +16,6 @@ NUM_CLASSES, NUM_CAMERAS = 751, 6
 INSTANCES = 4
 """Images of an identity in a training batch, or all where the batch is smaller."""
 
-MEASURES = ("inference", "training")
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
