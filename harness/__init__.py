@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.system.version import PROTOCOL_VERSION, __version__
+
 if TYPE_CHECKING:
     import os
     from pathlib import Path
@@ -18,11 +20,6 @@ if TYPE_CHECKING:
     from harness.records.schema import Record
     from harness.tuning.state import Search
     from harness.worker.embedder import Embedder
-
-__version__ = "0.1.0"
-
-PROTOCOL_VERSION = "1.1"
-"""Results with the same Major.Minor are comparable; a change that moves numbers raises it."""
 
 __all__ = ["PROTOCOL_VERSION", "__version__", "evaluate", "load_backbone", "plan", "profile", "report", "run", "tune"]
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import click
 
-from harness import __version__
 from harness.errors import HarnessError, suggestion
 from harness.system import paths
 from harness.system.redact import mask, readable
+from harness.system.version import __version__
 
 COMMANDS = {
     "run": "Train and score backbones on datasets, then write the report.",

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness import __version__
+from harness.system.version import __version__
 
 GROUPS = ("What", "Data and weights", "Recipe", "Search", "Measurement", "Machine", "Tracking", "Output")
 """Sections of a command's help, in their order; options without one come last."""

@@ -7,10 +7,10 @@ import importlib.metadata
 from collections.abc import Mapping
 from typing import Any
 
-from harness import PROTOCOL_VERSION
 from harness.planning.request import Request, chosen_options, resolve_device
 from harness.registry import BackboneEntry
 from harness.spec.run_spec import RunSpec
+from harness.system.version import PROTOCOL_VERSION
 
 
 class SpecFactory:

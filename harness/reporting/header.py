@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections import Counter
 
-from harness import PROTOCOL_VERSION
 from harness.reporting import text
 from harness.reporting.section import Context, Section, paragraphs
+from harness.system.version import PROTOCOL_VERSION
 
 
 def build(context: Context) -> Section:

@@ -13,8 +13,6 @@ import pytest
 from harness.system.paths import REPOSITORY
 
 MOST_ROOMS = 24
-CONSTANTS = {"__version__", "PROTOCOL_VERSION"}
-"""What everybody may take from `harness/__init__.py`; anything else there lies above the rooms."""
 PLUGIN_PATHS = {"harness.cards", "harness.contracts", "harness.errors", "harness.weights"}
 
 FILES = {
@@ -47,8 +45,6 @@ def imports(name: str) -> set[str]:
     """Modules of this repository that a module imports."""
     found = set()
     for target in imported(name):
-        if target in {f"harness.{constant}" for constant in CONSTANTS}:
-            continue
         while target and target not in FILES:
             target = target.rpartition(".")[0]
         found.add(target)
