@@ -85,7 +85,7 @@ def score(data_root: Path, backbones: str, seed: int, results: Path, overrides: 
     command += ["--recipe", PRESET["recipe"], "--device", "cpu", "--from-scratch", "--seeds", str(seed)]
     command += ["--data-root", str(data_root), "--results", str(results), "--cache", str(results / "cache")]
     command += ["--report", str(results / "report.md"), "--scheduler", "inline", "--no-mlflow", "--cpus-per-run", "1"]
-    command += ["--allow-count-mismatch"]  # the card expects the whole data set
+    command += ["--allow-count-mismatch"]  # the card expects the whole dataset
     for backbone, options in PRESET["options"].items():
         for key, value in options.items():
             command += ["--option", f"{backbone}.{key}={json.dumps(value) if isinstance(value, bool) else value}"]

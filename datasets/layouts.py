@@ -187,7 +187,7 @@ def _quick_reader(entry: DatasetEntry, layout: Layout) -> Reader:
 
 def _reader(entry: DatasetEntry, layout: Layout) -> Reader:
     if ":" in layout.reader:
-        return Reader(read=entry.reader(layout.reader), needs=lambda **_: [])
+        return Reader(read=entry.function(layout.reader), needs=lambda **_: [])
     if layout.reader not in READERS:
         raise unknown(f"reader of {entry.name}", layout.reader, READERS)
     return READERS[layout.reader]

@@ -1,4 +1,4 @@
-"""A dataset out of an archive that a user brings: only what fits the card is kept, whatever folders lie around it."""
+"""Finds a dataset in an archive that a user brings, whatever folders lie around it; keeps only what fits the card."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Builds a dataset's folder from what a user holds: CUHK03's `.mat`, DukeMTMC-reID with lists, any other dataset.
+"""Builds dataset folders: CUHK03 from `cuhk-03.mat`, Occluded-Duke from DukeMTMC-reID and lists, generated people.
 
-A builder is called as `builder(layout, root, sources, progress)` and returns what it did, as sentences; nothing where
-its inputs are absent. Every folder it makes appears complete or not at all, and one that exists is left alone.
+A builder is called as `builder(layout, root, sources, progress)`. It returns what it did, as sentences; an empty list
+where its inputs are absent. Every folder it makes appears complete or not at all; existing folders are left alone.
 """
 
 from __future__ import annotations
@@ -135,8 +135,8 @@ def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress:
     if not all(lists.values()):
         return []
     duke = registry.dataset("dukemtmc")
-    base = next((source for source in sources if source.is_dir() and _holds(duke, source)), root)
-    if not _holds(duke, base):
+    base = next((source for source in sources if source.is_dir() and holds(duke, source)), root)
+    if not holds(duke, base):
         return [f"The lists of Occluded-Duke are here, but DukeMTMC-reID was not found below {root}."]
     original = duke.load(base)
     target = next((place.parent for place in lists.values() if place and place.parent.name in layout.folders), None)
@@ -169,7 +169,8 @@ BUILDERS: dict[str, Callable[..., list[str]]] = {
 }
 
 
-def _holds(entry: DatasetEntry, folder: Path) -> bool:
+def holds(entry: DatasetEntry, folder: Path) -> bool:
+    """Whether the dataset is found below a folder."""
     try:
         return bool(find(entry, folder))
     except DataError:

@@ -1,4 +1,4 @@
-"""Gets a dataset ready from what the user holds: unpacks, extracts, builds. Nothing is ever downloaded here."""
+"""Makes one dataset readable: unpacks its archives, runs its builders, checks its counts. Downloads nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.layouts import find
 from datasets.preparation.archive import UnfitArchive, take
+from datasets.preparation.builders import BUILDERS, holds
 from datasets.preparation.unpack import Progress, is_archive
 from harness.cards import Layout
 from harness.contracts import Splits
@@ -57,8 +59,6 @@ def prepare_dataset(
     Raises:
         DataError: an input is damaged or unsafe.
     """
-    from datasets.layouts import find
-
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     places = [Path(source) for source in sources]
@@ -67,7 +67,7 @@ def prepare_dataset(
     notice = [entry.card.notice] if entry.card.notice else []
     done: list[str] = []
     refused: list[str] = []
-    if not _found(entry, root):
+    if not holds(entry, root):
         new: list[Path] = []
         for archive in _archives(entry, root, places):
             try:
@@ -77,7 +77,7 @@ def prepare_dataset(
             except UnfitArchive as error:
                 refused.append(str(error))
         for layout in entry.card.layouts:
-            if not _found(entry, root):
+            if not holds(entry, root):
                 with _undone_on_damage(new):
                     done += _build(entry, layout, root, places, progress)
     try:
@@ -92,15 +92,6 @@ def prepare_dataset(
         (*done, *refused, where, *check_counts(entry, splits), *notice),
         splits,
     )
-
-
-def _found(entry: DatasetEntry, root: Path) -> bool:
-    from datasets.layouts import find
-
-    try:
-        return bool(find(entry, root))
-    except DataError:
-        return False
 
 
 def _archives(entry: DatasetEntry, root: Path, places: Sequence[Path]) -> list[Path]:
@@ -128,10 +119,8 @@ def _undone_on_damage(paths: Sequence[Path]) -> Iterator[None]:
 def _build(
     entry: DatasetEntry, layout: Layout, root: Path, places: Sequence[Path], progress: Progress | None
 ) -> list[str]:
-    from datasets.preparation.builders import BUILDERS
-
     name = layout.options.get("builder", "")
     if not name:
         return []
-    builder = entry.reader(name) if ":" in name else BUILDERS[name]
+    builder = entry.function(name) if ":" in name else BUILDERS[name]
     return builder(layout, root, places, progress)

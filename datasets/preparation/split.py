@@ -1,4 +1,4 @@
-"""Identities and cameras read off the paths of images, and a split of the images by identity."""
+"""Reads identities and cameras off the paths of images, and splits the images by identity."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ class Photo(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How a folder becomes a data set.
+class FolderSettings:
+    """How a folder becomes a dataset.
 
     Attributes:
-        name: of the data set; by default made from the folder's name.
+        name: of the dataset; by default made from the folder's name.
         seed: of the choice of test identities and queries.
-        test_fraction: share of the identities to test on.
+        test_fraction: fraction of the identities to test on.
         pattern: regular expression with the groups `pid` and `camid`, or one of them, searched for in the path below
             the folder; without `pid` the folder of an image is its identity.
         cameras: False where nobody knows the cameras.
@@ -58,7 +58,7 @@ class Settings:
     cameras: bool = True
 
 
-def find_photos(folder: Path, settings: Settings) -> tuple[list[Photo], list[str]]:
+def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], list[str]]:
     """Every image with its identity and camera, and sentences about what was found.
 
     Raises:
@@ -141,7 +141,7 @@ def _known(paths: Sequence[str], flat: bool) -> str:
     return ""
 
 
-def split(photos: Sequence[Photo], settings: Settings) -> tuple[dict[str, list[Photo]], list[str]]:
+def split(photos: Sequence[Photo], settings: FolderSettings) -> tuple[dict[str, list[Photo]], list[str]]:
     """Train, query and gallery, by identity, and how they were chosen.
 
     An identity can be tested if it has images from two cameras, or two images where cameras are unknown. Of each
@@ -191,7 +191,7 @@ def _check_people(people: dict[str, list[Photo]], testable: Sequence[str], camer
 
 
 def _tested(
-    people: dict[str, list[Photo]], testable: Sequence[str], settings: Settings
+    people: dict[str, list[Photo]], testable: Sequence[str], settings: FolderSettings
 ) -> tuple[Collection[str], list[str]]:
     """The identities to test on: those of the test folders if there are such, else a seeded share."""
     by_part = {

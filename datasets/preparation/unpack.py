@@ -1,4 +1,4 @@
-"""Unpacks an archive a user brings, trusting nothing in it."""
+"""Unpacks a zip or tar archive that a user brings, trusting nothing in it."""
 
 from __future__ import annotations
 

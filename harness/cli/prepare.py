@@ -94,10 +94,10 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
 
 
 def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None:
-    from datasets.preparation.folder import make
-    from datasets.preparation.split import Settings
+    from datasets.preparation.from_folder import make_dataset
+    from datasets.preparation.split import FolderSettings
 
-    made = make(Path(folder), Path(out), Settings(**settings), Path(data_root) if data_root else None)
+    made = make_dataset(Path(folder), Path(out), FolderSettings(**settings), Path(data_root) if data_root else None)
     click.echo(f"{made.name}: built")
     for sentence in made.sentences:
         click.echo(f"  {readable(sentence)}")

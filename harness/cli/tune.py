@@ -142,6 +142,6 @@ def _summary(search: Search) -> str:
         f"  {search.space.about or search.space.name}",
         *(f"  {name}: {p.distribution} of {p.key}" for name, p in search.space.parameters.items()),
         f"  {settings.samples} trials by {settings.sampler}, {done} done; {asha.epochs} epochs each, rungs {rungs}",
-        f"  scored on {settings.holdout['share']:.0%} of the training identities; the test split is not read",
+        f"  scored on {search.holdout.fraction:.0%} of the training identities; the test split is not read",
     ]
     return "\n".join(lines)

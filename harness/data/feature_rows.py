@@ -139,7 +139,7 @@ class _Side:
         return (
             f"{given.shape[1]} {self.name} features for {wanted.shape[1]} images, and {len(wrong)} pairs of identity "
             f"and camera differ in number: identity {pid} under camera {camid} (from 0) has {have[wrong[0]]} rows "
-            f"and {need[wrong[0]]} images. Is it another data set, or another split?"
+            f"and {need[wrong[0]]} images. Is it another dataset, or another split?"
         )
 
     def left_out(self, used: int) -> str:
@@ -170,7 +170,7 @@ def _check_labels(sides: Sequence[_Side], chosen: Sequence[np.ndarray], part: st
                 what = "identity" if part == "pids" else "camera"
                 by = "order of the paths" if side.order == PATHS else "sorted paths"
                 raise WeightsError(
-                    f"{side.name} row of {item.path.name} has the {what} {label}, which contradicts the data set "
+                    f"{side.name} row of {item.path.name} has the {what} {label}, which contradicts the dataset "
                     f"({what} {own}) in the {by}; with paths, or identities and cameras, any order is understood."
                 )
 

@@ -11,11 +11,11 @@ from harness.errors import DataError, UsageError
 
 
 def holdout_split(
-    items: Sequence[Item], *, seed: int, share: float, cameras: bool = True
+    items: Sequence[Item], *, seed: int, fraction: float, cameras: bool = True
 ) -> tuple[list[Item], list[Item], list[Item]]:
     """Splits training images by identity into images to train on, a query and a gallery.
 
-    Identities are held out at random, about `share` of them; every camera stays in the training part, so that
+    Identities are held out at random, about `fraction` of them; every camera stays in the training part, so that
     camera embeddings fit. The query takes one image per held-out identity and camera, the gallery the others. A
     query always has a match from another camera: where it would not, the image goes to the gallery, too.
     Held-out identities seen by one camera are distractors in the gallery.
@@ -23,7 +23,7 @@ def holdout_split(
     Args:
         items: the training images of a dataset.
         seed: of the choice.
-        share: of the identities to hold out, between 0 and 1.
+        fraction: of the identities to hold out, between 0 and 1.
         cameras: False where nobody knows the cameras; up to two images of each identity are queries then, and all
             other images of the identity match them.
 
@@ -31,26 +31,26 @@ def holdout_split(
         Training items, query and gallery, each in the order of `items`.
 
     Raises:
-        UsageError: a share that is not between 0 and 1.
+        UsageError: a fraction that is not between 0 and 1.
         DataError: no held-out identity can be a query.
     """
-    if not 0 < share < 1:
-        raise UsageError(f"The share of identities to hold out must lie between 0 and 1, found {share}.")
+    if not 0 < fraction < 1:
+        raise UsageError(f"The fraction of identities to hold out must lie between 0 and 1, found {fraction}.")
     if not cameras:
-        parts = holdout_split(_alternating(items), seed=seed, share=share)
+        parts = holdout_split(_alternating(items), seed=seed, fraction=fraction)
         train, query, gallery = ([i._replace(camid=c) for i in part] for part, c in zip(parts, (0, 1, 0), strict=True))
         return train, query, gallery
     by_identity: dict[int, list[int]] = defaultdict(list)
     for index, item in enumerate(items):
         by_identity[item.pid].append(index)
-    held = _held_out(items, by_identity, seed, share)
+    held = _held_out(items, by_identity, seed, fraction)
     queries: set[int] = set()
     for pid in held:
         queries |= _queries(items, by_identity[pid], seed)
     if not queries:
         raise DataError(
             f"None of the {len(held)} held-out identities can be a query: each is seen by one camera. "
-            "Use a larger share or another seed, or a dataset with several cameras."
+            "Use a larger fraction or another seed, or a dataset with several cameras."
         )
     split: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
     for index, item in enumerate(items):
@@ -68,11 +68,11 @@ def _alternating(items: Sequence[Item]) -> list[Item]:
     return numbered
 
 
-def _held_out(items: Sequence[Item], by_identity: dict[int, list[int]], seed: int, share: float) -> set[int]:
+def _held_out(items: Sequence[Item], by_identity: dict[int, list[int]], seed: int, fraction: float) -> set[int]:
     cameras = {pid: {items[i].camid for i in members} for pid, members in by_identity.items()}
     seen_by = Counter(camera for of_identity in cameras.values() for camera in of_identity)
     pids = sorted(by_identity)
-    wanted = max(1, round(share * len(pids)))
+    wanted = max(1, round(fraction * len(pids)))
     held: set[int] = set()
     for position in permutation(generator(seed, "holdout"), len(pids)):
         pid = pids[position]

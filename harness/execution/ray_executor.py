@@ -1,4 +1,4 @@
-"""Gives each run its share of the machine: Ray Tune over many GPUs and nodes, or inline without Ray.
+"""Runs jobs as trials of Ray Tune, which gives each run its share of the machine or cluster.
 
 The only module that names Ray. One trial is one child process; Ray never sees the model, the data or the result.
 

@@ -115,7 +115,6 @@ class Tuning:
         chosen = Settings(
             sampler=given["sampler"],
             seed=given["search_seed"],
-            holdout=cell.spec.holdout,
             asha=Asha(cell.spec.values["training"]["epochs"], given["grace_period"], given["reduction_factor"]),
             samples=given["samples"],
             final_seeds=() if seeds in ("none", None, ()) else parse_seeds(seeds),

@@ -1,4 +1,4 @@
-"""Contract checks of a backbone: it is built with a random start on the CPU and asked to keep what its card says."""
+"""Checks a backbone against its card and the contract: builds it on the CPU, with a random start, and calls it."""
 
 from __future__ import annotations
 

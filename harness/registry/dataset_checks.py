@@ -1,4 +1,4 @@
-"""Checks what a dataset folder holds against its card."""
+"""Checks a dataset against its card: counts, labels, images that cannot be opened, equal files, image sizes."""
 
 from __future__ import annotations
 

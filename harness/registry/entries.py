@@ -1,4 +1,4 @@
-"""A registered backbone or dataset: its card, and its code on demand."""
+"""A registered backbone or dataset: its card, which is data, and its code, imported on demand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """A registered backbone, with the variant that was named. Nothing is imported until `build`."""
+    """A registered backbone, with the variant that was named. `model` and `build` import its code."""
 
     card: BackboneCard
     folder: Path
@@ -131,7 +131,7 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A registered dataset. Reading is done by `datasets.layouts`, from the card's layouts."""
+    """A registered dataset. `datasets.layouts` does the reading, by the layouts of the card."""
 
     card: DatasetCard
     folder: Path
@@ -157,13 +157,21 @@ class DatasetEntry:
         return layouts.load(self, Path(root), **options)
 
     def fingerprint(self, root: str | os.PathLike[str], **options: Any) -> str:
-        """Hash of what `load` would read; remembered between calls while the folders do not change."""
+        """Hash of what `load` would read; remembered between calls while the folders do not change.
+
+        Raises:
+            DataError: as `load`.
+        """
         from datasets import layouts
 
         return layouts.fingerprint(self, Path(root), **options)
 
-    def reader(self, spec: str) -> Any:
-        """Imports a reader that comes with the card, given as `file.py:function`."""
+    def function(self, spec: str) -> Any:
+        """Imports a reader or builder that comes with the card, given as `file.py:function`.
+
+        Raises:
+            UsageError: the plug-in has no such function.
+        """
         file, _, function = spec.partition(":")
         found = getattr(import_plugin(self.folder, self.package, file.removesuffix(".py")), function, None)
         if not callable(found):

@@ -1,4 +1,4 @@
-"""What a check found out."""
+"""One finding of a check, as `validate` prints it."""
 
 from __future__ import annotations
 

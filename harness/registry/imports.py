@@ -1,4 +1,4 @@
-"""Imports plug-ins by their folder, and tells what could be imported without importing it."""
+"""Imports plug-ins from their folders, and says what could be imported, without importing it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def package_folders(package: str) -> list[Path]:
 
 
 def import_plugin(folder: Path, package: str, module: str) -> ModuleType:
-    """Imports `package.module`; a plug-in outside the import path is loaded by its folder, anew from another one."""
+    """Imports `package.module`; a plug-in outside the import path is loaded from its folder, again if that changed."""
     known = list(getattr(sys.modules.get(package), "__path__", []))
     if package.startswith("harness_plugins.") and known != [str(folder)]:
         for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:

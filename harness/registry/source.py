@@ -1,4 +1,4 @@
-"""The files that define a model; their hash is part of a run's id."""
+"""The source files that define a model. Their hash is part of a run's id."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of timm models, checked before anything runs; importing timm takes seconds, so its source is read first."""
+"""Checks names of timm models before anything runs. Importing timm takes seconds, so its source is read first."""
 
 from __future__ import annotations
 

@@ -58,11 +58,10 @@ def _facts(context: Context, search: Search) -> list[str]:
     settings, (spent, full) = search.settings, search.epochs
     ends = {word: sum(t.state == word for t in search.trials) for word in dict.fromkeys(t.state for t in search.trials)}
     words = ", ".join(f"{number} {word}" for word, number in ends.items())
-    held = settings.holdout
     lines = [
         f"{text.count(len(search.trials), 'trial')} of {settings.samples} by {settings.sampler}: {words}.",
         f"{spent:,} epochs spent; without stopping they would be {full:,} ({spent / max(1, full):.0%}).",
-        f"Scored on {held['share']:.0%} of the training identities (seed {held['seed']}).",
+        f"Scored on {search.holdout.fraction:.0%} of the training identities (seed {search.holdout.seed}).",
     ]
     runs = {trial.run_id for trial in search.trials}
     if any((r["data"] or {}).get("generated") for r in context.material.records if r["run_id"] in runs):

@@ -102,7 +102,7 @@ def _axis(axis: Any, parameter: Parameter, name: str) -> None:
     if parameter.distribution == "log-uniform":
         ticks = [d * 10.0**e for e in range(-9, 10) for d in (1, 2, 5) if low <= d * 10.0**e <= high]
         ticks = ticks if len(ticks) <= 8 else [t for t in ticks if f"{t:e}".startswith("1")]
-        ticks = [0.0] * (parameter.zero > 0) + ticks
+        ticks = [0.0] * (parameter.zero_probability > 0) + ticks
     else:
         ticks = [low + k * (high - low) / 4 for k in range(5)]
     axis.set_ticks([parameter.position(t) for t in ticks], [f"{t:g}" for t in ticks])

@@ -71,7 +71,7 @@ def check_cameras(entry: BackboneEntry, module: nn.Module, rows: int, splits: Sp
         entry: the backbone.
         module: from `from_checkpoint`.
         rows: rows of its camera embedding; another number than cameras here means that it was trained on others.
-        splits: the data set that is scored.
+        splits: the dataset that is scored.
 
     Raises:
         DataError: the module embeds cameras, and they are unknown or a test image is of a camera without a row.

@@ -1,9 +1,8 @@
 """Asynchronous successive halving (ASHA; Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020).
 
-At a rung a trial goes on if it is among the best 1/factor of all trials that reached the rung so far, and as long as no
-more than 1/factor of those that were judged there went on; the best so far always does. The second condition matters
-because a good sampler improves: without it nearly every new trial would be among the best, and nothing be saved. Nobody
-waits, so no state is needed but the curves, and a resumed search decides as it would have.
+This is the stopping variant: at a rung a trial goes on if it is among the best 1/reduction_factor of all trials that
+have reached the rung so far. Nobody waits, so no state is needed but the curves. What this harness adds to ASHA is in
+`harness.tuning.stopping`.
 """
 
 from __future__ import annotations
@@ -17,54 +16,46 @@ from harness.errors import UsageError
 
 
 class Asha(Struct, frozen=True, forbid_unknown_fields=True):
-    """When to stop a trial.
+    """When trials are compared, and which of them go on.
 
     Attributes:
         epochs: of a whole trial.
-        grace: first rung, in epochs; 0 is a `factor`-squared part of the epochs.
-        factor: of a rung's trials one in so many goes on, to so many times the epochs; 0 stops nothing.
+        grace_period: first rung, in epochs; 0 is the epochs over `reduction_factor` squared.
+        reduction_factor: one trial in so many goes on at a rung, to so many times the epochs; 0 stops none.
     """
 
     epochs: int
-    grace: int = 0
-    factor: int = 3
+    grace_period: int = 0
+    reduction_factor: int = 3
 
     def __post_init__(self) -> None:
-        if self.epochs < 1 or self.grace < 0 or self.factor < 0 or self.factor == 1:
+        if self.epochs < 1 or self.grace_period < 0 or self.reduction_factor < 0 or self.reduction_factor == 1:
             raise UsageError(
-                f"Successive halving needs epochs of at least 1, grace of at least 0 and a factor of 0 or at least 2; "
-                f"found {self.epochs}, {self.grace} and {self.factor}."
+                "ASHA needs epochs of at least 1, a grace period of at least 0 and a reduction factor of 0 or from 2 "
+                f"on; found {self.epochs}, {self.grace_period} and {self.reduction_factor}."
             )
 
     @property
     def rungs(self) -> list[int]:
-        """Epochs after which trials are judged; the last epoch is not among them."""
-        if not self.factor:
+        """Epochs after which trials are compared; the last epoch is not among them."""
+        if not self.reduction_factor:
             return []
-        rung = self.grace or math.ceil(self.epochs / self.factor**2)
+        rung = self.grace_period or math.ceil(self.epochs / self.reduction_factor**2)
         found = []
         while rung < self.epochs:
             found.append(rung)
-            rung *= self.factor
+            rung *= self.reduction_factor
         return found
 
-    def reason(self, epoch: int, value: float, others: Sequence[float], judged: int, went_on: int) -> str:
-        """Why a trial must stop after this epoch; empty if it goes on.
+    def quota(self, trials: int) -> int:
+        """How many of so many trials at a rung go on, at least one."""
+        return max(1, trials // self.reduction_factor)
+
+    def goes_on(self, value: float, others: Sequence[float]) -> bool:
+        """Whether a trial goes on at a rung.
 
         Args:
-            epoch: epochs it has done.
-            value: its held-out mAP.
-            others: held-out mAP after this epoch of all other trials that reached it, named points included.
-            judged: how many of them were judged here; named points are not.
-            went_on: how many of those went on.
+            value: its held-out mAP there.
+            others: those of all other trials that reached the rung.
         """
-        if epoch not in self.rungs:
-            return ""
-        places = max(1, (len(others) + 1) // self.factor)
-        better = sum(other > value for other in others)
-        if not better or (better < places and went_on < max(1, (judged + 1) // self.factor)):
-            return ""
-        return (
-            f"Stopped by ASHA after epoch {epoch} of {self.epochs}: held-out mAP {value:.2%} is number {better + 1} "
-            f"of {len(others) + 1}; one in {self.factor} goes on."
-        )
+        return sum(other > value for other in others) < self.quota(len(others) + 1)

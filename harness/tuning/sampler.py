@@ -7,6 +7,7 @@ kept, so a resumed search is told of finished trials by asking again, and every 
 from __future__ import annotations
 
 import itertools
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,14 @@ from harness.tuning.space import Point, Space
 SAMPLERS = ("tpe", "random", "grid")
 STARTUP = 10
 """Trials known before TPE takes over from random search; named points count."""
+
+TPE: dict[str, Any] = {"n_startup_trials": 1, "multivariate": True, "constant_liar": True}
+"""Arguments of Optuna's sampler. Optuna 4 and 5 have other defaults for the last two.
+
+`multivariate` models the parameters jointly. With `constant_liar` a running trial counts as a bad one, so trials side
+by side do not try the same region. Both versions then run the same method; their kernel widths differ, so a suggestion
+repeats exactly with one version only.
+"""
 
 TRIES = 50
 """Draws for a point that was not tried yet."""
@@ -91,6 +100,7 @@ def _tpe(space: Space, seed: int, known: Sequence[Known]) -> dict[str, float]:
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # Optuna 4 warns of both
     axes: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(list(range(len(p.values))))
         if p.distribution == "choice"
@@ -99,7 +109,7 @@ def _tpe(space: Space, seed: int, known: Sequence[Known]) -> dict[str, float]:
     }
     study = optuna.create_study(
         direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed, n_startup_trials=1, constant_liar=True),
+        sampler=optuna.samplers.TPESampler(seed=seed, **TPE),
     )
     for trial in known:
         state = TrialState.RUNNING if trial.running else TrialState.COMPLETE

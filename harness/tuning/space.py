@@ -18,6 +18,9 @@ from harness.errors import UsageError, unknown
 
 FOLDER = Path(__file__).parent / "spaces"
 
+FORMER_KEYS = {"zero": "zero_probability", "matters_with": "active_if"}
+"""Former names of a parameter's keys. They are still read, and ids of searches are made of them."""
+
 Point = dict[str, Any]
 """A value for every parameter, by name."""
 
@@ -30,22 +33,22 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         distribution: `uniform`, `log-uniform`, `integer` (both ends included) or `choice`.
         low: least value.
         high: greatest value.
-        zero: for `log-uniform`, the probability of exactly zero.
+        zero_probability: for `log-uniform`, the probability of exactly zero.
         values: of a choice.
         grid: values of a grid search; without them, evenly spaced positions.
         default: the value where the parameter has no effect.
-        matters_with: parameters of which at least one must not be zero for this one to have an effect.
+        active_if: parameters of which at least one must not be zero for this one to have an effect.
     """
 
     key: str
     distribution: Literal["uniform", "log-uniform", "integer", "choice"] = "uniform"
     low: float = 0.0
     high: float = 1.0
-    zero: float = 0.0
+    zero_probability: float = 0.0
     values: tuple[Any, ...] = ()
     grid: tuple[Any, ...] = ()
     default: Any = None
-    matters_with: tuple[str, ...] = ()
+    active_if: tuple[str, ...] = ()
 
     def value(self, position: float) -> Any:
         """The value at a position in [0, 1], rounded to four significant digits."""
@@ -55,9 +58,10 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
             return int(min(self.low + math.floor(position * (self.high - self.low + 1)), self.high))
         if self.distribution == "uniform":
             return float(f"{self.low + position * (self.high - self.low):.4g}")
-        if position < self.zero:
+        if position < self.zero_probability:
             return 0.0
-        return float(f"{self.low * (self.high / self.low) ** ((position - self.zero) / (1 - self.zero)):.4g}")
+        above = (position - self.zero_probability) / (1 - self.zero_probability)
+        return float(f"{self.low * (self.high / self.low) ** above:.4g}")
 
     def position(self, value: Any) -> float:
         """Where a value lies in [0, 1]; values beyond the range lie at its ends."""
@@ -68,9 +72,10 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         elif self.distribution == "uniform":
             found = (value - self.low) / (self.high - self.low)
         elif value <= 0:
-            found = self.zero / 2
+            found = self.zero_probability / 2
         else:
-            found = self.zero + (1 - self.zero) * max(0.0, math.log(value / self.low) / math.log(self.high / self.low))
+            above = max(0.0, math.log(value / self.low) / math.log(self.high / self.low))
+            found = self.zero_probability + (1 - self.zero_probability) * above
         return min(max(found, 0.0), 1.0)
 
     def check(self, where: str) -> None:
@@ -83,9 +88,9 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         if self.distribution != "choice" and not self.low < self.high:
             raise UsageError(f"{where}: low must be below high, found {self.low:g} and {self.high:g}.")
         if self.distribution == "log-uniform" and self.low <= 0:
-            raise UsageError(f"{where}: a log-uniform range starts above zero; 'zero = 0.15' adds zero as a choice.")
-        if not 0 <= self.zero < 1 or (self.zero and self.distribution != "log-uniform"):
-            raise UsageError(f"{where}: zero is the probability of zero, below 1, and belongs to log-uniform.")
+            raise UsageError(f"{where}: a log-uniform range starts above zero; 'zero_probability = 0.15' adds zero.")
+        if not 0 <= self.zero_probability < 1 or (self.zero_probability and self.distribution != "log-uniform"):
+            raise UsageError(f"{where}: zero_probability must be 0 or above and below 1, and belongs to log-uniform.")
 
 
 class NamedPoint(Struct, frozen=True, forbid_unknown_fields=True):
@@ -108,7 +113,7 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         """The point with parameters that have no effect at their defaults, so that equal trials look equal."""
         return {
             name: parameter.default
-            if parameter.matters_with and all(point[other] == 0 for other in parameter.matters_with)
+            if parameter.active_if and all(point[other] == 0 for other in parameter.active_if)
             else point[name]
             for name, parameter in self.parameters.items()
         }
@@ -138,6 +143,12 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         table = to_builtins(self)
         return table | {"parameters": [[name, p] for name, p in table["parameters"].items()]}
 
+    def identity(self) -> dict[str, Any]:
+        """What the id of a search is made of: `to_dict` with former keys, so that renaming them keeps ids."""
+        former = {new: old for old, new in FORMER_KEYS.items()}
+        parameters = [[name, rename(to_builtins(p), former)] for name, p in self.parameters.items()]
+        return to_builtins(self) | {"parameters": parameters}
+
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "space") -> Space:
         """Inverse of `to_dict`, and what reads a file.
@@ -148,16 +159,18 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         table = dict(data)
         if isinstance(table.get("parameters"), list):
             table["parameters"] = dict(table["parameters"])
+        if isinstance(parameters := table.get("parameters"), dict):
+            table["parameters"] = {name: rename(keys, FORMER_KEYS) for name, keys in parameters.items()}
         space = from_table(cls, table, where)
         if not space.parameters:
             raise UsageError(f"{where} has no [parameters.NAME] table, so there is nothing to search.")
         for name, parameter in space.parameters.items():
             parameter.check(f"{where}: parameter {name}")
-            for other in parameter.matters_with:
+            for other in parameter.active_if:
                 if other not in space.parameters:
-                    raise unknown(f"parameter in matters_with of {name} in {where}", other, space.parameters)
-            if parameter.matters_with and parameter.default is None:
-                raise UsageError(f"{where}: {name} has matters_with, so it needs a default.")
+                    raise unknown(f"parameter in active_if of {name} in {where}", other, space.parameters)
+            if parameter.active_if and parameter.default is None:
+                raise UsageError(f"{where}: {name} has active_if, so it needs a default.")
         for point in space.points:
             if point.values.keys() != space.parameters.keys():
                 raise UsageError(
@@ -167,6 +180,11 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         if len({point.name for point in space.points}) < len(space.points) or "best" in {p.name for p in space.points}:
             raise UsageError(f"{where}: points need different names, none of them 'best'.")
         return space
+
+
+def rename(table: Any, names: Mapping[str, str]) -> Any:
+    """A table with other names for some keys; anything else is returned as it is, for `from_table` to refuse."""
+    return {names.get(key, key): value for key, value in table.items()} if isinstance(table, dict) else table
 
 
 def names() -> list[str]:

@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -23,11 +23,15 @@ from harness.spec.run_spec import RunSpec, canonical
 from harness.system import files
 from harness.tuning.asha import Asha
 from harness.tuning.sampler import Known
-from harness.tuning.space import Point, Space
+from harness.tuning.space import Point, Space, rename
 
 FOLDER = "searches"
 FILE = "search.json"
-VERSION = 1
+VERSION = 2
+"""Of the file. Version 1 had other names for some keys; it is still read."""
+
+FORMER_ASHA_KEYS = {"grace": "grace_period", "factor": "reduction_factor"}
+"""Former names of settings. They are still read, and ids are made of them."""
 
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped", "diverged", "failed"
 """States of a trial. `running` means not ended: such a trial goes on from its checkpoint when the search does."""
@@ -81,10 +85,16 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     sampler: str = "tpe"
     seed: int = 0
-    holdout: Mapping[str, Any] = msgspec.field(default_factory=lambda: {"seed": 0, "share": 0.3})
     asha: Asha = Asha(1)
     samples: int = 40
     final_seeds: tuple[int, ...] = (0, 1, 2)
+
+
+class Holdout(NamedTuple):
+    """Which training identities trials are scored on."""
+
+    seed: int
+    fraction: float
 
 
 @dataclass
@@ -108,10 +118,19 @@ class Search:
     @property
     def id(self) -> str:
         """`<space>-<backbone>-<dataset>-<hash>`: a name for people and for the folder."""
-        fixed = msgspec.structs.replace(self.settings, samples=0, final_seeds=())
-        content = canonical([VERSION, self.space.to_dict(), msgspec.to_builtins(fixed), self.spec.to_dict()])
+        asha = rename(msgspec.to_builtins(self.settings.asha), {new: old for old, new in FORMER_ASHA_KEYS.items()})
+        fixed = msgspec.to_builtins(msgspec.structs.replace(self.settings, samples=0, final_seeds=()))
+        content = canonical(
+            [1, self.space.identity(), fixed | {"asha": asha, "holdout": self.spec.holdout}, self.spec.to_dict()]
+        )
         digest = hashlib.sha256(content.encode()).hexdigest()[:10]
         return "-".join(slug(part) for part in (self.space.name, self.spec.backbone, self.spec.dataset, digest))
+
+    @property
+    def holdout(self) -> Holdout:
+        """Which training identities trials are scored on."""
+        held = self.spec.holdout or {}
+        return Holdout(int(held["seed"]), float(held["share"]))
 
     @property
     def best(self) -> Trial | None:
@@ -144,15 +163,18 @@ class Search:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Search:
         """Inverse of `to_dict`."""
-        space, settings = Space.from_dict(data["space"]), from_table(Settings, data["settings"], "settings")
-        float(settings.holdout["share"]), int(settings.holdout["seed"])
+        how = {key: value for key, value in data["settings"].items() if key != "holdout"}  # version 1 had it twice
+        how["asha"] = rename(how["asha"], FORMER_ASHA_KEYS)
+        space, settings = Space.from_dict(data["space"]), from_table(Settings, how, "settings")
         curves = [{int(epoch): value for epoch, value in trial["curve"]} for trial in data["trials"]]
         both = zip(data["trials"], curves, strict=True)
         trials = [from_table(Trial, {**trial, "curve": curve}, "trials") for trial, curve in both]
         finals = [from_table(Final, final, "finals") for final in data["finals"]]
         for point in [trial.point for trial in trials] + [final.point for final in finals]:
             space.positions(point)
-        return cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals)
+        search = cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals)
+        search.holdout  # noqa: B018  refuses a file without it
+        return search
 
 
 def path_of(results: Path, identity: str) -> Path:
@@ -185,8 +207,8 @@ def read(path: Path) -> Search:
     """
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-        if data["version"] != VERSION:
-            raise RecordError(f"{path} has version {data['version']}, this harness reads {VERSION}: update it.")
+        if not 1 <= data["version"] <= VERSION:
+            raise RecordError(f"{path} has version {data['version']}; this harness reads up to {VERSION}: update it.")
         return Search.from_dict(data)
     except (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
         raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error

@@ -21,6 +21,7 @@ from harness.spec.job import Job
 from harness.tuning import sampler, state
 from harness.tuning.space import Point
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, Search, Trial
+from harness.tuning.stopping import Rung, stop_reason
 
 PlanTrial = Callable[[Point], Planned]
 MakeJob = Callable[[Planned], Job]
@@ -89,7 +90,7 @@ class SearchTrials:
             if event["event"] != "epoch" or "mAP" not in event["metrics"]:
                 return False
             trial.curve[int(event["epoch"])] = float(event["metrics"]["mAP"])
-            if not trial.name and not trial.stopped_after:  # named points are yardsticks and run to the end
+            if not trial.stopped_after:
                 trial.reason = self._verdict(trial, int(event["epoch"]))
             self._keep()
             return bool(trial.stopped_after)
@@ -107,7 +108,7 @@ class SearchTrials:
         found = curve(folder)
         for epoch in sorted(found.keys() - trial.curve.keys()):
             trial.curve[epoch] = found[epoch]
-            if not trial.name and not trial.stopped_after:
+            if not trial.stopped_after:
                 trial.reason = self._verdict(trial, epoch)
 
     def _ask(self) -> Trial | None:
@@ -136,13 +137,9 @@ class SearchTrials:
             t for t in self.search.trials if t is not trial and epoch in t.curve and not 0 < t.stopped_after < epoch
         ]
         judged = [t for t in others if not t.name]
-        reason = self.search.settings.asha.reason(
-            epoch,
-            trial.curve[epoch],
-            [t.curve[epoch] for t in others],
-            len(judged),
-            sum(t.stopped_after != epoch for t in judged),
-        )
+        rung = Rung([t.curve[epoch] for t in others], len(judged), sum(t.stopped_after != epoch for t in judged))
+        asha, named = self.search.settings.asha, bool(trial.name)
+        reason = stop_reason(asha, epoch, trial.curve[epoch], rung, named=named)
         trial.stopped_after = epoch if reason else 0
         return reason
 

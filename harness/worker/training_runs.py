@@ -153,7 +153,7 @@ class SearchTrial(TrainingRun):
         held_out = holdout_split(
             splits.train,
             seed=self.spec.holdout["seed"],
-            share=self.spec.holdout["share"],
+            fraction=self.spec.holdout["share"],
             cameras=splits.knows_cameras,
         )
         return Splits(*held_out, splits.root, splits.layout, splits.generated, splits.notes), []

@@ -79,11 +79,11 @@ def test_an_unfit_implementation_is_a_sentence():
         selective_scan(**tensors, implementation="cpu")
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="says why there is no GPU implementation")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is about machines without a CUDA device")
 @pytest.mark.parametrize("name", ["mamba_ssm", "triton"])
 def test_an_absent_implementation_is_a_sentence(name):
     if available_implementations()[name] == "available":
-        pytest.skip("Triton runs in its interpreter")
+        pytest.skip("TRITON_INTERPRET is set; runs without it")
     with pytest.raises(ValueError, match=f'"{name}" cannot be used: .*GPU'):
         selective_scan(**scan_tensors(1, 3, 2, 5, dtype=torch.float32), implementation=name)
 

@@ -24,13 +24,16 @@ from tests.backbones.test_selective_scan import (
 )
 from tests.backbones.test_selective_scan_mixer import inputs, largest_difference, values
 
-pytest.importorskip("triton")
+pytest.importorskip("triton", reason="needs triton, which comes with CUDA builds of torch: pip install triton")
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
-runs_kernels = pytest.mark.skipif(not (GPU or INTERPRETED), reason="runs in the interpreter's own process")
+runs_kernels = pytest.mark.skipif(
+    not (GPU or INTERPRETED),
+    reason="needs a CUDA device: python -m pytest -m gpu; test_under_the_interpreter covers it",
+)
 
 # Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 3, 16, 9)]
@@ -57,7 +60,7 @@ def channels_last(tensor):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(GPU or INTERPRETED, reason="the kernels run in this very process")
+@pytest.mark.skipif(GPU or INTERPRETED, reason="the other tests of this file run the kernels here")
 def test_under_the_interpreter():
     result = subprocess.run(
         [sys.executable, "-m", "pytest", "-o", "addopts=", "-q", "-x", "-p", "no:cacheprovider", __file__],
@@ -167,13 +170,13 @@ SCAN = {"REVERSE": False, "BOTH": True, "SOFTPLUS": True, "GATED": True, "STEPS"
 CONV = {"REVERSE": True, "SILU": True, "WIDTH": 4, "STEPS": 32, "CHANNELS": 32}
 
 
-@pytest.mark.skipif(INTERPRETED, reason="the interpreter replaces the compiler")
+@pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET replaces the compiler; runs without it")
 @pytest.mark.parametrize(
     ("name", "constants"),
     [("scan_forward", SCAN), ("scan_backward", SCAN), ("conv_forward", CONV), ("conv_backward", CONV | {"TAPS": 4})],
 )
 def test_compiles_for_a_gpu(name, constants):
-    triton = pytest.importorskip("triton")
+    import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 

@@ -1,4 +1,4 @@
-"""One folder per identity, and data sets whose cameras nobody knows."""
+"""One folder per identity, and datasets whose cameras nobody knows."""
 
 from __future__ import annotations
 
@@ -133,8 +133,8 @@ def test_what_does_not_fit_is_an_error(kind: str, tmp_path: Path) -> None:
 def test_a_search_without_cameras_holds_out_queries_that_match(tmp_path: Path) -> None:
     items = [Item(Path(f"{pid}/{n}.jpg"), pid, 0) for pid in range(8) for n in range(1 + pid % 4)]
     with pytest.raises(DataError, match="seen by one camera"):
-        holdout_split(items, seed=0, share=0.5)
-    train, query, gallery = holdout_split(items, seed=0, share=0.5, cameras=False)
+        holdout_split(items, seed=0, fraction=0.5)
+    train, query, gallery = holdout_split(items, seed=0, fraction=0.5, cameras=False)
     assert query and {i.camid for i in query} == {1} and {i.camid for i in (*train, *gallery)} == {0}
     assert {i.pid for i in query} <= {i.pid for i in gallery}
     assert not {i.path for i in query} & {i.path for i in gallery}

@@ -1,4 +1,4 @@
-"""`prepare --from-folder`: a data set out of a folder of images, split by identity, ready to run."""
+"""`prepare --from-folder`: a dataset out of a folder of images, split by identity, ready to run."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.preparation import folder
-from datasets.preparation.folder import make
-from datasets.preparation.split import Settings
+from datasets.preparation import from_folder
+from datasets.preparation.from_folder import make_dataset
+from datasets.preparation.split import FolderSettings
 from harness import registry
 from harness.cards import DatasetCard, read_card
 from harness.errors import DataError, UsageError
@@ -56,7 +56,7 @@ def listing(folder: Path) -> list[tuple[str, int]]:
 def test_identities_are_split_and_queries_are_one_per_camera(tmp_path: Path) -> None:
     folder = office(tmp_path / "office", cameras=3)
     before = listing(folder)
-    made = make(folder, tmp_path / "out")
+    made = make_dataset(folder, tmp_path / "out")
     assert made.name == "office" and listing(folder) == before, "the images are left alone"
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
@@ -72,23 +72,23 @@ def test_identities_are_split_and_queries_are_one_per_camera(tmp_path: Path) -> 
 
 def test_same_arguments_give_the_same_files(tmp_path: Path) -> None:
     folder = office(tmp_path / "office")
-    make(folder, tmp_path / "a")
+    make_dataset(folder, tmp_path / "a")
     first = contents(tmp_path / "a")
-    again = make(folder, tmp_path / "a")
+    again = make_dataset(folder, tmp_path / "a")
     assert contents(tmp_path / "a") == first and "there already" in again.sentences[-1]
-    make(folder, tmp_path / "b")
+    make_dataset(folder, tmp_path / "b")
     assert contents(tmp_path / "b") == first
     seeds = set()
     for seed in range(6):
-        make(folder, tmp_path / f"seed-{seed}", Settings(seed=seed))
+        make_dataset(folder, tmp_path / f"seed-{seed}", FolderSettings(seed=seed))
         with (tmp_path / f"seed-{seed}" / "office" / "items.csv").open() as file:
             seeds.add(tuple(sorted({row["identity"] for row in csv.DictReader(file) if row["split"] == "train"})))
     assert len(seeds) > 2
-    with pytest.raises(DataError, match=r"is another data set, or its images changed: card.toml, items.csv would be"):
-        make(folder, tmp_path / "a", Settings(seed=3))
+    with pytest.raises(DataError, match=r"is another dataset, or its images changed: card.toml, items.csv would be"):
+        make_dataset(folder, tmp_path / "a", FolderSettings(seed=3))
     shutil.copytree(folder, tmp_path / "copy" / "office")
     with pytest.raises(DataError, match="images would be different"):
-        make(tmp_path / "copy" / "office", tmp_path / "a")
+        make_dataset(tmp_path / "copy" / "office", tmp_path / "a")
     assert contents(tmp_path / "a") == first
 
 
@@ -98,7 +98,7 @@ def test_one_image_per_camera_leaves_every_query_a_match(tmp_path: Path) -> None
         for camera in "ab":
             path = small.picture(tmp_path / "viper" / f"{who:03d}_{camera}.png", who)
             path.rename(path.with_suffix(".bmp"))
-    make(tmp_path / "viper", tmp_path / "out", Settings(pattern=r"(?P<pid>\d+)_(?P<camid>[ab])\.bmp"))
+    make_dataset(tmp_path / "viper", tmp_path / "out", FolderSettings(pattern=r"(?P<pid>\d+)_(?P<camid>[ab])\.bmp"))
     splits = entry(tmp_path / "out", "viper").load(tmp_path / "out")
     assert len(splits.train) == 8 and len(splits.query) == len(splits.gallery) == 4
     assert {i.camid for i in splits.query} == {0} and {i.camid for i in splits.gallery} == {1}
@@ -109,12 +109,12 @@ def test_one_image_per_camera_leaves_every_query_a_match(tmp_path: Path) -> None
 
 def test_without_cameras(tmp_path: Path) -> None:
     folder = pictures(tmp_path / "office", (f"{who}/{n}.jpg" for who in PEOPLE for n in range(3)))
-    made = make(folder, tmp_path / "out")
+    made = make_dataset(folder, tmp_path / "out")
     assert any(sentence.startswith("Cameras are unknown") for sentence in made.sentences)
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     assert not splits.knows_cameras and len(splits.query) == 3 and len(splits.gallery) == 6
     assert not entry(tmp_path / "out").card.knows_cameras
-    make(office(tmp_path / "named"), tmp_path / "out", Settings(cameras=False))
+    make_dataset(office(tmp_path / "named"), tmp_path / "out", FolderSettings(cameras=False))
     assert not entry(tmp_path / "out", "named").load(tmp_path / "out").knows_cameras
 
 
@@ -148,7 +148,7 @@ LAYOUTS: dict[str, tuple[list[str], dict[str, object], set[str], int]] = {
 def test_folders_as_people_keep_them(kind: str, tmp_path: Path) -> None:
     names, settings, train, cameras = LAYOUTS[kind]
     pictures(tmp_path / "office", names)
-    make(tmp_path / "office", tmp_path / "out", Settings(**settings))  # type: ignore[arg-type]
+    make_dataset(tmp_path / "office", tmp_path / "out", FolderSettings(**settings))  # type: ignore[arg-type]
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     everyone = [*splits.train, *splits.query, *splits.gallery]
     assert len(everyone) == len(names) - sum("00-1" in name for name in names)
@@ -191,20 +191,20 @@ def test_what_cannot_be_split_is_refused_with_the_reason(kind: str, tmp_path: Pa
     (tmp_path / "office").mkdir()
     pictures(tmp_path / "office", names)
     with pytest.raises((DataError, UsageError), match=message):
-        make(tmp_path / "office", tmp_path / "out", Settings(**settings))  # type: ignore[arg-type]
+        make_dataset(tmp_path / "office", tmp_path / "out", FolderSettings(**settings))  # type: ignore[arg-type]
     assert not (tmp_path / "out").exists() or not list((tmp_path / "out").iterdir())
 
 
 def test_it_does_not_write_among_the_images(tmp_path: Path) -> None:
     folder = office(tmp_path / "office")
     with pytest.raises(UsageError, match="whose images it would list again"):
-        make(folder, folder / "plugins")
+        make_dataset(folder, folder / "plugins")
     assert not (folder / "plugins").exists()
 
 
 def test_fewer_testable_identities_than_asked_for_is_said(tmp_path: Path) -> None:
     names = [f"{who}/{n}.jpg" for who in PEOPLE for n in range(2 if who in "alice bob" else 1)]
-    made = make(pictures(tmp_path / "office", names), tmp_path / "out")
+    made = make_dataset(pictures(tmp_path / "office", names), tmp_path / "out")
     assert any("2 of 6 identities are for test" in sentence for sentence in made.sentences)
     assert any("Not 3: only 2 identities can be tested" in sentence for sentence in made.sentences)
 
@@ -212,7 +212,7 @@ def test_fewer_testable_identities_than_asked_for_is_said(tmp_path: Path) -> Non
 def test_generated_images_stay_generated(tmp_path: Path) -> None:
     folder = office(tmp_path / "office")
     (folder / "stand-in.json").write_text(json.dumps({"generated": True, "seed": 3, "layout": "market1501"}))
-    make(folder, tmp_path / "out")
+    make_dataset(folder, tmp_path / "out")
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     assert splits.generated is not None and splits.generated["seed"] == 3
     assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
@@ -254,7 +254,7 @@ def test_a_file_system_without_links_leaves_nothing(tmp_path: Path, monkeypatch:
     def refuse(*_: object, **__: object) -> None:
         raise OSError("no links here")
 
-    monkeypatch.setattr(folder.Path, "symlink_to", refuse)
+    monkeypatch.setattr(from_folder.Path, "symlink_to", refuse)
     with pytest.raises(DataError, match="no links here"):
-        make(office(tmp_path / "office"), tmp_path / "out")
+        make_dataset(office(tmp_path / "office"), tmp_path / "out")
     assert os.listdir(tmp_path / "out") == []

@@ -52,7 +52,7 @@ def test_two_drivers_on_one_results_folder_do_each_run_once(world: Path, pixels:
 
 
 def test_without_the_lock_two_drivers_do_a_run_twice(world: Path, pixels: Path, tmp_path: Path) -> None:
-    run_two_drivers(command(world, tmp_path, pixels), {0: "train:meet"}, {0: "lock"})
+    run_two_drivers(command(world, tmp_path, pixels), {0: "epoch/1:meet"}, {0: "lock"})
     with pytest.raises(AssertionError):
         assert_done_once(tmp_path)
 

@@ -181,15 +181,15 @@ def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: C
     """A cache that is damaged is a cache that is empty."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     file = put(b"weights", "net.pth")
-    digest = weights.checksum(file, tmp_path / "sums")
-    sums = json.loads((tmp_path / "sums" / "checksums.json").read_text())
+    digest = weights.checksum(file)
+    sums = json.loads((tmp_path / "cache" / "checksums.json").read_text())
     facts = fingerprint_cache.Facts("0" * 64, 9, 3, 2, 2, ())
     remembered = {"facts": msgspec.to_builtins(facts), "stamps": {".": [tmp_path.stat().st_mtime_ns, 0]}}
     (tmp_path / "cache" / "fingerprints").mkdir(parents=True)
 
     def checksum(content: dict[str, Any]) -> None:
-        (tmp_path / "sums" / "checksums.json").write_text(json.dumps(content))
-        assert isinstance(weights.checksum(file, tmp_path / "sums"), str)
+        (tmp_path / "cache" / "checksums.json").write_text(json.dumps(content))
+        assert isinstance(weights.checksum(file), str)
 
     def fingerprint(text: str) -> None:
         fingerprint_cache._file("key").write_text(text, encoding="utf-8", errors="surrogatepass")

@@ -30,7 +30,7 @@ class Disks:
             if self._holder.stdout.readline() == "ready\n":
                 return
             self.close()
-        pytest.skip("this process may not mount a disk, neither as root nor in a user namespace")
+        pytest.skip("needs the right to mount a disk, as root has it: sudo python -m pytest tests/reliability")
 
     def inside(self, *words: str | Path) -> list[str]:
         """The command as a process that sees these disks."""

@@ -125,7 +125,7 @@ def test_whole_numbers_become_numbers_where_a_fraction_may_stand() -> None:
     ]
 
 
-def test_the_soft_margin_is_a_word_for_people_and_a_number_in_specs() -> None:
+def test_soft_margin_is_a_word_for_people_only() -> None:
     path = recipe.find("unified")
     soft = [recipe.load(path, overrides={"loss.margin": value}) for value in ("soft", -1, -1.0)]
     assert {found.loss.margin for found in soft} == {"soft"}

@@ -13,8 +13,8 @@ import torch
 
 from harness import registry
 from harness.records import store
-from tests.harness.execution.test_run import arguments, only_record
 from tests.support.golden_weights import shapes, state
+from tests.support.runs import arguments, only_record
 
 Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--option", "width=tiny", "--option", "patch_size=8", "--option", "stride=8")

@@ -20,8 +20,8 @@ from harness.errors import WeightsError
 from harness.records import store
 from harness.training.trained import from_checkpoint
 from tests.harness.cli.test_evaluate import places, rows
-from tests.harness.execution.test_run import arguments, only_record
 from tests.harness.tracking.test_tracking import children
+from tests.support.runs import arguments, only_record
 
 Cli = Callable[..., tuple[int, str, str]]
 NAME = "osnet/x0.25 (msmt17)"

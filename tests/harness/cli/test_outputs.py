@@ -59,7 +59,7 @@ def test_other_results_leave_the_page_of_the_checkout_alone(
     assert code == 0 and out == f"Report: {results}/BENCHMARKS.md\n"
     assert cli("report", "--results", results, "--check")[0] == 0
     assert page_of_the_checkout() == before
-    assert store.paths_of(results) and len(list(store.records(results))) == 1, "the figures are no data set"
+    assert store.paths_of(results) and len(list(store.records(results))) == 1, "the figures are no dataset"
 
 
 def test_the_page_of_the_checkout_is_that_of_its_own_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,7 +100,7 @@ def test_a_preset_s_page_is_not_that_of_other_results(
 
 @pytest.fixture
 def office(tmp_path: Path) -> Path:
-    """A data root with a data set of the user's, and its plug-in beside it."""
+    """A data root with a dataset of the user's, and its plug-in beside it."""
     card = tmp_path / "plugins" / "office" / "card.toml"
     card.parent.mkdir(parents=True)
     card.write_text(OFFICE_CARD)
@@ -121,7 +121,7 @@ def test_nothing_is_drawn_beside_other_data(
     for words in (["run", "--datasets", datasets], ["tune", "--dataset", datasets.split(",")[0]]):
         chosen = ["--backbones", "dummy"] if words[0] == "run" else ["--backbone", "dummy"]
         more = ["--preset", preset, "--data-root", office, "--plugins", tmp_path / "plugins"]
-        if not dry:  # nothing can run, for the data set is not whole
+        if not dry:  # nothing can run, for the dataset is not whole
             (office / "office" / "items.csv").unlink(missing_ok=True)
             before.pop("data/office/items.csv", None)
         code, out, err = cli(*words, *chosen, *more, *(["--dry-run"] if dry else []))

@@ -47,6 +47,7 @@ def trained(record: store.Record) -> bool:
     return "train" in record["timing"]["seconds"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "table", "message"),
     [

@@ -169,7 +169,7 @@ def wrong(**changes: Any) -> dict[str, Any]:
         (wrong(query_pids=np.array([2, 2, 3, 9])), "pairs of identity and camera differ"),
         (wrong(query_pids=np.array([2, 3])), "2 query_pids for the 4 rows"),
         (wrong(query_pids=np.array([2.5, 2, 3, 3])), "identities and cameras are whole numbers"),
-        (wrong(query_camids=None), "contradicts the data set"),
+        (wrong(query_camids=None), "contradicts the dataset"),
         (wrong(query=features(QUERY)[:, :3]), "3 numbers and gallery features 5"),
         (wrong(query=np.full((4, 5), np.nan)), "NaN"),
         (wrong(query=np.zeros((4, 5))), "zero norm"),

@@ -144,7 +144,8 @@ def test_another_process_makes_the_same_batches(items, tmp_path):
 
 @pytest.mark.slow
 def test_ray_processes_make_the_same_batches(items, tmp_path):
-    ray = pytest.importorskip("ray")
+    import ray
+
     environment = {"env_vars": {"PYTHONPATH": os.pathsep.join([str(REPOSITORY), *sys.path])}}
     ray.init(address="local", num_cpus=2, include_dashboard=False, log_to_driver=False, runtime_env=environment)
     try:

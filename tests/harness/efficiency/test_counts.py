@@ -209,7 +209,7 @@ def test_conditions_watch_this_machine():
     assert len(values["fixed_work_ms"]) == 2 and isinstance(values["notes"], list)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="asks glibc")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux: it asks glibc")
 def test_holes_in_the_heap_are_not_memory_that_a_call_needs():
     script = """
 import torch

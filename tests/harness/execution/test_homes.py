@@ -31,7 +31,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Call:
     The right to read is for the interpreter, which may lie in another user's home.
     """
     if os.getuid() != 0 or shutil.which("setpriv") is None:
-        pytest.skip("needs root and setpriv")
+        pytest.skip("needs root and setpriv of util-linux: sudo make test")
     place = Path("/tmp") / f"reid-harness-test-{os.getpid()}"  # folders of pytest are closed to others
     (place / "tmp").mkdir(parents=True)
     (place / "work").mkdir()
@@ -41,7 +41,7 @@ def nobody(tmp_path_factory: pytest.TempPathFactory) -> Call:
     become = ["setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *rights]
     become += ["--bounding-set=-all,+dac_read_search"]
     if subprocess.run([*become, sys.executable, "-c", ""], capture_output=True).returncode != 0:
-        pytest.skip("this interpreter cannot be started by another user")
+        pytest.skip("needs an interpreter that another user may start: sudo make test PYTHON=/usr/bin/python3")
     environment = {name: value for name, value in os.environ.items() if name not in GONE}
     environment |= {"PYTHONPATH": str(REPOSITORY), "TMPDIR": str(place / "tmp")}
 

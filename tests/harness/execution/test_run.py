@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,22 +14,9 @@ import pytest
 
 from harness.records import store
 from harness.system.paths import REPOSITORY
+from tests.support.runs import arguments, only_record, running, wait_for
 
 Cli = Callable[..., tuple[int, str, str]]
-
-
-def arguments(
-    world: Path, folder: Path, *more: object, backbones: str = "dummy", scheduler: str = "inline"
-) -> list[str]:
-    fixed = ["run", "--backbones", backbones, "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
-    fixed += ["--data-root", str(world), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
-    fixed += ["--report", str(folder / "BENCHMARKS.md"), "--scheduler", scheduler, "--device", "cpu", "--no-mlflow"]
-    return [*fixed, *map(str, more)]
-
-
-def only_record(folder: Path) -> store.Record:
-    (record,) = store.records(folder / "results")
-    return record
 
 
 @pytest.mark.slow
@@ -216,26 +202,6 @@ def test_wrong_words_get_one_sentence_and_exit_code_2(
     monkeypatch.chdir(tmp_path)
     code, _, err = cli(*words)
     assert code == 2 and message in err and "Traceback" not in err
-
-
-def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.2)
-
-
-def running(folder: Path) -> list[str]:
-    """Command lines of live `run-one` processes of this folder."""
-    found = []
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = process.read_bytes().decode(errors="replace").replace("\0", " ")
-        except OSError:
-            continue
-        if "run-one" in line and str(folder) in line:
-            found.append(line)
-    return found
 
 
 @pytest.mark.parametrize("words", [["list", "backbones"], ["--help"], ["list", "--help"], ["status"]])

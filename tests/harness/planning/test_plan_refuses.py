@@ -181,14 +181,13 @@ def test_labels_and_cameras_are_known_to_the_plan(plan: Cli, tmp_path: Path) -> 
     ],
 )
 def test_a_name_that_timm_does_not_know(plan: Cli, name: str, message: str) -> None:
-    pytest.importorskip("timm")
     code, _, err = plan("--backbones", f"timm:{name}")
     assert code == 2 and message in err and err.count("\n") == 1 and len(err) < 400
 
 
 @pytest.mark.slow
 def test_every_current_timm_name_is_accepted() -> None:
-    timm = pytest.importorskip("timm")
+    import timm
     from timm.models import get_deprecated_models
 
     names = [*timm.list_models(), *timm.list_pretrained()]

@@ -44,7 +44,7 @@ def test_where_nothing_is_checked_out_nothing_is_said(tmp_path, monkeypatch):
     environment._checkout.cache_clear()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a checkout to another user")
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which can give a checkout to another user: sudo make test")
 def test_a_checkout_of_another_user_has_a_commit(checkout, monkeypatch):
     """As in a container that mounts it; git itself refuses with "dubious ownership"."""
     for path in [checkout, *checkout.rglob("*")]:

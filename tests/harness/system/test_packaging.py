@@ -14,7 +14,8 @@ import pytest
 from harness.system.paths import REPOSITORY
 
 needs_setuptools = pytest.mark.skipif(
-    any(importlib.util.find_spec(name) is None for name in ("setuptools", "pip")), reason="pip or setuptools is absent"
+    any(importlib.util.find_spec(name) is None for name in ("setuptools", "pip")),
+    reason="needs pip and setuptools: pip install setuptools",
 )
 
 

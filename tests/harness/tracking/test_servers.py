@@ -164,6 +164,7 @@ def killed(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     yield results, uri
 
 
+@pytest.mark.slow
 def test_the_next_driver_sends_what_a_killed_one_did_not(killed: tuple[Path, str]) -> None:
     results, uri = killed
     before = finished(results, spec())

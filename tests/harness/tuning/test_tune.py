@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +19,7 @@ from harness.tuning import final_runs, sampler, space, state
 from harness.tuning.asha import Asha
 from harness.tuning.sampler import Known
 from harness.tuning.space import Parameter, Space
+from harness.tuning.stopping import Rung, stop_reason
 from tests.support import searches
 
 RATR = space.load("ratr")
@@ -41,7 +44,7 @@ def test_the_ratr_space_starts_with_the_paper_and_the_ablations() -> None:
 PARAMETERS = st.sampled_from(
     [
         Parameter("recipe.optimizer.lr", "log-uniform", 1e-4, 1e-1),
-        Parameter("recipe.loss.ratr_intra", "log-uniform", 0.05, 5.0, zero=0.15),
+        Parameter("recipe.loss.ratr_intra", "log-uniform", 0.05, 5.0, zero_probability=0.15),
         Parameter("recipe.loss.margin", "uniform", -1.0, 2.0),
         Parameter("recipe.sampler.instances", "integer", 2, 8),
         Parameter("recipe.optimizer.name", "choice", values=("sgd", "adam", "adamw")),
@@ -117,20 +120,44 @@ def test_tpe_is_near_the_optimum_and_beats_random_search() -> None:
 
 
 def test_a_suggestion_depends_on_what_is_known_alone() -> None:
-    known = [Known({"intra": 0.1 * i, "inter": 0.2, "temperature": 0.1}, 0.1 * i) for i in range(1, 20)]
-    one, other = (sampler.suggest(RATR, "tpe", seed=3, number=19, samples=40, known=known) for _ in range(2))
-    assert one == other
+    known = [Known(RATR.canonical(point.values), 0.3) for point in RATR.points]
+    known += [Known({"intra": 0.1 * i, "inter": 0.2, "temperature": 0.1}, 0.1 * i, running=i > 8) for i in range(1, 10)]
+    one, other = (sampler.suggest(RATR, "tpe", seed=3, number=13, samples=40, known=known) for _ in range(2))
+    assert one == other and one not in [k.point for k in known]
 
 
-def test_asha_lets_one_in_three_go_on_and_always_the_best() -> None:
+def test_optuna_is_given_what_its_versions_disagree_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    import optuna
+
+    asked: list[dict[str, Any]] = []
+    real = optuna.samplers.TPESampler
+    monkeypatch.setattr(optuna.samplers, "TPESampler", lambda **given: (asked.append(given), real(**given))[1])
+    known = [Known(RATR.canonical(point.values), 0.3) for point in RATR.points]
+    known += [Known({"intra": 0.1 * i, "inter": 0.2, "temperature": 0.1}, 0.1 * i, running=i > 8) for i in range(1, 10)]
+    sampler.suggest(RATR, "tpe", seed=3, number=13, samples=40, known=known)
+    assert asked and asked[0]["multivariate"] is True and asked[0]["constant_liar"] is True
+
+
+def test_asha_lets_the_best_third_go_on() -> None:
     rule = Asha(epochs=27)
-    assert rule.rungs == [3, 9] and Asha(12, grace=2, factor=2).rungs == [2, 4, 8] and not Asha(12, factor=0).rungs
-    scores = [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert not rule.reason(3, 0.6, scores, judged=5, went_on=5), "the best so far"
-    assert not rule.reason(3, 0.45, scores, judged=5, went_on=1)
-    assert rule.reason(3, 0.45, scores, judged=5, went_on=2), "enough went on"
-    assert "number 4 of 6" in rule.reason(3, 0.25, scores, judged=5, went_on=0)
-    assert not rule.reason(4, 0.0, scores, judged=5, went_on=5), "not a rung"
+    assert rule.rungs == [3, 9] and Asha(12, grace_period=2, reduction_factor=2).rungs == [2, 4, 8]
+    assert not Asha(12, reduction_factor=0).rungs
+    others = [0.1, 0.2, 0.3, 0.4, 0.5]
+    assert [rule.goes_on(value, others) for value in (0.6, 0.45, 0.35)] == [True, True, False]
+    assert [rule.goes_on(value, [0.5]) for value in (0.6, 0.4)] == [True, False], "one goes on where there are few"
+
+
+def test_beyond_asha_named_points_and_the_best_go_on_and_promotions_are_capped() -> None:
+    rule, others = Asha(epochs=27), [0.1, 0.2, 0.3, 0.4, 0.5]
+    full, free = Rung(others, judged=5, promoted=2), Rung(others, judged=5, promoted=1)
+    assert not stop_reason(rule, 3, 0.45, free)
+    assert stop_reason(rule, 3, 0.45, full).startswith("Stopped by the promotion cap after epoch 3 of 27")
+    assert "2 of 6 have gone on" in stop_reason(rule, 3, 0.45, full)
+    assert not stop_reason(rule, 3, 0.6, full), "the best so far"
+    assert stop_reason(rule, 3, 0.0, free).startswith("Stopped by ASHA")
+    assert not stop_reason(rule, 3, 0.0, free, named=True)
+    assert "number 4 of 6" in stop_reason(rule, 3, 0.25, Rung(others, judged=5, promoted=0))
+    assert not stop_reason(rule, 4, 0.0, full), "not a rung"
 
 
 @pytest.mark.slow
@@ -146,7 +173,7 @@ def test_search_finds_the_hill_in_half_the_epochs(tmp_path: Path, seed: int) -> 
     stopped = next(t for t in search.trials if t.state == "stopped")
     record = next(r for r in store.records(tmp_path) if r["run_id"] == stopped.run_id)
     assert record["source"] == "search" and record["error"] is not None
-    assert record["error"]["type"] == "Stopped" and "ASHA" in record["error"]["message"]
+    assert record["error"]["type"] == "Stopped" and "Stopped by " in record["error"]["message"]
     assert not list(tmp_path.rglob("checkpoint.pt"))
 
 
@@ -189,6 +216,27 @@ def test_other_settings_are_another_search(tmp_path: Path) -> None:
     state.write(tmp_path, one)
     again = state.read(state.path_of(tmp_path, one.id))
     assert again.to_dict() == one.to_dict() and list(again.space.parameters) == ["intra", "inter", "temperature"]
+
+
+def test_spaces_and_searches_with_former_names_are_still_read(tmp_path: Path) -> None:
+    text = (space.FOLDER / "ratr.toml").read_text()
+    (tmp_path / "ratr.toml").write_text(text.replace("zero_probability", "zero").replace("active_if", "matters_with"))
+    assert space.load(str(tmp_path / "ratr.toml")) == RATR
+    search = searches.new_search(seed=2, samples_=6)
+    assert search.id == "ratr-pixels-market1501-bb80826a95", "as version 1 had it"
+    searches.play(search, tmp_path)
+    path = state.path_of(tmp_path, search.id)
+    former = json.loads(path.read_text())
+    asha = former["settings"]["asha"]
+    former["settings"]["asha"] = {"epochs": asha["epochs"], "grace": 0, "factor": 3}
+    former["settings"]["holdout"] = {"seed": 0, "share": 0.3}
+    for _, keys in former["space"]["parameters"]:
+        keys["zero"], keys["matters_with"] = keys.pop("zero_probability"), keys.pop("active_if")
+    path.write_text(json.dumps({**former, "version": 1}))
+    assert state.read(path).to_dict() == search.to_dict()
+    path.write_text(json.dumps({**former, "version": 3}))
+    with pytest.raises(RecordError, match="reads up to 2: update it"):
+        state.read(path)
 
 
 def test_divergence_is_bad_and_failure_is_retried(tmp_path: Path) -> None:

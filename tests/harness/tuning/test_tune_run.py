@@ -20,7 +20,7 @@ from harness.records import store
 from harness.system.paths import REPOSITORY
 from harness.tuning import state
 from harness.tuning.state import Search
-from tests.harness.execution.test_run import running, wait_for
+from tests.support.runs import running, wait_for
 
 Cli = Callable[..., tuple[int, str, str]]
 

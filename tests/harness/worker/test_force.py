@@ -13,8 +13,8 @@ from harness.records import store
 from harness.spec.job import Job
 from harness.worker import main
 from harness.worker.events import Progress
-from tests.harness.execution.test_run import arguments
 from tests.support.record_samples import ok, spec
+from tests.support.runs import arguments
 
 NAMES = ("checkpoint.pt", "metrics.jsonl")
 

@@ -1,4 +1,4 @@
-"""Makes a data set of a folder of images: a table, a card and one link to the images, which stay where they are."""
+"""Makes a dataset of a folder of images: a table, a card and one link to the images, which stay where they are."""
 
 from __future__ import annotations
 
@@ -10,11 +10,13 @@ import re
 import shlex
 import shutil
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
+from msgspec import structs
+
 from datasets import layouts
-from datasets.preparation.split import Photo, Settings, find_photos, split
+from datasets.preparation.split import FolderSettings, Photo, find_photos, split
 from datasets.preparation.unpack import fresh_folder
 from datasets.readers.folders import numbers
 from datasets.readers.source import order, printable
@@ -28,16 +30,18 @@ TABLE, IMAGES = "items.csv", "images"
 
 
 @dataclass(frozen=True)
-class Made:
-    """The data set: its name, what was done and found, and the commands that come next."""
+class MadeDataset:
+    """The dataset: its name, what was done and found, and the commands that come next."""
 
     name: str
     sentences: tuple[str, ...]
     commands: tuple[str, ...]
 
 
-def make(folder: Path, out: Path, settings: Settings | None = None, data_root: Path | None = None) -> Made:
-    """Makes a data set of a folder of images; the same arguments give the same files.
+def make_dataset(
+    folder: Path, out: Path, settings: FolderSettings | None = None, data_root: Path | None = None
+) -> MadeDataset:
+    """Makes a dataset of a folder of images; the same arguments give the same files.
 
     Args:
         folder: with one folder per identity, or with the identity in every path.
@@ -46,10 +50,10 @@ def make(folder: Path, out: Path, settings: Settings | None = None, data_root: P
         data_root: gets `<name>/items.csv` and the link to the images; `out` if not given.
 
     Raises:
-        DataError: there are no images, no useful split, or another data set of this name.
+        DataError: there are no images, no useful split, or another dataset of this name.
         UsageError: a setting that does not fit.
     """
-    settings, folder = settings or Settings(), Path(os.path.abspath(folder))
+    settings, folder = settings or FolderSettings(), Path(os.path.abspath(folder))
     name = _name(folder, settings.name)
     if not 0 < settings.test_fraction < 1:
         raise UsageError(f"--test-fraction must lie between 0 and 1, found {settings.test_fraction}.")
@@ -63,18 +67,18 @@ def make(folder: Path, out: Path, settings: Settings | None = None, data_root: P
     files = _files(folder, name, settings, splits, cameras)
     sentences += [*how, *_counted(splits)]
     sentences.append(_write(folder, name, roots, files))
-    return Made(name, tuple(sentences), _commands(name, roots, len({p.identity for p in splits["train"]})))
+    return MadeDataset(name, tuple(sentences), _commands(name, roots, len({p.identity for p in splits["train"]})))
 
 
 def _name(folder: Path, given: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", (given or folder.name).lower()).strip("-")
     if not name or (given and given.replace("_", "-") != name):
         raise UsageError(
-            f"A data set's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not. Pass "
+            f"A dataset's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not. Pass "
             f"--name {name or 'NAME'}."
         )
     if any(name in (entry.name, entry.card.group, *entry.card.aliases) for entry in registry.datasets()):
-        raise UsageError(f"'{name}' is the name of a data set that the program knows; pass another --name.")
+        raise UsageError(f"'{name}' is the name of a dataset that the program knows; pass another --name.")
     return name
 
 
@@ -84,7 +88,7 @@ def _counted(splits: dict[str, list[Photo]]) -> list[str]:
 
 
 def _files(
-    folder: Path, name: str, settings: Settings, splits: dict[str, list[Photo]], cameras: bool
+    folder: Path, name: str, settings: FolderSettings, splits: dict[str, list[Photo]], cameras: bool
 ) -> dict[str, str]:
     """Contents of the card, the table and, for generated images, the mark."""
     everyone = [photo for part in splits.values() for photo in part]
@@ -98,7 +102,7 @@ def _files(
     for _, photo, part in sorted((order(p.path), p, part) for part, photos in splits.items() for p in photos):
         camera = [camids[photo.camera]] if cameras else []
         writer.writerow([f"{IMAGES}/{photo.path}", pids[photo.identity], *camera, part, photo.identity])
-    counts = {part: asdict(_count(photos)) for part, photos in splits.items()}
+    counts = {part: structs.asdict(_count(photos)) for part, photos in splits.items()}
     files = {"card.toml": _card(folder, name, settings, counts, options), TABLE: table.getvalue()}
     for place in (folder, folder.parent):
         if (place / layouts.STAND_IN).is_file():  # images that were generated stay generated
@@ -114,7 +118,7 @@ def _count(photos: Sequence[Photo]) -> SplitCount:
 
 
 def _card(
-    folder: Path, name: str, settings: Settings, counts: dict[str, dict[str, int]], options: Sequence[str]
+    folder: Path, name: str, settings: FolderSettings, counts: dict[str, dict[str, int]], options: Sequence[str]
 ) -> str:
     about = (
         f"Made from the folder '{printable(folder.name)}', split by identity: seed {settings.seed}, test fraction "
@@ -140,7 +144,7 @@ def _card(
 
 
 def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]) -> str:
-    """Writes card and table, each folder whole or not at all, and reads the data set once."""
+    """Writes card and table, each folder whole or not at all, and reads the dataset once."""
     out, root = roots
     parts = {out / name: ["card.toml"]}
     parts.setdefault(root / name, []).extend(file for file in files if file != "card.toml")
@@ -148,7 +152,7 @@ def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]
     for target in there:
         if differs := _differing(target, {file: files[file] for file in parts[target]}, folder):
             raise DataError(
-                f"{target} exists and is another data set, or its images changed: {', '.join(differs)} would be "
+                f"{target} exists and is another dataset, or its images changed: {', '.join(differs)} would be "
                 "different. Pass another --name, or remove it."
             )
     try:
