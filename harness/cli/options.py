@@ -138,7 +138,7 @@ setting_options = together(
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Recipe key: optimizer.lr=0.01, augmentation.image_size=384x128",
+        help="Recipe key: optimizer.lr=0.01, loss.margin=soft, augmentation.image_size=384x128",
     ),
     cache_option,
     plugins_option,
