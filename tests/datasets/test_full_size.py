@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from datasets.readers.cuhk03 import protocol
@@ -58,7 +59,7 @@ def per_camera(items: list[Item]) -> list[int]:
 
 
 def assert_published(name: str, splits: Splits) -> None:
-    assert [tuple(vars(dataset_checks.counts(getattr(splits, split))).values()) for split in SPLITS] == COUNTS[name]
+    assert [msgspec.structs.astuple(dataset_checks.counts(getattr(splits, split))) for split in SPLITS] == COUNTS[name]
     for split, numbers in PER_CAMERA[name].items():
         assert per_camera(getattr(splits, split)) == numbers
     for split in SPLITS:

@@ -16,6 +16,7 @@ import pytest
 from harness.records import store
 from harness.system.paths import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 Call = Callable[..., subprocess.CompletedProcess[str]]
 NOBODY = 54321
 """A number without an entry in the table of users."""

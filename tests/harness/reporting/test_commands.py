@@ -26,6 +26,7 @@ from harness.reporting.rows import flatten, settings
 from harness.system.paths import REPOSITORY
 from tests.support import record_samples as samples
 
+pytestmark = pytest.mark.usefixtures("quick_runs")
 Cli = Callable[..., tuple[int, str, str]]
 MINE = """
 name = "mine"
