@@ -98,7 +98,7 @@ def evaluate_ranking(
         max_rank: length of the CMC curve.
         metric: `cosine` or `euclidean`.
         device: where to compute; where the gallery features are if None.
-        block_size: queries ranked at once; as many as need 256 MB if None.
+        block_size: queries ranked at once; as many as need 512 MB if None.
 
     Raises:
         FeatureError: NaN, infinite, zero-norm or constant features, or shapes that do not fit.

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     import scipy.sparse as sparse
 
 _PAIRS = 2**14
+_BLOCK_ELEMENTS = 2**26
+"""Distances computed at once: a few arrays of a block are alive at the same time."""
 
 
 def rerank(
@@ -64,6 +66,7 @@ def rerank(
         raise UsageError(f"k1={k1}, k2={k2}, lambda={lambda_value}: k1 and k2 must be 1 or more, lambda from 0 to 1.")
     n_query = len(query_features)
     everything = _stack(query_features, gallery_features)
+    block_size = block_size or max(1, min(len(everything), _BLOCK_ELEMENTS // len(everything)))
     similarity = FeatureSimilarity(everything, everything, metric=metric, device=device, block_size=block_size)
     neighbours, largest, result = _neighbours(similarity, n_query, max(k1 + 1, k2))
 

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 METRICS = ("cosine", "euclidean")
 
 _ALIGNED = 16
-_BLOCK_ELEMENTS = 2**26
+_BLOCK_ELEMENTS = 2**27
 _SAMPLE = 1024
 _SAME = 4 * 2.0**-23
 
@@ -166,7 +166,7 @@ class FeatureSimilarity:
         metric: `cosine` or `euclidean`.
         kept: indices of the gallery images that take part; all where None.
         device: where to compute; where the gallery features are if None.
-        block_size: queries a block; as many as give 256 MB of float32 if None.
+        block_size: queries a block; as many as give 512 MB of float32 if None.
 
     Raises:
         FeatureError: a feature is not finite or has zero norm, all are the same, or the dimensions differ.
