@@ -50,7 +50,7 @@ def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> l
     Args:
         backbones: names as a list or comma list, or `all`.
         datasets: likewise.
-        **settings: see `harness.planning.request.Settings` and `harness.execution.options.ExecutionSettings`; the
+        **settings: see `harness.planning.request.Settings` and `harness.execution.options.Execution`; the
             options of `python -m harness run`.
 
     Raises:
@@ -95,17 +95,17 @@ def evaluate(
         KeyboardInterrupt: stopped by Ctrl-C.
     """
     from harness.execution import evaluate as execution
+    from harness.records import store
 
-    outcome = execution.evaluate(
+    (folder,) = execution.evaluate(
         backbone,
         dataset,
         checkpoint=str(checkpoint),
         features=str(features),
         trust_pickle=trust_pickle,
         given=settings,
-    )
-    (record,) = outcome.records()
-    return record
+    ).finished()
+    return store.read(folder)
 
 
 def tune(backbone: str, dataset: str, **settings: Any) -> Search:
@@ -128,10 +128,10 @@ def tune(backbone: str, dataset: str, **settings: Any) -> Search:
     from harness.execution.tune import SearchSettings, Tuning
 
     given: Mapping[str, Any] = {**settings, "seeds": settings.get("seed", 0)}
-    asked = reading.resolve(backbone, dataset, given, others=SearchSettings.__annotations__, table="tune")
+    asked = reading.resolve(backbone, dataset, given, others=SearchSettings.__dataclass_fields__, table="tune")
     if asked.generate:
         stand_ins.draw(asked.request, asked.generate)
-    tuning = Tuning(asked.request, asked.others, asked.execution)
+    tuning = Tuning(asked.request, SearchSettings(**asked.others), asked.execution)
     outcome = tuning.run()
     if outcome.code == execution.INTERRUPTED:
         raise KeyboardInterrupt
@@ -144,7 +144,7 @@ def profile(backbones: Names = "all", **settings: Any) -> list[Record]:
 
     Args:
         backbones: names as a list or comma list, or `all`.
-        **settings: see `harness.execution.profile.MeasurementSettings`.
+        **settings: see `harness.planning.profile.Study`.
 
     Raises:
         harness.errors.UsageError: an unknown name or setting.
@@ -175,9 +175,11 @@ def report(
     from pathlib import Path
 
     from harness import reporting
+    from harness.system.paths import expand
 
-    page = Path(out) if out else reporting.page_of(Path(results))
-    reporting.write(Path(results), page, Path(plugins) if plugins else None)
+    folder = Path(expand(results))
+    page = Path(expand(out)) if out else reporting.page_of(folder)
+    reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
     return page
 
 

@@ -31,7 +31,7 @@ def command(form: str, **values: Any) -> int:
 
 
 def table(cells: list[plan.Planned]) -> str:
-    """The plan as text, a line a run; what blocks runs is told once each, below."""
+    """The plan as text: one line per run, and below it each reason for blocked runs once."""
     width_b = max((len(c.spec.backbone) for c in cells), default=8)
     width_d = max((len(c.spec.dataset) for c in cells), default=8)
     lines: list[str] = []

@@ -19,7 +19,7 @@ from harness.system.redact import mask, readable
 @grouped(epilog="Example: python -m harness status --results demo/results")
 @results_option
 @format_option
-@click.option("--sync", is_flag=True, help="Send to MLflow what it has not got.")
+@click.option("--sync", is_flag=True, help="Send unsent records to MLflow.")
 @mlflow_option
 def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
     """Shows every record: its status, its scores, or why it failed."""
@@ -41,7 +41,7 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
 
 
 def _tracked(results: Path, uri: str, sync: bool) -> None:
-    """Sends to MLflow what it has not got, or says how much that is."""
+    """Sends unsent records to MLflow, or says how many there are."""
     from harness import tracking
 
     if sync:

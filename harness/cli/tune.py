@@ -13,12 +13,6 @@ from harness.tuning import sampler
 from harness.tuning.space import label
 from harness.tuning.state import RUNNING, Search
 
-SEARCH = (
-    *("space", "samples", "sampler", "search_seed", "seed", "holdout", "holdout_seed", "trial_epochs"),
-    *("grace_period", "reduction_factor", "time_budget", "final_seeds"),
-)
-"""Settings of a search."""
-
 
 @grouped(
     epilog="Exit codes: 0 all well, 1 some trial or final run failed, 2 wrong usage or no data, 130 interrupted. "
@@ -110,13 +104,14 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
     The same command resumes the search. More samples belong to the same search.
     """
     from harness.execution import run, settings, stand_ins
-    from harness.execution.tune import Tuning
+    from harness.execution.tune import SearchSettings, Tuning
 
     found = given(values)
-    asked = settings.resolve(backbone, dataset, {**found, "seeds": values["seed"]}, others=SEARCH, table="tune")
+    found["seeds"] = values["seed"]
+    asked = settings.resolve(backbone, dataset, found, others=SearchSettings.__dataclass_fields__, table="tune")
     if asked.generate and stand_ins.draw(asked.request, asked.generate, dry_run=dry_run):
         return 0  # without data there is nothing to plan
-    tuning = Tuning(asked.request, asked.others, asked.execution)
+    tuning = Tuning(asked.request, SearchSettings(**asked.others), asked.execution)
     click.echo(_summary(tuning.search))
     if dry_run:
         return 0

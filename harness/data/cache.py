@@ -72,7 +72,7 @@ def open_images(
         folder: place of the cache; `None` for none.
         value_range: the values that are black and white in gray images of more than 8 bits.
         workers: threads that decode while the cache is built.
-        progress: told about the building.
+        progress: called during the building.
 
     Raises:
         DataError: an image that is missing.

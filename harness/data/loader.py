@@ -55,7 +55,7 @@ class TrainingData:
         value_range: the values that are black and white in gray images of more than 8 bits.
         cache: folder of decoded images; `None` reads the files.
         workers: threads that make batches; 0 is one, too, which works while the caller trains.
-        progress: told about the building of the cache.
+        progress: called during the building of the cache.
         pin_memory: batches in page-locked memory, so that copies to a GPU need not wait.
 
     Attributes:
@@ -139,7 +139,7 @@ class EvaluationData:
         value_range: the values that are black and white in gray images of more than 8 bits.
         cache: folder of decoded images; `None` reads the files.
         workers: threads that make batches; 0 is one, too.
-        progress: told about the building of the cache.
+        progress: called during the building of the cache.
         pin_memory: batches in page-locked memory.
 
     Raises:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 from harness.errors import UsageError, unknown
 from harness.system import gpu, paths, processes
@@ -14,36 +13,6 @@ from harness.system import gpu, paths, processes
 SCHEDULERS = ("ray", "local")
 ALIASES = {"inline": "local"}
 """Former names of schedulers."""
-
-
-class ExecutionSettings(TypedDict, total=False):
-    """How runs are carried out. Every key may be left out; each is an option of the command line as well.
-
-    Attributes:
-        scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
-        gpus_per_run: GPUs per run, fractions allowed. Default 1, on a CPU 0.
-        cpus_per_run: CPU cores and threads per run. Default 0: a fair share.
-        max_concurrent: runs at the same time. Default 0: as many as fit.
-        timeout: hard limit of one run: seconds, or text such as `30m` and `10h`. Default none.
-        address: an existing Ray cluster to join.
-        workers: loader threads per run. Default 0.
-        allow_count_mismatch: go on when counts differ from the dataset's card.
-        mlflow: track with MLflow. Default True.
-        mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or sqlite in the results folder.
-        report_path: page to write. Default `BENCHMARKS.md` of the checkout for its own results, else in the results.
-    """
-
-    scheduler: str
-    gpus_per_run: float | None
-    cpus_per_run: int
-    max_concurrent: int
-    timeout: float | str
-    address: str
-    workers: int
-    allow_count_mismatch: bool
-    mlflow: bool
-    mlflow_uri: str
-    report_path: str | os.PathLike[str]
 
 
 @dataclass(frozen=True)
@@ -67,7 +36,21 @@ class Resources:
 
 @dataclass(frozen=True)
 class Execution:
-    """Execution settings, checked; see `ExecutionSettings`."""
+    """How runs are carried out. Each attribute is a keyword of the Python API and an option of the command line.
+
+    Attributes:
+        scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
+        gpus_per_run: GPUs per run, fractions allowed. Default 1, on a CPU 0.
+        cpus_per_run: CPU cores and threads per run. Default 0, a fair share.
+        max_concurrent: runs at the same time. Default 0, as many as fit.
+        timeout: hard limit of one run: seconds, or text such as `30m` and `10h`. Default none.
+        address: an existing Ray cluster to join.
+        workers: loader threads per run. Default 0.
+        allow_count_mismatch: go on when counts differ from the dataset's card.
+        mlflow: track with MLflow. Default True.
+        mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or sqlite in the results folder.
+        report_path: page to write. Default `BENCHMARKS.md` of the checkout for its own results, else in the results.
+    """
 
     scheduler: str = "ray"
     gpus_per_run: float | None = None

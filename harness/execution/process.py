@@ -175,7 +175,7 @@ def _environment(job: Job, devices: str | None = None) -> dict[str, str]:
 def _died(job: Job, code: int | None, oom: bool) -> str:
     """Writes the record of a run that ended without its last word."""
     if oom and code == -signal.SIGKILL:
-        return leave_record(job, "oom", "The operating system ended the run for want of memory.")
+        return leave_record(job, "oom", "The operating system ended the run for lack of memory.")
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
     return leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
 
@@ -213,7 +213,7 @@ def _tail(path: Path, size: int = 2000) -> str:
 
 
 def _oom_kills() -> int:
-    """How often the kernel ended a process of this control group for want of memory."""
+    """How often the kernel ended a process of this control group for lack of memory."""
     for path in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TextIO, TypedDict
+from typing import Any, TextIO
 
 from harness.errors import UsageError
 from harness.execution.progress import ProgressDisplay
@@ -13,6 +13,7 @@ from harness.execution.run import Outcome, run
 from harness.execution.settings import Asked, resolve
 from harness.planning import profile
 from harness.planning.plan import Planned
+from harness.planning.profile import Study
 from harness.planning.request import Names, resolve_device
 from harness.records import store
 from harness.spec.condition import DATASET, Condition
@@ -22,63 +23,25 @@ from harness.system import processes
 THREADS_BESIDE_A_GPU = 4
 
 
-class MeasurementSettings(TypedDict, total=False):
-    """What is measured. Every key may be left out.
-
-    Attributes:
-        image_sizes: (height, width) in pixels. Default 256 x 128.
-        batches: batch sizes of inference. Default 1 and 64.
-        train_batches: batch sizes of training; empty leaves it out. Default 64.
-        precisions: of `fp32`, `bf16` and `fp16`. Default `fp32`.
-        heights: image heights of the scaling study. Default 256, 512, 768 and 1024.
-        heights_batch: its batch size. Default 4.
-        compiled: measure with `torch.compile` too.
-        threads: CPU threads. Default all cores, beside a GPU at most 4.
-        seconds: maximum timing duration per measurement. Default 3.
-    """
-
-    image_sizes: Sequence[tuple[int, int]]
-    batches: Sequence[int]
-    train_batches: Sequence[int]
-    precisions: Sequence[str]
-    heights: Sequence[int]
-    heights_batch: int
-    compiled: bool
-    threads: int
-    seconds: float
-
-
-DEFAULTS: MeasurementSettings = {
-    "image_sizes": [(256, 128)],
-    "batches": [1, 64],
-    "train_batches": [64],
-    "precisions": ["fp32"],
-    "heights": [256, 512, 768, 1024],
-    "heights_batch": 4,
-    "compiled": False,
-    "threads": 0,
-    "seconds": 3.0,
-}
-
-
 def plan(backbones: Names, given: Mapping[str, Any]) -> tuple[Asked, list[Planned]]:
     """Plans the cells of a study.
 
     Args:
         backbones: names.
-        given: settings of requests and executions, and those of `MeasurementSettings`.
+        given: settings of requests and executions, and those of `Study`.
 
     Raises:
         UsageError: an unknown name or setting, or a batch that no training step can be made of.
     """
-    asked = resolve(backbones, DATASET, {**given, "recipe": "profile", "from_scratch": True}, others=DEFAULTS)
-    values: dict[str, Any] = {**DEFAULTS, **asked.others}
-    if not values["image_sizes"]:
+    measured = Study.__dataclass_fields__
+    asked = resolve(backbones, DATASET, {**given, "recipe": "profile", "from_scratch": True}, others=measured)
+    study = Study(**asked.others)
+    if not study.image_sizes:
         raise UsageError("--image-size is empty; give at least one, for example 256x128.")
-    if not values["threads"]:
-        beside_gpu = resolve_device(asked.request.device) == "cuda"
-        values["threads"] = min(processes.cores(), THREADS_BESIDE_A_GPU) if beside_gpu else processes.cores()
-    return asked, profile.build(asked.request, profile.Study(**values))
+    if not study.threads:
+        most = THREADS_BESIDE_A_GPU if resolve_device(asked.request.device) == "cuda" else processes.cores()
+        study = replace(study, threads=min(processes.cores(), most))
+    return asked, profile.build(asked.request, study)
 
 
 def measure(asked: Asked, cells: Sequence[Planned]) -> Outcome:

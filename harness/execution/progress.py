@@ -103,7 +103,7 @@ class ProgressDisplay:
         self.say(f"[{self.done}/{self.total}] {title(job)}: {event['status']}{detail}{self._left()}")
 
     def _take_off(self, job: Job) -> dict[str, Any]:
-        """Takes a run off the board and returns what was known of it."""
+        """Takes a run off the display and returns what was known of it."""
         state = self._running.pop(job.folder, {})
         if state:
             self._durations.append(time.monotonic() - state["since"])

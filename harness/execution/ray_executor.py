@@ -45,7 +45,7 @@ LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 def run_with_ray(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
     """Runs what a source gives as trials of Ray Tune.
 
-    A trial that is lost with its worker or node is started once more and goes on from its checkpoint, if the results
+    A trial that is lost with its worker or node is started once more and resumes from its checkpoint, if the results
     folder is visible to both nodes under the same path. From a node that does not share it results are brought home.
 
     Raises:
@@ -310,7 +310,7 @@ def _start(resources: Resources) -> bool:
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")  # a run is the work of the machine, not a background task
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the board says it in one line
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the display says it in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
     os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: runs save and stop

@@ -38,15 +38,23 @@ class Outcome:
     code: int
     folders: list[Path] = field(default_factory=list)
 
-    def records(self) -> list[Record]:
-        """The records of the runs that have one.
+    def finished(self) -> list[Path]:
+        """The folders of all runs.
 
         Raises:
             KeyboardInterrupt: the user stopped the runs.
         """
         if self.code == INTERRUPTED:
             raise KeyboardInterrupt
-        return [store.read(folder) for folder in self.folders if (folder / store.RECORD).is_file()]
+        return self.folders
+
+    def records(self) -> list[Record]:
+        """The records of the runs that have one.
+
+        Raises:
+            KeyboardInterrupt: the user stopped the runs.
+        """
+        return [store.read(folder) for folder in self.finished() if (folder / store.RECORD).is_file()]
 
 
 def run(
@@ -72,7 +80,9 @@ def run(
         UsageError: every run is blocked, or the results folder takes no files.
     """
     if all(cell.state == BLOCKED for cell in cells):
-        raise UsageError("Nothing can run: every run of the plan is blocked, for the reasons above.")
+        raise UsageError(
+            f"Nothing can run: all {len(cells)} runs of the plan are blocked, the first because: {cells[0].reason}"
+        )
     check_writable(request.results)
     if keep_plan:
         _keep(request.results, cells)

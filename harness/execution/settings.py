@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import unknown
-from harness.execution.options import Execution, ExecutionSettings
+from harness.execution.options import Execution
 from harness.planning import request as requests
 from harness.planning.request import Names, Request, Settings
 from harness.spec import preset as presets
@@ -38,14 +38,14 @@ def resolve(
     Args:
         backbones: names.
         datasets: names.
-        given: settings, see `Settings` and `ExecutionSettings`.
+        given: settings, see `Settings` and `Execution`.
         others: names of further settings.
         table: table of the preset that holds some of these.
 
     Raises:
         UsageError: an unknown setting, name or preset, or a value that does not fit.
     """
-    ours, theirs, further = Settings.__annotations__, ExecutionSettings.__annotations__, set(others)
+    ours, theirs, further = Settings.__annotations__, Execution.__dataclass_fields__.keys(), set(others)
     for name in given:
         if name not in ours and name not in theirs and name not in further:
             raise unknown("setting", name, {*ours, *theirs, *further})

@@ -12,7 +12,7 @@ from harness.tuning.state import FINISHED, Search, Trial
 
 
 class TrialDisplay(ProgressDisplay):
-    """A board whose runs are trials; their ends are told by `ended`, when the driver has judged them."""
+    """Shows trials; `ended` reports their ends, after the search has judged them."""
 
     def __init__(self, out: TextIO, search: Search) -> None:
         super().__init__(out, [])

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypedDict
 
 from click import echo
 
@@ -23,6 +23,7 @@ from harness.planning import plan
 from harness.planning.plan import Planned
 from harness.planning.request import Request, parse_seeds
 from harness.records import store
+from harness.system import paths
 from harness.tuning import final_runs, sampler, space, state
 from harness.tuning.asha import Asha
 from harness.tuning.space import Point, label
@@ -30,52 +31,37 @@ from harness.tuning.state import FAILED, RUNNING, Search, Settings
 from harness.tuning.trial_source import SearchTrials
 
 
-class SearchSettings(TypedDict, total=False):
-    """How is searched. Every key may be left out; each is an option of `tune` as well.
+@dataclass(frozen=True)
+class SearchSettings:
+    """What a search does. Each attribute is a keyword of `harness.tune` and an option of `tune`.
 
     Attributes:
-        space: name or file of the search space. Default `ratr`.
-        samples: trials, named points included. Default 40.
-        sampler: `tpe`, `random` or `grid`. Default `tpe`.
-        search_seed: seed of the sampler. Default 0.
-        seed: seed of every trial's training. Default 0.
-        holdout: fraction of the training identities to score on. Default 0.3.
-        holdout_seed: seed of the choice of these identities. Default 0.
-        trial_epochs: epochs per trial. Default the recipe's.
-        grace_period: epochs before a trial may be stopped. Default a ninth.
-        reduction_factor: keep the best 1/factor of trials at each rung; 0 stops none. Default 3.
+        space: name or file of the search space.
+        samples: trials, named points included.
+        sampler: `tpe`, `random` or `grid`.
+        search_seed: seed of the sampler.
+        seed: seed of every trial's training.
+        holdout: fraction of the training identities to score on.
+        holdout_seed: seed of the choice of these identities.
+        trial_epochs: epochs per trial; 0 is the recipe's.
+        grace_period: epochs before a trial may be stopped; 0 is a ninth.
+        reduction_factor: keep the best 1/factor of trials at each rung; 0 disables early stopping.
         time_budget: end the search after this time: seconds, or text such as `10h`.
-        final_seeds: seeds of the final runs; none leaves them out. Default 0, 1, 2.
+        final_seeds: seeds of the final runs; `none` leaves them out.
     """
 
-    space: str
-    samples: int
-    sampler: str
-    search_seed: int
-    seed: int
-    holdout: float
-    holdout_seed: int
-    trial_epochs: int
-    grace_period: int
-    reduction_factor: int
-    time_budget: float | str
-    final_seeds: str | Sequence[int] | None
-
-
-DEFAULTS: dict[str, Any] = {
-    "space": "ratr",
-    "samples": 40,
-    "sampler": "tpe",
-    "search_seed": 0,
-    "seed": 0,
-    "holdout": 0.3,
-    "holdout_seed": 0,
-    "trial_epochs": 0,
-    "grace_period": 0,
-    "reduction_factor": 3,
-    "time_budget": "",
-    "final_seeds": "0,1,2",
-}
+    space: str | os.PathLike[str] = "ratr"
+    samples: int = 40
+    sampler: str = "tpe"
+    search_seed: int = 0
+    seed: int = 0
+    holdout: float = 0.3
+    holdout_seed: int = 0
+    trial_epochs: int = 0
+    grace_period: int = 0
+    reduction_factor: int = 3
+    time_budget: float | str = ""
+    final_seeds: str | Sequence[int] | None = "0,1,2"
 
 
 @dataclass
@@ -92,31 +78,30 @@ class Tuning:
     """
 
     request: Request
-    settings: Mapping[str, Any]
+    settings: SearchSettings
     execution: Execution
 
     def __post_init__(self) -> None:
-        self.settings = {**DEFAULTS, **self.settings}
-        self.budget = parse_duration(self.settings["time_budget"])
-        self.space = space.load(str(self.settings["space"]))
+        self.budget = parse_duration(self.settings.time_budget)
+        self.space = space.load(paths.expand(self.settings.space))
         self.search = state.go_on(self.request.results, self._new_search())
 
     def _new_search(self) -> Search:
         """The search asked for; what cannot run is refused here."""
         given = self.settings
-        if not 0 < given["holdout"] < 1:
-            raise UsageError(f"--holdout is a fraction between 0 and 1, found {given['holdout']:g}.")
-        if given["sampler"] not in sampler.SAMPLERS:
-            raise unknown("sampler", given["sampler"], sampler.SAMPLERS)
+        if not 0 < given.holdout < 1:
+            raise UsageError(f"--holdout is a fraction between 0 and 1, found {given.holdout:g}.")
+        if given.sampler not in sampler.SAMPLERS:
+            raise unknown("sampler", given.sampler, sampler.SAMPLERS)
         cell = self.plan_trial({})
         if cell.state == plan.BLOCKED:
             raise UsageError(f"Nothing can run: {cell.reason}")
-        seeds = given["final_seeds"]
+        seeds = given.final_seeds
         chosen = Settings(
-            sampler=given["sampler"],
-            seed=given["search_seed"],
-            asha=Asha(cell.spec.values["training"]["epochs"], given["grace_period"], given["reduction_factor"]),
-            samples=given["samples"],
+            sampler=given.sampler,
+            seed=given.search_seed,
+            asha=Asha(cell.spec.values["training"]["epochs"], given.grace_period, given.reduction_factor),
+            samples=given.samples,
             final_seeds=() if seeds in ("none", None, ()) else parse_seeds(seeds),
         )
         for point in self.space.points or sampler.grid(self.space, 2)[:1]:  # an unknown key is refused here, too
@@ -128,8 +113,8 @@ class Tuning:
     def plan_trial(self, point: Point) -> Planned:
         """The run of a point: part of the training identities, scored on the rest; an empty point sets nothing."""
         given = self.settings
-        holdout = {"seed": given["holdout_seed"], "share": given["holdout"]}
-        epochs = {"training.epochs": given["trial_epochs"]} if given["trial_epochs"] else {}
+        holdout = {"seed": given.holdout_seed, "share": given.holdout}
+        epochs = {"training.epochs": given.trial_epochs} if given.trial_epochs else {}
         overrides = {**self.request.overrides, **epochs}
         return plan.build(self._at(point, replace(self.request, holdout=holdout, overrides=overrides)))[0]
 

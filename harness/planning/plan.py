@@ -104,7 +104,7 @@ def planned(
     if status:
         reason = "finished before; --force" if status == "ok" else f"{status} before"
     else:
-        reason = "goes on from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
+        reason = "resumes from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
     return Planned(spec, TODO, reason, folder, asked=asked)
 
 

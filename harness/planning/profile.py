@@ -36,15 +36,15 @@ class Study:
         seconds: longest time of one cell's repeats, the first few aside.
     """
 
-    image_sizes: Sequence[tuple[int, int]]
-    batches: Sequence[int]
-    train_batches: Sequence[int]
-    precisions: Sequence[str]
-    heights: Sequence[int]
-    heights_batch: int
-    compiled: bool
-    threads: int
-    seconds: float
+    image_sizes: Sequence[tuple[int, int]] = ((256, 128),)
+    batches: Sequence[int] = (1, 64)
+    train_batches: Sequence[int] = (64,)
+    precisions: Sequence[str] = ("fp32",)
+    heights: Sequence[int] = (256, 512, 768, 1024)
+    heights_batch: int = 4
+    compiled: bool = False
+    threads: int = 0
+    seconds: float = 3.0
 
     def conditions(self) -> list[Condition]:
         """Every condition once, in a fixed order."""

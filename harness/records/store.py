@@ -97,7 +97,7 @@ def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, Rows]
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """Text of a record: sorted keys, a line a value, but a list of numbers on one line."""
+    """Text of a record: sorted keys, one line per value, but a list of numbers on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
     return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 

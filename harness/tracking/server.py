@@ -29,7 +29,7 @@ BATCH = 100
 
 SQLITE = "sqlite:///"
 NO_ROOM = 1 << 16
-"""Bytes of a disk below which a database on it failed for want of room."""
+"""Bytes of a disk below which a database on it failed for lack of room."""
 
 
 VARIABLE = "MLFLOW_TRACKING_URI"

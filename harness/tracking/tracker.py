@@ -31,11 +31,11 @@ class Tracker:
     Args:
         results: the results folder.
         uri: the tracking server.
-        warn: told once when the server cannot be reached.
+        warn: called once when the server cannot be reached.
         name: name of the parent run.
         tags: tags of the parent run, for example the command.
-        search: id of a search, whose one parent run and child runs are gone on with.
-        folders: gives the folders of all runs of this invocation; records in them that the server has not got, of
+        search: id of a search, whose parent run and child runs are continued.
+        folders: gives the folders of all runs of this invocation; records in them that were not sent, of
             runs that were finished before or while it was away, are sent at the end.
     """
 

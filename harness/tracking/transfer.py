@@ -17,13 +17,13 @@ from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, 
 
 
 def unsent(results: Path, uri: str) -> list[Path]:
-    """Folders of records that this server has not got whole."""
+    """Folders of records that were not sent to this server completely."""
     folders = [(results / entry.path).parent for entry in store.index(results).values()]
     return [folder for folder in folders if not is_sent(folder, uri)]
 
 
 def sync(results: Path, uri: str) -> int:
-    """Sends every record the server has not got; returns how many.
+    """Sends every unsent record; returns how many.
 
     Raises:
         HarnessError: the server cannot be reached, or does not take them.
@@ -32,7 +32,7 @@ def sync(results: Path, uri: str) -> int:
 
 
 def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, tags: dict[str, str]) -> int:
-    """Sends what a server has not got of the records in some folders, below a parent run; returns how many.
+    """Sends the unsent records of some folders, below a parent run; returns how many.
 
     Runs that a killed driver of this results folder left open are closed as well.
 

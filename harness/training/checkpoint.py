@@ -46,7 +46,7 @@ def save(folder: Path, state: dict[str, Any]) -> None:
         reason = getattr(error, "strerror", None) or _cause(error)
         raise CheckpointError(
             f"The checkpoint in {folder} could not be written ({reason}); the one before is kept. "
-            "Free space and start the same command again: it goes on from there."
+            "Free space and start the same command again: it resumes from there."
         ) from error
 
 

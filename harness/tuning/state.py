@@ -34,7 +34,7 @@ FORMER_ASHA_KEYS = {"grace": "grace_period", "factor": "reduction_factor"}
 """Former names of settings. They are still read, and ids are made of them."""
 
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped", "diverged", "failed"
-"""States of a trial. `running` means not ended: such a trial goes on from its checkpoint when the search does."""
+"""States of a trial. `running` means not ended: such a trial resumes from its checkpoint when the search does."""
 
 
 class Trial(msgspec.Struct, forbid_unknown_fields=True):

@@ -47,7 +47,7 @@ def stop_reason(asha: Asha, epoch: int, value: float, rung: Rung, *, named: bool
     if not asha.goes_on(value, rung.others):
         rule, limit = "ASHA", f"one in {asha.reduction_factor} goes on"
     elif rung.promoted >= asha.quota(rung.judged + 1):
-        rule, limit = "the promotion cap", f"{rung.promoted} of {rung.judged + 1} have gone on"
+        rule, limit = "the promotion cap", f"{rung.promoted} of {rung.judged + 1} have been promoted"
     else:
         return ""
     return (

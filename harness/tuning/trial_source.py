@@ -28,7 +28,7 @@ MakeJob = Callable[[Planned], Job]
 OnTrial = Callable[[Trial], None]
 
 ATTEMPTS = 2
-"""How often one call tries a trial that fails; a killed one goes on from its checkpoint."""
+"""How often one call tries a trial that fails; a killed one resumes from its checkpoint."""
 
 
 class SearchTrials:
@@ -40,8 +40,8 @@ class SearchTrials:
         plan: from a point to its planned run.
         make_job: from a planned run to its job.
         stop: set when nothing new may start; trials that end now are left to go on later.
-        on_trial: told of every trial that ended.
-        warn: told once if the disk does not take the state; the runs keep theirs, from which it is made anew.
+        on_trial: called with every trial that ended.
+        warn: called once if the disk does not take the state; it is rebuilt from the runs, which keep theirs.
     """
 
     ahead = 0

@@ -21,19 +21,6 @@ from harness.cards import BackboneCard, PretrainedCard
 from harness.errors import UsageError, WeightsError
 from harness.system import files
 from harness.system.paths import cache_folder, expand
-from harness.weights.state_dicts import check_kind, load_state, strict_load, unwrap
-
-__all__ = [
-    "check_kind",
-    "checksum",
-    "fetch",
-    "identity",
-    "load_state",
-    "locate",
-    "strict_load",
-    "unwrap",
-    "wanted",
-]
 
 log = logging.getLogger(__name__)
 

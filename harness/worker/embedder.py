@@ -21,6 +21,7 @@ from harness.planning.request import resolve_device
 from harness.records import store
 from harness.registry import BackboneEntry
 from harness.system.device import exact_float32, place
+from harness.system.paths import expand
 from harness.training.trained import from_checkpoint
 
 Pictures = Tensor | Sequence[Any]
@@ -143,10 +144,10 @@ def load(
     exact_float32()
     if run and checkpoint:
         raise UsageError("Give either checkpoint or run.")
-    folder = Path(plugins) if plugins else None
+    folder = Path(expand(plugins)) if plugins else None
     interpolation = "bicubic"
     if run:
-        record, path = _of_run(Path(results), run)
+        record, path = _of_run(Path(expand(results)), run)
         spec = record["spec"]
         if name and registry.backbone(name, folder).name != spec["backbone"]:
             raise UsageError(f"Run {run} is of {spec['backbone']}, not of {name}.")
@@ -172,7 +173,7 @@ def _module(
     """The module, and the rows of its camera embedding."""
     if checkpoint is None:
         return entry.build(num_classes=1, num_cameras=1, image_size=image_size, **options), 1
-    state = weights.load_state(Path(checkpoint), trust_pickle)
+    state = weights.load_state(Path(expand(checkpoint)), trust_pickle)
     return from_checkpoint(entry, state, options, image_size=image_size, num_classes=1, num_cameras=1)
 
 

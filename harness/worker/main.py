@@ -109,9 +109,9 @@ def _known(folder: Path) -> Record | None:
 
 
 def _clear(folder: Path, job: Job) -> None:
-    """Removes half-written files of a killed process; under `--force` also what would be gone on from.
+    """Removes half-written files of a killed process; with `--force` also the checkpoints it would resume from.
 
-    The latter once an attempt: what was lost with its worker and is started again goes on from its own checkpoint.
+    The latter once per attempt: a run that was lost with its worker resumes from its own checkpoint.
     """
     note = folder / FORCED
     everything = job.force and not (note.is_file() and note.read_text(encoding="utf-8") == str(job.attempt))

@@ -112,6 +112,10 @@ def test_importing_it_imports_no_torch() -> None:
         (lambda: harness.run("bot", scheduler="slurm"), "Unknown scheduler"),
         (lambda: harness.plan("bot", data_options={"version": "v2"}), "without a dataset"),
         (lambda: harness.evaluate("bot", "market1501"), "either"),
+        (
+            lambda: harness.run("bot", "market1501", data_root="/nonexistent", from_scratch=True),
+            "Nothing can run.*nonexistent",
+        ),
         (lambda: harness.load_backbone(run="0000", results="/nonexistent"), "0 runs"),
     ],
 )

@@ -159,7 +159,7 @@ def test_run_that_hangs_at_its_end_is_ended_and_counts(job_of: Start, monkeypatc
 @pytest.mark.parametrize(
     ("ending", "kills", "status", "words"),
     [
-        ("os.kill(os.getpid(), 9)", (3, 4), "oom", "want of memory"),
+        ("os.kill(os.getpid(), 9)", (3, 4), "oom", "lack of memory"),
         ("os.kill(os.getpid(), 9)", (3, 3), "failed", "SIGKILL"),
         ("os._exit(1)", (3, 4), "failed", "exit code 1"),
     ],

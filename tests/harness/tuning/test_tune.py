@@ -152,7 +152,7 @@ def test_beyond_asha_named_points_and_the_best_go_on_and_promotions_are_capped()
     full, free = Rung(others, judged=5, promoted=2), Rung(others, judged=5, promoted=1)
     assert not stop_reason(rule, 3, 0.45, free)
     assert stop_reason(rule, 3, 0.45, full).startswith("Stopped by the promotion cap after epoch 3 of 27")
-    assert "2 of 6 have gone on" in stop_reason(rule, 3, 0.45, full)
+    assert "2 of 6 have been promoted" in stop_reason(rule, 3, 0.45, full)
     assert not stop_reason(rule, 3, 0.6, full), "the best so far"
     assert stop_reason(rule, 3, 0.0, free).startswith("Stopped by ASHA")
     assert not stop_reason(rule, 3, 0.0, free, named=True)
