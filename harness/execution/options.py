@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from harness.errors import UsageError, unknown
@@ -109,11 +108,3 @@ def parse_duration(text: float | str) -> float:
     if not 0 < seconds < float("inf"):
         raise UsageError(f"A duration is like 90s, 30m or 10h, found '{text}'.")
     return seconds
-
-
-def short(path: Path) -> str:
-    """A path as the user would type it from here."""
-    try:
-        return str(path.relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)

@@ -13,7 +13,7 @@ from click import echo
 
 from harness.errors import HarnessError, UsageError
 from harness.execution.driver import Driver, Invocation
-from harness.execution.options import Execution, short
+from harness.execution.options import Execution
 from harness.execution.progress import ProgressDisplay
 from harness.planning.plan import BLOCKED, TODO, Planned
 from harness.planning.request import Request
@@ -21,6 +21,7 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.spec.job import Job
 from harness.system import files
+from harness.system.paths import short
 from harness.system.redact import mask
 
 INTERRUPTED = 130

@@ -9,9 +9,9 @@ from typing import Any
 from click import echo
 
 from harness import registry
-from harness.execution.options import short
 from harness.planning.request import Request
 from harness.system import processes
+from harness.system.paths import short
 
 
 def draw(request: Request, settings: Mapping[str, Any], *, dry_run: bool = False) -> bool:

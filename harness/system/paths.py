@@ -67,6 +67,14 @@ def cache_folder() -> Path:
     return home / NAME if home.is_absolute() and _writable(home) else _temporary()
 
 
+def short(path: Path) -> str:
+    """A path as the user would type it from here."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
 def settle() -> None:
     """Gives this process and its children what libraries ask for: a home folder, a user's name, a cache for Numba.
 
