@@ -77,7 +77,7 @@ def _warning(context: Context, key: TableKey) -> str:
     lines = []
     if key.generated:
         lines.append(
-            "**Generated stand-in, not the real dataset.** Its scores show that the line works; they say nothing about "
+            "**Generated stand-in, not the real dataset.** Its scores show that the program works; they say nothing about "
             "accuracy on people, and no published number applies."
         )
     for name in sorted({key.dataset, key.trained_on}):
