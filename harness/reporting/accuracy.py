@@ -77,8 +77,8 @@ def _warning(context: Context, key: TableKey) -> str:
     lines = []
     if key.generated:
         lines.append(
-            "**Generated stand-in, not the real dataset.** Its scores show that the program works; they say nothing about "
-            "accuracy on people, and no published number applies."
+            "**Generated stand-in, not the real dataset.** Its scores show that the program works; "
+            "they say nothing about accuracy on people, and no published number applies."
         )
     for name in sorted({key.dataset, key.trained_on}):
         card = context.material.datasets.get(name)
