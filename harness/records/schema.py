@@ -225,7 +225,7 @@ Evaluation = TypedDict(
             Annotated[
                 dict[str, Bounds],
                 Meta(
-                    description="95 % interval of `mAP` and of `rank-1` as `[low, high]`, by a bootstrap over the "
+                    description="95 % intervals of `mAP` and `rank-1` as `[low, high]`, by a bootstrap over the "
                     "identities of the queries; empty if there is only one identity"
                 ),
             ]
