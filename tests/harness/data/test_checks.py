@@ -159,8 +159,10 @@ def test_image_sizes_are_recorded_and_a_resized_copy_is_said(run, plugin_folder:
     _, _, record = run()
     one_size = {"height": [32, 32, 32], "width": [16, 16, 16], "distinct": 1}
     assert record["data"]["image_sizes"] == dict.fromkeys(("train", "query", "gallery"), one_size)
-    sentence = "All 56 images are 32x16 pixels (height x width), but the official images vary in size, so this is a "
-        "resized copy."
+    sentence = (
+        "All 56 images are 32x16 pixels (height x width), but the official images vary in size, "
+        "so this is a resized copy."
+    )
     assert record["data"]["notes"]["image_sizes"] == sentence
     findings = dataset_checks.validate_dataset(dataset("office", plugin_folder), tmp_path / "data")
     assert ("warning", sentence) in [(f.level, f.sentence) for f in findings]
