@@ -14,7 +14,9 @@ from markdown_it.token import Token
 from harness.system.paths import REPOSITORY
 
 FOLDERS = ("docs", "backbones", "datasets", "harness", "benchmarks", "tests")
-PAGES = sorted([*REPOSITORY.glob("*.md"), *(page for folder in FOLDERS for page in REPOSITORY.glob(f"{folder}/**/*.md"))])
+PAGES = sorted(
+    [*REPOSITORY.glob("*.md"), *(page for folder in FOLDERS for page in REPOSITORY.glob(f"{folder}/**/*.md"))]
+)
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 
 

@@ -43,7 +43,9 @@ def found(pattern: str, text: str) -> str | None:
 
 def phrases(parts: Iterator[pages.Part]) -> list[str]:
     hits = ((part, found(pattern, part.text), better) for part in parts for pattern, better in INSTEAD.items())
-    return [f"{pages.name(part.page)}:{part.line}: '{words}', better: {better}" for part, words, better in hits if words]
+    return [
+        f"{pages.name(part.page)}:{part.line}: '{words}', better: {better}" for part, words, better in hits if words
+    ]
 
 
 def texts(path: Path) -> Iterator[pages.Part]:

@@ -128,7 +128,7 @@ def test_a_failing_further_dataset_costs_only_itself(run, plugin_folder: Path, t
     assert "Cannot read the image" in evaluated["torn"]["error"] and "torn/query" in evaluated["torn"]["error"]
     assert "no query has a match" in evaluated["alone"]["error"].lower()
     assert "error" not in evaluated["sound"] and evaluated["sound"]["splits"]["query"]["images"] == 6
-    assert "short is not scored: short is not what its card says" in out, "the screen says so, too"
+    assert "short is not scored: short differs from its card" in out, "the screen says so, too"
 
 
 def test_an_absent_further_dataset_is_known_in_the_plan(cli: Cli, run, plugin_folder: Path, tmp_path: Path) -> None:
