@@ -216,7 +216,7 @@ def read(path: Path) -> Search:
         raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
 
 
-def go_on(results: Path, search: Search) -> Search:
+def resume(results: Path, search: Search) -> Search:
     """The search as it was left, with the samples and final seeds asked for now; or the new one.
 
     Raises:
@@ -234,7 +234,7 @@ def every(results: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def only_one(results: Path, identity: str) -> Iterator[None]:
+def exclusive(results: Path, identity: str) -> Iterator[None]:
     """Holds a search; a second driver of the same search is refused.
 
     Raises:

@@ -203,7 +203,7 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_trials(
 def test_more_samples_go_on_with_the_same_search(tmp_path: Path) -> None:
     search = searches.new_search(samples_=6)
     searches.play(search, tmp_path)
-    more = state.go_on(tmp_path, searches.new_search(samples_=8))
+    more = state.resume(tmp_path, searches.new_search(samples_=8))
     assert len(searches.play(more, tmp_path)) == 2 and more.id == search.id
 
 
@@ -277,7 +277,7 @@ def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeyp
     assert state.read(state.path_of(tmp_path, search.id)).to_dict() == search.to_dict(), "room again: nothing is lost"
     with monkeypatch.context() as patch:
         patch.setattr(state.files, "locked", full)
-        with pytest.raises(UsageError, match="takes no files"), state.only_one(tmp_path, search.id):
+        with pytest.raises(UsageError, match="takes no files"), state.exclusive(tmp_path, search.id):
             pass
 
 
@@ -287,11 +287,11 @@ def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(RecordError, match="damaged"):
-        state.go_on(tmp_path, search)
+        state.resume(tmp_path, search)
     with (
-        state.only_one(tmp_path, search.id),
+        state.exclusive(tmp_path, search.id),
         pytest.raises(UsageError, match="Another process"),
-        state.only_one(tmp_path, search.id),
+        state.exclusive(tmp_path, search.id),
     ):
         pass
 
