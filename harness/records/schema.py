@@ -35,7 +35,9 @@ class SpecValues(TypedDict, total=False):
 class Spec(TypedDict, total=False):
     """Everything that may change the number; `run_id` is its hash. See `RunSpec` in `harness/spec/run_spec.py`."""
 
-    backbone: Required[Annotated[str, Meta(description="registered name, with the variant: `reidmamba:strong-baseline`")]]
+    backbone: Required[
+        Annotated[str, Meta(description="registered name, with the variant: `reidmamba:strong-baseline`")]
+    ]
     dataset: Required[
         Annotated[str, Meta(description="dataset of the run: the model is trained on it, or its images are scored")]
     ]
