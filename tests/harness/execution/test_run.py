@@ -189,7 +189,7 @@ def test_a_results_folder_that_is_a_file_is_refused(cli: Cli, world: Path, tmp_p
     [
         (["rum"], "Did you mean 'run'"),
         (["run", "--preset", "dmeo"], "Did you mean 'demo'"),
-        (["run", "--timeout", "soon"], "90s, 30m or 10h"),
+        (["run", "--timeout", "soon"], "90s, 30m, 10h or 2d"),
         (["run", "--set", "seed"], "KEY=VALUE"),
         (["run", "--schedular", "ray"], "No such option"),
         (["compare", "bot", "dummy", "--dataset", "market1501"], "No finished run"),

@@ -66,7 +66,7 @@ def test_deleted_experiment_names_the_restoring_command(tmp_path: Path) -> None:
     ("code", "body", "message"),
     [
         (200, "<html><body>Welcome</body></html>", "Welcome.*Check whether this is the address"),
-        (200, "{}", "is no MLflow server; check the address"),
+        (200, "{}", "is not an MLflow server. Check the address"),
         (404, "<html>Not Found</html>", "404.*Not Found.*Check whether this is the address"),
         (401, "log in first", "401.*log in first"),
         (403, '{"error_code": "PERMISSION_DENIED", "message": "not yours"}', "PERMISSION_DENIED: not yours"),
@@ -147,7 +147,7 @@ def test_an_address_with_a_password_is_asked_for_and_never_kept(
     code, out, _ = cli("status", "--results", tmp_path)
     assert code == 0 and "1 of them is missing in MLflow at http://***@127.0.0.1" in out
     code, _, err = cli("status", "--results", tmp_path, "--sync")
-    assert code == 2 and "whose password is not kept" in err and "--mlflow-uri" in err
+    assert code == 2 and "passwords are not stored" in err and "--mlflow-uri" in err
 
 
 @pytest.fixture
