@@ -3,31 +3,37 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
 from harness.system.paths import REPOSITORY
 
 FOLDERS = ("docs", "backbones", "datasets", "harness", "benchmarks", "tests")
-PAGES = sorted(
-    [*REPOSITORY.glob("*.md"), *(page for folder in FOLDERS for page in REPOSITORY.glob(f"{folder}/**/*.md"))]
-)
+PAGES = sorted(REPOSITORY.glob("*.md")) + sorted(page for top in FOLDERS for page in REPOSITORY.glob(f"{top}/**/*.md"))
+SENTENCE_END = r"(?:(?<=[.!?])|(?<=[.!?][)\"*]))(?<!e\.g\.)(?<!i\.e\.)\s"
 PARSER = MarkdownIt("gfm-like", {"linkify": False})
 
 
 @dataclass(frozen=True)
 class Part:
-    """A piece of a page: a code block, the target of a link, a code span or a sentence."""
+    """A piece of a page: a code block, the target of a link, a code span or a sentence.
+
+    Attributes:
+        kind: the language of a code block; `table` for text in a table.
+        before: the text before a code block.
+    """
 
     page: Path
     line: int
     text: str
-    language: str = ""
+    kind: str = ""
+    before: str = ""
 
     def __str__(self) -> str:
         return f"{name(self.page)}:{self.line}: {self.text}"
@@ -37,16 +43,26 @@ def name(page: Path) -> str:
     return page.relative_to(REPOSITORY).as_posix()
 
 
+def report(problems: Iterable[object]) -> None:
+    """Fails with one problem per line."""
+    if lines := [str(problem) for problem in problems]:
+        pytest.fail("\n".join(lines), pytrace=False)
+
+
 @cache
 def tokens(page: Path) -> list[Token]:
     return PARSER.parse(page.read_text(encoding="utf-8"))
 
 
 def code_blocks(page: Path) -> Iterator[Part]:
+    before = ""
     for token in tokens(page):
         if token.type in ("fence", "code_block"):
             assert token.map is not None
-            yield Part(page, token.map[0] + 1, token.content, token.info.strip())
+            yield Part(page, token.map[0] + 1, token.content, token.info.strip(), before)
+            before = ""
+        elif token.type == "inline":
+            before = token.content
 
 
 def inlines(page: Path) -> Iterator[tuple[int, Token]]:
@@ -93,10 +109,10 @@ def texts(page: Path) -> Iterator[Part]:
 def sentences(page: Path) -> Iterator[Part]:
     """The sentences outside code blocks and tables."""
     for text in texts(page):
-        if text.language == "table":
+        if text.kind == "table":
             continue
         start = 0
-        for sentence in re.split(r"(?<=[.!?])(?<!e\.g\.)(?<!i\.e\.)\s", text.text):
+        for sentence in re.split(SENTENCE_END, text.text):
             yield Part(page, text.line + text.text.count("\n", 0, start), " ".join(sentence.split()))
             start += len(sentence) + 1
 

@@ -16,7 +16,7 @@ STEADY = {"fixed_work_ms": [10.0, 10.0], "others_cores": 0.0, "notes": []}
 SHARED = {
     "fixed_work_ms": [10.0, 10.0],
     "others_cores": 1.2,
-    "notes": ["other work used 1.2 cores"],
+    "notes": ["other work used 1.2 cores during the measurement"],
 }
 
 
