@@ -156,7 +156,7 @@ def test_ctrl_c_lets_runs_save_and_exits_with_130(story: Story) -> None:
     assert story.worker.code == 130, story.worker.said
     assert (
         "runs keep the checkpoint of their last epoch" in story.worker.said
-        and "same command resumes here" in story.worker.said
+        and "same command resumes" in story.worker.said
     )
 
 
