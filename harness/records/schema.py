@@ -35,7 +35,9 @@ class SpecValues(TypedDict, total=False):
 class Spec(TypedDict, total=False):
     """Everything that may change the number; `run_id` is its hash. See `RunSpec` in `harness/spec/run_spec.py`."""
 
-    backbone: Required[Annotated[str, Meta(description="registered name, with the variant: `reidmamba:baseline`")]]
+    backbone: Required[
+        Annotated[str, Meta(description="registered name, with the variant: `reidmamba:strong-baseline`")]
+    ]
     dataset: Required[
         Annotated[str, Meta(description="dataset of the run: the model is trained on it, or its images are scored")]
     ]
@@ -486,7 +488,7 @@ def validate(record: Any) -> list[str]:
     for i, evaluation in enumerate(record["evaluations"]):
         problems += _evaluation(evaluation, f"evaluations[{i}]")
     if hashlib.sha256(canonical(record["spec"]).encode()).hexdigest() != record["run_id"]:
-        problems.append("run_id is not the hash of spec, so one of them was changed by hand")
+        problems.append("run_id is not the hash of spec, so one of them was edited")
     return problems
 
 
@@ -506,7 +508,7 @@ def _outcome(record: dict[str, Any]) -> list[str]:
 def _evaluation(evaluation: dict[str, Any], where: str) -> list[str]:
     problems = []
     if evaluation["cmc"] != sorted(evaluation["cmc"]):
-        problems.append(f"{where}.cmc falls")
+        problems.append(f"{where}.cmc decreases")
     if evaluation["n_valid"] > evaluation["n_query"]:
         problems.append(f"{where} has {evaluation['n_valid']} valid of {evaluation['n_query']} queries")
     return problems

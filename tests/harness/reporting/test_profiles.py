@@ -13,7 +13,11 @@ from harness.reporting.section import Context
 from tests.support import record_samples as samples
 
 STEADY = {"fixed_work_ms": [10.0, 10.0], "others_cores": 0.0, "notes": []}
-SHARED = {"fixed_work_ms": [10.0, 10.0], "others_cores": 1.2, "notes": ["other work used 1.2 cores meanwhile"]}
+SHARED = {
+    "fixed_work_ms": [10.0, 10.0],
+    "others_cores": 1.2,
+    "notes": ["other work used 1.2 cores during the measurement"],
+}
 
 
 def cell(backbone: str, *, latency: float, cpu: float | None = None, **changes: Any) -> dict[str, Any]:
