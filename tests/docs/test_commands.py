@@ -141,9 +141,8 @@ def bash(checkout: Path, programs: Path, finished: Path) -> Callable[[str, str],
     def call(name: str, text: str) -> subprocess.CompletedProcess[str]:
         (checkout / ".prelude").write_text(PRELUDE)
         (checkout / name).write_text(text)
-        kept = {
-            key: value for key, value in os.environ.items() if not key.startswith(("REID_", "MLFLOW_", "HARNESS_PLUG"))
-        }
+        own = ("REID_", "MLFLOW_", "HARNESS_PLUGINS")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         changed = {"PATH_OF_TESTS": kept["PATH"], "PATH": str(programs), "PYTHONPATH": str(REPOSITORY)}
         changed |= {"BASH_ENV": str(checkout / ".prelude"), "FINISHED_RUNS": str(finished), "HARNESS_PICTURES": "0"}
         command = ["/bin/bash", name]
