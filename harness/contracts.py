@@ -1,4 +1,4 @@
-"""What plug-ins hand to the harness: images and splits of a dataset, the module of a backbone."""
+"""The plug-in interface: what a dataset returns (items and splits) and what a backbone module must provide."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "query", "gallery")
 UNKNOWN_CAMERAS = "unknown"
-"""Value of the note `cameras` where nobody knows which camera took an image."""
+"""Value of the note `cameras` for a dataset that does not say which camera took an image."""
 
 
 class EvaluationRule(NamedTuple):
     """An evaluation protocol.
 
     Attributes:
-        scorer: the function of `harness.metrics` that ranks features under it.
-        reranks: whether re-ranking is defined for it.
+        scorer: name of the function in `harness.metrics` that scores features under this protocol.
+        reranks: whether the protocol allows re-ranking.
     """
 
     scorer: str
@@ -31,16 +31,16 @@ class EvaluationRule(NamedTuple):
 
 PROTOCOLS = {
     "standard": EvaluationRule("evaluate_ranking", reranks=True),
-    # CMC over drawn galleries of one image per identity: neighbours in the whole gallery are not those of a drawn one.
+    # CMC uses random galleries of one image per identity. Re-ranking needs the neighbours in the whole gallery.
     "cuhk03-classic": EvaluationRule("evaluate_single_shot", reranks=False),
 }
 """The evaluation protocols that a dataset's card can name."""
 
 
 class Item(NamedTuple):
-    """One image: where it lies, who is on it (`pid`), which camera took it (`camid`, zero-based).
+    """One image: its path, its identity (`pid`) and its camera (`camid`, zero-based).
 
-    A `pid` of 0 or above is an identity; -1 is junk, which readers drop.
+    A `pid` of 0 or above is an identity; -1 marks junk, which readers drop.
     """
 
     path: Path
@@ -50,13 +50,16 @@ class Item(NamedTuple):
 
 @dataclass(frozen=True)
 class Splits:
-    """The three splits of a dataset, each sorted by path, and what was read to get them.
+    """The three splits of a dataset, each sorted by path, and facts about the files they come from.
 
     Attributes:
+        train: training images.
+        query: query images of the test split.
+        gallery: gallery images of the test split.
         root: the folder that holds the images; every path lies below it.
-        layout: name of the layout that was found, for example `msmt17-v1`.
-        generated: the `stand-in.json` of generated data, `None` for the real dataset.
-        notes: facts worth recording, for example how many junk images were dropped.
+        layout: name of the detected layout, for example `msmt17-v1`.
+        generated: content of `stand-in.json` for generated data, `None` for the real dataset.
+        notes: facts for the record, for example how many junk images were dropped.
     """
 
     train: Sequence[Item]
@@ -69,18 +72,18 @@ class Splits:
 
     @property
     def value_range(self) -> tuple[float, float] | None:
-        """The gray values that become black and white in images of more than 8 bits, where the card gives them."""
+        """The gray values of black and white in images of more than 8 bits; `None` if the card does not give them."""
         low_high = self.notes.get("value_range")
         return (low_high[0], low_high[1]) if low_high else None
 
     @property
     def knows_cameras(self) -> bool:
-        """Whether camera numbers are facts; else queries have another number than all other images."""
+        """Whether the cameras are known. If not, queries have one camera number and all other images another."""
         return self.notes.get("cameras") != UNKNOWN_CAMERAS
 
     @property
     def matched(self) -> int:
-        """Queries with a match: a gallery image of the same identity from another camera."""
+        """Number of queries with a match: a gallery image of the same identity from another camera."""
         seen_by: dict[int, set[int]] = {}
         for item in self.gallery:
             seen_by.setdefault(item.pid, set()).add(item.camid)
@@ -89,7 +92,7 @@ class Splits:
 
 @dataclass
 class TrainingOutput:
-    """What a backbone returns in training mode: equal lists, one entry per branch.
+    """What a backbone returns in training mode: two lists of equal length, with one entry per branch.
 
     Attributes:
         logits: classifier outputs, each [B, num_classes].
@@ -101,56 +104,56 @@ class TrainingOutput:
 
 
 class Backbone(Protocol):
-    """What the module that `build` returns must do. It is a `torch.nn.Module`."""
+    """What the `torch.nn.Module` returned by `build` must implement."""
 
     def forward(self, images: Tensor, camera_ids: Tensor | None) -> TrainingOutput | Tensor:
-        """Computes what training or ranking needs.
+        """Computes logits and features for training, or the test-time feature in evaluation mode.
 
         Args:
-            images: [B, 3, H, W], normalised as the card says, on the module's device.
-            camera_ids: [B], rows of a camera embedding, on the CPU; ignored by a backbone without one.
+            images: [B, 3, H, W], normalised with the card's mean and std, on the module's device.
+            camera_ids: [B], rows of the camera embedding, on the CPU; ignored by a backbone without one.
 
         Returns:
-            In training mode a `TrainingOutput`; in evaluation mode the test-time feature [B, feature_dim], which for
-            an image is the same whoever shares its batch. The harness normalises its length.
+            In training mode a `TrainingOutput`. In evaluation mode the test-time feature [B, feature_dim]; the feature
+            of an image must not depend on the other images of the batch. The harness normalises it to unit length.
         """
         ...
 
 
 class BackboneExtras(Protocol):
-    """What that module may have. The functions at the end of this file read each part, or what stands for it."""
+    """Optional attributes and methods of the module. The functions below read each, or return its default."""
 
     feature_dim: int
-    """Width of the test-time feature where options change it; else it is the card's."""
+    """Width of the test-time feature, if options change it; the default is the card's `feature_dim`."""
 
     camera_mode: str
-    """How cameras are used: `on`, `off`, or `mean` where they are unknown. On the part that embeds them, if any."""
+    """How cameras are used: `on`, `off`, or `mean` for unknown cameras. An attribute of the embedding submodule."""
 
     def no_weight_decay(self) -> Collection[str]:
-        """Names of parameters that recipes with `no_decay = "model"` leave alone."""
+        """Names of parameters without weight decay under recipes with `no_decay = "model"`."""
         ...
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads a checkpoint of the original code or of the harness, strictly.
+        """Loads a checkpoint of the original code or of the harness; all keys and shapes must fit.
 
-        In evaluation mode the classifier may be absent, or be over other classes.
+        In evaluation mode the classifier may be missing or have another number of classes.
 
         Raises:
-            WeightsError: names the keys that do not fit.
+            WeightsError: keys or shapes do not fit; the message names them.
         """
         ...
 
     def extra_flops(self) -> int:
-        """FLOPs per image of the test-time feature that torch's counter does not see."""
+        """FLOPs per image of the test-time feature that torch's FLOP counter misses, for example custom kernels."""
         ...
 
     def scan_implementation(self) -> str:
-        """Which selective scan runs on the module's device."""
+        """Name of the selective-scan implementation that runs on the module's device."""
         ...
 
 
 class Inferred(TypedDict):
-    """What a checkpoint says about the build of its module: a number is 0 where the file does not say."""
+    """Arguments for `build`, inferred from a checkpoint. A number is 0 if the checkpoint does not contain it."""
 
     num_classes: int
     num_cameras: int
@@ -158,23 +161,23 @@ class Inferred(TypedDict):
 
 
 class BackboneCode(Protocol):
-    """The functions of a backbone's `model.py`. Only `build` must be there."""
+    """The functions of a backbone's `model.py`. Only `build` is required."""
 
     build: Callable[..., nn.Module]
     """`build(*, num_classes, num_cameras, image_size, pretrained=None, **options)`; `pretrained` is a path."""
 
     infer: Callable[[Mapping[str, Any], tuple[int, int]], Inferred]
-    """`infer(state_dict, image_size)` reads off a checkpoint how to build its module."""
+    """`infer(state_dict, image_size)` returns the arguments of `build` that fit a checkpoint."""
 
     input_card: Callable[[str], InputCard]
-    """`input_card(model)` of an adapter: input size and normalisation of one of its models."""
+    """`input_card(model)` of an adapter returns the input size and normalisation of one of its models."""
 
 
 def inferred(code: BackboneCode, state: Mapping[str, Any], image_size: tuple[int, int]) -> Inferred | None:
-    """What the checkpoint says about its build; `None` for a backbone that cannot tell.
+    """Returns the arguments of `build` that fit a checkpoint; `None` for a backbone without `infer`.
 
     Raises:
-        WeightsError: the checkpoint is another backbone's.
+        WeightsError: the checkpoint belongs to another backbone.
     """
     if (infer := getattr(code, "infer", None)) is None:
         return None
@@ -182,38 +185,38 @@ def inferred(code: BackboneCode, state: Mapping[str, Any], image_size: tuple[int
 
 
 def feature_dim(module: nn.Module, default: int) -> int:
-    """Width of the test-time feature; `default` is the card's."""
+    """Returns the width of the module's test-time feature; `default` is the card's `feature_dim`."""
     return int(getattr(module, "feature_dim", default))
 
 
 def no_weight_decay(module: nn.Module) -> set[str]:
-    """Parameters that the module exempts from weight decay."""
+    """Returns the names of parameters that the module exempts from weight decay."""
     return set(getattr(module, "no_weight_decay", set)())
 
 
 def published_loader(module: nn.Module) -> Callable[[Mapping[str, Any]], None] | None:
-    """The module's `load_published`, or `None`."""
+    """Returns the module's `load_published`, or `None` if it has none."""
     return getattr(module, "load_published", None)
 
 
 def extra_flops(module: nn.Module) -> int:
-    """FLOPs per image that torch's counter does not see; 0 for most."""
+    """Returns the FLOPs per image that torch's FLOP counter misses; 0 for most backbones."""
     return int(getattr(module, "extra_flops", int)())
 
 
 def scan_implementation(module: nn.Module) -> str | None:
-    """Which selective scan the module runs on its device; `None` for one without a scan."""
+    """Returns the name of the module's selective-scan implementation; `None` for a module without a scan."""
     asked = getattr(module, "scan_implementation", None)
     return str(asked()) if asked else None
 
 
 def camera_parts(module: nn.Module, mode: str = "on") -> list[nn.Module]:
-    """The module and the parts of it that use cameras in this mode."""
+    """Returns the submodules, the module itself included, whose `camera_mode` is `mode`."""
     return [part for part in module.modules() if getattr(part, "camera_mode", None) == mode]
 
 
 def set_camera_mode(module: nn.Module, mode: str, *, since: str = "on") -> list[nn.Module]:
-    """Changes how cameras are used on every part that is in the mode `since`; returns those parts."""
+    """Sets `camera_mode` to `mode` on every submodule whose mode is `since`, and returns these submodules."""
     parts = camera_parts(module, since)
     for part in parts:
         cast(BackboneExtras, part).camera_mode = mode

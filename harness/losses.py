@@ -1,9 +1,9 @@
 """Losses of re-identification, and the criterion that a recipe builds from them.
 
-Every loss is computed in float32 (float64 stays float64), also inside autocast: in half precision the distance
-between two features of length 30 is wrong by up to a whole unit. `triplet` and `ratr` take `autocast=True`, which
-leaves their matrix products and the tanh of RATR to autocast, as the original code does; everything else in the
-losses is on the float32 list of CUDA's autocast and stays float32.
+Every loss is computed in float32 (float64 stays float64), also inside autocast: in half precision, the distance
+between two features of length 30 has an error of up to 1. With `autocast=True`, `triplet` and `ratr` compute their
+matrix products, and RATR its tanh, in the precision of autocast, as the original code does. All other operations of
+the losses are on the float32 list of CUDA's autocast and stay in float32.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ MINIMUM_SQUARED_DISTANCE = 1e-12
 
 
 def _full(tensor: Tensor) -> Tensor:
-    """Half precision becomes float32."""
+    """Converts half precision to float32; float64 stays float64."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 def _no_autocast(tensor: Tensor) -> torch.autocast:
-    """Switches autocast off for the device of `tensor`."""
+    """Returns a context that switches autocast off on the device of `tensor`."""
     return torch.autocast(tensor.device.type, enabled=False)
 
 
 def _products(tensor: Tensor, autocast: bool) -> AbstractContextManager[Any]:
-    """Where matrix products are computed: in the precision of the autocast around, or without autocast."""
+    """Returns the context for matrix products: the caller's autocast precision, or no autocast."""
     return contextlib.nullcontext() if autocast else _no_autocast(tensor)
 
 
@@ -45,16 +45,16 @@ def cross_entropy(logits: Tensor, pids: Tensor, label_smoothing: float, smoothin
 
     Args:
         logits: [B, C].
-        pids: Class of each image, [B].
-        label_smoothing: eps, from 0 to below 1.
-        smoothing_over: "all" gives eps / C to every class (BoT, arXiv 1903.07071, section 3.3; PyTorch),
-            "others" eps / (C - 1) to every wrong class and 1 - eps to the right one (the code of ReIDMamba).
+        pids: class of each image, [B].
+        label_smoothing: eps, at least 0 and below 1.
+        smoothing_over: "all" gives eps / C to every class (BoT, arXiv 1903.07071, section 3.3; PyTorch).
+            "others" gives eps / (C - 1) to every wrong class and 1 - eps to the right one (ReIDMamba's code).
 
     Returns:
         The mean over the batch, a scalar.
 
     Raises:
-        UsageError: an unknown `smoothing_over`.
+        UsageError: `smoothing_over` is neither.
     """
     if smoothing_over not in ("others", "all"):
         raise UsageError(f"smoothing_over must be 'others' or 'all', found '{smoothing_over}'.")
@@ -70,9 +70,10 @@ def cross_entropy(logits: Tensor, pids: Tensor, label_smoothing: float, smoothin
 
 
 def euclidean_distances(features: Tensor, *, autocast: bool = False) -> Tensor:
-    """Distances [B, B] between all pairs of features [B, D]; never below 1e-6, where the root has no slope.
+    """Computes the distances [B, B] between all pairs of features [B, D].
 
-    With `autocast` the inner products have the precision of the autocast around; their squared lengths do not.
+    Distances are at least 1e-6, because the square root has no finite gradient at 0. With `autocast` the inner
+    products are computed in the caller's autocast precision; the squared lengths stay in float32.
     """
     with _products(features, autocast):
         features = _full(features)
@@ -84,18 +85,18 @@ def euclidean_distances(features: Tensor, *, autocast: bool = False) -> Tensor:
 def triplet(features: Tensor, pids: Tensor, margin: float | None, *, autocast: bool = False) -> Tensor:
     """Triplet loss with batch-hard mining (Hermans et al. 2017, arXiv 1703.07737, section 2).
 
-    Each image is an anchor; its positive is the farthest image of its identity (itself, if it is alone), its negative
-    the nearest image of another. Distances are Euclidean, between features as they are.
+    Each image is an anchor. Its positive is the farthest image of its identity (the image itself if there is no
+    other), its negative the nearest image of another identity. Distances are Euclidean; features are not normalised.
 
     Args:
         features: [B, D], not normalised.
         pids: [B].
-        margin: mean of max(0, d_positive - d_negative + margin), or with `None` the soft margin
-            mean of log(1 + exp(d_positive - d_negative)).
-        autocast: leaves the inner products of the distances to autocast, else they are float32.
+        margin: the loss is the mean of max(0, d_positive - d_negative + margin). `None` is the soft margin: the mean
+            of log(1 + exp(d_positive - d_negative)).
+        autocast: whether the inner products use autocast's precision; by default they are float32.
 
     Returns:
-        A scalar; 0 for a batch of one identity, which has no triplets.
+        The loss, a scalar; 0 for a batch of one identity, which has no triplets.
     """
     distances = euclidean_distances(features, autocast=autocast)
     same = pids[:, None] == pids[None]
@@ -110,11 +111,11 @@ def center(features: Tensor, pids: Tensor, centers: Tensor) -> Tensor:
 
     Args:
         features: [B, D], not normalised.
-        pids: Class of each image, [B].
-        centers: [C, D].
+        pids: class of each image, [B].
+        centers: center of each class, [C, D].
 
     Returns:
-        Mean squared distance to the own class's center, without the factor one half; a scalar.
+        Mean squared distance of each feature to the center of its class, without the factor 1/2; a scalar.
     """
     with _no_autocast(features):
         return (_full(features) - centers[pids]).square().sum(1).mean()
@@ -129,40 +130,44 @@ def ratr(
     *,
     autocast: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """Ranking-aware triplet regularisation (RATR) of ReIDMamba (arXiv 2511.07948): branches shall rank differently.
+    """Ranking-aware triplet regularisation (RATR) of ReIDMamba (arXiv 2511.07948).
 
-    Each anchor ranks images by cosine similarity, in every branch. The agreement of two branches about that order is
-    a soft Kendall tau,
+    RATR makes branches rank images differently. In every branch, each anchor ranks images by cosine similarity. The
+    agreement of two branches about this order is a soft Kendall tau,
 
         tau(x, y) = mean over i < j of tanh((x_i - x_j) / t) tanh((y_i - y_j) / t)
 
-    averaged over anchors and over all pairs of branches. Intra: the K - 1 other images of the anchor's identity.
-    Inter: the mean features, of unit length, of the P - 1 other identities. Both are added to the loss, so less
-    agreement is better; values lie between -1 and 1.
+    averaged over anchors and over all pairs of branches.
+
+    - Intra: the anchor ranks the K - 1 other images of its identity.
+    - Inter: the anchor ranks the P - 1 other identities, each by its mean feature scaled to unit length.
+
+    Values lie between -1 and 1. Both are added to the loss, so training lowers the agreement.
 
     Args:
-        features: [P * K, D] of each branch, in PK order (K images of one identity after another), not yet normalised.
+        features: [P * K, D] for each branch, in PK order (the K images of an identity in a row), not normalised.
         num_identities: P, at least 3.
         num_instances: K, at least 3.
         temperature: t, above 0.
-        pids: [P * K]; if given, the order is verified.
-        autocast: leaves the similarities and their tanh to autocast, else they are float32.
+        pids: [P * K]; if given, the order is checked.
+        autocast: whether similarities and their tanh use autocast's precision; by default they are float32.
 
     Returns:
         (intra, inter), scalars.
 
     Raises:
-        UsageError: a batch that is not in PK order, fewer than two branches, or nothing to rank.
+        UsageError: the batch is not in PK order, there are fewer than two branches, P or K is below 3, or the
+            temperature is not above 0.
     """
     if len(features) < 2:
         raise UsageError(
-            f"RATR compares branches, found {len(features)}; use a backbone with two or more, or set "
-            "loss.ratr_intra and loss.ratr_inter to 0."
+            f"RATR compares branches and needs at least 2; the backbone has {len(features)}. Use a backbone with two "
+            "or more branches, or set loss.ratr_intra and loss.ratr_inter to 0."
         )
     if min(num_identities, num_instances) < 3 or temperature <= 0:
         raise UsageError(
-            "RATR ranks the other K - 1 images and P - 1 identities, so it needs P and K of at least 3 and a "
-            f"temperature above 0, found P {num_identities}, K {num_instances}, temperature {temperature}."
+            "RATR needs P and K of at least 3 (sampler.identities, sampler.instances) and a temperature above 0 "
+            f"(loss.ratr_temperature); found P {num_identities}, K {num_instances}, temperature {temperature}."
         )
     check_pk_order(len(features[0]), num_identities, num_instances, pids)
     with _products(features[0], autocast):
@@ -173,35 +178,35 @@ def ratr(
 
 
 def check_pk_order(batch_size: int, num_identities: int, num_instances: int, pids: Tensor | None = None) -> None:
-    """Refuses a batch that is not `num_identities` blocks of `num_instances` images of one identity each.
+    """Checks that a batch is `num_identities` blocks of `num_instances` images of one identity each.
 
     Raises:
-        UsageError: the size differs, a block mixes identities, or two blocks share one.
+        UsageError: the size differs, a block mixes identities, or two blocks share an identity.
     """
-    expected = f"{num_identities} identities of {num_instances} images each, one after another"
+    expected = f"{num_identities} identities in a row with {num_instances} images each"
     if batch_size != num_identities * num_instances:
-        raise UsageError(f"RATR needs a batch in PK order, {expected}; found {batch_size} images.")
+        raise UsageError(f"RATR needs a batch in PK order ({expected}); found {batch_size} images.")
     if pids is None:
         return
     blocks = pids.reshape(num_identities, num_instances)
     if bool((blocks != blocks[:, :1]).any()) or len(blocks[:, 0].unique()) != num_identities:
-        raise UsageError(f"RATR needs a batch in PK order, {expected}; the identities of this batch are not.")
+        raise UsageError(f"RATR needs a batch in PK order ({expected}); the identities are in another order.")
 
 
 def _similarities_in_identity(groups: Tensor) -> Tensor:
-    """Cosine similarity of each image to the others of its identity: [P, K, D] becomes [P * K, K - 1]."""
+    """Cosine similarity of each image to the other images of its identity: [P, K, D] to [P * K, K - 1]."""
     return _without_diagonal(groups @ groups.transpose(1, 2)).flatten(0, 1)
 
 
 def _similarities_to_identities(groups: Tensor) -> Tensor:
-    """Cosine similarity of each image to the other identities' mean directions: [P, K, D] becomes [P * K, P - 1]."""
+    """Cosine similarity of each image to the mean feature of every other identity: [P, K, D] to [P * K, P - 1]."""
     means = F.normalize(groups.mean(1), dim=1)
-    # [K, P, P]: image k of identity p against every identity; the own one is the diagonal.
+    # [K, P, P]: image k of identity p against every identity; its own identity is on the diagonal.
     return _without_diagonal(groups.transpose(0, 1) @ means.T).flatten(0, 1)
 
 
 def _without_diagonal(matrices: Tensor) -> Tensor:
-    """Drops the diagonal of [..., M, M] and keeps the order of the rest: [..., M, M - 1]."""
+    """Drops the diagonal of [..., M, M] and keeps the order of the other entries: [..., M, M - 1]."""
     size = matrices.shape[-1]
     rest = matrices.flatten(-2)[..., 1:].unflatten(-1, (size - 1, size + 1))[..., :-1]
     return rest.reshape(*matrices.shape[:-2], size, size - 1)
@@ -217,21 +222,21 @@ def _agreement(similarities: Tensor, temperature: float) -> Tensor:
 
 
 class ReIDCriterion(nn.Module):
-    """The weighted sum of losses that a recipe asks for.
+    """The weighted sum of losses that a recipe defines.
 
-    Branches are averaged, or with `branches = "first-half"` half the weight goes to the first and half to the mean of
-    the others (TransReID's code, which weighs the global against the local features). The center loss reads the first
-    branch. Losses of weight zero are not computed.
+    Each loss is averaged over the branches. With `branches = "first-half"`, half the weight goes to the first branch
+    and half to the mean of the others, as in TransReID's code, where the first branch is global and the others are
+    local. The center loss uses the first branch only. Losses of weight zero are not computed.
 
-    The centers are no parameters of the model; a training step is
+    The centers do not belong to the model's optimizer. A training step is
 
         criterion.check(pids, P, K)
         loss, parts = criterion(module(images, cameras), pids, P, K)
         criterion.zero_grad(); loss.backward(); optimizer.step(); criterion.center_step()
 
     Args:
-        settings: The `[loss]` table of a recipe.
-        num_classes: Identities of the training split, for the center loss.
+        settings: the `[loss]` table of a recipe.
+        num_classes: number of training identities, for the center loss.
     """
 
     def __init__(self, settings: Loss, num_classes: int = 0) -> None:
@@ -245,17 +250,20 @@ class ReIDCriterion(nn.Module):
         """Computes the loss of one batch.
 
         Args:
-            output: What the backbone returned in training mode.
-            pids: Class of each image, [B], in PK order, which `check` verifies.
-            num_identities: P.
+            output: what the backbone returned in training mode.
+            pids: class of each image, [B], in PK order; not checked here, see `check`.
+            num_identities: P, at least 2.
             num_instances: K.
 
         Returns:
-            The total, and the detached value of each loss by name, before its weight.
+            The weighted total, and the detached, unweighted value of each loss by name.
+
+        Raises:
+            UsageError: fewer than two identities, or every loss has weight 0.
         """
         s = self.settings
         if num_identities < 2:
-            raise UsageError("A batch needs at least two identities; raise sampler.identities.")
+            raise UsageError(f"A batch needs at least 2 identities, found {num_identities}; raise sampler.identities.")
         margin, autocast = None if s.margin == "soft" else s.margin, s.precision == "autocast"
         parts: dict[str, tuple[float, Tensor]] = {}
         if s.identity > 0:
@@ -275,10 +283,12 @@ class ReIDCriterion(nn.Module):
         return total, {name: value.detach() for name, (_, value) in parts.items()}
 
     def check(self, pids: Tensor, num_identities: int, num_instances: int) -> None:
-        """Refuses a batch in another order than the losses need; `pids` on the CPU, or a GPU is waited for.
+        """Checks that a batch has the order that the losses need.
+
+        Pass `pids` on the CPU: on a GPU, the check would wait for all queued work.
 
         Raises:
-            UsageError: as for `check_pk_order`.
+            UsageError: as `check_pk_order`.
         """
         if self.settings.ratr_intra > 0 or self.settings.ratr_inter > 0:
             check_pk_order(len(pids), num_identities, num_instances, pids)
@@ -289,7 +299,7 @@ class ReIDCriterion(nn.Module):
         return torch.stack(values).mean()
 
     def _centers_for(self, features: Tensor) -> Tensor:
-        """The centers [C, D], drawn from N(0, 1) when the first batch shows their width."""
+        """Returns the centers [C, D]. The first batch sets their width; they start from N(0, 1)."""
         assert self.centers is not None
         if isinstance(self.centers, UninitializedParameter):
             self.centers.materialize((self.num_classes, features.shape[1]), device=features.device)
@@ -298,10 +308,10 @@ class ReIDCriterion(nn.Module):
 
     @torch.no_grad()
     def center_step(self, loss_scale: Tensor | float = 1.0) -> None:
-        """One step of plain SGD on the centers, with the weight of the center loss divided out again.
+        """Updates the centers by plain SGD, with the gradient divided by the weight of the center loss.
 
         Args:
-            loss_scale: Factor by which a gradient scaler multiplied the loss; a gradient that overflowed is skipped.
+            loss_scale: factor by which a gradient scaler multiplied the loss. A gradient that overflowed is skipped.
         """
         if self.centers is None or self.centers.grad is None:
             return
@@ -309,7 +319,7 @@ class ReIDCriterion(nn.Module):
         self.centers.sub_(torch.where(step.isfinite().all(), step, 0.0))
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """Centers of a checkpoint give the width that a new criterion does not know yet."""
+        """Creates the centers with the width that the checkpoint has, which a new criterion does not know yet."""
         saved = state_dict.get(f"{prefix}centers")
         if saved is not None and isinstance(self.centers, UninitializedParameter):
             self.centers.materialize(tuple(saved.shape))

@@ -1,4 +1,4 @@
-"""Cards: what a backbone or dataset declares about itself, as data, read without importing its code."""
+"""Cards: what a backbone or dataset declares about itself in `card.toml`, readable without importing its code."""
 
 from harness.cards.card_types import (
     VARIES,

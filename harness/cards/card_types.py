@@ -1,4 +1,4 @@
-"""The types of cards, and how a card is read."""
+"""The fields of backbone and dataset cards, and the reader of `card.toml`."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from harness.contracts import PROTOCOLS
 from harness.errors import UsageError, unknown
 
 LONGEST_NAME = 100
-"""Of datasets, backbones and variants, in bytes: names are parts of file names."""
+"""Maximum length of the name of a dataset, backbone or variant, in bytes. Names become parts of file names."""
 
 VARIES = "varies"
-"""Of a dataset card's `image_size`: the official images have sizes of their own."""
+"""Value of a dataset card's `image_size` if the official images differ in size."""
 
 
 class InputCard(Struct, frozen=True, forbid_unknown_fields=True):
-    """Input a backbone was designed for; the harness normalises with `mean` and `std` under every recipe.
+    """The input that a backbone was designed for. Every recipe normalises images with `mean` and `std`.
 
     Attributes:
         image_size: (height, width) in pixels.
-        mean: of each channel.
-        std: likewise.
-        channels_last: whether weights lie in memory with channels last, which is faster for many CNNs.
+        mean: mean of each channel, for images in 0 .. 1.
+        std: standard deviation of each channel, for images in 0 .. 1.
+        channels_last: whether to use the channels-last memory format, which is faster for many CNNs.
     """
 
     image_size: tuple[int, int]
@@ -35,15 +35,15 @@ class InputCard(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
-    """A pretrained file: where it is found and how it is known to be the right one.
+    """A pretrained file: where to get it, and its checksum.
 
     Attributes:
         files: accepted file names below `--weights-root`.
-        sha256: checksum of the file, or empty where nobody published one.
+        trained_on: dataset and task of the pretraining, shown in tables.
+        url: page that offers the file.
+        sha256: checksum of the file; empty if none is published.
         timm: timm model name with tag, or empty.
-        hub: `owner/repository` and file on the Hugging Face hub, as `owner/repo:file`, or empty.
-        url: where a person finds it.
-        trained_on: data and task, for the table.
+        hub: file on the Hugging Face hub as `owner/repository:file`, or empty.
     """
 
     files: tuple[str, ...]
@@ -55,7 +55,14 @@ class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Requirement(Struct, frozen=True, forbid_unknown_fields=True):
-    """A distribution the backbone needs or can use; `module` is what is looked up, never imported."""
+    """A Python distribution that the backbone needs, or can use if `optional`.
+
+    Attributes:
+        module: module to look for; it is not imported.
+        distribution: name for pip.
+        optional: whether the backbone also works without it.
+        why: what the backbone uses it for.
+    """
 
     module: str
     distribution: str
@@ -64,9 +71,21 @@ class Requirement(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Published(Struct, frozen=True, forbid_unknown_fields=True):
-    """One published result with its set-up and source; percent, as printed in the source.
+    """One published result, in percent as printed in the source.
 
-    `mINP`, `rank5` and `rank10` are `None` where the source does not give them.
+    Attributes:
+        dataset: name of the dataset.
+        mAP: mean average precision.
+        rank1: CMC at rank 1.
+        image_size: (height, width) in pixels.
+        source: where the number is printed, for example paper and table.
+        setup: settings that matter for a comparison.
+        variant: variant of the backbone; empty for its default.
+        flip: whether features were averaged over the mirrored image.
+        rerank: whether the ranking was re-ranked.
+        mINP: `None` if the source does not give it; the same for `rank5` and `rank10`.
+        rank5: CMC at rank 5.
+        rank10: CMC at rank 10.
     """
 
     dataset: str
@@ -84,7 +103,7 @@ class Published(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ParameterCount(Struct, frozen=True, forbid_unknown_fields=True):
-    """An exact parameter count and the build it belongs to; checked by the contract tests."""
+    """The exact number of parameters of one build; the contract tests check it."""
 
     count: int
     num_classes: int
@@ -94,9 +113,14 @@ class ParameterCount(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Variant(Struct, frozen=True, forbid_unknown_fields=True):
-    """A named setting `backbone:variant`: build options, and recipe keys (dotted) that belong to it.
+    """A named setting, selected as `backbone:variant`.
 
-    `dataset` holds keys of the native recipe by the name of the dataset for which alone they are meant.
+    Attributes:
+        about: description for listings.
+        options: build options.
+        recipe: recipe keys (dotted) that the variant overrides.
+        dataset: keys of the native recipe for single datasets, by dataset name.
+        native: whether the native recipe supports the variant.
     """
 
     about: str
@@ -107,9 +131,12 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
-    """Card of a backbone. `options` holds the default of every build option; other names are refused.
+    """Card of a backbone.
 
-    `single_branch` lists build options under which training has one branch: any of these tables, an empty one always.
+    Attributes:
+        options: every build option with its default. Other options are refused.
+        single_branch: tables of build options; training has one branch if all options of any table are set. An empty
+            table always matches.
     """
 
     name: str
@@ -137,7 +164,7 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SplitCount(Struct, frozen=True, forbid_unknown_fields=True):
-    """Expected size of a split."""
+    """Expected number of images, identities and cameras of a split."""
 
     images: int
     identities: int
@@ -145,7 +172,7 @@ class SplitCount(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Layout(Struct, frozen=True, forbid_unknown_fields=True):
-    """One accepted place and shape of the data: `folders` below the data root, read by `reader`."""
+    """One accepted folder structure: `reader` reads one of `folders` below the data root."""
 
     name: str
     reader: str
@@ -154,9 +181,11 @@ class Layout(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class DatasetCard(Struct, frozen=True, forbid_unknown_fields=True):
-    """Card of a dataset. `protocol` names the evaluation rule; it is never a free flag.
+    """Card of a dataset.
 
-    `image_size` is the (height, width) of every official image in pixels, `varies`, or empty where it is unknown.
+    Attributes:
+        protocol: name of the evaluation protocol, a key of `harness.contracts.PROTOCOLS`.
+        image_size: (height, width) of every official image in pixels, `varies`, or empty if unknown.
     """
 
     name: str
@@ -181,12 +210,16 @@ class DatasetCard(Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def knows_cameras(self) -> bool:
-        """Whether the cameras of the images are known, in one layout at least."""
+        """Whether the cameras are known in at least one layout."""
         return any(layout.options.get("cameras") is not False for layout in self.layouts)
 
 
 def read_card(path: Path) -> BackboneCard | DatasetCard:
-    """Reads `card.toml`; its `kind` says whether it is a backbone's or a dataset's."""
+    """Reads `card.toml`; its `kind` is `backbone` or `dataset`.
+
+    Raises:
+        UsageError: the file cannot be read, a key is wrong, or the name differs from the folder's.
+    """
     table = read_toml(path)
     kinds: dict[str, type] = {"backbone": BackboneCard, "dataset": DatasetCard}
     kind = table.get("kind")
@@ -197,7 +230,10 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
         raise unknown(f"protocol in {path}", card.protocol, PROTOCOLS)
     for name in (card.name, *getattr(card, "variants", ())):
         if len(name.encode()) > LONGEST_NAME:
-            raise UsageError(f"{path}: the name '{name[:20]}...' has {len(name)} letters; use {LONGEST_NAME} at most.")
+            size = len(name.encode())
+            raise UsageError(f"{path}: the name '{name[:20]}...' has {size} bytes; use at most {LONGEST_NAME}.")
     if card.name != path.parent.name.replace("_", "-"):
-        raise UsageError(f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'.")
+        raise UsageError(
+            f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'. Give both the same name."
+        )
     return card

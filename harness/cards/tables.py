@@ -1,4 +1,4 @@
-"""Tables of TOML and JSON become typed values; an error names the file, the key and the type that was expected."""
+"""Converts tables of TOML and JSON to typed values. Errors name the file, the key and the expected type."""
 
 from __future__ import annotations
 
@@ -17,19 +17,24 @@ import msgspec
 from harness.errors import UsageError, suggestion, unknown
 
 LARGEST = 2**63
-"""Whole numbers in files stay below it."""
+"""Whole numbers in files must be smaller in magnitude."""
 
 LONGEST_SHOWN = 80
-"""Characters of a wrong value in a message."""
+"""Maximum number of characters of a wrong value in a message."""
 
 STEP = re.compile(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]")
-"""One step of the path in an error of msgspec; `[...]` is some entry of a table with free keys."""
+"""One step of the path in an error of msgspec. `[...]` stands for any entry of a table with free keys."""
 
 T = TypeVar("T")
 
 
 def from_table(kind: type[T], table: Any, where: str) -> T:
-    """Converts plain data to the struct `kind`, strictly: no unknown keys, and a truth value is no number.
+    """Converts plain data to the struct `kind`, strictly: unknown keys and booleans for numbers are errors.
+
+    Args:
+        kind: a msgspec struct or TypedDict.
+        table: data as read from TOML or JSON.
+        where: file or place, for messages.
 
     Raises:
         UsageError: a key is unknown (with a suggestion), missing, or of the wrong type.
@@ -37,18 +42,18 @@ def from_table(kind: type[T], table: Any, where: str) -> T:
     if not _is_plain(table):
         raise UsageError(
             f"{_place(where, _path_to_wrong(table).lstrip('.'))} must be plain data: "
-            "text, whole and finite numbers, true or false, lists and tables."
+            "text, finite numbers, true or false, lists and tables."
         )
     try:
         return msgspec.convert(table, kind)
     except msgspec.ValidationError as error:
         raise explained(error, kind, table, where) from None
     except UnicodeEncodeError as error:
-        raise UsageError(f"{where} holds text that is not Unicode: {error}.") from None
+        raise UsageError(f"{where} contains text that is not valid Unicode: {error}.") from None
 
 
 def explained(error: msgspec.ValidationError, kind: Any, value: Any, where: str) -> UsageError:
-    """The error about the first entry of `value` that does not fit `kind`: its key, what was expected and found."""
+    """Translates an error of msgspec: names the first wrong key of `value`, what was expected and what was found."""
     message, _, path = str(error).partition(" - at `$")
     names = ""
     for named, numbered in STEP.findall(path):
@@ -66,7 +71,12 @@ def explained(error: msgspec.ValidationError, kind: Any, value: Any, where: str)
 
 
 def expected(kind: Any, *, null: bool = True) -> str:
-    """A type in words: `a number from 0 to 1`, `one of mean, noise`, `a table`; with `null`, also where null may be."""
+    """Describes a type in words, for example `a number from 0 to 1`, `one of mean, noise` or `a table`.
+
+    Args:
+        kind: the type.
+        null: whether to add "or null" if the type allows `None`.
+    """
     arms = list(alternatives(kind))
     words = [_words(arm, meta) for arm, meta in arms if arm is not type(None)]
     return " or ".join(words + ["null"] * (null and len(words) < len(arms)))
@@ -85,7 +95,7 @@ def _words(arm: Any, meta: msgspec.Meta | None) -> str:
 
 
 def _range(meta: msgspec.Meta) -> str:
-    """The range of a number, in words; a bound that only keeps numbers finite is not worth them."""
+    """Describes the range of a number in words; bounds near the largest whole number are left out."""
     if meta.ge is not None and meta.le is not None and meta.le < LARGEST - 1:
         return f" from {meta.ge:g} to {meta.le:g}"
     if meta.ge is not None and meta.ge > -LARGEST + 1:
@@ -94,7 +104,7 @@ def _range(meta: msgspec.Meta) -> str:
 
 
 def alternatives(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[Any, msgspec.Meta | None]]:
-    """The alternatives of a type, each with its constraints."""
+    """Yields the members of a union type, each with its constraints."""
     origin, args = typing.get_origin(kind), typing.get_args(kind)
     if origin is typing.Annotated:
         yield from alternatives(args[0], next((a for a in args[1:] if isinstance(a, msgspec.Meta)), meta))
@@ -108,7 +118,7 @@ def alternatives(kind: Any, meta: msgspec.Meta | None = None) -> Iterator[tuple[
 
 
 def _entry(kind: Any, value: Any, step: str) -> tuple[str, Any, Any]:
-    """The entry of a table or list that a step of the path leads to: its name, its value and its type."""
+    """Follows one step of the path into a table or list; returns the entry's name, value and type."""
     for arm, _ in alternatives(kind):
         origin, args = typing.get_origin(arm), typing.get_args(arm)
         if step == "..." and origin in (dict, Mapping):
@@ -132,7 +142,7 @@ def _fits(value: Any, kind: Any) -> bool:
 
 
 def _table_of(kind: Any) -> Any:
-    """The struct or TypedDict among the alternatives of a type."""
+    """Returns the struct or TypedDict among the members of a union type."""
     return next(arm for arm, _ in alternatives(kind) if isinstance(arm, type) and typing.get_type_hints(arm))
 
 
@@ -158,7 +168,7 @@ def _shortened(value: Any) -> str:
 
 
 def _is_plain(value: Any) -> bool:
-    """Whether JSON can carry a value: no dates, nothing that is not a number, no whole number of many digits."""
+    """Returns whether JSON can hold a value: no dates, no NaN or infinity, no whole number of 2**63 or more."""
     if isinstance(value, dict):
         return all(isinstance(key, str | int) and _is_plain(inner) for key, inner in value.items())
     if isinstance(value, list | tuple):
@@ -169,7 +179,7 @@ def _is_plain(value: Any) -> bool:
 
 
 def _path_to_wrong(value: Any) -> str:
-    """Where in a value that is not plain the first wrong entry lies."""
+    """Returns the path to the first entry that is not plain data."""
     entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list | tuple) else ()
     for key, inner in entries:
         if not _is_plain(inner):
@@ -178,26 +188,37 @@ def _path_to_wrong(value: Any) -> str:
 
 
 def read_toml(path: Path) -> dict[str, Any]:
-    """Reads a TOML file; a syntax error names the file and the line."""
+    """Reads a TOML file.
+
+    Raises:
+        UsageError: the file cannot be read, or its syntax is wrong; names the file and the line.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} cannot be read: {error}.") from error
-    except (ValueError, RecursionError) as error:  # TOMLDecodeError is a ValueError; so are endless numbers
+    except (
+        ValueError,
+        RecursionError,
+    ) as error:  # a TOMLDecodeError, or a number with too many digits
         raise UsageError(f"{path} is not valid TOML: {error}.") from error
 
 
 def same_type(value: Any, default: Any, where: str) -> Any:
-    """Converts text from the command line to the type of the default, or refuses."""
+    """Converts text from the command line to the type of the option's default.
+
+    Raises:
+        UsageError: the text has another type.
+    """
     if isinstance(value, str) and isinstance(default, bool):
         value = {"on": "True", "off": "False"}.get(value.lower(), value)
     if isinstance(value, str) and not isinstance(default, str):
         try:
             value = ast.literal_eval(value.capitalize() if value.lower() in ("true", "false") else value)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError) as error:
-            raise UsageError(f"{where} must be like {default!r}, found '{value}'.") from error
+            raise UsageError(f"{where} must have the type of its default {default!r}, found '{value}'.") from error
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if type(value) is not type(default) or not _is_plain(value):
-        raise UsageError(f"{where} must be like {default!r}, found {value!r}.")
+        raise UsageError(f"{where} must have the type of its default {default!r}, found {value!r}.")
     return value

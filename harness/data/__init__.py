@@ -1,4 +1,4 @@
-"""The data pipeline, the same for every backbone: decoding, image cache, sampling, augmentation, batches."""
+"""The data pipeline, identical for every backbone: decoding, image cache, sampling, augmentation, batches."""
 
 from harness.data.holdout import holdout_split
 from harness.data.loader import Batch, EvaluationData, TrainingData, camera_rows

@@ -1,4 +1,4 @@
-"""Memory for batches that is used again, because first use of fresh memory costs more than filling it."""
+"""Reusable memory for batches. Touching newly allocated memory costs more time than filling it with pixels."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 
 
 class Buffers:
-    """Hands out float32 tensors of one shape, from memory that no tensor refers to any more.
+    """Returns float32 tensors of one shape and reuses the memory of tensors that were freed.
 
-    A batch stays as it is for as long as anyone holds it or a view of it; nobody need give it back.
+    The memory of a tensor is reused only after the tensor and all its views are gone, so callers need not return it.
 
     Args:
-        shape: of each tensor.
-        pin_memory: page-locked memory, for which torch itself keeps used memory.
+        shape: shape of each tensor.
+        pin_memory: whether to use page-locked memory, which torch caches by itself.
     """
 
     def __init__(self, shape: tuple[int, ...], *, pin_memory: bool = False) -> None:
@@ -25,18 +25,18 @@ class Buffers:
         self._free: deque[NDArray[np.float32]] = deque()
 
     def take(self) -> torch.Tensor:
-        """Returns a tensor whose values are arbitrary."""
+        """Returns an uninitialised tensor."""
         if self.pin_memory:
             return torch.empty(self.shape, pin_memory=True)
         try:
             memory = self._free.pop()
         except IndexError:
             memory = np.empty(self.shape, dtype=np.float32)
-        held = memory[:]  # the tensor and all its views keep this object alive, and nothing else does
+        held = memory[:]  # only the tensor and its views keep this object alive
         weakref.finalize(held, self._free.append, memory).atexit = False
         return torch.from_numpy(held)
 
     def like(self, values: NDArray[np.int64]) -> torch.Tensor:
-        """The values as a tensor in the same kind of memory: one in other memory makes a GPU wait for its copy."""
+        """Returns the values as a tensor in the same kind of memory; copies from pageable memory block the GPU."""
         tensor = torch.from_numpy(values)
         return tensor.pin_memory() if self.pin_memory else tensor

@@ -1,4 +1,4 @@
-"""Decoded images in one file that all runs on a machine map into memory; built once."""
+"""A cache of decoded images: one file, built once, which all runs on a machine map into memory."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from harness.errors import DataError
 from harness.system import files, hooks
 
 Progress = Callable[[int, int], None]
-"""Called with the number of images done and the number of all."""
+"""Called with the number of images done and the total."""
 
 LAYOUT = 1
 SPARE = 1 << 28
-"""Bytes that must stay free on the disk of the cache."""
+"""Bytes to leave free on the disk of the cache."""
 
 
 class FileImages:
-    """Images decoded from their files each time they are asked for: slow, but needs no disk."""
+    """Images that are decoded from their files on every access: slow, but needs no disk space."""
 
     def __init__(
         self,
@@ -58,25 +58,25 @@ def open_images(
     workers: int = 0,
     progress: Progress | None = None,
 ) -> Images:
-    """Returns the resized images, from the cache in `folder`, which is built first if need be.
+    """Returns the resized images from the cache in `folder`, and builds the cache if it does not exist.
 
-    The cache is `<key>.npy`, uint8 [N, 3, H, W], mapped read-only; the key is made of paths, sizes and times of the
-    files and of how they are resized. One process builds while others wait for its lock; a file appears under its
-    name only when it is whole, so a crash leaves nothing that could be taken for a cache.
-    Without a folder, or where it cannot be written or lacks room, images come straight from their files.
+    The cache is the file `<key>.npy`, uint8 [N, 3, H, W], mapped read-only. The key depends on the paths, sizes and
+    modification times of the images and on how they are resized. One process builds the cache while others wait for
+    its lock. The file gets its name only when it is complete, so a crash never leaves a damaged cache.
+    Without a folder, or if the folder is not writable or too small, images are read from their files.
 
     Args:
         paths: image files.
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
-        folder: place of the cache; `None` for none.
-        value_range: the values that are black and white in gray images of more than 8 bits.
-        workers: threads that decode while the cache is built.
-        progress: called during the building.
+        folder: folder of the cache; `None` for no cache.
+        value_range: the gray values of black and white in images of more than 8 bits.
+        workers: number of threads that decode while the cache is built.
+        progress: called while the cache is built.
 
     Raises:
-        DataError: an image that is missing.
-        UnreadableImages: images that cannot be decoded, all of them.
+        DataError: an image is missing.
+        UnreadableImages: images cannot be decoded; lists all of them.
     """
     images = FileImages(paths, image_size, interpolation, value_range)
     if folder is None or not paths:
@@ -88,7 +88,7 @@ def open_images(
         if (cached := _mapped(path, shape)) is not None:
             return cached
         with contextlib.ExitStack() as lock:
-            with contextlib.suppress(OSError):  # without locks each process builds its own, and the last one stays
+            with contextlib.suppress(OSError):  # without locks every process builds the file; the last one replaces it
                 lock.enter_context(files.locked(path.with_suffix(".lock")))
             if _mapped(path, shape) is None:
                 files.sweep(folder)
@@ -100,7 +100,11 @@ def open_images(
 
 
 def key(images: FileImages) -> str:
-    """Names a cache by everything its pixels depend on."""
+    """Returns the name of a cache: a hash of everything that determines its pixels.
+
+    Raises:
+        DataError: an image is missing.
+    """
     entries = []
     for path in images.paths:
         try:
@@ -114,16 +118,16 @@ def key(images: FileImages) -> str:
 
 
 def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
-    """Maps a finished cache; `None` where there is none or it is damaged."""
+    """Maps a complete cache; `None` if it is missing or damaged."""
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except Exception:  # a damaged head is parsed as Python and raises whatever that raises
+    except Exception:  # numpy parses the header as Python, so damage can raise any exception
         return None
     return np.asarray(array) if array.shape == shape and array.dtype == np.uint8 else None
 
 
 def _attempt(images: FileImages, row: int) -> Pixels | str:
-    """The pixels, or why there are none: one bad file must not hide the others."""
+    """Returns the pixels, or the error message, so that all bad files are reported together."""
     try:
         return images[row]
     except DataError as error:
@@ -131,10 +135,10 @@ def _attempt(images: FileImages, row: int) -> Pixels | str:
 
 
 def _build(images: FileImages, shape: tuple[int, ...], path: Path, workers: int, progress: Progress | None) -> None:
-    """Writes in order through the file, not through a mapping, so that a full disk is an error and not a signal."""
+    """Writes the cache with `write`: on a full disk it raises an error, while a memory map kills the process."""
     needed, free = int(np.prod(shape)), shutil.disk_usage(path.parent).free
     if free < needed + SPARE:
-        raise OSError(f"{needed / 1e9:.1f} GB needed, {free / 1e9:.1f} GB free")
+        raise OSError(f"needs {needed / 1e9:.1f} GB, but only {free / 1e9:.1f} GB are free")
     with files.replacing(path) as temporary, temporary.open("wb") as file:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(file, header)

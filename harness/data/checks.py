@@ -1,4 +1,4 @@
-"""Checks of everything that will be trained on or scored, before training: labels, cameras and images."""
+"""Checks before training: labels, cameras and images of everything that will be trained on or scored."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ EXAMPLES = 5
 
 
 def labels(splits: Splits) -> None:
-    """Refuses a test split that cannot be scored.
+    """Checks that at least one query has a match in the gallery.
 
     Raises:
-        ProtocolError: no query has a match in the gallery.
+        ProtocolError: no query has a match.
     """
     query, gallery = (
         np.array([item[1:] for item in split], dtype=np.int64) for split in (splits.query, splits.gallery)
@@ -34,16 +34,16 @@ def labels(splits: Splits) -> None:
 def cameras(
     backbone: BackboneEntry, rows: Collection[int], items: Sequence[Item], instead: str = "--camera-embedding off"
 ) -> None:
-    """Refuses test images from cameras that a camera embedding has no row for.
+    """Checks that a camera embedding has a row for the camera of every test image.
 
     Args:
-        backbone: embeds cameras.
-        rows: the cameras (`camid`) that it has a row for.
+        backbone: a backbone that embeds cameras.
+        rows: the cameras (`camid`) that the embedding has a row for.
         items: test images.
-        instead: the option that does without the embedding.
+        instead: the option that switches the embedding off, for the message.
 
     Raises:
-        DataError: names the cameras, one image and what to do.
+        DataError: a camera has no row; names the cameras and one image.
     """
     first = {item.camid: item for item in reversed(items) if item.camid not in rows}
     if not first:
@@ -51,23 +51,22 @@ def cameras(
     numbers = sorted(first)
     more = f" and {len(numbers) - EXAMPLES} more" if len(numbers) > EXAMPLES else ""
     raise DataError(
-        f"{backbone.name} embeds the camera of every image, but {len(numbers)} of the test split's cameras have no "
-        f"embedding: {', '.join(str(number) for number in numbers[:EXAMPLES])}{more} (counted from zero), for example "
-        f"{readable(str(first[numbers[0]].path))}. Add training images of these cameras, or pass "
-        f"{instead}."
+        f"{backbone.name} embeds cameras, but {len(numbers)} cameras of the test split have no training images and so "
+        f"no embedding: {', '.join(str(number) for number in numbers[:EXAMPLES])}{more} (counted from zero), for "
+        f"example {readable(str(first[numbers[0]].path))}. Add training images of these cameras, or pass {instead}."
     )
 
 
 def images(entry: DatasetEntry, splits: Splits, used: Sequence[str]) -> dict[str, Any]:
-    """Reads the header of every image; returns the sizes by split for the record, and notes a resized copy.
+    """Reads the header of every image and returns the image sizes of each split for the record.
 
     Args:
         entry: the dataset.
-        splits: what was read; `notes` gains `image_sizes` where the images contradict the card.
-        used: the splits whose images must be readable.
+        splits: its splits; `notes` gains `image_sizes` if the images contradict the size in the card.
+        used: names of the splits whose images must be readable.
 
     Raises:
-        UnreadableImages: images of these splits.
+        UnreadableImages: images of these splits cannot be read; lists all of them.
     """
     found = read_sizes((i.path for split in SPLITS for i in getattr(splits, split)), value_range=splits.value_range)
     bad = [reason for split in used for i in getattr(splits, split) if isinstance(reason := found[i.path], str)]

@@ -1,8 +1,8 @@
-"""Reads features that somebody else extracted, with the paths, identities and cameras of their rows where given.
+"""Reads features that other code extracted, with the path, identity and camera of each row if the file has them.
 
-Read are `.npz`, MAT-files, files of `torch.save` and safetensors, and folders of `.npy`, under the names that
-this harness, layumi's baseline (`query_f`, `query_label`, `query_cam`) and forks of torchreid (`qf`, `q_pids`,
-`q_camids`) use. Nothing in a file is run.
+Supported are `.npz`, MAT-files, files of `torch.save` and safetensors, and folders of `.npy`. Arrays may have the names
+of this harness, of layumi's baseline (`query_f`, `query_label`, `query_cam`) or of forks of torchreid (`qf`, `q_pids`,
+`q_camids`). No code in a file is run.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from harness.weights import file_kinds
 from harness.weights.state_dicts import read_torch
 
 LARGEST = 1 << 34
-"""Bytes that a compressed array may have."""
+"""Maximum size of a decompressed array, in bytes."""
 
 SIDES = {"query": "query", "q": "query", "probe": "query", "gallery": "gallery", "g": "gallery", "": ""}
 PARTS = {
@@ -30,20 +30,20 @@ PARTS = {
     "camids": ("camid", "camids", "cam", "cams", "camera", "cameras"),
 }
 WANTED = (
-    "Expected are the arrays query and gallery, each [N, D], and for the order of their rows query_paths and "
+    "Expected are the arrays query and gallery, each [N, D]. To identify their rows, add query_paths and "
     "gallery_paths, or query_pids, query_camids, gallery_pids and gallery_camids"
 )
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Features [N, D] of one split in the order of the file, and what the file says of each row.
+    """Features of one split in the order of the file, with the labels that the file has.
 
     Attributes:
         features: real numbers [N, D].
-        paths: image of each row, or None.
+        paths: image path of each row, or None.
         pids: identity of each row, -1 for junk, or None.
-        camids: camera of each row, counted as the file does, or None.
+        camids: camera of each row, numbered as in the file, or None.
     """
 
     features: np.ndarray
@@ -53,10 +53,10 @@ class Rows:
 
 
 def read(path: Path) -> tuple[Rows, Rows]:
-    """Reads the rows of query and gallery; one table of features with paths serves both.
+    """Reads the rows of query and gallery. A single feature table with paths is used for both.
 
     Raises:
-        WeightsError: no such file, damaged, or without such arrays; names the arrays that were found.
+        WeightsError: the file is missing, damaged, or lacks the arrays; names the arrays that were found.
     """
     try:
         arrays = _arrays(path)
@@ -64,21 +64,23 @@ def read(path: Path) -> tuple[Rows, Rows]:
         one = "" in sides and "paths" in sides[""] and "features" in sides[""]
         names = ("", "") if one and not {"query", "gallery"} & sides.keys() else ("query", "gallery")
         if any("features" not in sides.get(name, {}) for name in names):
-            raise WeightsError(f"lacks features. {WANTED}; found are {_found(arrays)}.")
+            raise WeightsError(f"contains no features of query and gallery. {WANTED}. Found: {_found(arrays)}.")
         query, gallery = (_rows(sides[name], name) for name in names)
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from error
-    except Exception as error:  # zip, header, a cut off array: each format has its own kinds of damage
+    except Exception as error:  # every format raises its own exceptions for damaged files
         reason = (str(error).splitlines() or [""])[0][:200]
         raise WeightsError(f"{path} cannot be read as features ({type(error).__name__}: {reason}).") from error
     if query.features.shape[1] != gallery.features.shape[1]:
         q, g = query.features.shape[1], gallery.features.shape[1]
-        raise WeightsError(f"{path}: query features have {q} numbers and gallery features {g}; they must agree.")
+        raise WeightsError(
+            f"{path}: query features have {q} dimensions and gallery features {g}; extract both with the same model."
+        )
     return query, gallery
 
 
 def _arrays(path: Path) -> dict[str, Any]:
-    """Everything in the file, by name; tables in tables are joined by `_`."""
+    """Returns all arrays of the file by name; the names of nested tables are joined by `_`."""
     if path.is_dir():
         return {file.stem: np.load(file, allow_pickle=False) for file in sorted(path.glob("*.npy"))}
     kind = file_kinds.kind_of(path)
@@ -92,22 +94,24 @@ def _arrays(path: Path) -> dict[str, Any]:
         try:
             return _flat(read_torch(path, trust_pickle=False))
         except WeightsError as error:
-            raise WeightsError(f"holds more than tensors, arrays and plain values. {WANTED} as such.") from error
+            raise WeightsError(
+                f"contains Python objects other than tensors, arrays and plain values, which are not read. {WANTED}."
+            ) from error
     if kind.form == file_kinds.SAFETENSORS:
         from safetensors.torch import load_file
 
         return _flat(load_file(path))
     if kind.form == file_kinds.NPY:
         raise WeightsError(
-            "is a single numpy array, and query and gallery are two. Pass a folder that holds query.npy and "
-            "gallery.npy, and if possible query_pids.npy, query_camids.npy and the same of the gallery."
+            "is a single numpy array, but query and gallery need one each. Pass a folder with query.npy and "
+            "gallery.npy, and if possible query_pids.npy, query_camids.npy, gallery_pids.npy and gallery_camids.npy."
         )
-    more = f" that needs {', '.join(kind.runs[:3])} to be read" if kind.runs else ""
-    raise WeightsError(f"is {kind.words}{more}. {WANTED}, in a .npz, .mat or torch file, or a folder of .npy.")
+    more = f" that would run {', '.join(kind.runs[:3])} when read" if kind.runs else ""
+    raise WeightsError(f"is {kind.words}{more}. {WANTED}. Use a .npz, .mat or torch file, or a folder of .npy.")
 
 
 def _read_npz(path: Path) -> dict[str, Any]:
-    """The arrays of a `.npz`; None for those that hold Python objects, which reading would run."""
+    """Returns the arrays of a `.npz`; None for arrays of Python objects, because unpickling runs code."""
     found: dict[str, Any] = {}
     with np.load(path, allow_pickle=False) as file:
         for name in file.files:
@@ -122,7 +126,7 @@ def _read_npz(path: Path) -> dict[str, Any]:
 
 def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
     if not isinstance(table, Mapping):
-        return {prefix.rstrip("_") or "an object without names": table}
+        return {prefix.rstrip("_") or "an unnamed object": table}
     flat: dict[str, Any] = {}
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}_")
@@ -130,29 +134,29 @@ def _flat(table: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _by_side(arrays: Mapping[str, Any]) -> dict[str, dict[str, tuple[str, Any]]]:
-    """Name and content of each part (features, paths, ...) of each side.
+    """Returns name and content of each part (features, paths, ...) of query and gallery.
 
     Raises:
-        WeightsError: two arrays for one part.
+        WeightsError: two arrays have names for the same part, or an array holds Python objects.
     """
     sides: dict[str, dict[str, tuple[str, Any]]] = {}
     for name, value in arrays.items():
         for side, part in _meanings(name.lower()):
             if value is None:
                 raise WeightsError(
-                    f"holds {name} as Python objects, which are not read because reading runs code. Save an array of "
-                    "text or numbers instead, for example np.array(paths, dtype=str)."
+                    f"stores {name} as Python objects, which are not read because unpickling runs code. Save an array "
+                    "of text or numbers instead, for example np.array(paths, dtype=str)."
                 )
             if part == "features" and np.ndim(_numpy(value)) < 2:
                 continue
             if (taken := sides.setdefault(side, {}).get(part)) is not None:
-                raise WeightsError(f"holds both {taken[0]} and {name}; keep one of them.")
+                raise WeightsError(f"contains both {taken[0]} and {name}, which mean the same; keep one of them.")
             sides[side][part] = (name, value)
     return sides
 
 
 def _meanings(name: str) -> list[tuple[str, str]]:
-    """What a name may stand for: `q_pids` and `query_label` are the pids of the query."""
+    """Returns the (side, part) pairs that a name may mean: `q_pids` and `query_label` are the pids of the query."""
     match = re.fullmatch(r"(query|gallery|probe|q|g|)_?(.*)", name)
     side, rest = (match[1], match[2]) if match else ("", name)
     found = [(SIDES[side], part) for part, words in PARTS.items() if rest in words and (side or rest)]
@@ -163,7 +167,7 @@ def _rows(parts: Mapping[str, tuple[str, Any]], side: str) -> Rows:
     name, value = parts["features"]
     features = _numpy(value)
     if features.ndim != 2 or features.dtype.kind not in "fiu" or 0 in features.shape:
-        raise WeightsError(f"holds {name} as {_shape(value)}; features are real numbers [N, D].")
+        raise WeightsError(f"contains {name} as {_shape(value)}; features must be real numbers [N, D].")
     read = {
         part: (_texts(*parts[part]) if part == "paths" else _whole(*parts[part]))
         for part in ("paths", "pids", "camids")
@@ -171,12 +175,14 @@ def _rows(parts: Mapping[str, tuple[str, Any]], side: str) -> Rows:
     }
     for part, values in read.items():
         if len(values) != len(features):
-            raise WeightsError(f"holds {len(values)} {parts[part][0]} for the {len(features)} rows of {name}.")
+            raise WeightsError(
+                f"contains {len(values)} {parts[part][0]} but {len(features)} rows of {name}; save one per row."
+            )
     return Rows(features, **read)  # type: ignore[arg-type]
 
 
 def _numpy(value: Any) -> np.ndarray:
-    """An array of a tensor, a list or an array; half precision of torch's own kinds becomes float32."""
+    """Converts a tensor, a list or an array to numpy; torch's 16-bit and 8-bit floats become float32."""
     if hasattr(value, "detach"):
         value = value.detach().cpu()
         value = value.float() if value.dtype.is_floating_point and value.element_size() < 4 else value
@@ -188,12 +194,12 @@ def _texts(name: str, value: Any) -> list[str]:
     if array.dtype.kind == "S":
         return [text.decode(errors="replace") for text in array.tolist()]
     if array.dtype.kind != "U":
-        raise WeightsError(f"holds {name} as {_shape(value)}; paths are text.")
+        raise WeightsError(f"contains {name} as {_shape(value)}; paths must be text.")
     return [str(text).rstrip() for text in array.tolist()]
 
 
 def _whole(name: str, value: Any) -> np.ndarray:
-    """Whole numbers, also out of text such as `0002`, `-1` or `c3`."""
+    """Returns whole numbers, also from text such as `0002`, `-1` or `c3`."""
     array = _numpy(value).ravel()
     if array.dtype.kind in "SU":
         found = [re.fullmatch(r"\s*[a-z_]*?(-?\d+)\s*", _decoded(text).lower()) for text in array.tolist()]
@@ -201,7 +207,7 @@ def _whole(name: str, value: Any) -> np.ndarray:
             return np.array([int(match[1]) for match in found if match], dtype=np.int64)
     elif array.dtype.kind in "iuf" and np.isfinite(array).all() and (array == np.round(array)).all():
         return array.astype(np.int64)
-    raise WeightsError(f"holds {name} as {_shape(value)}; identities and cameras are whole numbers.")
+    raise WeightsError(f"contains {name} as {_shape(value)}; identities and cameras must be whole numbers.")
 
 
 def _decoded(text: str | bytes) -> str:
@@ -214,7 +220,7 @@ def _found(arrays: Mapping[str, Any]) -> str:
 
 
 def _shape(value: Any) -> str:
-    """Shape and type for messages: `100x512 float32`."""
+    """Returns shape and type for messages, for example `100x512 float32`."""
     if value is None:
         return "Python objects, not read"
     if isinstance(value, str | int | float | bool):

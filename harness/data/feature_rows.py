@@ -1,4 +1,4 @@
-"""Puts rows of stored features into the order of a split's images, by paths, or by identities and cameras."""
+"""Matches rows of stored features to the images of a split, by paths or by identities and cameras."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from harness.metrics.features import FeatureReader
 PATHS, LABELS, UNCHECKED = "paths", "identities and cameras", "unchecked"
 
 ABOUT = {
-    PATHS: "The rows of the features were put in order by the paths in the file.",
+    PATHS: "The rows of the features were matched to the images by the paths in the file.",
     LABELS: (
-        "The rows of the features were put in order by identity and camera. Rows that share both cannot be told "
-        "apart: this changes no mean score, but may exchange their per-query values."
+        "The rows of the features were matched to the images by identity and camera. Rows with the same identity and "
+        "camera may be swapped: this does not change the mean scores, but may swap their per-query values."
     ),
     UNCHECKED: (
-        "The order of the rows of the features could not be checked, because the file holds neither paths nor "
-        "identities with cameras for query or gallery. The scores are right only if the rows follow the sorted paths "
-        "of the images."
+        "The order of the rows of the features could not be checked, because the file contains neither paths nor "
+        "identities with cameras for query or gallery. The scores are right only if the rows have the order of the "
+        "sorted image paths."
     ),
 }
 
@@ -35,8 +35,8 @@ class Arranged:
     """Features [N, D] of query and gallery in the order of their images.
 
     Attributes:
-        order: how the order is known: by `paths`, by `identities and cameras`, or `unchecked`.
-        notes: sentences about the order (`row_order`) and about rows that were left out (`rows_left_out`).
+        order: how rows were matched: by `paths`, by `identities and cameras`, or `unchecked`.
+        notes: sentences about the matching (`row_order`) and about rows that were left out (`rows_left_out`).
     """
 
     query: np.ndarray
@@ -48,10 +48,15 @@ class Arranged:
 def arrange(path: Path, query: Sequence[Item], gallery: Sequence[Item]) -> Arranged:
     """Reads stored features and puts their rows in the order of the images.
 
-    Rows of junk, whose identity is negative, are left out, and so are rows of images that are in neither split.
+    Rows of junk (a negative identity) and rows of images that are in neither split are left out.
+
+    Args:
+        path: file or folder of features.
+        query: query images.
+        gallery: gallery images.
 
     Raises:
-        WeightsError: the file cannot be read, or is not of these images.
+        WeightsError: the file cannot be read, or its rows do not fit the images.
     """
     sides = [
         _Side(name, rows, items)
@@ -78,7 +83,7 @@ def arrange(path: Path, query: Sequence[Item], gallery: Sequence[Item]) -> Arran
 
 
 class _Side:
-    """Query or gallery: the rows of the file, and the images they should be of."""
+    """Query or gallery: the rows of the file and the images they should belong to."""
 
     def __init__(self, name: str, rows: Rows, items: Sequence[Item]) -> None:
         self.name, self.rows, self.items = name, rows, items
@@ -88,15 +93,15 @@ class _Side:
         self.order = PATHS if rows.paths is not None else LABELS if labelled else UNCHECKED
 
     def choose(self, offset: int) -> np.ndarray:
-        """The row of each image, in the order of the images."""
+        """Returns the row of each image, in the order of the images."""
         if self.order == PATHS:
             return self._by_paths()
         if self.order == LABELS:
             return self._by_labels(offset)
         if len(self.kept) != len(self.items):
             raise WeightsError(
-                f"{len(self.kept)} {self.name} features for {len(self.items)} images. Junk images are left out of "
-                "the gallery here; with paths, or identities and cameras, in the file the right rows are found."
+                f"the file has {len(self.kept)} {self.name} features, but the dataset has {len(self.items)} images "
+                "without junk. Save the paths, or identities and cameras, in the file, so that rows can be matched."
             )
         return self.kept
 
@@ -107,22 +112,22 @@ class _Side:
             parts = _parts(self.rows.paths[row])
             named.setdefault(parts[0], []).append((row, parts))
         rows = [_best(_parts(str(item.path)), named) for item in self.items]
-        self._complain("has no row", "the paths of the file", [i for i, row in enumerate(rows) if row is None])
-        self._complain("fits several rows", "the paths of the file", [i for i, row in enumerate(rows) if row == -1])
+        self._require_none("match no row", [i for i, row in enumerate(rows) if row is None])
+        self._require_none("match several rows", [i for i, row in enumerate(rows) if row == -1])
         used = Counter(rows)
-        self._complain("shares its row", "the paths of the file", [i for i, row in enumerate(rows) if used[row] > 1])
+        self._require_none("match the row of another image", [i for i, row in enumerate(rows) if used[row] > 1])
         return np.array(rows, dtype=np.int64)
 
-    def _complain(self, what: str, where: str, wrong: list[int]) -> None:
+    def _require_none(self, problem: str, wrong: list[int]) -> None:
         if wrong:
             assert self.rows.paths is not None
             raise WeightsError(
-                f"{len(wrong)} of {len(self.items)} {self.name} images: the image {what} by {where}, first "
-                f"{self.items[wrong[0]].path.name}; the file's paths are like {self.rows.paths[0]!r}."
+                f"{len(wrong)} of {len(self.items)} {self.name} images {problem} by path, for example "
+                f"{self.items[wrong[0]].path.name}; paths in the file look like {self.rows.paths[0]!r}."
             )
 
     def _by_labels(self, offset: int) -> np.ndarray:
-        """Rows and images sorted by identity and camera must be the same; equal ones keep their order."""
+        """Matches rows and images with the same identity and camera; among several of them the order is kept."""
         assert self.rows.pids is not None and self.rows.camids is not None
         given = np.stack([self.rows.pids[self.kept], self.rows.camids[self.kept] - offset])
         wanted = _labels(self.items)
@@ -137,20 +142,21 @@ class _Side:
         wrong = sorted(key for key in {*have, *need} if have[key] != need[key])
         pid, camid = wrong[0]
         return (
-            f"{given.shape[1]} {self.name} features for {wanted.shape[1]} images, and {len(wrong)} pairs of identity "
-            f"and camera differ in number: identity {pid} under camera {camid} (from 0) has {have[wrong[0]]} rows "
-            f"and {need[wrong[0]]} images. Is it another dataset, or another split?"
+            f"the file has {given.shape[1]} {self.name} features, the dataset {wanted.shape[1]} images, and the counts "
+            f"differ for {len(wrong)} pairs of identity and camera: identity {pid} under camera {camid} (from 0) has "
+            f"{have[wrong[0]]} rows but {need[wrong[0]]} images. Check that the features belong to this dataset and "
+            "split."
         )
 
     def left_out(self, used: int) -> str:
-        """A sentence about rows without an image; empty if there are none."""
+        """Returns a sentence about rows without an image; empty if every row has one."""
         junk, other = len(self.rows.features) - len(self.kept), len(self.kept) - used
         parts = [f"{junk} of junk images"] * bool(junk) + [f"{other} of other images"] * bool(other)
-        return f"Rows of {self.name} that were left out: {' and '.join(parts)}." if parts else ""
+        return f"Left-out rows of the {self.name}: {' and '.join(parts)}." if parts else ""
 
 
 def _camera_offset(sides: Sequence[_Side]) -> int:
-    """What the file adds to camera numbers, which are zero-based here; the same for both sides."""
+    """Returns the camera number at which the file starts, minus that of the dataset; the same for both sides."""
     labelled = [side for side in sides if side.order == LABELS]
     given = [int(camid) for side in labelled for camid in np.unique(side.rows.camids[side.kept])]  # type: ignore[index]
     own = [item.camid for side in labelled for item in side.items]
@@ -158,7 +164,7 @@ def _camera_offset(sides: Sequence[_Side]) -> int:
 
 
 def _check_labels(sides: Sequence[_Side], chosen: Sequence[np.ndarray], part: str) -> None:
-    """Labels in the file may be numbered in another way, but must tell the same images apart."""
+    """Checks that the labels in the file group images as the dataset does; their numbers may differ."""
     theirs: dict[int, int] = {}
     ours: dict[int, int] = {}
     for side, rows in zip(sides, chosen, strict=True):
@@ -168,15 +174,15 @@ def _check_labels(sides: Sequence[_Side], chosen: Sequence[np.ndarray], part: st
             own = item.pid if part == "pids" else item.camid
             if theirs.setdefault(own, label) != label or ours.setdefault(label, own) != own:
                 what = "identity" if part == "pids" else "camera"
-                by = "order of the paths" if side.order == PATHS else "sorted paths"
+                by = "when rows are matched by path" if side.order == PATHS else "if rows follow the sorted image paths"
                 raise WeightsError(
-                    f"{side.name} row of {item.path.name} has the {what} {label}, which contradicts the dataset "
-                    f"({what} {own}) in the {by}; with paths, or identities and cameras, any order is understood."
+                    f"the {side.name} row of {item.path.name} has the {what} {label}, but the dataset says {what} "
+                    f"{own}, {by}. Save the paths, or identities and cameras, in the file to allow any order of rows."
                 )
 
 
 def _labels(items: Sequence[Item]) -> np.ndarray:
-    """Identities and cameras of images, [2, N]."""
+    """Returns identities and cameras of images, [2, N]."""
     return np.array([[item.pid for item in items], [item.camid for item in items]], dtype=np.int64)
 
 
@@ -185,12 +191,12 @@ def _counted(labels: np.ndarray) -> Counter[tuple[int, int]]:
 
 
 def _parts(path: str) -> list[str]:
-    """The names along a path of any system, last first."""
+    """Splits a path of any operating system into its names, last name first."""
     return [part for part in path.replace("\\", "/").split("/") if part not in ("", ".")][::-1] or [""]
 
 
 def _best(parts: list[str], named: dict[str, list[tuple[int, list[str]]]]) -> int | None:
-    """The row whose path shares most of the end; None without one, -1 if several share as much."""
+    """Returns the row whose path has the longest common ending; None without a row, -1 if several are equal."""
     candidates = named.get(parts[0], [])
     if len(candidates) < 2:
         return candidates[0][0] if candidates else None

@@ -1,4 +1,4 @@
-"""A validation split cut out of the training images, so that a search never looks at the test set."""
+"""A validation split made from training images, so that a hyperparameter search never uses the test set."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from harness.errors import DataError, UsageError
 def holdout_split(
     items: Sequence[Item], *, seed: int, fraction: float, cameras: bool = True
 ) -> tuple[list[Item], list[Item], list[Item]]:
-    """Splits training images by identity into images to train on, a query and a gallery.
+    """Splits training images by identity into training images, a query and a gallery.
 
-    Identities are held out at random, about `fraction` of them; every camera stays in the training part, so that
-    camera embeddings fit. The query takes one image per held-out identity and camera, the gallery the others. A
-    query always has a match from another camera: where it would not, the image goes to the gallery, too.
-    Held-out identities seen by one camera are distractors in the gallery.
+    About `fraction` of the identities are held out at random. Every camera keeps training images, so that camera
+    embeddings fit. The query takes one image per held-out identity and camera, the gallery the other images. An image
+    without a match from another camera goes to the gallery instead, so every query has a match. Held-out identities
+    with a single camera are distractors in the gallery.
 
     Args:
-        items: the training images of a dataset.
-        seed: of the choice.
-        fraction: of the identities to hold out, between 0 and 1.
-        cameras: False where nobody knows the cameras; up to two images of each identity are queries then, and all
-            other images of the identity match them.
+        items: training images of a dataset.
+        seed: seed of the random choice.
+        fraction: fraction of identities to hold out, between 0 and 1.
+        cameras: whether the cameras are known. If not, up to two images of each identity are queries, and all other
+            images of the identity match them.
 
     Returns:
         Training items, query and gallery, each in the order of `items`.
 
     Raises:
-        UsageError: a fraction that is not between 0 and 1.
-        DataError: no held-out identity can be a query.
+        UsageError: the fraction is not between 0 and 1.
+        DataError: no held-out identity has images from two cameras.
     """
     if not 0 < fraction < 1:
         raise UsageError(f"The fraction of identities to hold out must lie between 0 and 1, found {fraction}.")
@@ -49,8 +49,8 @@ def holdout_split(
         queries |= _queries(items, by_identity[pid], seed)
     if not queries:
         raise DataError(
-            f"None of the {len(held)} held-out identities can be a query: each is seen by one camera. "
-            "Use a larger fraction or another seed, or a dataset with several cameras."
+            f"None of the {len(held)} held-out identities can be a query, because each has images from one camera "
+            "only. Use a larger fraction, another seed, or a dataset with several cameras."
         )
     split: tuple[list[Item], list[Item], list[Item]] = ([], [], [])
     for index, item in enumerate(items):
@@ -59,7 +59,7 @@ def holdout_split(
 
 
 def _alternating(items: Sequence[Item]) -> list[Item]:
-    """The images of every identity as if two cameras had taken them in turn."""
+    """Assigns the images of every identity to cameras 0 and 1 in turn."""
     seen: Counter[int] = Counter()
     numbered = []
     for item in items:
@@ -83,7 +83,7 @@ def _held_out(items: Sequence[Item], by_identity: dict[int, list[int]], seed: in
 
 
 def _queries(items: Sequence[Item], members: list[int], seed: int) -> set[int]:
-    """One image per camera, but none from a camera whose query would find no match elsewhere."""
+    """Draws one image per camera, but none whose identity would then have no gallery image from another camera."""
     by_camera: dict[int, list[int]] = defaultdict(list)
     for index in members:
         by_camera[items[index].camid].append(index)

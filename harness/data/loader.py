@@ -25,9 +25,9 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        images: normalised, float32 [B, 3, H, W].
+        images: normalised images, float32 [B, 3, H, W].
         labels: classes 0 .. C - 1 in training, `pid`s in evaluation, int64 [B].
-        camera_ids: rows of a camera embedding, int64 [B].
+        camera_ids: rows of the camera embedding, int64 [B].
     """
 
     images: Tensor
@@ -36,38 +36,38 @@ class Batch(NamedTuple):
 
 
 def camera_rows(items: Sequence[Item]) -> dict[int, int]:
-    """Row of each `camid` in a camera embedding: cameras may be numbered in any way, rows follow their order."""
+    """Returns the row of each `camid` in a camera embedding: 0, 1, ... in the order of the camera numbers."""
     return {camid: row for row, camid in enumerate(sorted({item.camid for item in items}))}
 
 
 class TrainingData:
-    """Augmented batches in PK order: K consecutive images of one identity, P times.
+    """Augmented batches in PK order: P identities with K consecutive images each.
 
-    A batch is a function of the items, the recipe, the normalisation, the seed, the epoch and its number in it. It
-    does not matter how many threads or processes make batches, nor which were made before.
+    A batch depends only on the items, the recipe, the normalisation, the seed, the epoch and the iteration. It does
+    not depend on the number of threads or processes, or on earlier batches.
 
     Args:
         items: training images.
         recipe: image size, augmentation and sampler.
-        mean: of each channel, for images in 0 .. 1.
-        std: likewise.
-        seed: of the run.
-        value_range: the values that are black and white in gray images of more than 8 bits.
-        cache: folder of decoded images; `None` reads the files.
-        workers: threads that make batches; 0 is one, too, which works while the caller trains.
-        progress: called during the building of the cache.
-        pin_memory: batches in page-locked memory, so that copies to a GPU need not wait.
+        mean: mean of each channel, for images in 0 .. 1.
+        std: standard deviation of each channel, for images in 0 .. 1.
+        seed: seed of the run.
+        value_range: the gray values of black and white in images of more than 8 bits.
+        cache: folder of the cache of decoded images; `None` reads the image files.
+        workers: number of threads that prepare batches while the caller trains; 0 is the same as 1.
+        progress: called while the cache is built.
+        pin_memory: whether batches lie in page-locked memory, which allows asynchronous copies to a GPU.
 
     Attributes:
-        labels: class of each `pid`, by sorted `pid`.
+        labels: class of each `pid`, in the order of the `pid`s.
         num_classes: number of identities.
         num_cameras: number of cameras.
-        cameras: row of each `camid`, by sorted `camid`; equal to it where cameras are numbered from zero without gaps.
+        cameras: row of each `camid`, see `camera_rows`.
         batch_size: P * K.
 
     Raises:
-        DataError: no images, or one that cannot be read.
-        UsageError: too few identities for the sampler.
+        DataError: there are no images, or an image cannot be read.
+        UsageError: there are too few identities or images for the sampler.
     """
 
     def __init__(
@@ -109,16 +109,16 @@ class TrainingData:
         )
 
     def iterations(self, epoch: int) -> int:
-        """Number of batches of an epoch."""
+        """Returns the number of batches of an epoch."""
         return self._sampler.iterations(epoch)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Yields the batches of an epoch; `start` skips as many without making them."""
+        """Yields the batches of an epoch, from iteration `start` on; earlier ones are not computed."""
         tasks = range(start, self.iterations(epoch))
         return in_order(lambda iteration: self.batch(epoch, iteration), tasks, threads=max(1, self.workers))
 
     def batch(self, epoch: int, iteration: int) -> Batch:
-        """Makes one batch, by itself."""
+        """Returns one batch, independent of all others."""
         rows = self._sampler.batches(epoch)[iteration]
         rng = generator(self.seed, "batch", epoch, iteration)
         images = self._buffers.take()
@@ -127,23 +127,25 @@ class TrainingData:
 
 
 class EvaluationData:
-    """Batches in the order of the items, resized and normalised; the batch size never changes a value.
+    """Resized and normalised batches in the order of the items. The batch size does not change the pixel values.
 
     Args:
-        items: images of a query or gallery.
+        items: query or gallery images.
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
-        mean: of each channel, for images in 0 .. 1.
-        std: likewise.
-        batch_size: images per batch; the last may hold fewer.
-        value_range: the values that are black and white in gray images of more than 8 bits.
-        cache: folder of decoded images; `None` reads the files.
-        workers: threads that make batches; 0 is one, too.
-        progress: called during the building of the cache.
-        pin_memory: batches in page-locked memory.
+        mean: mean of each channel, for images in 0 .. 1.
+        std: standard deviation of each channel, for images in 0 .. 1.
+        batch_size: images per batch; the last batch may be smaller.
+        cameras: row of each `camid` in the camera embedding; unknown cameras get the next free row. `None` passes the
+            `camid` itself.
+        value_range: the gray values of black and white in images of more than 8 bits.
+        cache: folder of the cache of decoded images; `None` reads the image files.
+        workers: number of threads that prepare batches; 0 is the same as 1.
+        progress: called while the cache is built.
+        pin_memory: whether batches lie in page-locked memory.
 
     Raises:
-        DataError: an image that cannot be read.
+        DataError: an image cannot be read.
     """
 
     def __init__(
@@ -171,14 +173,14 @@ class EvaluationData:
         )
 
     def __len__(self) -> int:
-        """Number of batches."""
+        """Returns the number of batches."""
         return -(-len(self.items) // self.batch_size)
 
     def __iter__(self) -> Iterator[Batch]:
         return in_order(self.batch, range(len(self)), threads=max(1, self.workers))
 
     def batch(self, number: int) -> Batch:
-        """Makes one batch, by itself."""
+        """Returns one batch, independent of all others."""
         first = number * self.batch_size
         items = self.items[first : first + self.batch_size]
         images = self._buffers.take()[: len(items)]

@@ -1,4 +1,4 @@
-"""Work done ahead by threads, handed over in order."""
+"""Runs tasks ahead of time in threads and returns their results in order."""
 
 from __future__ import annotations
 
@@ -13,10 +13,16 @@ B = TypeVar("B")
 
 
 def in_order(make: Callable[[A], B], tasks: Iterable[A], *, threads: int, ahead: int = 1) -> Iterator[B]:
-    """Yields `make(task)` for each task in order, up to `threads + ahead` of them under way or waiting.
+    """Yields `make(task)` for each task, in order; at most `threads + ahead` tasks are running or finished.
 
-    Threads suffice: decoding, numpy and torch let go of the interpreter's lock. An exception reaches the caller in
-    its turn; a caller who stops early leaves no work behind.
+    Threads are enough, because image decoding, numpy and torch release the global interpreter lock. An exception is
+    raised when its task's turn comes. If the caller stops early, pending tasks are cancelled.
+
+    Args:
+        make: function to run in the threads.
+        tasks: its arguments.
+        threads: number of threads.
+        ahead: number of results to compute beyond those in progress.
     """
     tasks = iter(tasks)
     pool = ThreadPoolExecutor(threads, thread_name_prefix="loader")

@@ -1,6 +1,6 @@
-"""Random draws that depend on a seed and a purpose alone, never on what was drawn before or where.
+"""Random numbers that depend only on a seed and a purpose, not on earlier draws or on the process.
 
-Only uniform doubles are taken from numpy's generator: how it shuffles or chooses has changed between versions.
+Only uniform doubles are taken from numpy's generator, because its shuffling has changed between versions of numpy.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from harness.system.seeding import derive
 
 
 def generator(seed: int, *purpose: Any) -> np.random.Generator:
-    """Returns the generator of a purpose, for example `generator(0, "batch", epoch, iteration)`."""
+    """Returns the generator for a purpose, for example `generator(0, "batch", epoch, iteration)`."""
     return np.random.Generator(np.random.PCG64(derive(seed, *purpose)))
 
 
@@ -24,5 +24,5 @@ def permutation(rng: np.random.Generator, count: int) -> NDArray[np.intp]:
 
 
 def integers(rng: np.random.Generator, count: int, below: int | NDArray[np.int64]) -> NDArray[np.int64]:
-    """Returns `count` integers, uniform over 0 .. below - 1; `below` may differ from one to the next."""
+    """Returns `count` integers, uniform over 0 .. below - 1; `below` is one number or an array [count]."""
     return (rng.random(count) * below).astype(np.int64)

@@ -16,21 +16,22 @@ from harness.spec.recipe import Sampler
 class PKSampler:
     """Draws batches of P identities with K images each.
 
-    One pass: the images of each identity are shuffled and cut into groups of K (the rest is left out; an identity
-    with fewer than K images gives one group, drawn with replacement). As long as P identities have a group left,
-    P of them are drawn without replacement and give one group each. This is the sampler of TransReID, BoT and
-    ReIDMamba alike; they differ in when an epoch ends, see `harness.spec.recipe.Sampler`. Where an epoch needs more
-    batches than a pass holds, a new pass begins. Every epoch begins with a new pass.
+    In one pass, the images of each identity are shuffled and cut into groups of K; remaining images are left out. An
+    identity with fewer than K images has one group, drawn with replacement. While P identities have a group left, P of
+    them are drawn without replacement, and each gives one group to the batch. TransReID, BoT and ReIDMamba all use
+    this sampler; they differ in when an epoch ends, see `harness.spec.recipe.Sampler`. Every epoch starts a new pass,
+    and starts further passes if it needs more batches.
 
-    An epoch is a function of the labels, the settings, the seed and its number alone.
+    An epoch depends only on the labels, the settings, the seed and the number of the epoch.
 
     Args:
         labels: identity of each image, [N].
-        settings: P, K and the end of an epoch.
-        seed: of the run.
+        settings: P, K and the length of an epoch.
+        seed: seed of the run.
 
     Raises:
-        UsageError: fewer than P identities, or fewer images than one batch where an epoch is N / PK rounded down.
+        UsageError: there are fewer than P identities, or fewer than P * K images where an epoch has N / (P * K)
+            batches, rounded down.
     """
 
     def __init__(self, labels: Sequence[int] | NDArray[np.int64], settings: Sampler, *, seed: int) -> None:
@@ -43,25 +44,25 @@ class PKSampler:
         self._members = np.split(order, starts[1:])
         if len(names) < self.identities:
             raise UsageError(
-                f"A batch needs {self.identities} identities, but the training images show only {len(names)}. "
+                f"A batch needs {self.identities} identities, but the training split has only {len(names)}. "
                 f"Lower sampler.identities to {len(names)} or less, or use more data."
             )
         self._fixed = self._fixed_iterations(len(array))
         self._planned: tuple[int, NDArray[np.int64]] | None = None
 
     def iterations(self, epoch: int) -> int:
-        """Number of batches of an epoch; differs between epochs for `one-pass` alone."""
+        """Returns the number of batches of an epoch; it differs between epochs only for `one-pass`."""
         return self._fixed or len(self.batches(epoch))
 
     def batches(self, epoch: int) -> NDArray[np.int64]:
-        """Returns the image indices of all batches of an epoch, [iterations, P * K], K of an identity in a row."""
+        """Returns the image indices of all batches of an epoch, [iterations, P * K], in PK order."""
         planned = self._planned
         if planned is None or planned[0] != epoch:
             planned = self._planned = (epoch, self._plan(generator(self.seed, "sampler", epoch)))
         return planned[1]
 
     def _fixed_iterations(self, images: int) -> int:
-        """Batches per epoch; 0 where it is known only after drawing."""
+        """Returns the batches per epoch; 0 if the number is known only after drawing."""
         if self.settings.epoch == "one-pass":
             return 0
         if self.settings.epoch == "fixed":
@@ -92,7 +93,7 @@ class PKSampler:
         return batches
 
     def _groups(self, rng: np.random.Generator, members: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Cuts the shuffled images of one identity into groups, [n // K, K], or [1, K] where n < K."""
+        """Cuts the shuffled images of one identity into groups, [n // K, K], or [1, K] for n < K."""
         if len(members) < self.instances:
             return members[integers(rng, self.instances, len(members))][None]
         kept = len(members) // self.instances * self.instances

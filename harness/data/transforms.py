@@ -1,4 +1,4 @@
-"""Resize of one image with PIL; crop, flip, normalisation and erasing of a batch."""
+"""Resizes images with PIL, and crops, flips, normalises and erases the images of a batch."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ Pixels = NDArray[np.uint8]
 
 
 class Images(Protocol):
-    """Resized images by index, each uint8 [3, H, W]: an array, or files decoded when asked for."""
+    """Resized images by index, each uint8 [3, H, W]: an array, or files that are decoded on access."""
 
     def __getitem__(self, index: int, /) -> Pixels: ...
 
 
 class Normalization(NamedTuple):
-    """Mean and standard deviation of each channel in levels 0 .. 255, float32 [3, 1, 1]."""
+    """Mean and standard deviation of each channel for images in 0 .. 255, float32 [3, 1, 1]."""
 
     mean: NDArray[np.float32]
     std: NDArray[np.float32]
 
     @classmethod
     def of(cls, mean: Sequence[float], std: Sequence[float]) -> Normalization:
-        """Builds it from values for images in 0 .. 1, as cards and papers give them."""
+        """Builds it from the values for images in 0 .. 1, as in cards and papers."""
         return cls(*(np.asarray(v, dtype=np.float32).reshape(3, 1, 1) * np.float32(255) for v in (mean, std)))
 
     def apply(self, image: NDArray[np.float32]) -> None:
-        """Normalises levels [3, H, W] in place."""
+        """Normalises an image with values in 0 .. 255, [3, H, W], in place."""
         image -= self.mean
         image /= self.std
 
 
 class Draws(NamedTuple):
-    """What augmentation does to each of B images.
+    """The random augmentation of each of B images.
 
     Attributes:
-        down: shift of the image in pixels, -pad .. pad; what comes in from outside is black. [B]
-        right: the same, to the right. [B]
-        flip: mirrored after the shift. [B]
-        box: top, left, height and width of the erased rectangle; of height 0 where nothing is. [B, 4]
+        down: shift downwards in pixels, -pad .. pad; uncovered pixels become black, [B].
+        right: shift to the right, likewise, [B].
+        flip: whether the image is mirrored after the shift, [B].
+        box: top, left, height and width of the erased rectangle; height 0 if nothing is erased, [B, 4].
     """
 
     down: NDArray[np.int64]
@@ -61,24 +61,29 @@ class Draws(NamedTuple):
 
 
 def decode(path: Path, image_size: tuple[int, int], interpolation: str, value_range: Range | None = None) -> Pixels:
-    """Reads an image as RGB and resizes it with PIL, whose resizing low-passes when it shrinks. uint8 [3, H, W].
+    """Reads an image as RGB and resizes it with PIL, which applies antialiasing when it shrinks an image.
 
     Args:
-        path: the file.
+        path: the image file.
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
-        value_range: the values that are black and white in gray images of more than 8 bits.
+        value_range: the gray values of black and white in images of more than 8 bits.
+
+    Returns:
+        The pixels, uint8 [3, H, W].
 
     Raises:
-        DataError: the file is missing, no whole image, or gray of more than 8 bits without a range.
+        DataError: the file is missing or not a complete image, or has more than 8 gray bits and no range is given.
     """
     try:
         with Image.open(path) as image:
             return resize(image, image_size, interpolation, value_range)
     except DataError as error:
         raise DataError(f"Cannot read the image {path}: {error}.") from error
-    except Exception as error:  # damaged files raise whatever their decoder raises
-        raise DataError(f"Cannot read the image {path}: {error}. Extract the archive again, or remove it.") from error
+    except Exception as error:  # decoders raise many kinds of exceptions for damaged files
+        raise DataError(
+            f"Cannot read the image {path}: {error}. Extract the archive again, or remove the image."
+        ) from error
 
 
 def resize(
@@ -87,7 +92,7 @@ def resize(
     """Resizes an image as `decode` does.
 
     Raises:
-        DataError: gray of more than 8 bits without a range.
+        DataError: the image has more than 8 gray bits and no range is given.
     """
     height, width = image_size
     resized = to_rgb8(image, value_range).resize((width, height), FILTERS[interpolation])
@@ -95,7 +100,7 @@ def resize(
 
 
 def draw(rng: np.random.Generator, count: int, augmentation: Augmentation) -> Draws:
-    """Draws as the original transforms do: padding by `pad` and a random crop is a shift by -pad .. pad."""
+    """Draws the augmentation of `count` images. Padding by `pad` and a random crop equal a shift by -pad .. pad."""
     height, width = augmentation.image_size
     places = 2 * augmentation.pad + 1
     return Draws(
@@ -111,9 +116,9 @@ def draw_boxes(
 ) -> NDArray[np.int64]:
     """Draws the rectangles of random erasing, [count, 4]: top, left, height, width.
 
-    Area and aspect (height / width) are drawn up to `attempts` times, until the rectangle is smaller than the
-    image in both directions; the image stays unchanged where it never is. Zhong et al., "Random Erasing Data
-    Augmentation"; torchvision and timm draw the logarithm of the aspect, BoT the aspect itself.
+    Area and aspect ratio (height / width) are drawn up to `attempts` times, until the rectangle is smaller than the
+    image in both directions. If no attempt fits, the image stays unchanged. Source: Zhong et al., "Random Erasing Data
+    Augmentation". The logarithm of the aspect ratio is uniform in torchvision and timm, the ratio itself in BoT.
     """
     height, width = image_size
     shape = (count, erasing.attempts)
@@ -140,7 +145,16 @@ def augment(
     rng: np.random.Generator,
     batch: torch.Tensor,
 ) -> None:
-    """Fills a batch, float32 [B, 3, H, W], with augmented and normalised images."""
+    """Fills a batch, float32 [B, 3, H, W], with augmented and normalised images.
+
+    Args:
+        images: resized images.
+        rows: indices of the images of this batch, [B].
+        augmentation: settings of the recipe.
+        normalization: mean and standard deviation.
+        rng: generator of this batch.
+        batch: tensor to fill, in place.
+    """
     draws = draw(rng, len(rows), augmentation)
     canvas = np.empty(batch.shape[1:], dtype=np.uint8)
     for out, row, down, right, flip in zip(batch.numpy(), rows, *draws[:3], strict=True):
@@ -151,7 +165,7 @@ def augment(
 
 
 def shift(image: Pixels, down: int, right: int, canvas: Pixels) -> None:
-    """Writes the image, moved, onto the canvas of the same size; what is uncovered becomes black."""
+    """Writes the shifted image to a canvas of the same size, in place; uncovered pixels become black."""
     _, height, width = image.shape
     canvas.fill(0)
     rows, into_rows = _overlap(down, height)
@@ -160,9 +174,9 @@ def shift(image: Pixels, down: int, right: int, canvas: Pixels) -> None:
 
 
 def erase(batch: torch.Tensor, boxes: NDArray[np.int64], erasing: Erasing, *, seed: int) -> None:
-    """Fills the rectangles of normalised images in place, with noise N(0, 1) or with one value a channel."""
+    """Fills the rectangles of normalised images in place, with noise from N(0, 1) or with one value per channel."""
     if erasing.fill == "noise":
-        # torch draws normal numbers more than twice as fast as numpy, serially, from a generator of our own
+        # With its own generator, torch draws normal numbers on one thread, more than twice as fast as numpy.
         total = 3 * int((boxes[:, 2] * boxes[:, 3]).sum())
         noise = torch.randn(total, generator=torch.Generator().manual_seed(seed)).numpy()
     value = np.asarray(erasing.value, dtype=np.float32).reshape(3, 1, 1)
@@ -181,6 +195,6 @@ def _between(uniform: NDArray[np.float64], low: float, high: float) -> NDArray[n
 
 
 def _overlap(offset: int, size: int) -> tuple[slice, slice]:
-    """Rows of the source that stay visible when it moves by `offset`, and where they go."""
+    """Returns which pixels of the source stay visible after a shift by `offset`, and their new place."""
     offset = max(-size, min(size, offset))
     return slice(max(0, -offset), size - max(0, offset)), slice(max(0, offset), size + min(0, offset))

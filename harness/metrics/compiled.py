@@ -1,4 +1,4 @@
-"""The counter for the CPU, compiled. It releases the interpreter lock, so plain threads run it side by side."""
+"""Counts negatives on the CPU, compiled with numba. It releases the interpreter lock, so threads run in parallel."""
 
 # mypy: disable-error-code="no-untyped-def"
 
@@ -10,7 +10,7 @@ import numpy as np
 _CHUNK = 128
 _BINS = 4096
 
-# Sums may be reordered, or the compiler could not use vector instructions; they are whole numbers below 2^24.
+# Reordering sums allows vector instructions. It is safe here, because the sums are whole numbers below 2^24.
 _counting = nb.njit(nogil=True, cache=True, fastmath={"reassoc", "nsz"})
 _settling = nb.njit(nogil=True, cache=True)
 
@@ -20,10 +20,10 @@ def count_rows(
     similarity, first, last, offsets, columns, is_match, starts, height, tallest, lift, base,
     again, fine_lift, fine_base, exact, relative, linear, floor, at_least, above,
 ):  # fmt: skip
-    """Counts for rows `first` to `last` what `counting.count_ahead` returns, into the last two arrays.
+    """Computes the counts of `counting.count_ahead` for rows `first` to `last`, into the last two arrays.
 
     `again` holds query and gallery features as they were multiplied, `exact` the arrays of `ExactDistances`. Both
-    galleries are empty where nothing was rounded.
+    galleries are empty if similarities are not rounded.
     """
     n_gallery = similarity.shape[1]
     places, near = np.empty(n_gallery, np.int32), np.empty(n_gallery, np.int32)
@@ -87,10 +87,11 @@ def count_rows(
 
 @_settling
 def _sort_in(scores, low, high, lowest, density, bins, mixed, places, near):
-    """Sorts the columns of scores by bin, for bins in which a match lies, into `near`; returns how many they are.
+    """Writes the columns whose bin contains a match to `near`, sorted by bin; returns their number.
 
-    Leaves in `bins` how many scores lie in a bin or above it, and where the columns of a bin begin. A greater score
-    never has a smaller bin, however it is rounded, so that a bin above that of `high` is above the match.
+    Afterwards `bins[0]` holds the number of scores in each bin or above it, and `bins[1]` where the columns of each bin
+    begin in `near`. A greater score never has a smaller bin, even with rounding, so all scores in bins above that of
+    `high` are above the match.
     """
     bins[:], mixed[:] = 0, False
     for match in range(len(low)):
@@ -125,7 +126,7 @@ def _sort_in(scores, low, high, lowest, density, bins, mixed, places, near):
 
 @nb.njit(inline="always")
 def _bin(score, lowest, density):
-    """Returns the bin of a score, for `density` bins over a span of 1: 0 below the lowest, at most the last but one."""
+    """Returns the bin of a score, with `density` bins per unit: 0 below `lowest`, at most the second to last bin."""
     place = (score - lowest) * density + np.float32(1)
     place = place if place > np.float32(0) else np.float32(0)
     return np.int32(place if place < np.float32(_BINS - 2) else np.float32(_BINS - 2))
@@ -142,7 +143,10 @@ def _any_reaches(chunk, lowest):
 
 @_settling
 def _product(query, gallery, work):
-    """The product of two rows, a multiple of four wide, in quarters and these in halves, which bounds its error."""
+    """Returns the dot product of two rows whose width is a multiple of four.
+
+    The quarters of the rows are added, then halves on halves, which bounds the rounding error.
+    """
     quarter = len(work)
     for k in range(quarter):
         one = query[k] * gallery[k] + query[k + quarter] * gallery[k + quarter]
@@ -153,7 +157,7 @@ def _product(query, gallery, work):
 
 @_settling
 def _squared(row, column, exact):
-    """The squared distance of `harness.metrics.exact`, rounded in the same order."""
+    """Returns the squared distance of `harness.metrics.exact`, with the same order of roundings."""
     queries, gallery, index, inverse = exact
     query, other, factor = queries[row], gallery[index[column]], inverse[column]
     work = np.empty(len(query))

@@ -1,10 +1,14 @@
-"""How many negatives stand ahead of a match: all that CMC, AP and INP need, found without sorting the gallery.
+"""Counts the negatives ahead of each match, which is all that CMC, AP and INP need, without sorting the gallery.
 
-The rank of the i-th nearest match is i plus the number of negatives at least as similar. On the CPU, compiled code
-on as many threads as torch uses gathers what is at least as similar as the farthest match, and compares that with each
-match. On a GPU, and where there is little to count, rows are sorted and searched. Both collect the negatives that lie
-so close to a match that rounding decides, and compare their distances in float64 (`harness.metrics.exact`), once a
-query and image however many matches are near. Both overwrite the similarities of the same identity.
+The rank of the i-th nearest match is i plus the number of negatives that are at least as similar. There are two
+implementations:
+
+- On the CPU, compiled code with torch's number of threads collects the images that are at least as similar as the
+  farthest match, and compares these with each match.
+- On a GPU, and for small inputs, each row is sorted and searched.
+
+If the order of a negative and a match depends on rounding, both compare distances in float64
+(`harness.metrics.exact`), computed once per query and image. Both overwrite the similarities of the same identity.
 """
 
 from __future__ import annotations
@@ -22,21 +26,21 @@ if TYPE_CHECKING:
     import torch
 
 SMALL = 1 << 20
-"""Similarities of a block up to which sorting them takes less time than loading the compiler's work, over a second."""
+"""Number of similarities up to which sorting is used: loading the compiled code takes more than a second."""
 
 _PAIRS = 2**24
 
 
 def count_ahead(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """Counts, for every match of a block of queries, the negatives that are ahead of it.
+    """Counts, for every match of a block of queries, the negatives ahead of it.
 
     Args:
         block: similarities; overwritten at the columns of the same identity.
-        matches: pairs of the same queries, numbered from zero.
+        matches: the pairs of these queries, numbered from zero.
 
     Returns:
-        Negatives that are at least as similar, ties counted, and negatives that are more similar; both int64 in the
-        order of the matches (`matches.is_match`).
+        Two int64 arrays in the order of the matches (`matches.is_match`): the number of negatives that are more
+        similar or tie, and the number of negatives that are more similar.
     """
     return _counter(block.similarity)(block, matches)
 
@@ -72,7 +76,7 @@ def _count_compiled(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndar
 
 
 def _rounded(block: Block) -> list[Any]:
-    """What the compiled code needs to settle near-ties."""
+    """Returns the arguments with which the compiled code settles near-ties."""
     margin, again, exact = block.margin, block.again, block.exact
     assert margin is not None and again is not None and exact is not None
     return [
@@ -84,7 +88,7 @@ def _rounded(block: Block) -> list[Any]:
 
 
 def _given(n_rows: int, n_gallery: int, dtype: np.dtype) -> list[Any]:
-    """The same where similarities are what they are: equal ones tie."""
+    """Returns the same arguments for given similarities without rounding, where only equal ones tie."""
     nothing, empty = np.zeros(n_rows), np.empty((0, 1), dtype)
     exact = np.empty((0, 1)), np.empty((0, 1), np.float32), np.empty(0, np.int64), np.empty(0)
     return [np.zeros(n_gallery), 0.0, nothing, nothing, (empty, empty), nothing, nothing, exact, 0.0, 0.0, 0.0]
@@ -95,7 +99,7 @@ def _arrays(*tensors: torch.Tensor) -> tuple[np.ndarray, ...]:
 
 
 def _count_sorted(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarray]:
-    """The same counts by sorting rows, in torch operations, on any device."""
+    """Computes the counts by sorting rows with torch, on any device."""
     import torch
 
     scores = block.similarity
@@ -128,7 +132,7 @@ def _count_sorted(block: Block, matches: Matches) -> tuple[np.ndarray, np.ndarra
 
 
 def _groups(counts: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yields the matches with negatives near them, in order, so many at once that there is room for their pairs."""
+    """Yields the matches with near negatives, in order, in groups whose pairs fit into memory."""
     some = counts.nonzero().squeeze(1)
     parts = (counts[some].cumsum(0) // _PAIRS).cpu()
     yield from some.split(parts.unique_consecutive(return_counts=True)[1].tolist()) if len(some) else ()
@@ -142,7 +146,19 @@ def _settle(
     first: torch.Tensor,
     counts: torch.Tensor,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Counts, of the negatives at places `first` onwards of a sorted row, those not behind the match, and before it."""
+    """Compares near negatives with their match in float64.
+
+    Args:
+        block: similarities and exact distances.
+        rows: query of each match, [n].
+        columns: gallery column of each match, [n].
+        order: columns of each row sorted by similarity, [n_rows, n_gallery].
+        first: position in `order` of the first negative near each match, [n].
+        counts: number of negatives near each match, [n].
+
+    Returns:
+        The number of these negatives that are closer than the match or tie, and the number that are closer; [n].
+    """
     import torch
 
     exact = block.exact

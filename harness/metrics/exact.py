@@ -1,14 +1,14 @@
-"""Distances in float64, for pairs whose order is lost in the rounding of the matrix product.
+"""Distances in float64, for pairs whose order the rounding of the matrix product does not determine.
 
-Cosine: squared distance of the features divided by their norms, 2 - 2 cos. Euclidean: squared distance of the features.
-Both are sums of squared differences, so their error shrinks with the distance, and they do not depend on the number of
-images, on threads or on the device: only on the two features. float32 features thus give what the same numbers give in
-float64.
+Cosine: squared distance of the normalised features, 2 - 2 cos. Euclidean: squared distance of the features.
+Both are sums of squared differences, so their error shrinks with the distance. They depend only on the two features,
+not on the number of images, the threads or the device. float32 features give the same distances as the same numbers
+in float64.
 
-With u = 2^-53 and L = ceil(log2 dim), the error of a squared distance D^2 is at most (L + 3) u D^2 for Euclidean.
+With u = 2^-53 and L = ceil(log2 dim), the error of a Euclidean squared distance D^2 is at most (L + 3) u D^2.
 Cosine adds the rounding of the quotients, 4 u D, of copies of another length in float64, 2 u D, and of the norms,
-(L + 4) u D^2 and the square of their difference. Two distances tie if they differ by at most twice that, which is a
-difference that float64 does not show.
+(L + 4) u D^2 and the square of their difference. Two distances tie if they differ by at most twice this error, because
+float64 cannot distinguish them.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
 
 @dataclass(frozen=True)
 class TieRule:
-    """Squared distances a and b tie if |a - b| <= relative m + linear sqrt(m) + floor, with m the larger of them."""
+    """Squared distances a and b tie if |a - b| <= relative m + linear sqrt(m) + floor, with m = max(a, b)."""
 
     relative: float
     linear: float
@@ -42,20 +42,20 @@ class TieRule:
         return TieRule(relative, 0, 0) if euclidean else TieRule(relative, 12 * UNIT, 2 * ((levels + 8) * UNIT) ** 2)
 
     def slack(self, larger: torch.Tensor) -> torch.Tensor:
-        """Returns the largest difference that is a tie, for the larger squared distance of each pair."""
+        """Returns the largest difference that counts as a tie, given the larger squared distance of each pair."""
         return self.relative * larger + self.linear * larger.sqrt() + self.floor
 
 
 @dataclass(frozen=True)
 class ExactDistances:
-    """Squared distances of single pairs of a block of queries and the gallery.
+    """Squared distances of single pairs of a query of the block and a gallery image.
 
     Attributes:
         query: features of the block in float64, divided by their norms for cosine, [n_rows, dim].
-        gallery: features as they were given, junk included, [n, dim].
+        gallery: original features, junk included, [n, dim].
         index: row of `gallery` for every gallery column, [n_gallery].
-        inverse: what gallery features are multiplied by: one over the norm for cosine, else one; float64, [n_gallery].
-        rule: when two of the distances tie.
+        inverse: factor of each gallery feature: 1 / norm for cosine, 1 for Euclidean; float64, [n_gallery].
+        rule: decides when two distances tie.
     """
 
     query: torch.Tensor
@@ -73,7 +73,7 @@ class ExactDistances:
         return torch.cat(parts) if parts else self.query.new_empty(0)
 
     def at_least(self, distance: torch.Tensor, of_match: torch.Tensor) -> torch.Tensor:
-        """Returns whether squared distances are smaller than those of the matches, or tie; bool [n]."""
+        """Returns whether squared distances are smaller than those of the matches or tie with them; bool [n]."""
         import torch
 
         return distance - of_match <= self.rule.slack(torch.maximum(distance, of_match))
@@ -85,11 +85,11 @@ class ExactDistances:
     def _part(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
         difference = self.gallery[self.index[columns]].double()
         difference *= self.inverse[columns, None]
-        # The sign goes with the square. Products and sums stay apart: fused, they would be rounded otherwise.
+        # Product and difference are separate operations, because a fused one rounds differently on some devices.
         difference -= self.query[rows]
         return row_sums(difference.square_()).clone()
 
 
 def depth(dim: int) -> int:
-    """Returns how many additions of `row_sums` follow one another."""
+    """Returns the number of consecutive additions in `row_sums`."""
     return ceil(log2(dim)) if dim > 1 else 0

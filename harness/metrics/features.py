@@ -1,4 +1,4 @@
-"""Features as the metrics read them: any array or tensor, its numbers unchanged, checked before they are ranked."""
+"""Reads features for the metrics: any array or tensor, without changing its numbers, and checks them."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     import torch
 
 _ELEMENTS = {"cpu": 2**15, "cuda": 2**24}
-"""Numbers of a float64 work array. On a CPU it fits the cache, and torch does not share it out among threads."""
+"""Size of a float64 work array. On a CPU it fits the cache, and is too small for torch to use several threads."""
 
 
 class FeatureReader:
-    """Reads rows of a feature matrix on one device, in a type that holds every number of the matrix exactly.
+    """Reads rows of a feature matrix on one device, in a type that represents every number of the matrix exactly.
 
-    The type is float32 for float32, half precision and integers of 8 and 16 bits, else float64.
+    The type is float32 for float32, half precision and integers of 8 and 16 bits, and float64 for all others.
 
     Args:
-        features: [n, dim], numpy array or torch tensor on any device; copied only where its type, its device or its
-            strides have to change.
+        features: [n, dim], numpy array or torch tensor on any device; copied only if its type, device or strides
+            have to change.
         side: `query` or `gallery`, for messages.
-        device: where rows are wanted; where the features are if None.
-        kept: indices of the rows that take part; all where None.
+        device: device to compute on; None for the device of the features.
+        kept: indices of the rows to use; None for all.
 
     Raises:
-        FeatureError: not a matrix of real numbers, or empty.
+        FeatureError: the features are empty or not a matrix of real numbers.
     """
 
     def __init__(self, features: Any, side: str, device: Any = None, kept: np.ndarray | None = None) -> None:
@@ -40,7 +40,7 @@ class FeatureReader:
         source = features.detach() if isinstance(features, torch.Tensor) else np.asarray(features)
         if source.ndim != 2 or 0 in source.shape:
             raise FeatureError(
-                f"The {side} features have shape {tuple(source.shape)}; give a matrix of one row an image."
+                f"The {side} features have shape {tuple(source.shape)}; pass a matrix [N, D] with one row per image."
             )
         source = _as_tensor(source, side)
         self.dtype = exact_type(source)
@@ -56,13 +56,15 @@ class FeatureReader:
         return len(self.index)
 
     def blocks(self, among: slice | None = None) -> Iterator[tuple[slice, torch.Tensor, torch.Tensor]]:
-        """Yields rows in order, few at a time: which, copies of the features [n, dim] and their norms [n] in float64.
+        """Yields rows in order, in small blocks: the rows, copies of their features [n, dim] and their norms [n].
+
+        Features and norms are float64.
 
         Args:
-            among: which rows; all if None.
+            among: rows to read; None for all.
 
         Raises:
-            FeatureError: a row holds NaN or infinity, is too large to be squared, or has zero norm.
+            FeatureError: a row contains NaN or infinity, is too large to be squared, or has zero norm.
         """
         import torch
 
@@ -83,13 +85,13 @@ class FeatureReader:
         bad = ~norms.isfinite()
         if bool(bad.any()):
             raise FeatureError(
-                f"The {self.side} feature at index {self._first(bad, rows)} holds NaN, infinity or values too large "
-                "to be squared; training has diverged or extraction is faulty, so look at the loss and that image."
+                f"The {self.side} feature at index {self._first(bad, rows)} contains NaN, infinity or values too large "
+                "to be squared. Training may have diverged: check the loss, and the model's output for that image."
             )
         if bool((norms == 0).any()):
             raise FeatureError(
-                f"The {self.side} feature at index {self._first(norms == 0, rows)} has zero norm, so it is no nearer "
-                "to one image than to another; check the model's output for that image."
+                f"The {self.side} feature at index {self._first(norms == 0, rows)} has zero norm, so it cannot be "
+                "ranked. Check the model's output for that image."
             )
 
     def _first(self, bad: torch.Tensor, rows: slice) -> int:
@@ -101,18 +103,18 @@ def _as_tensor(features: Any, side: str) -> torch.Tensor:
 
     if not isinstance(features, torch.Tensor):
         if features.dtype.kind not in "fiu":
-            raise FeatureError(f"The {side} features are of type {features.dtype}; give real numbers.")
+            raise FeatureError(f"The {side} features have the type {features.dtype}; pass real numbers.")
         features = np.ascontiguousarray(features, dtype=features.dtype.newbyteorder("="))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)  # an array may be read-only: nothing here writes to it
+            warnings.simplefilter("ignore", UserWarning)  # torch warns of read-only arrays; nothing here writes to them
             features = torch.from_numpy(features)
     if features.dtype.is_complex or features.dtype == torch.bool:
-        raise FeatureError(f"The {side} features are of type {features.dtype}; give real numbers.")
+        raise FeatureError(f"The {side} features have the type {features.dtype}; pass real numbers.")
     return features
 
 
 def exact_type(values: torch.Tensor) -> torch.dtype:
-    """Returns float32 where it holds every number of the tensor's type, else float64."""
+    """Returns float32 if it represents every number of the tensor's type exactly, and float64 otherwise."""
     import torch
 
     short = torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.uint8, torch.int16, torch.uint16
@@ -120,10 +122,10 @@ def exact_type(values: torch.Tensor) -> torch.dtype:
 
 
 def row_sums(values: torch.Tensor) -> torch.Tensor:
-    """Sums rows [n, dim] in place, halves on halves, and returns the sums [n].
+    """Sums rows [n, dim] in place by adding halves repeatedly, and returns the sums [n].
 
-    The order of the additions is the same for all shapes, threads and devices, and ceil(log2(dim)) of them follow one
-    another, which bounds the rounding error.
+    The order of additions is the same for all shapes, threads and devices. Only ceil(log2(dim)) additions are
+    consecutive, which bounds the rounding error.
     """
     width = values.shape[1]
     while width > 1:

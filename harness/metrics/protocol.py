@@ -1,4 +1,4 @@
-"""Who is ranked against whom: junk, own-camera views, and the matches of every query."""
+"""The evaluation protocol: junk, ignored images of the query's own camera, and the matches of every query."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from harness.errors import HarnessError
 
 
 class ProtocolError(HarnessError):
-    """Identities or cameras with which nothing can be ranked."""
+    """The identities or cameras do not allow a ranking."""
 
     exit_code = 1
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Pairs of a query and a gallery image that show the same identity, sorted by query.
+    """Pairs of a query and a gallery image of the same identity, sorted by query.
 
-    Gallery columns count the images that are left once junk has gone; `kept` maps them back to the original gallery.
+    Gallery columns count images without junk; `kept` maps them to the original gallery.
 
     Attributes:
         kept: original index of every gallery image that is not junk, [n_kept].
-        offsets: pairs of query i lie at `offsets[i]:offsets[i + 1]`, [n_query + 1].
+        offsets: pairs of query i are at `offsets[i]:offsets[i + 1]`, [n_query + 1].
         columns: gallery column of every pair, [n_pairs].
-        is_match: False where the pair also shares the camera and is therefore ignored, [n_pairs].
-        n_gallery: gallery images before junk went.
+        is_match: False if the pair has the same camera and is therefore ignored, [n_pairs].
+        n_gallery: number of gallery images including junk.
     """
 
     kept: np.ndarray
@@ -44,12 +44,12 @@ class Matches:
 
     @property
     def n_junk(self) -> int:
-        """Gallery images dropped as junk."""
+        """Number of gallery images dropped as junk."""
         return self.n_gallery - len(self.kept)
 
     @property
     def n_same_camera(self) -> int:
-        """Pairs of a query and a gallery image ignored because identity and camera are the same."""
+        """Number of ignored pairs: the same identity and the same camera."""
         return len(self.is_match) - int(self.is_match.sum())
 
     @cached_property
@@ -59,11 +59,11 @@ class Matches:
 
     @cached_property
     def n_positives(self) -> np.ndarray:
-        """Matches of every query, [n_query]."""
+        """Number of matches of every query, [n_query]."""
         return np.bincount(self.rows[self.is_match], minlength=self.n_query)
 
     def of_query(self, query: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns gallery columns that share the identity of one query, and which of them are matches."""
+        """Returns the gallery columns with the identity of one query, and whether each is a match."""
         span = slice(self.offsets[query], self.offsets[query + 1])
         return self.columns[span], self.is_match[span]
 
@@ -75,7 +75,7 @@ class Matches:
 
 
 def find_matches(query_pids: Any, gallery_pids: Any, query_camids: Any, gallery_camids: Any) -> Matches:
-    """Applies the protocol: junk leaves the gallery, own-camera views of the query's identity are ignored.
+    """Applies the protocol: drops junk from the gallery and finds the matches of every query.
 
     Args:
         query_pids: identity of every query, [n_query].
@@ -84,7 +84,7 @@ def find_matches(query_pids: Any, gallery_pids: Any, query_camids: Any, gallery_
         gallery_camids: camera of every gallery image, [n_gallery].
 
     Raises:
-        ProtocolError: the labels are not integers, do not fit each other, or no gallery image is left.
+        ProtocolError: labels are not integers, their lengths differ, or there is no query or no gallery image.
     """
     query_pids, gallery_pids = as_labels(query_pids, "query pids"), as_labels(gallery_pids, "gallery pids")
     query_camids, gallery_camids = (
@@ -97,14 +97,14 @@ def find_matches(query_pids: Any, gallery_pids: Any, query_camids: Any, gallery_
     ):
         if len(pids) != len(camids):
             raise ProtocolError(
-                f"There are {len(pids)} {side} pids but {len(camids)} {side} camids; give one an image."
+                f"There are {len(pids)} {side} pids but {len(camids)} {side} camids; pass one of each per image."
             )
 
     kept = np.flatnonzero(gallery_pids >= 0)
     if not len(query_pids) or not len(kept):
         raise ProtocolError(
-            f"Nothing to rank: {len(query_pids)} queries and {len(kept)} gallery images that are not junk; "
-            "check which images the dataset lists."
+            f"Nothing to rank: there are {len(query_pids)} queries and {len(kept)} gallery images that are not junk. "
+            "Check the images of the dataset."
         )
     order = np.argsort(gallery_pids[kept], kind="stable")
     by_pid = gallery_pids[kept][order]
@@ -117,24 +117,32 @@ def find_matches(query_pids: Any, gallery_pids: Any, query_camids: Any, gallery_
 
 
 def require_match(matches: Matches) -> None:
-    """Raises `ProtocolError` where no query has a match, naming identities or cameras as the reason."""
+    """Checks that at least one query has a match.
+
+    Raises:
+        ProtocolError: no query has one; names the identities or the cameras as the reason.
+    """
     if matches.is_match.any():
         return
     if len(matches.columns):
         raise ProtocolError(
-            f"No query has a match: all {len(matches.columns)} pairs of the same identity share the camera and are "
-            "ignored; check that query and gallery camids are read correctly and come from at least two cameras."
+            f"No query has a match: all {len(matches.columns)} pairs of the same identity have the same camera and are "
+            "ignored. Check the camids of query and gallery; they must come from at least two cameras."
         )
-    raise ProtocolError("No query has a match: query and gallery have no pid in common; check how pids are read.")
+    raise ProtocolError("No query has a match: query and gallery have no pid in common. Check how pids are read.")
 
 
 def as_labels(values: Any, name: str) -> np.ndarray:
-    """Returns identities or cameras as int64 [n], from a list, an array or a tensor on any device."""
+    """Converts identities or cameras from a list, an array or a tensor on any device to int64 [n].
+
+    Raises:
+        ProtocolError: the values are not one row of integers.
+    """
     if hasattr(values, "detach"):
         values = values.detach().cpu().numpy()
     labels = np.asarray(values)
     if labels.ndim != 1:
-        raise ProtocolError(f"The {name} have shape {labels.shape}; give one integer an image.")
+        raise ProtocolError(f"The {name} have shape {labels.shape}; pass one integer per image.")
     if labels.size and (labels.dtype.kind not in "iuf" or (labels.astype(np.int64) != labels).any()):
         raise ProtocolError(f"The {name} are not integers; map names to numbers first.")
     return labels.astype(np.int64)

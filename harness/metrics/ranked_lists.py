@@ -1,4 +1,4 @@
-"""What the pictures of a report need: ranked lists, and how far apart the same and different identities lie."""
+"""Data for the figures of a report: ranked lists, and distance histograms of same and different identities."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from harness.metrics.similarity import Block, FeatureSimilarity
 
 @dataclass(frozen=True)
 class RankedLists:
-    """The nearest gallery images of some queries, junk and own-camera views left out.
+    """The nearest gallery images of some queries, without junk and ignored images.
 
     Attributes:
-        indices: gallery images, nearest first, -1 where the gallery has no more, [n_query, k].
-        distances: their distances, NaN where there is none, [n_query, k].
-        is_match: whether it is the query's identity, [n_query, k].
+        indices: gallery images, nearest first; -1 beyond the end of the gallery, [n_query, k].
+        distances: their distances; NaN beyond the end of the gallery, [n_query, k].
+        is_match: whether the image has the query's identity, [n_query, k].
     """
 
     indices: np.ndarray
@@ -30,12 +30,12 @@ class RankedLists:
 
 @dataclass(frozen=True)
 class DistanceHistogram:
-    """How many pairs of a query and a gallery image lie at which distance.
+    """Histograms of the distances between queries and gallery images.
 
     Attributes:
-        edges: [bins + 1].
-        same: pairs of one identity under different cameras, [bins].
-        different: pairs of two identities, [bins].
+        edges: edges of the bins, [bins + 1].
+        same: number of pairs of one identity under different cameras, [bins].
+        different: number of pairs of two identities, [bins].
     """
 
     edges: np.ndarray
@@ -43,7 +43,7 @@ class DistanceHistogram:
     different: np.ndarray
 
     def filled(self, bins: int = 80) -> DistanceHistogram:
-        """Joins neighbouring bins until at most `bins` hold all pairs: trained features may lie close together."""
+        """Crops the histogram to the bins with pairs and joins neighbouring bins until at most `bins` are left."""
         places = np.flatnonzero(self.same + self.different)
         first, last = (int(places[0]), int(places[-1])) if len(places) else (0, len(self.same) - 1)
         starts = np.arange(first, last + 1, -(-(last + 1 - first) // bins))
@@ -66,22 +66,22 @@ def ranked_list(
 ) -> RankedLists:
     """Returns the k nearest gallery images of each query, in the order that `evaluate_ranking` scores.
 
-    A match stands at its rank; where it ties with a negative it therefore stands behind. Ties among negatives, and
-    among matches, are in gallery order. For a single query give one row: `features[i : i + 1]` and so on.
+    A match that ties with a negative ranks behind it. Ties among negatives, and among matches, are in gallery order.
+    For a single query pass one row: `features[i : i + 1]` and the same for its labels.
 
     Args:
-        query_features: [n_query, dim], and so on as for `evaluate_ranking`.
+        query_features: [n_query, dim]; all features and labels are as for `evaluate_ranking`.
         gallery_features: [n_gallery, dim].
         query_pids: [n_query].
         gallery_pids: [n_gallery].
         query_camids: [n_query].
         gallery_camids: [n_gallery].
-        k: length of the list.
+        k: length of the list, at least 1.
         metric: `cosine` or `euclidean`.
-        device: where to compute.
+        device: device to compute on; None for the device of the gallery features.
     """
     if k < 1:
-        raise UsageError(f"k is {k}; give 1 or more.")
+        raise UsageError(f"k must be at least 1, found {k}.")
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
     similarity = FeatureSimilarity(query_features, gallery_features, metric=metric, kept=matches.kept, device=device)
     columns = np.full((matches.n_query, k), -1)
@@ -99,7 +99,7 @@ def ranked_list(
 def _merge(
     scores: np.ndarray, ahead: np.ndarray, matches: Matches, block: Block, row: int, k: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Puts matches at their ranks and fills the places between with negatives; returns columns, flags and distances."""
+    """Puts matches at their ranks and negatives in between; returns columns, `is_match` and distances, each [k]."""
     own, is_match = matches.of_query(row)
     positives = own[is_match]
     negatives = np.ones(len(scores), dtype=bool)
@@ -139,27 +139,27 @@ def distance_histogram(
     device: Any = None,
     block_size: int = 64,
 ) -> DistanceHistogram:
-    """Counts distances of all pairs into fixed bins, junk and own-camera views left out.
+    """Counts the distances of all pairs in bins of equal width, without junk and ignored pairs.
 
     Args:
-        query_features: [n_query, dim], and so on as for `evaluate_ranking`.
+        query_features: [n_query, dim]; all features and labels are as for `evaluate_ranking`.
         gallery_features: [n_gallery, dim].
         query_pids: [n_query].
         gallery_pids: [n_gallery].
         query_camids: [n_query].
         gallery_camids: [n_gallery].
-        bins: number of bins of equal width.
-        limits: lower end of the first and upper end of the last bin; what lies beyond counts in that bin. None for
+        bins: number of bins.
+        limits: lower end of the first bin and upper end of the last; distances beyond count in these bins. None for
             limits that no pair can exceed.
         metric: `cosine` or `euclidean`.
-        device: where to compute.
-        block_size: queries at once.
+        device: device to compute on; None for the device of the gallery features.
+        block_size: number of queries to process at once.
     """
     import torch
 
     low, high = limits or (0.0, 2.0 if metric == "cosine" else _longest(query_features) + _longest(gallery_features))
     if bins < 1 or not low < high:
-        raise UsageError(f"A histogram of {bins} bins from {low} to {high} is empty; give bins >= 1 and low < high.")
+        raise UsageError(f"A histogram needs bins >= 1 and low < high, found {bins} bins from {low} to {high}.")
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
     similarity = FeatureSimilarity(
         query_features,

@@ -22,20 +22,20 @@ class Ranking:
     Attributes:
         mAP: mean average precision over the valid queries.
         mINP: mean inverse negative penalty over the valid queries.
-        cmc: share of valid queries whose first match is among the first k, k = 1 to `max_rank`; beyond the gallery
-            the last value goes on, [max_rank].
-        average_precision: [n_query], NaN where a query is not valid.
-        inverse_negative_penalty: [n_query], NaN where a query is not valid.
-        first_match_rank: rank of the nearest match counted from one, 0 where a query is not valid, [n_query].
-        first_hit: whether a match stands first, in single-shot the share of draws in which it does; NaN where a query
-            is not valid, [n_query]. Its mean over the valid queries is rank-1.
-        n_positives: matches of each query, [n_query].
-        valid: whether a query has a match, [n_query]; the others count nowhere.
-        tied_queries: queries whose AP the tie rule lowers, by more than 1e-6: among thousands of negatives some always
-            tie with the farthest matches, and change nothing.
-        tie_loss: what the tie rule takes from mAP; had every tie been won, mAP would be higher by this.
-        n_junk: gallery images dropped as junk.
-        n_same_camera: pairs of a query and a gallery image ignored for sharing identity and camera.
+        cmc: share of valid queries whose first match is among the first k, for k = 1 to `max_rank`; constant beyond
+            the length of the gallery, [max_rank].
+        average_precision: AP of each query, NaN for invalid queries, [n_query].
+        inverse_negative_penalty: INP of each query, NaN for invalid queries, [n_query].
+        first_match_rank: rank of the nearest match, counted from one; 0 for invalid queries, [n_query].
+        first_hit: 1 if a match ranks first, else 0; under single-shot, the share of draws in which it does. NaN for
+            invalid queries, [n_query]. Its mean over the valid queries is rank-1.
+        n_positives: number of matches of each query, [n_query].
+        valid: whether the query has a match, [n_query]; invalid queries are excluded from all means.
+        tied_queries: number of queries whose AP the tie rule lowers by more than 1e-6. Smaller changes are common,
+            because some of many negatives always tie with the farthest matches.
+        tie_loss: how much higher mAP would be if matches won every tie.
+        n_junk: number of gallery images dropped as junk.
+        n_same_camera: number of ignored pairs: the same identity and the same camera.
     """
 
     mAP: float
@@ -54,22 +54,22 @@ class Ranking:
 
     @property
     def n_query(self) -> int:
-        """All queries, with or without a match."""
+        """Number of queries, with or without a match."""
         return len(self.valid)
 
     @property
     def n_valid(self) -> int:
-        """Queries that have a match, over which the means are taken."""
+        """Number of queries with a match; means are taken over these."""
         return int(self.valid.sum())
 
     def rank(self, k: int) -> float:
         """Returns CMC at rank k: the share of valid queries with a match among the first k.
 
         Raises:
-            UsageError: the curve is shorter.
+            UsageError: k is below 1 or above `max_rank`.
         """
         if not 1 <= k <= len(self.cmc):
-            raise UsageError(f"Rank {k} is not on a curve of ranks 1 to {len(self.cmc)}; give a larger max_rank.")
+            raise UsageError(f"Rank {k} is outside the CMC curve of ranks 1 to {len(self.cmc)}; raise max_rank.")
         return float(self.cmc[k - 1])
 
 
@@ -97,12 +97,12 @@ def evaluate_ranking(
         gallery_camids: cameras, [n_gallery].
         max_rank: length of the CMC curve.
         metric: `cosine` or `euclidean`.
-        device: where to compute; where the gallery features are if None.
-        block_size: queries ranked at once; as many as need 512 MB if None.
+        device: device to compute on; None for the device of the gallery features.
+        block_size: number of queries to rank at once; None for as many as need 512 MB.
 
     Raises:
-        FeatureError: NaN, infinite, zero-norm or constant features, or shapes that do not fit.
-        ProtocolError: labels that do not fit, or no query with a match.
+        FeatureError: features are NaN, infinite, of zero norm or constant, or have wrong shapes.
+        ProtocolError: the numbers of features and labels differ, or no query has a match.
     """
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
     _require_shape(query_features, gallery_features, matches)
@@ -127,20 +127,20 @@ def evaluate_distances(
     max_rank: int = 50,
     block_size: int | None = None,
 ) -> Ranking:
-    """Scores a ranking by given distances [n_query, n_gallery], for instance re-ranked ones; smaller is nearer.
+    """Scores the ranking by given distances [n_query, n_gallery], for example re-ranked ones; smaller is nearer.
 
-    The other arguments, the result and the errors are those of `evaluate_ranking`.
+    The other arguments, the result and the errors are as for `evaluate_ranking`.
     """
     matches = find_matches(query_pids, gallery_pids, query_camids, gallery_camids)
     shape, expected = tuple(np.shape(distances)), (matches.n_query, matches.n_gallery)
     if shape != expected:
-        raise ProtocolError(f"Distances have shape {shape}, but there are pids for {expected}; give one a pair.")
+        raise ProtocolError(f"The distances have shape {shape}, but the pids need the shape {expected}.")
     return _evaluate(DistanceSimilarity(distances, kept=matches.kept, block_size=block_size), matches, max_rank)
 
 
 def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Ranking:
     if max_rank < 1:
-        raise UsageError(f"max_rank is {max_rank}; give 1 or more.")
+        raise UsageError(f"max_rank must be at least 1, found {max_rank}.")
     require_match(matches)
     counts = [count_ahead(block, matches.in_rows(block.rows)) for block in similarity.blocks()]
     at_least, above = (np.concatenate(parts) for parts in zip(*counts, strict=True))
@@ -150,7 +150,7 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
     position = np.arange(len(rows)) - (ends - n_positives)[rows] + 1
 
     def ranks_of(ahead: np.ndarray) -> np.ndarray:
-        # In the order of how many negatives are ahead; among equals any order gives the same ranks.
+        # Sorts the matches of each query by the negatives ahead of them; equal counts give the same ranks in any order.
         return ahead[np.lexsort((ahead, rows))] + position
 
     def mean_precision(ranks: np.ndarray) -> np.ndarray:
@@ -194,4 +194,6 @@ def _require_shape(query_features: Any, gallery_features: Any, matches: Matches)
         ("gallery", gallery_features, matches.n_gallery),
     ):
         if len(features) != n:
-            raise ProtocolError(f"There are {len(features)} {side} features but {n} {side} pids; give one an image.")
+            raise ProtocolError(
+                f"There are {len(features)} {side} features but {n} {side} pids; pass one of each per image."
+            )

@@ -1,19 +1,19 @@
-"""Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), sparse and in bounded memory.
+"""Re-ranking by k-reciprocal encoding (Zhong et al., CVPR 2017), with sparse matrices and bounded memory.
 
-With U the queries followed by the gallery, N_m(i) the m nearest of U to i including i, D the distance:
+U is the queries followed by the gallery, N_m(i) the m nearest images of U to i including i, D the distance:
 
 1. Reciprocal neighbours R(i, m) = {j in N_m(i): i in N_m(j)}; A = R(i, k1 + 1).
-2. A grows by every R(c, h), c in A, of which more than two thirds lie in A; h = round(k1 / 2) + 1, half to even.
-3. d_ij = D_ij^2 / max_l D_il^2; V_ij = exp(-d_ij) over the grown set, else 0, scaled to a row sum of 1.
-4. V_i becomes the mean of V over N_k2(i).
+2. Add to A every R(c, h) with c in A of which more than two thirds lie in A; h = round(k1 / 2) + 1, half to even.
+3. d_ij = D_ij^2 / max_l D_il^2; V_ij = exp(-d_ij) in the expanded set and 0 elsewhere, scaled to a row sum of 1.
+4. Replace V_i by the mean of V over N_k2(i).
 5. Jaccard distance J_ij = 1 - s / (2 - s), s = sum_l min(V_il, V_jl).
-6. Result (1 - lambda) J + lambda d, for queries against the gallery.
+6. The result is (1 - lambda) J + lambda d, for queries against the gallery.
 
-The published code squares the distances it is given, and is given squared Euclidean ones; D is therefore the squared
-Euclidean distance. On features of unit norm that equals the cosine distance up to a factor, which step 3 removes.
+The published code is called with squared Euclidean distances and squares them again, so D is the squared Euclidean
+distance. For features of unit norm, D is twice the cosine distance; step 3 removes the factor.
 
-No matrix over U x U exists: neighbours come from blocks, V has some hundred entries a row. Memory is that of the
-features twice, the result, and a block.
+No dense matrix over U x U is built: neighbours are computed in blocks, and V has some hundred entries per row. Memory
+holds the features twice, the result and one block.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _PAIRS = 2**14
 _BLOCK_ELEMENTS = 2**26
-"""Distances computed at once: a few arrays of a block are alive at the same time."""
+"""Number of distances per block; a few arrays of this size exist at the same time."""
 
 
 def rerank(
@@ -46,21 +46,21 @@ def rerank(
 ) -> np.ndarray:
     """Returns k-reciprocal distances [n_query, n_gallery], float32 (float64 for float64 features).
 
-    Labels are not used: junk should be dropped before or kept on purpose, since it takes part as a neighbour.
+    Labels are not used. Drop junk first, or keep it deliberately: it counts as a neighbour of other images.
 
     Args:
         query_features: [n_query, dim], array or tensor.
         gallery_features: [n_gallery, dim], array or tensor.
-        k1: neighbours for the reciprocal sets.
-        k2: neighbours for the local query expansion; 1 leaves it out.
+        k1: number of neighbours for the reciprocal sets.
+        k2: number of neighbours for the local query expansion; 1 disables it.
         lambda_value: weight of the original distance, 0 to 1.
-        metric: `euclidean` (squared, on the features as they are) or `cosine` (the same on normalised features).
-        device: where neighbours are searched; where the gallery features are if None.
-        block_size: images compared at once.
+        metric: `euclidean` (squared, on the given features) or `cosine` (the same on normalised features).
+        device: device for the neighbour search; None for the device of the gallery features.
+        block_size: number of images to compare at once.
 
     Raises:
         FeatureError: as `evaluate_ranking`.
-        UsageError: an option out of range.
+        UsageError: an option is out of range.
     """
     if k1 < 1 or k2 < 1 or not 0 <= lambda_value <= 1:
         raise UsageError(f"k1={k1}, k2={k2}, lambda={lambda_value}: k1 and k2 must be 1 or more, lambda from 0 to 1.")
@@ -83,7 +83,7 @@ def _stack(query_features: Any, gallery_features: Any) -> Any:
 
     if len(query_features) == 0 or np.shape(query_features)[1:] != np.shape(gallery_features)[1:]:
         shapes = f"{tuple(np.shape(query_features))} and {tuple(np.shape(gallery_features))}"
-        raise FeatureError(f"Query and gallery features have shapes {shapes}; give two matrices of equal width.")
+        raise FeatureError(f"Query and gallery features have the shapes {shapes}; pass two matrices of equal width.")
     if isinstance(gallery_features, torch.Tensor):
         query = torch.as_tensor(query_features).to(gallery_features.device)
         return torch.cat([query.detach(), gallery_features.detach()])
@@ -93,7 +93,7 @@ def _stack(query_features: Any, gallery_features: Any) -> Any:
 
 
 def _neighbours(similarity: FeatureSimilarity, n_query: int, count: int) -> tuple[np.ndarray, ...]:
-    """Finds, in blocks, the nearest of U, the largest D^2 of every row, and d for queries against the gallery."""
+    """Computes, in blocks, the nearest images of U, the largest D^2 of every row, and d of queries and gallery."""
     import torch
 
     n = similarity.n_query
@@ -104,7 +104,7 @@ def _neighbours(similarity: FeatureSimilarity, n_query: int, count: int) -> tupl
     for block in similarity.blocks():
         distances = block.squared_distance(block.similarity[:, :n]).clamp_min_(0)
         own = torch.arange(len(distances), device=distances.device)
-        # Every image is its own nearest neighbour, even beside a copy of itself.
+        # Every image must be its own nearest neighbour, even if U contains a copy of it.
         distances[own, own + block.rows.start] = -1
         nearest[block.rows] = distances.topk(count, dim=1, largest=False).indices.cpu().numpy()
         row_max = distances.amax(dim=1).square_()
@@ -118,7 +118,7 @@ def _neighbours(similarity: FeatureSimilarity, n_query: int, count: int) -> tupl
 
 
 def _selection(columns: np.ndarray, dtype: Any) -> sparse.csr_array:
-    """Returns the sparse matrix [n, n] with a one at every (i, columns[i, j])."""
+    """Returns the sparse matrix [n, n] with a 1 at every (i, columns[i, j])."""
     import scipy.sparse as sparse
 
     n, count = columns.shape
@@ -133,7 +133,7 @@ def _reciprocal(neighbours: np.ndarray, count: int) -> sparse.csr_array:
 
 
 def _expanded_sets(neighbours: np.ndarray, k1: int) -> sparse.csr_array:
-    """Steps 1 and 2: the grown reciprocal set of every image, as the pattern of a sparse matrix."""
+    """Steps 1 and 2: returns the expanded reciprocal set of every image, as the pattern of a sparse matrix."""
     outer = _reciprocal(neighbours, k1 + 1)
     inner = _reciprocal(neighbours, round(k1 / 2) + 1)
     shared = (outer @ inner.T).multiply(outer).tocoo()
@@ -147,7 +147,7 @@ def _expanded_sets(neighbours: np.ndarray, k1: int) -> sparse.csr_array:
 
 
 def _weights(sets: sparse.csr_array, similarity: FeatureSimilarity, largest: np.ndarray) -> sparse.csr_array:
-    """Step 3: exp(-d) over the sets, rows summing to one."""
+    """Step 3: returns exp(-d) over the sets, scaled to a row sum of 1."""
     import scipy.sparse as sparse
 
     rows = np.repeat(np.arange(sets.shape[0]), np.diff(sets.indptr))
@@ -161,7 +161,7 @@ def _weights(sets: sparse.csr_array, similarity: FeatureSimilarity, largest: np.
 
 
 def _pair_distances(similarity: FeatureSimilarity, first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Returns D for pairs of images, [n]; half the squared Euclidean distance of unit vectors is the cosine one."""
+    """Returns D for pairs of images, [n]; for cosine, half the squared distance of the unit vectors."""
     import torch
 
     device = similarity.device
@@ -172,7 +172,7 @@ def _pair_distances(similarity: FeatureSimilarity, first: np.ndarray, second: np
 
 
 def _blend_jaccard(result: np.ndarray, weights: sparse.csr_array, n_query: int, lambda_value: float) -> None:
-    """Steps 5 and 6, in place: only images that share an entry of V with the query have s > 0."""
+    """Steps 5 and 6, in place. Only images that share a column of V with the query have s > 0."""
     n_gallery = result.shape[1]
     by_column = weights[n_query:].tocsc()
     starts, lengths = by_column.indptr[:-1], np.diff(by_column.indptr)

@@ -1,23 +1,24 @@
-"""Similarities of queries to the gallery, one block of queries at a time, and how far their rounding can reach.
+"""Similarities of queries to the gallery, one block of queries at a time, and bounds of their rounding errors.
 
-Both metrics rank by Euclidean distance; cosine divides features by their norms first, so that the squared distance is
-twice the cosine distance. With q and g moved by a common point and divided by a common scale, the similarity
-s = q.g - (|g|^2 - t) / 2 orders the gallery as the distance does, and |q - g|^2 = |q|^2 + t - 2 s. The point is the
-mean of some gallery features, and t lies amid the |g|^2: what all features have in common costs no digits.
+Both metrics rank by Euclidean distance. Cosine normalises the features first, so that the squared distance is twice
+the cosine distance. After q and g are shifted by a common point and divided by a common scale, the similarity
+s = q.g - (|g|^2 - t) / 2 sorts the gallery like the distance, and |q - g|^2 = |q|^2 + t - 2 s. The point is the mean of
+some gallery features, and t is the middle of the |g|^2. This removes what all features have in common, which would
+cost precision.
 
-Features are prepared in float64 and multiplied in float32, or in float64 where float32 does not hold their numbers.
+Features are prepared in float64 and multiplied in float32, or in float64 if float32 cannot represent their numbers.
 
-Two similarities of a query that differ by more than the sum of their errors are in the right order. The others are
-settled by `harness.metrics.exact`, after the compiled counter has multiplied them again in shorter sums. The error of a
+Two similarities of a query are in the right order if they differ by more than the sum of their errors. All others are
+compared again: first by the compiled counter with shorter sums, then by `harness.metrics.exact`. The error of a
 similarity is at most
 
-    gamma (|q| |g| + ||g|^2 - t| / 2) + what the rule for ties and float64 add,
+    gamma (|q| |g| + ||g|^2 - t| / 2) + the terms of the tie rule and of float64,
     gamma = n u / (1 - n u) + 5 u,    u = eps / 2,    n = dimensions multiplied at once + number of such steps.
 
-Whatever the order of the sums in a step, at most n roundings follow one another (Higham, Accuracy and Stability of
-Numerical Algorithms, chapter 3), and sum |q_i g_i| is at most |q| |g|. The 5 are the rounding of both features, of the
-half square and of the comparison. The sum of a step must begin at zero, not at the sum of the steps before it, as in
-every BLAS that scales it by alpha; a test shows that it does.
+For any order of the sums in a step, at most n roundings are consecutive (Higham, Accuracy and Stability of Numerical
+Algorithms, chapter 3), and sum |q_i g_i| is at most |q| |g|. The term 5 u covers the rounding of both features, of the
+half square and of the comparison. The sum of a step must start at zero, not at the sum of earlier steps. This holds
+for every BLAS that scales the product by alpha; a test checks it.
 """
 
 from __future__ import annotations
@@ -49,15 +50,15 @@ class Block:
     """Similarities of some queries to the whole gallery.
 
     Attributes:
-        rows: which queries.
-        similarity: [n_rows, n_gallery]. One buffer serves all blocks, so a consumer may overwrite it and must copy
-            what it keeps.
-        offset: (squared) distance of a similarity of zero, [n_rows].
-        slope: what a similarity takes from it, [n_rows].
-        margin: how far rounding may part the similarities of two pairs that tie; None where nothing was rounded.
-        exact: distances that settle what lies within the margin; None likewise.
-        scale: what Euclidean distances were divided by; None where the distance is no square root.
-        again: what single similarities are computed from again; None where nothing was rounded.
+        rows: the queries of this block.
+        similarity: [n_rows, n_gallery]. All blocks share one buffer: callers may overwrite it, and must copy what they
+            keep.
+        offset: (squared) distance at similarity 0, [n_rows].
+        slope: decrease of the (squared) distance per unit of similarity, [n_rows].
+        margin: bound of the rounding errors; None if similarities are not rounded.
+        exact: distances that decide the order within the margin; None if similarities are not rounded.
+        scale: factor by which Euclidean distances were divided; None if the distance is not a square root.
+        again: factors from which single similarities are computed again; None if similarities are not rounded.
     """
 
     rows: slice
@@ -70,12 +71,12 @@ class Block:
     again: Again | None = None
 
     def widest(self, row: int) -> float:
-        """Returns how far apart two similarities of a row may be and yet be in another order than their distances."""
+        """Returns the largest gap at which two similarities of a row may be in the wrong order."""
         margin = self.margin
         return 0.0 if margin is None else 2 * float(margin.lift[row] * margin.tallest + margin.base[row])
 
     def distances(self, row: int, columns: np.ndarray) -> np.ndarray:
-        """Returns distances of one query in float64, [n]."""
+        """Returns the distances of one query to some gallery columns, float64 [n]."""
         import torch
 
         pairs = torch.as_tensor(columns, device=self.similarity.device)
@@ -86,7 +87,16 @@ class Block:
         return (squared / 2 if self.scale is None else squared.sqrt()).cpu().numpy()
 
     def ahead(self, row: int, columns: np.ndarray, matches: np.ndarray) -> np.ndarray:
-        """Returns for pairs of a negative and a match of one query whether the negative is ahead or ties, bool [n]."""
+        """Returns whether each negative of one query is ahead of its match or ties with it.
+
+        Args:
+            row: row of the query in the block.
+            columns: gallery columns of negatives, [n].
+            matches: gallery column of the match to compare each negative with, [n].
+
+        Returns:
+            bool [n].
+        """
         import torch
 
         negative, match = (torch.as_tensor(of, device=self.similarity.device) for of in (columns, matches))
@@ -100,25 +110,28 @@ class Block:
         return ahead.cpu().numpy()
 
     def squared_distance(self, similarity: torch.Tensor) -> torch.Tensor:
-        """Turns similarities [n_rows, n] into squared distances over `scale`; cosine and given ones are no squares."""
+        """Converts similarities [n_rows, n] to squared Euclidean distances divided by the square of `scale`.
+
+        Cosine distances and given distances are returned as they are, not squared.
+        """
         squared = self.offset[:, None] - self.slope[:, None] * similarity
         return squared if self.scale is None else squared.clamp_min_(0)
 
     def distance(self, similarity: torch.Tensor) -> torch.Tensor:
-        """Turns similarities [n_rows, n] into distances."""
+        """Converts similarities [n_rows, n] to distances."""
         squared = self.squared_distance(similarity)
         return squared if self.scale is None else squared.sqrt_().mul_(self.scale)
 
 
 @dataclass(frozen=True)
 class Margin:
-    """Bound of the error of a similarity: `lift` of the query times `height` of the gallery image, plus `base`.
+    """Bound of the rounding error of a similarity: `lift` of the query times `height` of the image, plus `base`.
 
     Attributes:
-        lift: [n_rows], float64.
-        base: [n_rows], float64.
-        height: [n_gallery], float64.
-        tallest: largest height.
+        lift: factor of each query, float64 [n_rows].
+        base: constant of each query, float64 [n_rows].
+        height: norm of each gallery image, float64 [n_gallery].
+        tallest: largest `height`.
     """
 
     lift: torch.Tensor
@@ -127,18 +140,18 @@ class Margin:
     tallest: float
 
     def around(self, rows: torch.Tensor, columns: torch.Tensor) -> torch.Tensor:
-        """Returns how far from the similarity of each pair others of its row are not in order for certain, [n]."""
+        """Returns the gap around the similarity of each pair within which the order is uncertain, [n]."""
         return self.lift[rows] * (self.height[columns] + self.tallest) + 2 * self.base[rows]
 
 
 @dataclass(frozen=True)
 class Again:
-    """What was multiplied, and the margin of products of single pairs, summed in quarters and these in halves.
+    """The factors of the similarities, to compute the products of single pairs again with a smaller error.
 
     Attributes:
         queries: [n_rows, width].
         gallery: [n_gallery, width].
-        margin: smaller than that of the block.
+        margin: bound of the error of these products, smaller than that of the block.
     """
 
     queries: torch.Tensor
@@ -147,7 +160,7 @@ class Again:
 
 
 class Similarity(Protocol):
-    """Where similarities come from."""
+    """A source of similarities: features, or given distances."""
 
     n_query: int
     n_gallery: int
@@ -158,18 +171,18 @@ class Similarity(Protocol):
 
 
 class FeatureSimilarity:
-    """Similarities between features; the gallery is prepared once, the queries block by block.
+    """Similarities between features. The gallery is prepared once, the queries block by block.
 
     Args:
         query_features: [n_query, dim], array or tensor.
         gallery_features: [n_gallery, dim], array or tensor.
         metric: `cosine` or `euclidean`.
-        kept: indices of the gallery images that take part; all where None.
-        device: where to compute; where the gallery features are if None.
-        block_size: queries a block; as many as give 512 MB of float32 if None.
+        kept: indices of the gallery images to use; None for all.
+        device: device to compute on; None for the device of the gallery features.
+        block_size: number of queries per block; None for as many as give 512 MB of float32.
 
     Raises:
-        FeatureError: a feature is not finite or has zero norm, all are the same, or the dimensions differ.
+        FeatureError: a feature is not finite or has zero norm, all features are the same, or the dimensions differ.
     """
 
     def __init__(
@@ -205,11 +218,11 @@ class FeatureSimilarity:
 
     @property
     def gallery(self) -> torch.Tensor:
-        """Gallery features as they are compared: of unit norm for cosine, moved and scaled; [n_gallery, dim]."""
+        """Gallery features as they are compared: normalised for cosine, then shifted and scaled; [n_gallery, dim]."""
         return self._gallery[:, : self.dim]
 
     def blocks(self) -> Iterator[Block]:
-        """Yields the similarities of all queries in order; every block overwrites the one before."""
+        """Yields the similarities of all queries in order; every block overwrites the previous one."""
         import torch
 
         buffer = torch.empty(self.block_size, self.n_gallery, dtype=self.dtype, device=self.device)
@@ -230,7 +243,12 @@ class FeatureSimilarity:
             yield Block(rows, buffer[: len(queries)], offset, slope, margin, exact, scale, again)
 
     def _prepare_queries(self, rows: slice) -> tuple[torch.Tensor, ...]:
-        """Returns queries as they are multiplied, in float64 before they are moved, norms and further divisors."""
+        """Prepares the queries of a block.
+
+        Returns:
+            The queries as they are multiplied, the queries in float64 before the shift, their norms after it, and the
+            additional divisor of each.
+        """
         import torch
 
         n = rows.stop - rows.start
@@ -245,14 +263,14 @@ class FeatureSimilarity:
             features -= self._centre
             features /= self._scale
             norms[place] = row_norms(features)
-            # A query far from the gallery is divided once more, which leaves the order of its row.
+            # A query far from the gallery is scaled down, which does not change the order of its row.
             reach[place] = torch.exp2(norms[place].log2().ceil().clamp_min(0))
             queries[place, : self.dim] = features / reach[place, None]
         queries[:, self.dim] = 1 / reach
         return queries, before, norms, reach
 
     def _margin(self, norms: torch.Tensor, reach: torch.Tensor, n: int) -> Margin:
-        """Returns the margin of products in which at most `n` roundings follow one another."""
+        """Returns the error bound of products with at most `n` consecutive roundings."""
         import torch
 
         number = torch.finfo(self.dtype)
@@ -275,7 +293,7 @@ class FeatureSimilarity:
         else:
             self._centre = (sample / row_norms(sample)[:, None]).mean(dim=0)
         width = -(-(self.dim + 1) // _ALIGNED) * _ALIGNED
-        # More steps make the error smaller, but the product slower.
+        # More steps give a smaller error but a slower product.
         self._step = -(-width // int(np.ceil((width / 192) ** 0.5)))
         self._gallery = self._large(self.n_gallery, width).zero_()
         self._height = torch.empty_like(self._inverse)
@@ -304,7 +322,7 @@ class FeatureSimilarity:
                 out.addmm_(one, other.T)
 
     def _large(self, *shape: int) -> torch.Tensor:
-        """Allocates memory; on a CPU from numpy, which asks for huge pages, in which single rows are found faster."""
+        """Allocates a tensor; on a CPU with numpy, whose huge pages speed up access to single rows."""
         import torch
 
         if self.device.type == "cpu":
@@ -312,9 +330,9 @@ class FeatureSimilarity:
         return torch.empty(shape, dtype=self.dtype, device=self.device)
 
     def _refuse_constant(self) -> None:
-        """Raises when every query and gallery image has the same feature; stops at the first block that differs.
+        """Raises `FeatureError` if all query and gallery features are the same; stops at the first block that differs.
 
-        The same is what float32 cannot tell apart, for float64 features too: no network is more precise.
+        Features are the same if float32 cannot distinguish them, also in float64: no network is more precise.
         """
         if self.n_gallery < 2:
             return
@@ -326,27 +344,27 @@ class FeatureSimilarity:
                 if bool((features - first).abs().max() > bound):
                     return
         raise FeatureError(
-            f"All {self.n_query} query and {self.n_gallery} gallery features are the same, so there is nothing to "
-            "rank: the model has collapsed or its output does not depend on the image."
+            f"All {self.n_query} query and {self.n_gallery} gallery features are the same, so they cannot be ranked. "
+            "The model has collapsed, or its output does not depend on the image."
         )
 
 
 class DistanceSimilarity:
-    """Similarities that are distances somebody else computed, with the sign turned.
+    """Given distances, negated to similarities.
 
     Args:
         distances: [n_query, n_gallery], array or tensor; smaller is nearer.
-        kept: indices of the gallery images that take part; all where None.
-        block_size: queries a block.
+        kept: indices of the gallery images to use; None for all.
+        block_size: number of queries per block.
 
     Raises:
-        FeatureError: not a matrix, or a distance is not finite.
+        FeatureError: the distances are not a matrix, or one is not finite.
     """
 
     def __init__(self, distances: Any, *, kept: np.ndarray | None = None, block_size: int | None = None) -> None:
         self._distances = distances.detach() if hasattr(distances, "detach") else np.asarray(distances)
         if self._distances.ndim != 2 or 0 in self._distances.shape:
-            raise FeatureError(f"Distances have shape {tuple(self._distances.shape)}; give [n_query, n_gallery].")
+            raise FeatureError(f"The distances have shape {tuple(self._distances.shape)}; pass [n_query, n_gallery].")
         everything = kept is None or len(kept) == self._distances.shape[1]
         self._kept = None if everything else kept
         self.n_query = self._distances.shape[0]
@@ -364,13 +382,13 @@ class DistanceSimilarity:
             similarity = -block.contiguous().to(exact_type(block))
             if not bool(similarity.isfinite().all()):
                 row = rows.start + int((~similarity.isfinite()).any(dim=1).nonzero()[0])
-                raise FeatureError(f"Row {row} of the distances holds NaN or infinity; compute them again.")
+                raise FeatureError(f"Row {row} of the distances contains NaN or infinity; compute the distances again.")
             yield Block(rows, similarity, torch.zeros_like(similarity[:, 0]), torch.ones_like(similarity[:, 0]))
 
 
 @contextmanager
 def full_precision(device: torch.device) -> Iterator[None]:
-    """Keeps TF32, bfloat16 and autocast, which training may have switched on, out of the products inside."""
+    """Returns a context without TF32, bfloat16 and autocast, which training may have switched on."""
     import torch
 
     switches: list[Any] = [torch.backends.cuda.matmul, torch.backends.mkldnn.matmul]  # type: ignore[attr-defined]

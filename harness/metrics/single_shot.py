@@ -1,4 +1,4 @@
-"""The metric of the classic CUHK03 protocol: one gallery image an identity, drawn at random, many times."""
+"""The metric of the classic CUHK03 protocol: CMC over random galleries with one image per identity."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ def evaluate_single_shot(
 ) -> Ranking:
     """Scores a ranking under the single-gallery-shot protocol of classic CUHK03 (20 splits, 100 test identities).
 
-    After the standard removals, one image of every gallery identity is drawn uniformly, of the query's own identity
-    among its matches; the query is ranked against these alone. The CMC curve and `first_hit` are means over all draws;
-    everything else in the result (mAP, mINP, other per-query values) is that of the full gallery, as usual.
-    Images of other identities from the query's own camera stay, as in torchreid.
-    Draws depend on `seed` and the order of the queries, on nothing else. The tie rule is the usual one.
+    After junk and ignored images are removed, one image of every gallery identity is drawn uniformly; for the query's
+    own identity, one of its matches. The query is ranked against these images only. The CMC curve and `first_hit` are
+    means over all draws. All other results (mAP, mINP, other per-query values) use the full gallery.
+    Images of other identities from the query's own camera stay in the gallery, as in torchreid.
+    The draws depend only on `seed` and on the order of the queries. The tie rule is that of `evaluate_ranking`.
 
-    Not for the 767/700 protocol, which is scored by `evaluate_ranking`; the two give very different figures.
+    Do not use it for the 767/700 protocol, which `evaluate_ranking` scores; the two give very different numbers.
 
     Args:
-        query_features: [n_query, dim], and so on as for `evaluate_ranking`.
+        query_features: [n_query, dim]; all features and labels are as for `evaluate_ranking`.
         gallery_features: [n_gallery, dim].
         query_pids: [n_query].
         gallery_pids: [n_gallery].
@@ -46,15 +46,15 @@ def evaluate_single_shot(
         gallery_camids: [n_gallery].
         max_rank: length of the CMC curve.
         metric: `cosine` or `euclidean`.
-        draws: galleries drawn for each query.
-        seed: of the draws.
-        device: where to compute.
+        draws: number of galleries to draw per query.
+        seed: seed of the draws.
+        device: device to compute on; None for the device of the gallery features.
 
     Raises:
         FeatureError, ProtocolError: as `evaluate_ranking`.
     """
     if draws < 1:
-        raise UsageError(f"draws is {draws}; give 1 or more.")
+        raise UsageError(f"draws must be at least 1, found {draws}.")
     labels = (query_pids, gallery_pids, query_camids, gallery_camids)
     full = evaluate_ranking(query_features, gallery_features, *labels, max_rank=max_rank, metric=metric, device=device)
     matches = find_matches(*labels)
@@ -74,7 +74,7 @@ def evaluate_single_shot(
 
 
 class _Gallery:
-    """Gallery images grouped by identity, ready for draws."""
+    """Gallery images grouped by identity."""
 
     def __init__(self, pids: np.ndarray) -> None:
         self.columns = np.argsort(pids, kind="stable")
@@ -82,7 +82,7 @@ class _Gallery:
         self.pids = pids
 
     def draw(self, own: np.ndarray, draws: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """Draws one column of every other identity, [draws, n_identities], and one of `own`, [draws]."""
+        """Draws one column of every other identity, [draws, n_identities - 1], and one of `own`, [draws]."""
         match = own[generator.integers(len(own), size=draws)]
         picks = self.starts + generator.integers(self.counts, size=(draws, len(self.counts)))
         others = self.identities != self.pids[own[0]]

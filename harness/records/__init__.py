@@ -1,1 +1,1 @@
-"""Results on disk: the record of a run, its schema, its store and its per-query values."""
+"""Results on disk: records of runs, their schema, their store and per-query values."""

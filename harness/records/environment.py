@@ -1,4 +1,4 @@
-"""What a result was measured on: versions, hardware, state of the checkout. No secrets: no environment variables."""
+"""The environment of a result: versions, hardware and state of the checkout; no environment variables or secrets."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from harness.system.redact import mask, readable
 PACKAGES = ("torch", "torchvision", "timm", "numpy", "numba", "mamba-ssm", "causal-conv1d", "ray", "mlflow")
 
 OWN_OUTPUT = (":!results", ":!figures", ":!BENCHMARKS.md")
-"""Of the checkout: changes there are results, not code."""
+"""Paths of the checkout that the harness writes; changes there do not count as changes of the code."""
 
 
 def capture(device: str = "cpu") -> dict[str, Any]:
     """Returns the environment block of a record.
 
     Args:
-        device: `cpu` or `cuda`; with `cuda` the GPU and driver are asked through torch.
+        device: `cpu` or `cuda`; with `cuda`, GPU and driver are included, which imports torch.
     """
     block = {
         "python": platform.python_version(),
@@ -51,7 +51,7 @@ def _version(name: str) -> str | None:
 
 @functools.cache
 def _packages() -> str:
-    """Hash of every installed distribution and version: equal hashes are equal environments."""
+    """Returns a hash of all installed distributions and versions; equal hashes mean equal environments."""
     found = set()
     for folder in filter(os.path.isdir, sys.path):
         found |= {name for name in os.listdir(folder) if name.endswith((".dist-info", ".egg-info"))}
@@ -75,9 +75,9 @@ def _memory() -> int | None:
 
 @functools.cache
 def _checkout() -> dict[str, Any]:
-    """Commit of this checkout and whether files differ from it, but for what the harness itself writes there.
+    """Returns the commit of this checkout, and whether files differ from it, except those in `OWN_OUTPUT`.
 
-    Where git does not tell, `git_problem` says why.
+    If git fails, `git_problem` contains the reason.
     """
     if not (REPOSITORY / ".git").exists():
         return {"git_commit": None, "git_dirty": None}
@@ -85,25 +85,26 @@ def _checkout() -> dict[str, Any]:
         commit = _git("rev-parse", "HEAD").strip()
         return {"git_commit": commit, "git_dirty": bool(_git("status", "--porcelain", "--", ".", *OWN_OUTPUT).strip())}
     except OSError as error:
-        problem = f"git cannot be run: {error.strerror or error}"
+        problem = f"git cannot be started: {error.strerror or error}"
     except subprocess.CalledProcessError as error:
-        problem = str(error.stderr).strip().partition("\n")[0] or f"git ended with exit code {error.returncode}"
+        problem = str(error.stderr).strip().partition("\n")[0] or f"git failed with exit code {error.returncode}"
     except subprocess.SubprocessError as error:
         problem = str(error)
     return {"git_commit": None, "git_dirty": None, "git_problem": readable(mask(problem))}
 
 
 def _git(*words: str) -> str:
-    """What git says of this checkout, also where it belongs to another user, as in containers.
+    """Runs git in this checkout, also if it belongs to another user, as in containers.
 
-    git refuses such a checkout lest its owner's configuration run programs; the owner's code runs here anyway.
+    By default, git refuses such a checkout, because its configuration may run programs. Here the code of the checkout
+    runs anyway.
     """
     command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
 
 
 def _deterministic() -> bool | None:
-    """Whether torch was told to use only algorithms that repeat; None where it was not needed."""
+    """Returns whether torch uses only deterministic algorithms; None if torch was not imported."""
     torch = sys.modules.get("torch")
     return torch.are_deterministic_algorithms_enabled() if torch else None
 

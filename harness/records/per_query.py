@@ -1,4 +1,4 @@
-"""Per-query values as files beside a record: how well every query was ranked."""
+"""Per-query values, stored as CSV files next to a record: the scores of every query."""
 
 from __future__ import annotations
 
@@ -18,42 +18,59 @@ if TYPE_CHECKING:
 COLUMNS = ("query", "pid", "camid", "AP", "INP", "first_match_rank", "positives")
 
 _TYPES = {**dict.fromkeys(COLUMNS, "int64"), **dict.fromkeys(("AP", "INP", "first_match_rank"), "float64")}
-"""The floating-point ones have gaps where a query has no match."""
+"""Columns of floating-point type may be empty for queries without a match."""
 
 Rows = Sequence[Mapping[str, Any]]
-"""One mapping a query, with the keys `COLUMNS`; a query without a match has None for what is undefined."""
+"""One mapping per query with the keys `COLUMNS`; undefined values of a query without a match are None."""
 
 
 def render(rows: Rows) -> str:
+    """Returns the CSV text of per-query values.
+
+    Raises:
+        RecordError: a row has other keys than `COLUMNS`.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for row in rows:
         if set(row) != set(COLUMNS):
-            raise RecordError(f"Per-query values need {', '.join(COLUMNS)}; there are {', '.join(row)}.")
+            raise RecordError(f"Per-query values need the keys {', '.join(COLUMNS)}; found {', '.join(row)}.")
         writer.writerow([_cell(row[name]) for name in COLUMNS])
     return text.getvalue()
 
 
 def _cell(value: Any) -> Any:
-    """Nine digits are more than the single precision of the distances; undefined is empty."""
+    """Formats a value: nine digits, which exceeds the float32 precision of distances; undefined values are empty."""
     if isinstance(value, float):
         return "" if math.isnan(value) else f"{value:.9g}"
     return "" if value is None else value
 
 
 def file_name(dataset: str, *, flip: bool, rerank: bool, first: bool) -> str:
-    """File name of an evaluation's per-query values; `first` is the plain test on the run's own dataset."""
+    """Returns the file name of the per-query values of an evaluation.
+
+    Args:
+        dataset: name of the scored dataset.
+        flip: whether features were flip-averaged.
+        rerank: whether re-ranking was used.
+        first: whether this is the plain evaluation on the run's own dataset.
+    """
     if first:
         return "per_query.csv"
     return f"per_query.{slug(dataset)}{'.flip' * flip}{'.rerank' * rerank}.csv"
 
 
 def read(folder: Path, name: str, wanted: Sequence[str] = COLUMNS) -> dict[str, np.ndarray]:
-    """Reads the wanted per-query columns; a query without a match has NaN for AP and INP, and rank 0.
+    """Reads columns of per-query values; a query without a match has NaN for AP and INP, and rank 0.
+
+    Args:
+        folder: folder of the record.
+        name: name of the file.
+        wanted: names of the columns to read.
 
     Raises:
-        RecordError: absent, or not what `render` writes.
+        RecordError: the file is missing or damaged.
     """
     path = folder / Path(name).name
     try:
@@ -63,7 +80,11 @@ def read(folder: Path, name: str, wanted: Sequence[str] = COLUMNS) -> dict[str, 
 
 
 def parse(data: bytes, where: str, wanted: Sequence[str] = COLUMNS) -> dict[str, np.ndarray]:
-    """Parses per-query values; `where` names them in errors."""
+    """Parses columns of per-query values; `where` names them in messages.
+
+    Raises:
+        RecordError: the data is damaged.
+    """
     import pandas
 
     header, _, body = data.partition(b"\n")
@@ -71,7 +92,7 @@ def parse(data: bytes, where: str, wanted: Sequence[str] = COLUMNS) -> dict[str,
         raise RecordError(f"{where} does not have the columns {', '.join(COLUMNS)}.")
     lines = body.count(b"\n") + bool(body and not body.endswith(b"\n"))
     if body.count(b",") != (len(COLUMNS) - 1) * lines:
-        raise RecordError(f"{where} is damaged: not every line has {len(COLUMNS)} values.")
+        raise RecordError(f"{where} is damaged: some lines do not have {len(COLUMNS)} values.")
     try:
         table = pandas.read_csv(io.BytesIO(data), usecols=list(wanted), dtype=_TYPES, index_col=False)
         if "first_match_rank" in wanted:

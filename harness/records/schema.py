@@ -33,75 +33,107 @@ class SpecValues(TypedDict, total=False):
 
 
 class Spec(TypedDict, total=False):
-    """Everything that may change the number; see `harness.spec.run_spec.RunSpec`."""
+    """Everything that may change the number; `run_id` is its hash. See `RunSpec` in `harness/spec/run_spec.py`."""
 
-    backbone: Required[Annotated[str, Meta(description="registered name, with the variant: `reidmamba:baseline`")]]
-    dataset: Required[Annotated[str, Meta(description="dataset that is trained on, or whose images are scored")]]
+    backbone: Required[
+        Annotated[str, Meta(description="registered name, with the variant: `reidmamba:strong-baseline`")]
+    ]
+    dataset: Required[
+        Annotated[str, Meta(description="dataset of the run: the model is trained on it, or its images are scored")]
+    ]
     recipe: Required[Annotated[str, Meta(description="name of the recipe")]]
-    values: Required[Annotated[SpecValues, Meta(description="every value of the recipe; a soft margin is -1")]]
-    options: Required[Annotated[dict[str, Any], Meta(description="every build option of the backbone")]]
-    seed: Required[Annotated[Seed, Meta(description="seed of everything random")]]
+    values: Required[
+        Annotated[
+            SpecValues, Meta(description="every value of the recipe, defaults included. A soft margin is stored as -1")
+        ]
+    ]
+    options: Required[
+        Annotated[dict[str, Any], Meta(description="every build option of the backbone, defaults included")]
+    ]
+    seed: Required[Annotated[Seed, Meta(description="seed of all random numbers of the run")]]
     device: Required[Annotated[str, Meta(description="`cpu` or `cuda`")]]
     protocol: Required[Annotated[str, Meta(description="version of the evaluation protocol, Major.Minor")]]
-    torch: Annotated[str | None, Meta(description="Major.Minor of torch")]
+    torch: Annotated[str | None, Meta(description="version of torch, Major.Minor")]
     source: Annotated[str | None, Meta(description="hash of the backbone's files")]
     pretrained: Annotated[
-        str | None, Meta(description="checksum or timm tag of the starting weights, or of the file that is scored")
+        str | None,
+        Meta(
+            description="identity of the starting weights, or of the file that is scored: a checksum or a "
+            "timm tag. `none` if there is no such file"
+        ),
     ]
-    fingerprint: Annotated[str | None, Meta(description="hash of what was read of the dataset")]
+    fingerprint: Annotated[
+        str | None,
+        Meta(description="hash of the relative paths, sizes, identities and cameras that were read from the dataset"),
+    ]
     dataset_options: Annotated[
-        dict[str, dict[str, Any]] | None, Meta(description="reader options of the user, by dataset")
+        dict[str, dict[str, Any]] | None, Meta(description="reader options that the user gave, by dataset")
     ]
-    evaluate_on: Annotated[list[Pair] | None, Meta(description="name and fingerprint of each further dataset")]
+    evaluate_on: Annotated[
+        list[Pair] | None, Meta(description="name and fingerprint of each further dataset that is scored")
+    ]
     purpose: Annotated[
-        str | None, Meta(description="what the run is for: `test`, `search`, `checkpoint`, `features` or `profile`")
+        str | None,
+        Meta(
+            description="what the run is for: `test`, `search`, `checkpoint`, `features` or `profile`; see "
+            "the last table"
+        ),
     ]
-    holdout: Annotated[dict[str, Any] | None, Meta(description="seed and share of the held-out identities of a search")]
+    holdout: Annotated[
+        dict[str, Any] | None,
+        Meta(description="seed and fraction (`share`) of the training identities that a search holds out"),
+    ]
 
 
 class Error(TypedDict, total=False):
-    """Why a run did not end well."""
+    """Why a run did not end with status `ok`."""
 
     type: Annotated[str | None, Meta(description="class of the exception")]
-    message: Annotated[str, Meta(description="the reason, a sentence")]
-    log_tail: Annotated[str | None, Meta(description="last lines of the log")]
+    message: Annotated[str, Meta(description="the reason, in a sentence")]
+    log_tail: Annotated[str | None, Meta(description="last lines of the run's log")]
 
 
 class ImageSizes(TypedDict, total=False):
-    """Sizes of the images of a split."""
+    """Sizes of the images of one split."""
 
-    height: Annotated[list[Number] | None, Meta(description="least, median and greatest, in pixels")]
-    width: Annotated[list[Number] | None, Meta(description="likewise")]
-    distinct: Annotated[Whole | None, Meta(description="number of distinct sizes")]
+    height: Annotated[list[Number] | None, Meta(description="smallest, median and largest height, in pixels")]
+    width: Annotated[list[Number] | None, Meta(description="smallest, median and largest width, in pixels")]
+    distinct: Annotated[Whole | None, Meta(description="number of different sizes")]
 
 
 class Data(TypedDict, total=False):
-    """What was read of the dataset of the run."""
+    """The files that were read."""
 
-    layout: Annotated[str | None, Meta(description="layout that was found, for example `msmt17-v1`")]
-    generated: Annotated[
-        dict[str, Any] | None, Meta(description="how the stand-in was generated; `null` for real data")
-    ]
+    layout: Annotated[str | None, Meta(description="name of the folder layout that was found, for example `msmt17-v1`")]
+    generated: Annotated[dict[str, Any] | None, Meta(description="how the images were generated; `null` for real data")]
     notes: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="facts about the files. `image_sizes`: the images are a resized copy; `junk`: images that the "
-            "reader left out; `row_order` and `rows_left_out`: how rows of stored features found their images, see "
-            "[features.md](features.md)"
+            description="facts about the files, by name. `image_sizes`: the images are a resized copy. "
+            "`cameras`: `unknown` if the dataset has no cameras. `junk`: number of junk images that the reader left "
+            "out, by split. `row_order` and `rows_left_out`: how the rows of stored features were assigned to images, "
+            "see [features.md](features.md)"
         ),
     ]
     count_mismatch: Annotated[
-        list[str] | None, Meta(description="how the counts differ from the card, in sentences; empty if they do not")
+        list[str] | None,
+        Meta(
+            description="differences between the counts of the card and of the files, one sentence each; "
+            "empty if there are none"
+        ),
     ]
     splits: Annotated[
         dict[str, dict[str, Whole]] | None,
-        Meta(description="`images`, `identities` and `cameras` of `train`, `query` and `gallery`"),
+        Meta(description="number of `images`, `identities` and `cameras` of `train`, `query` and `gallery`"),
     ]
     image_sizes: Annotated[dict[str, ImageSizes] | None, Meta(description="sizes of the images, by split")]
     error: Annotated[
-        str | None, Meta(description="of a further dataset that could not be scored: why; the run itself is `ok`")
+        str | None,
+        Meta(description="only below `evaluated`: why that dataset could not be scored. The run itself stays `ok`"),
     ]
-    evaluated: Annotated[dict[str, "Data"] | None, Meta(description="the same keys for each further dataset")]
+    evaluated: Annotated[
+        dict[str, "Data"] | None, Meta(description="the same keys for each further dataset, by its name")
+    ]
 
 
 Evaluation = TypedDict(
@@ -110,219 +142,306 @@ Evaluation = TypedDict(
         "dataset": Required[
             Annotated[
                 str,
-                Meta(description="what was scored; another name than `spec.dataset` is a cross-domain result"),
+                Meta(
+                    description="dataset that was scored. If it is not `spec.dataset`, this is a cross-dataset result"
+                ),
             ]
         ],
         "trained": Required[
             Annotated[
                 bool,
                 Meta(
-                    description="`false` for the further score of the model before its training; `true` for the result "
-                    "of a run, also with `training.epochs = 0`"
+                    description="`false` for the additional score of the model before training; `true` for the "
+                    "result of a run, also with `training.epochs = 0`"
                 ),
             ]
         ],
-        "flip": Required[Annotated[bool, Meta(description="whether features were averaged over the mirrored image")]],
+        "flip": Required[
+            Annotated[
+                bool,
+                Meta(
+                    description="whether this is the flip test: the mean of the features of the image and its mirror "
+                    "image"
+                ),
+            ]
+        ],
         "rerank": Required[
             Annotated[
                 bool,
-                Meta(description="whether k-reciprocal re-ranking was used; never under `cuhk03-classic`"),
+                Meta(description="whether k-reciprocal re-ranking was used; always `false` under `cuhk03-classic`"),
             ]
         ],
-        "metric": Required[Annotated[str, Meta(description="`cosine` or `euclidean`")]],
-        "protocol": Annotated[str | None, Meta(description="evaluation rule of the dataset's card")],
+        "metric": Required[
+            Annotated[str, Meta(description="distance that ranks the gallery: `cosine` or `euclidean`")]
+        ],
+        "protocol": Annotated[
+            str | None, Meta(description="evaluation rule of the dataset's card: `standard` or `cuhk03-classic`")
+        ],
         "mAP": Required[Annotated[Fraction, Meta(description="mean average precision over the valid queries")]],
-        "mINP": Required[Annotated[Fraction | None, Meta(description="mean inverse negative penalty, likewise")]],
+        "mINP": Required[
+            Annotated[Fraction | None, Meta(description="mean inverse negative penalty over the valid queries")]
+        ],
         "rank-1": Required[
             Annotated[
                 Fraction,
                 Meta(
-                    description="share of them with a match at rank 1; under `cuhk03-classic` a mean over 10 drawn "
-                    "galleries per query, of one image per identity"
+                    description="fraction of valid queries with a match at rank 1. Under `cuhk03-classic`: mean over "
+                    "10 galleries per query, drawn with one image per identity"
                 ),
             ]
         ],
-        "rank-5": Required[Annotated[Fraction, Meta(description="likewise, up to rank 5")]],
-        "rank-10": Required[Annotated[Fraction, Meta(description="likewise, up to rank 10")]],
+        "rank-5": Required[
+            Annotated[Fraction, Meta(description="fraction of valid queries with a match among the first 5")]
+        ],
+        "rank-10": Required[
+            Annotated[Fraction, Meta(description="fraction of valid queries with a match among the first 10")]
+        ],
         "cmc": Required[
             Annotated[
                 list[Fraction],
-                Meta(description="rank 1, 2, ... up to the recipe's `max_rank`; the three ranks do not depend on it"),
+                Meta(
+                    description="CMC curve from rank 1 to the recipe's `max_rank`; the three ranks above do not "
+                    "depend on `max_rank`"
+                ),
             ]
         ],
         "n_query": Required[Annotated[Whole, Meta(description="number of queries")]],
         "n_valid": Required[
-            Annotated[Whole, Meta(description="queries whose identity the gallery has under another camera")]
+            Annotated[
+                Whole,
+                Meta(description="number of valid queries: those with a match in the gallery under another camera"),
+            ]
         ],
         "n_gallery": Required[Annotated[Whole, Meta(description="number of gallery images")]],
         "n_junk": Annotated[
             Whole | None,
             Meta(
-                description="gallery images of negative identity that reached the evaluation; readers leave them out "
-                "before, and count them in `data.notes.junk`"
+                description="number of gallery images with a negative identity that reached the evaluation. "
+                "Readers leave junk out earlier and count it in `data.notes.junk`"
             ),
         ],
-        "tied_queries": Annotated[Whole | None, Meta(description="queries whose order depends on equal distances")],
+        "tied_queries": Annotated[
+            Whole | None, Meta(description="number of queries whose AP is lower because a negative ties with a match")
+        ],
         "interval": Required[
             Annotated[
                 dict[str, Bounds],
                 Meta(
-                    description="95 % bounds of `mAP` and `rank-1`, a bootstrap over the identities of the queries; "
-                    "empty where there is one identity"
+                    description="95 % intervals of `mAP` and `rank-1` as `[low, high]`, by a bootstrap over the "
+                    "identities of the queries; empty if there is only one identity"
                 ),
             ]
         ],
-        "per_query": Annotated[str | None, Meta(description="name of the file with the values per query")],
+        "per_query": Annotated[str | None, Meta(description="name of the file with the values of each query")],
     },
     total=False,
 )
-Evaluation.__doc__ = "One way of scoring the model."
+Evaluation.__doc__ = (
+    "One scored ranking. The plain test, the flip test, re-ranking and further datasets have entries of their own."
+)
 
 
 class TakenOver(TypedDict, total=False):
-    """The run whose checkpoint this one began with."""
+    """The run whose checkpoint this run started from."""
 
-    run_id: Annotated[str | None, Meta(description="of that run")]
-    epochs: Annotated[Whole | None, Meta(description="epochs of the checkpoint")]
+    run_id: Annotated[str | None, Meta(description="id of that run")]
+    epochs: Annotated[Whole | None, Meta(description="number of epochs that the checkpoint was trained for")]
 
 
 class Conditions(TypedDict, total=False):
-    """Who else was at work while time was measured."""
+    """What else the machine did during the measurement."""
 
-    fixed_work_ms: Annotated[list[Number] | None, Meta(description="time of a fixed matrix product, before and after")]
+    fixed_work_ms: Annotated[
+        list[Number] | None,
+        Meta(
+            description="time of a fixed matrix product before and after, in milliseconds; on a CPU it is "
+            "processor time"
+        ),
+    ]
     others_cores: Annotated[Number | None, Meta(description="mean number of cores that other processes kept busy")]
-    load_average: Annotated[Number | None, Meta(description="of the last minute, before")]
-    drift: Annotated[Number | None, Meta(description="second half of the repeats over the first")]
-    notes: Annotated[list[str] | None, Meta(description="what casts doubt on the figures, in sentences")]
+    load_average: Annotated[Number | None, Meta(description="load average of the last minute before the measurement")]
+    drift: Annotated[
+        Number | None,
+        Meta(
+            description="median time of the second half of the repeats over that of the first half; 1 on a "
+            "steady machine"
+        ),
+    ]
+    notes: Annotated[
+        list[str] | None,
+        Meta(description="reasons to doubt the measurement, one sentence each; empty if there are none"),
+    ]
 
 
 class Efficiency(TypedDict, total=False):
-    """What the model costs. A profile record is one device, precision, batch and input size."""
+    """What the model costs. A key marked “profile” is in profile records only.
+
+    Such a record is about one device, precision, batch size and input size.
+    """
 
     parameters: Annotated[Whole | None, Meta(description="number of parameters")]
-    parameters_inference: Annotated[Whole | None, Meta(description="those that the test-time feature uses")]
-    parameters_trained: Annotated[Whole | None, Meta(description="those that get gradients; profile")]
-    flops: Annotated[Number | None, Meta(description="of one image; a multiply-add is two")]
+    parameters_inference: Annotated[
+        Whole | None, Meta(description="number of parameters that the test-time feature depends on")
+    ]
+    parameters_trained: Annotated[Whole | None, Meta(description="number of parameters that get gradients; profile")]
+    flops: Annotated[Number | None, Meta(description="operations for one image; a multiply-add counts as two")]
     inference_images_per_second: Annotated[Number | None, Meta(description="median throughput in evaluation mode")]
-    batch_size: Annotated[Whole | None, Meta(description="images at once")]
+    batch_size: Annotated[Whole | None, Meta(description="images per batch")]
     precision: Annotated[str | None, Meta(description="`fp32`, `bf16` or `fp16`")]
     image_size: Annotated[Size | None, Meta(description="height and width, in pixels")]
     device: Annotated[str | None, Meta(description="`cpu` or `cuda`")]
-    threads: Annotated[Whole | None, Meta(description="CPU threads")]
+    threads: Annotated[Whole | None, Meta(description="number of CPU threads")]
     scan: Annotated[str | None, Meta(description="implementation of the selective scan that ran")]
-    conditions: Annotated[Conditions | None, Meta(description="what else the machine did meanwhile")]
+    conditions: Annotated[Conditions | None, Meta(description="what else the machine did during the measurement")]
     peak_memory_bytes: Annotated[
-        Number | None, Meta(description="most memory of the epochs trained in this process, or of the profiled call")
+        Number | None, Meta(description="peak memory of the epochs trained in this process, or of the profiled call")
     ]
     train_images_per_second: Annotated[
-        Number | None, Meta(description="of the epochs trained in this process; `null` if there were none")
+        Number | None,
+        Meta(description="training throughput of the epochs trained in this process; `null` if there were none"),
     ]
-    train_batch_size: Annotated[Whole | None, Meta(description="images in a training step")]
+    train_batch_size: Annotated[Whole | None, Meta(description="images per training step")]
     train_precision: Annotated[str | None, Meta(description="precision of training")]
     skipped_steps: Annotated[
         Whole | None,
         Meta(
-            description="training steps that the float16 loss scaler skipped because the loss or its gradients were "
-            "not finite"
+            description="number of training steps that were skipped because float16 gave a loss or gradients "
+            "that are not finite"
         ),
     ]
-    epochs: Annotated[Whole | None, Meta(description="epochs of the trained model")]
-    resumed_at_epoch: Annotated[Whole | None, Meta(description="epoch of the checkpoint that this process resumed")]
+    epochs: Annotated[Whole | None, Meta(description="number of epochs that the model was trained for")]
+    resumed_at_epoch: Annotated[
+        Whole | None, Meta(description="epoch of the checkpoint that this process resumed from")
+    ]
     taken_over: Annotated[
         TakenOver | None,
         Meta(
-            description="the run whose checkpoint this one began with: same backbone, dataset, seed, training recipe, "
-            "weights, device and training images"
+            description="the run whose checkpoint this run started from: its training is the same in "
+            "backbone, dataset, seed, recipe, weights, device and images"
         ),
     ]
     measure: Annotated[str | None, Meta(description="`inference` or `training`; profile")]
     compiled: Annotated[bool | None, Meta(description="whether `torch.compile` was used; profile")]
-    latency_ms: Annotated[Number | None, Meta(description="median wall clock time of a batch; profile")]
-    latency_cpu_ms: Annotated[Number | None, Meta(description="processor time of it over all threads; profile")]
-    latency_quartiles_ms: Annotated[Quartiles | None, Meta(description="first and third quartile; profile")]
-    train_step_ms: Annotated[Number | None, Meta(description="median wall clock time of a training step; profile")]
-    train_step_cpu_ms: Annotated[Number | None, Meta(description="processor time of it over all threads; profile")]
-    train_step_quartiles_ms: Annotated[Quartiles | None, Meta(description="first and third quartile; profile")]
-    repeats: Annotated[Whole | None, Meta(description="how often it was timed; profile")]
-    relative_error: Annotated[Number | None, Meta(description="standard error of the median over the median; profile")]
+    latency_ms: Annotated[Number | None, Meta(description="median wall-clock time per batch, in milliseconds; profile")]
+    latency_cpu_ms: Annotated[
+        Number | None, Meta(description="median processor time per batch over all threads, in milliseconds; profile")
+    ]
+    latency_quartiles_ms: Annotated[
+        Quartiles | None, Meta(description="first and third quartile of `latency_ms`; profile")
+    ]
+    train_step_ms: Annotated[
+        Number | None, Meta(description="median wall-clock time per training step, in milliseconds; profile")
+    ]
+    train_step_cpu_ms: Annotated[
+        Number | None,
+        Meta(description="median processor time per training step over all threads, in milliseconds; profile"),
+    ]
+    train_step_quartiles_ms: Annotated[
+        Quartiles | None, Meta(description="first and third quartile of `train_step_ms`; profile")
+    ]
+    repeats: Annotated[Whole | None, Meta(description="number of timed repeats; profile")]
+    relative_error: Annotated[
+        Number | None, Meta(description="standard error of the median divided by the median; profile")
+    ]
     first_call_seconds: Annotated[
-        Number | None, Meta(description="first call, with what it compiles and starts; profile")
+        Number | None, Meta(description="time of the first call, which includes compilation and start-up; profile")
     ]
     memory_bytes: Annotated[
         dict[str, Number | None] | None,
         Meta(
-            description="parts of the peak: `weights`, `inputs`, `activations`; in training also `gradients` and "
-            "`optimizer_state`; profile"
+            description="memory by part: `weights`, `inputs`, `activations`; in training also `gradients` "
+            "and `optimizer_state`; profile"
         ),
     ]
-    threads_pinned: Annotated[bool | None, Meta(description="whether threads kept their cores; profile")]
+    threads_pinned: Annotated[
+        bool | None, Meta(description="whether the process was bound to as many cores as it has threads; profile")
+    ]
 
 
 class Timing(TypedDict, total=False):
     """When the run took place."""
 
-    started: Annotated[str | None, Meta(description="ISO 8601, UTC")]
-    ended: Annotated[str | None, Meta(description="likewise")]
-    seconds: Annotated[dict[str, Number] | None, Meta(description="by stage")]
+    started: Annotated[str | None, Meta(description="start, in ISO 8601 and UTC")]
+    ended: Annotated[str | None, Meta(description="end, in ISO 8601 and UTC")]
+    seconds: Annotated[dict[str, Number] | None, Meta(description="duration of each stage, in seconds")]
 
 
 class Asked(TypedDict, total=False):
-    """What was typed, which `spec` holds only with all defaults."""
+    """What the user gave. `spec` holds the same settings with all defaults filled in."""
 
-    recipe: Annotated[str | None, Meta(description="name or path")]
-    about: Annotated[str | None, Meta(description="what the recipe says of itself")]
+    recipe: Annotated[str | None, Meta(description="name or path of the recipe")]
+    about: Annotated[str | None, Meta(description="description in the recipe")]
     preset: Annotated[str | None, Meta(description="name of the preset")]
     options: Annotated[dict[str, Any] | None, Meta(description="build options")]
-    set: Annotated[dict[str, Any] | None, Meta(description="recipe keys")]
+    set: Annotated[dict[str, Any] | None, Meta(description="recipe keys that were changed with `--set`")]
 
 
 class Record(TypedDict, total=False):
     """One run, as `record.json` holds it."""
 
     schema_version: Required[
-        Annotated[int, Meta(description="now 1. Older ones are migrated when read, the file stays; newer ones refused")]
+        Annotated[
+            int,
+            Meta(
+                description="version of this schema, now 1. A record of an older version is migrated when it is "
+                "read; the file is not changed. A record of a newer version is refused"
+            ),
+        ]
     ]
     protocol_version: Required[
-        Annotated[str, Meta(description="Major.Minor of the evaluation protocol; only equal ones compare")]
+        Annotated[
+            str,
+            Meta(description="version of the evaluation protocol, Major.Minor. Compare only results of equal versions"),
+        ]
     ]
     run_id: Required[
-        Annotated[str, Meta(description="SHA-256 of the canonical JSON of `spec`; an edited record is noticed by it")]
+        Annotated[
+            str,
+            Meta(
+                description="SHA-256 of the canonical JSON of `spec`. A record that was edited by hand is "
+                "detected by it"
+            ),
+        ]
     ]
     spec: Required[Annotated[Spec, Meta(description="everything that may change the number")]]
-    status: Required[Annotated[Status, Meta(description="how it ended; only `ok` satisfies the cache")]]
-    stage: Required[Annotated[Stage | None, Meta(description="where it ended")]]
-    error: Required[Annotated[Error | None, Meta(description="why it did not end well")]]
-    source: Required[Annotated[Source, Meta(description="where the numbers come from")]]
-    data: Required[Annotated[Data, Meta(description="what was read")]]
+    status: Required[Annotated[Status, Meta(description="how the run ended. Only a run with `ok` is not repeated")]]
+    stage: Required[Annotated[Stage | None, Meta(description="stage at which the run ended")]]
+    error: Required[Annotated[Error | None, Meta(description="why the run did not end with `ok`")]]
+    source: Required[Annotated[Source, Meta(description="where the numbers come from; see the last table")]]
+    data: Required[Annotated[Data, Meta(description="the files that were read")]]
     evaluations: Required[
-        Annotated[list[Evaluation], Meta(description="one entry per way of scoring; empty unless the run was scored")]
+        Annotated[list[Evaluation], Meta(description="one entry per scored ranking; empty if nothing was scored")]
     ]
     efficiency: Required[Annotated[Efficiency, Meta(description="parameters, FLOPs, time and memory")]]
     environment: Required[
         Annotated[
             dict[str, str | bool | Finite | None],
             Meta(
-                description="versions of Python, torch, CUDA, cuDNN and driver; GPU, CPU, cores, threads; "
-                "`git_commit`, `git_dirty` (where git does not tell: `git_problem`), `packages_hash`, `deterministic`"
+                description="versions of Python, torch, CUDA, cuDNN and driver; GPU, CPU, cores; `git_commit`, "
+                "`git_dirty` (or `git_problem` if git cannot tell), `packages_hash`, `deterministic`"
             ),
         ]
     ]
-    timing: Required[Annotated[Timing, Meta(description="when, and how long")]]
-    pictures: Annotated[list[str] | None, Meta(description="file names relative to the folder")]
+    timing: Required[Annotated[Timing, Meta(description="start, end and duration")]]
+    pictures: Annotated[
+        list[str] | None, Meta(description="file names of the pictures, relative to the folder of the run")
+    ]
     request: Annotated[
         Asked | None,
         Meta(
-            description="what was typed; the report prints it where a recipe file or plug-in is not part of the "
-            "repository"
+            description="what the user gave. The report prints it if a recipe file or plug-in is not part of "
+            "the repository"
         ),
     ]
-    ray_trial_id: Annotated[str | None, Meta(description="trial of Ray Tune that ran it; a pointer, never a key")]
-    attempts: Annotated[Whole, Meta(description="how often it was started")]
+    ray_trial_id: Annotated[
+        str | None, Meta(description="id of the Ray Tune trial that executed the run, for reference only")
+    ]
+    attempts: Annotated[Whole, Meta(description="number of times the run was started")]
     mlflow_run_id: Annotated[
         str | None,
         Meta(
-            description="always `null`, kept for readers of schema 1: a record is the same whether it was tracked or "
-            "not. `.mlflow.json` beside the record names the run in MLflow (`uri`, `run`, `attempts`)"
+            description="always `null`, so that a record is the same with and without tracking. "
+            "`.mlflow.json` beside the record names the run in MLflow (`uri`, `run`, `attempts`)"
         ),
     ]
 
@@ -369,7 +488,7 @@ def validate(record: Any) -> list[str]:
     for i, evaluation in enumerate(record["evaluations"]):
         problems += _evaluation(evaluation, f"evaluations[{i}]")
     if hashlib.sha256(canonical(record["spec"]).encode()).hexdigest() != record["run_id"]:
-        problems.append("run_id is not the hash of spec, so one of them was changed by hand")
+        problems.append("run_id is not the hash of spec, so one of them was edited")
     return problems
 
 
@@ -389,7 +508,7 @@ def _outcome(record: dict[str, Any]) -> list[str]:
 def _evaluation(evaluation: dict[str, Any], where: str) -> list[str]:
     problems = []
     if evaluation["cmc"] != sorted(evaluation["cmc"]):
-        problems.append(f"{where}.cmc falls")
+        problems.append(f"{where}.cmc decreases")
     if evaluation["n_valid"] > evaluation["n_query"]:
         problems.append(f"{where} has {evaluation['n_valid']} valid of {evaluation['n_query']} queries")
     return problems

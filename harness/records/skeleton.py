@@ -1,4 +1,4 @@
-"""A record with everything but the results of its run; driver and worker both write it."""
+"""A record without the results of its run; written by the worker, or by the driver if the worker has died."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from harness.spec.names import PURPOSES, STAGES, Stage, Status
 
 
 def base_record(job: Job, status: str, stage: str | None, error: dict[str, Any] | None) -> Record:
-    """A record with everything but what the run found out; also written for a run that died without a word."""
+    """Returns a record without results, with spec, status, environment and request.
+
+    Args:
+        job: the job of the run.
+        status: final status.
+        stage: stage in which the run failed; ignored for status `ok`.
+        error: the `error` block of the record.
+    """
     device = job.spec.device if "torch" in sys.modules else "cpu"
     record = new(job.spec, source=PURPOSES[job.spec.purpose].source)
     record["status"], record["error"] = cast(Status, status), cast("Error | None", error)

@@ -1,7 +1,7 @@
-"""The truth: one folder a run, `results/<dataset>/<backbone>/<run_id[:12]>/record.json`, written atomically.
+"""The store of records: one folder per run, `results/<dataset>/<backbone>/<run_id[:12]>/record.json`.
 
-Nothing here is shared between runs, so any number of machines may write at once. `results/.index.json` is a
-cache of `index` alone: it may be deleted at any time, and it is left out where the folder is read-only.
+Records are written atomically, and runs share no files, so any number of machines may write at the same time.
+`results/.index.json` is only a cache for `index`: it may be deleted at any time, and a read-only folder has none.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ PLAN = "plan.json"
 INDEX_VERSION = 1
 
 MIGRATIONS: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From a schema version to the next one; `read` applies them in turn, the file stays as it is."""
+"""Functions that convert a record from a schema version to the next. `read` applies them in memory."""
 
 Problem = Callable[[RecordError], None]
 
 _slug = functools.cache(slug)
 
-_NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # a raw line break is never inside a JSON string
+_NUMBERS = re.compile(r"\[\n[-+.\deE,\s]+\]")  # JSON strings contain no raw line breaks, so this never matches in one
 
 log = logging.getLogger(__name__)
 
 
 class Entry(NamedTuple):
-    """What a listing needs to know of a record. The last four are of the plain test after training."""
+    """Summary of a record for listings. The last four values belong to the plain evaluation, see `plain`."""
 
     path: str
     run_id: str
@@ -63,28 +63,28 @@ class Entry(NamedTuple):
 
 
 def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, Rows] | None = None) -> Path:
-    """Writes a record, and the per-query values its evaluations name, into the folder of the run.
+    """Writes a record and its per-query values to the folder of the run.
 
-    Each file replaces its predecessor whole and the record comes last, so a crash or a full disk leaves the
-    former record readable.
+    Every file is replaced atomically and the record is written last, so after a crash or on a full disk the previous
+    record is still readable.
 
     Args:
-        folder: the run's folder, made if absent.
+        folder: folder of the run; created if it does not exist.
         record: a valid record.
-        per_query: file name, as in `evaluations[].per_query`, to one row a query.
+        per_query: rows by file name, as in `evaluations[].per_query`.
 
     Returns:
         Path of `record.json`.
 
     Raises:
-        RecordError: the record is invalid, or the disk did not take it.
+        RecordError: the record is invalid or could not be written.
     """
     path = folder / RECORD
     try:
         text = render(record)
     except (TypeError, ValueError) as error:
-        raise RecordError(f"The record for {path} is not plain JSON: {error}; a missing number is null.") from None
-    parse(text, f"The record for {path}")  # what is written can be read
+        raise RecordError(f"The record for {path} is not plain JSON: {error}. Use null for missing numbers.") from None
+    parse(text, f"The record for {path}")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for name, rows in (per_query or {}).items():
@@ -92,24 +92,24 @@ def write(folder: Path, record: Mapping[str, Any], per_query: Mapping[str, Rows]
         files.replace(path, text)
     except OSError as error:
         reason = error.strerror or error
-        raise RecordError(f"{path} could not be written ({reason}); what was there is kept.") from error
+        raise RecordError(f"{path} could not be written ({reason}); the previous record is kept.") from error
     return path
 
 
 def render(record: Mapping[str, Any]) -> str:
-    """Text of a record: sorted keys, one line per value, but a list of numbers on one line."""
+    """Returns the JSON text of a record: sorted keys, one value per line, lists of numbers on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
     return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
 
 
 def read(path: Path) -> Record:
-    """Reads and checks a record; an older schema is migrated in memory.
+    """Reads and validates a record; older schemas are migrated in memory.
 
     Args:
-        path: a `record.json`, or the folder that holds it.
+        path: a `record.json` or its folder.
 
     Raises:
-        RecordError: absent, truncated, invalid, or of a newer schema.
+        RecordError: the record is missing, truncated, invalid, or has a newer schema.
     """
     path = path / RECORD if path.is_dir() else path
     try:
@@ -120,17 +120,24 @@ def read(path: Path) -> Record:
 
 
 def parse(data: bytes | str, where: str) -> Record:
-    """Checks the text of a record, for example one that came from MLflow; `where` names it in errors."""
+    """Parses and validates the JSON text of a record, for example from MLflow; `where` names it in messages.
+
+    Raises:
+        RecordError: as `read`.
+    """
     try:
-        record = orjson.loads(data)  # also refuses NaN, half a Unicode character and endless nesting
+        record = orjson.loads(data)  # also refuses NaN, invalid Unicode and deep nesting
     except ValueError as error:
-        raise RecordError(f"{where} is not valid JSON ({error}); it is damaged or truncated: run it again.") from None
+        raise RecordError(
+            f"{where} is not valid JSON ({error}); it is damaged or truncated. Repeat the run to replace it."
+        ) from None
     version = record.get("schema_version") if isinstance(record, dict) else None
     if not isinstance(version, int) or isinstance(version, bool):
         raise RecordError(f"{where} has no schema_version, so it is not a record of this harness.")
     if version > SCHEMA_VERSION:
         raise RecordError(
-            f"{where} has schema version {version} but this harness reads up to {SCHEMA_VERSION}: update the harness."
+            f"{where} has schema version {version}, but this harness reads versions up to {SCHEMA_VERSION}. Update the "
+            "harness."
         )
     while version < SCHEMA_VERSION:
         if version not in MIGRATIONS:
@@ -139,26 +146,28 @@ def parse(data: bytes | str, where: str) -> Record:
         version += 1
     try:
         problems = validate(record)
-    except (ValueError, RecursionError) as error:  # numbers and letters that JSON can name but not hold
-        raise RecordError(f"{where} holds what cannot be written down ({error}); run it again.") from None
+    except (ValueError, RecursionError) as error:  # values that orjson reads but canonical JSON cannot represent
+        raise RecordError(
+            f"{where} contains values that JSON cannot represent ({error}). Repeat the run to replace it."
+        ) from None
     if problems:
         raise RecordError(f"{where} is invalid: {'; '.join(problems[:5])}.")
     return cast(Record, record)
 
 
 def folder_of(results: Path, record: Mapping[str, Any]) -> Path:
-    """The folder a record belongs to."""
+    """Returns the folder that a record belongs in."""
     spec = record["spec"]
     return results / slug(spec["dataset"]) / slug(spec["backbone"]) / record["run_id"][:12]
 
 
 def records(results: Path, problem: Problem | None = None, *, paths: Sequence[str] | None = None) -> Iterator[Record]:
-    """Yields every readable record in order of path; the others go to `problem`, by default the log.
+    """Yields all readable records, sorted by path.
 
     Args:
-        results: the results folder.
-        problem: gets what cannot be read.
-        paths: some of `paths_of(results)`; all by default.
+        results: results folder.
+        problem: called with the error of every unreadable record; by default it is logged.
+        paths: paths of the records to read, from `paths_of(results)`; by default all.
     """
     for path in paths_of(results) if paths is None else paths:
         try:
@@ -168,10 +177,10 @@ def records(results: Path, problem: Problem | None = None, *, paths: Sequence[st
 
 
 def find(results: Path, run: RunSpec | str) -> Record | None:
-    """Returns the record of a run, given its spec (one look) or its run id (one look a backbone folder).
+    """Returns the record of a run by its spec or run id, or `None`. A spec is faster, because it gives the folder.
 
     Raises:
-        RecordError: the record is there but cannot be read.
+        RecordError: the record exists but cannot be read.
     """
     if isinstance(run, RunSpec):
         run_id, folders = run.run_id, [run_folder(results, run)]
@@ -184,9 +193,13 @@ def find(results: Path, run: RunSpec | str) -> Record | None:
 
 
 def index(results: Path, problem: Problem | None = None) -> dict[str, Entry]:
-    """Lists all records by run id, in order of path, reading only those that are new since the last call.
+    """Lists all records by run id, sorted by path. Only new and changed records are read.
 
-    A file counts as known while its time of change, size and inode stay the same.
+    A file is unchanged if its modification time, size and inode are the same.
+
+    Args:
+        results: results folder.
+        problem: called with the error of every unreadable record; by default it is logged.
     """
     known = _read_index(results)
     entries: dict[str, list[Any]] = {}
@@ -200,7 +213,7 @@ def index(results: Path, problem: Problem | None = None) -> dict[str, Entry]:
             else:
                 entries[relative] = [stamp, _entry(relative, _read_in_place(results, Path(path)))]
         except OSError:
-            continue  # removed while we looked
+            continue  # removed in the meantime
         except RecordError as error:
             (problem or _warn)(error)
     if entries != known:
@@ -209,31 +222,34 @@ def index(results: Path, problem: Problem | None = None) -> dict[str, Entry]:
 
 
 def plain(record: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The evaluation a run is known by: after training, on its own dataset, no flip, no re-ranking; or the first."""
+    """Returns the main evaluation of a run: after training, on its own dataset, preferably without flip and re-ranking.
+
+    Returns `None` if the run has no evaluation on its own dataset.
+    """
     own = [e for e in record["evaluations"] if e["trained"] and e["dataset"] == record["spec"]["dataset"]]
     return cast("dict[str, Any] | None", min(own, key=lambda e: (e["rerank"], e["flip"]), default=None))
 
 
 def write_plan(results: Path, cells: Sequence[Mapping[str, Any]]) -> None:
-    """Remembers what was planned but could not run, so that the report can say so.
+    """Stores planned runs that have no record, for the report.
 
     Args:
-        results: the results folder.
-        cells: one mapping a planned run with `backbone`, `dataset`, `recipe`, `state` and `reason`. They replace
-            what was remembered of the same backbone, dataset and recipe; only `blocked` and `to do` are kept.
+        results: results folder.
+        cells: one mapping per planned run, with `backbone`, `dataset`, `recipe`, `state` and `reason`. They replace
+            stored cells of the same backbone, dataset and recipe. Only the states `blocked` and `to do` are stored.
     """
     keys = ("backbone", "dataset", "recipe", "state", "reason")
     new = [{k: str(cell.get(k) or "") for k in keys} for cell in cells]
     replaced = {(c["backbone"], c["dataset"], c["recipe"]) for c in new}
     results.mkdir(parents=True, exist_ok=True)
-    with files.locked(results / f".{PLAN}.lock"):  # two drivers would lose each other's cells
+    with files.locked(results / f".{PLAN}.lock"):  # another driver may write at the same time
         kept = [c for c in read_plan(results) if (c["backbone"], c["dataset"], c["recipe"]) not in replaced]
         cells = sorted([*kept, *(c for c in new if c["state"] in ("blocked", "to do"))], key=lambda c: list(c.values()))
         files.write_json(results / PLAN, list({tuple(c.values()): c for c in cells}.values()))
 
 
 def read_plan(results: Path) -> list[dict[str, str]]:
-    """What `write_plan` remembered; empty if nothing was.
+    """Returns the cells stored by `write_plan`; an empty list if there are none.
 
     Raises:
         RecordError: the file is damaged.
@@ -246,11 +262,11 @@ def read_plan(results: Path) -> list[dict[str, str]]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
-        raise RecordError(f"{path} is damaged ({error}): delete it, the next run rewrites it.") from None
+        raise RecordError(f"{path} is damaged ({error}). Delete it; the next run writes it again.") from None
 
 
 def paths_of(results: Path) -> list[str]:
-    """Paths of all records, sorted; three levels of `scandir` are an order of magnitude faster than `rglob`."""
+    """Returns the sorted paths of all records. Three levels of `scandir` are ten times as fast as `rglob`."""
     folders = [str(results)]
     for _ in range(3):
         folders = [sub for folder in folders for sub in _subfolders(folder)]
@@ -266,11 +282,11 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _read_in_place(results: Path, path: Path) -> Record:
-    """Reads a record and checks that it lies where `find` would look for it."""
+    """Reads a record and checks that it is in the folder where `find` looks for it."""
     record = read(path)
     spec = record["spec"]
     if path.parts[-4:-1] != (_slug(spec["dataset"]), _slug(spec["backbone"]), record["run_id"][:12]):
-        raise RecordError(f"{path} belongs into {folder_of(results, record)}: move it there or delete it.")
+        raise RecordError(f"{path} belongs in {folder_of(results, record)}. Move it there or delete it.")
     return record
 
 
@@ -302,11 +318,11 @@ def _read_index(results: Path) -> dict[str, list[Any]]:
         entries = stored["entries"] if current else {}
         return entries if all(_is_entry(path, row) for path, row in entries.items()) else {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
-        return {}  # absent, damaged or from another version: read the records again
+        return {}  # missing, damaged or from another version; all records are read again
 
 
 def _is_entry(path: str, row: Any) -> bool:
-    """Whether a row of the index is what `_entry` made."""
+    """Returns whether a row of the index has the form that `_entry` writes."""
     _, values = row
     texts, scores = (values[i] for i in (0, 1, 2, 3, 4, 6, 8, 9)), values[11:]
     return (
@@ -328,7 +344,7 @@ def _write_index(results: Path, entries: dict[str, list[Any]]) -> None:
     try:
         files.replace(results / INDEX, json.dumps(stored, separators=(",", ":")))
     except OSError as error:
-        log.debug("no index kept: %s", error)
+        log.debug("The index of records cannot be written: %s", error)
 
 
 def _warn(error: RecordError) -> None:

@@ -1,1 +1,1 @@
-"""What a run is, as data: run spec, job and recipe, with the recipes and presets of the harness."""
+"""Run specs, jobs and recipes as data, with the recipes and presets of the harness."""

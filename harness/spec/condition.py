@@ -1,4 +1,4 @@
-"""What one cell of the efficiency study measures, as data."""
+"""The condition of one cell of the efficiency study, as data."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from typing import Any
 from harness.spec import recipe
 
 DATASET = "random-images"
-"""Stands where a dataset's name would: nothing is read."""
+"""Dataset name in the specs of measurements, which use random images."""
 
 NUM_CLASSES, NUM_CAMERAS = 751, 6
-"""Those of Market-1501, for the classifiers and the camera embedding."""
+"""Numbers of training identities and cameras of Market-1501, for classifiers and camera embeddings."""
 
 INSTANCES = 4
-"""Images of an identity in a training batch, or all where the batch is smaller."""
+"""Maximum number of images per identity in a training batch; small batches have fewer."""
 
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 @dataclass(frozen=True)
 class Condition:
-    """What one cell measures.
+    """The condition of one cell.
 
     Attributes:
         measure: `inference` or `training`.
         image_size: (height, width) in pixels.
-        batch_size: images at once.
-        precision: `fp32`, or `bf16` and `fp16` for autocast with float32 weights, as in training.
+        batch_size: number of images per batch.
+        precision: `fp32`, or `bf16` or `fp16` for autocast with float32 weights, as in training.
         compiled: whether `torch.compile` is used.
-        threads: CPU threads.
-        seconds: longest time of the repeats, the first few aside.
+        threads: number of CPU threads.
+        seconds: maximum duration of the measurement, in seconds; a minimum number of repeats runs in any case.
     """
 
     measure: str
@@ -47,7 +47,7 @@ class Condition:
         return f"{self.measure}, {height}x{width}, batch {self.batch_size}, {self.precision}{compiled}"
 
     def described(self) -> dict[str, Any]:
-        """For the `efficiency` block of the record."""
+        """Returns the condition for the `efficiency` block of the record."""
         return {
             "measure": self.measure,
             "image_size": list(self.image_size),
@@ -58,7 +58,7 @@ class Condition:
         }
 
     def values(self, hardware: str) -> dict[str, Any]:
-        """For the run spec; a training step also needs losses and an optimiser, those of the unified recipe."""
+        """Returns the values of the run spec. A training step uses losses and optimizer of the unified recipe."""
         size = {"image_size": list(self.image_size)}
         values: dict[str, Any] = {"cell": {**self.described(), "seconds": self.seconds}, "hardware": hardware}
         if self.measure == "inference":
@@ -72,14 +72,14 @@ class Condition:
                 "sampler.identities": self.batch_size // instances,
                 "sampler.instances": instances,
                 "training.precision": self.precision,
-                "optimizer.lr": 1e-6,  # the time of a step does not depend on it, a diverged model might
+                "optimizer.lr": 1e-6,  # does not affect the time of a step; a large rate may diverge
             },
         )
         return {**values, "recipe": chosen.values(), "augmentation": size}
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Condition:
-        """Rebuilds the condition of a run spec."""
+        """Rebuilds the condition from the values of a run spec."""
         cell = dict(values["cell"])
         height, width = cell.pop("image_size")
         return cls(image_size=(height, width), **cell)

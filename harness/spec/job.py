@@ -1,4 +1,4 @@
-"""A job: a run, the folder its results go to, and where this machine keeps things. Only the run is in the key."""
+"""A job: a run spec, its results folder and the paths of this machine. Only the run spec determines the run id."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.spec.run_spec import RunSpec
 
 
 class LocalPaths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where this machine keeps data, weights, caches and outside plug-ins; none of it changes a number."""
+    """Folders of data, weights, caches and external plug-ins on this machine. They do not affect results."""
 
     data_root: str = ""
     weights_root: str = ""
@@ -23,21 +23,21 @@ class LocalPaths(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What `run-one` reads: `job.json` in the run's folder.
+    """The content of `job.json` in the run's folder, which `run-one` reads.
 
     Attributes:
-        spec: the run.
-        folder: absolute path of the run's folder; the record, log and checkpoint are written there.
+        spec: run spec.
+        folder: absolute path of the run's folder, for the record, the log and the checkpoint.
         paths: folders of this machine.
-        threads: CPU threads of the run.
-        workers: loader processes.
-        allow_count_mismatch: go on when counts differ from the card; kept in the record.
-        trust_pickle: the user allowed checkpoints that run code when loaded.
-        force: run again although a finished record is there.
-        input_file: a checkpoint or feature file to score instead of training.
-        attempt: how often this run was started, this one included.
-        ray_trial_id: trial that runs the job, or empty.
-        asked: what the user typed, for the record: recipe, build options, recipe keys.
+        threads: number of CPU threads of the run.
+        workers: number of threads that load images.
+        allow_count_mismatch: continue if counts differ from the card; noted in the record.
+        trust_pickle: allow checkpoints that run code when loaded.
+        force: run again even if a finished record exists.
+        input_file: checkpoint or feature file to score instead of training.
+        attempt: number of this attempt, counted from 1.
+        ray_trial_id: id of the Ray trial that runs the job, or empty.
+        asked: what the user passed, for the record: recipe, build options, recipe keys.
     """
 
     spec: RunSpec
@@ -54,12 +54,12 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     asked: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Returns the job as plain data for JSON."""
         return {**msgspec.to_builtins(self), "spec": self.spec.to_dict()}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Job:
-        """Inverse of `to_dict`."""
+        """Rebuilds a job from `to_dict`."""
         return from_table(cls, data, "job")
 
     @classmethod
@@ -67,7 +67,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         """Reads `job.json`.
 
         Raises:
-            RecordError: it is missing or damaged.
+            RecordError: the file is missing or damaged.
         """
         try:
             return cls.from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -76,10 +76,10 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def slug(name: str) -> str:
-    """File-system form of a backbone or dataset name; the run id, not the name, makes a folder unique."""
+    """Returns a backbone or dataset name as a folder name. It need not be unique: run folders contain the run id."""
     return "".join(c if c.isalnum() or c in "-_." else "+" for c in name).strip(".") or "+"
 
 
 def run_folder(results: Path, spec: RunSpec) -> Path:
-    """`results/<dataset>/<backbone>/<run_id[:12]>`."""
+    """Returns `results/<dataset>/<backbone>/<run_id[:12]>`."""
     return results / slug(spec.dataset) / slug(spec.backbone) / spec.run_id[:12]

@@ -1,20 +1,20 @@
-"""Names that run specs and records share: what a run is for, where its numbers come from, how and where it ended."""
+"""Names used in run specs and records: the purpose of a run, the source of its numbers, its status and stage."""
 
 from __future__ import annotations
 
 from typing import Literal, NamedTuple, get_args
 
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "interrupted"]
-"""How a run can end. Only `ok` satisfies the cache."""
+"""Final status of a run. Only runs with `ok` are not repeated."""
 
 Stage = Literal["data", "build", "train", "checkpoint", "evaluate", "measure", "record"]
-"""Where a run can end."""
+"""Stage of a run in which it can fail."""
 
 Source = Literal["trained", "published-checkpoint", "features", "profile", "search"]
-"""Where the numbers of a record come from."""
+"""Source of the numbers of a record."""
 
 Purpose = Literal["test", "search", "checkpoint", "features", "profile"]
-"""What a run is for; part of its id."""
+"""Purpose of a run; part of the run id."""
 
 STATUSES: tuple[Status, ...] = get_args(Status)
 STAGES: tuple[Stage, ...] = get_args(Stage)
@@ -24,9 +24,9 @@ class PurposeOf(NamedTuple):
     """A purpose of runs.
 
     Attributes:
-        source: of the records of such runs.
-        scored: whether a record of such a run has scores on a test split.
-        about: what such a run does.
+        source: `source` of the records of these runs.
+        scored: whether these records have scores on a test split.
+        about: what these runs do.
     """
 
     source: Source

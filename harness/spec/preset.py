@@ -1,4 +1,4 @@
-"""Presets: named settings for small machines. They stand under what the user gives."""
+"""Presets: named default settings for small machines. Settings given by the user take precedence."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ FOLDER = Path(__file__).parent / "presets"
 
 
 def names() -> list[str]:
-    """Names of the presets that come with the harness."""
+    """Returns the names of the presets of the harness."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
 def load(name: str) -> dict[str, Any]:
-    """Reads a preset: its name, settings as on the command line, and the tables `options`, `generate` and `tune`.
+    """Reads a preset: its name, command-line settings, and the tables `options`, `generate` and `tune`.
 
     Raises:
-        UsageError: no preset has this name.
+        UsageError: the preset does not exist.
     """
     if name not in names():
         raise unknown("preset", name, names())
@@ -29,9 +29,9 @@ def load(name: str) -> dict[str, Any]:
 
 
 def lay_under(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns the given settings, and below them those of a preset.
+    """Returns the settings of a preset, overridden by the given ones.
 
-    Tables of the preset are read elsewhere. Its page is left out where another results folder is given.
+    Tables of the preset are left out. So is its `report_path` if the given settings have another results folder.
     """
     settings = {key: value for key, value in preset.items() if not isinstance(value, dict) and key not in OWN}
     if "results" in given:
@@ -40,4 +40,4 @@ def lay_under(given: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, 
 
 
 OWN = ("name", "about")
-"""Keys of a preset that are no settings."""
+"""Keys of a preset that are not settings."""

@@ -1,4 +1,4 @@
-"""Recipes: everything about data, losses, optimisation and evaluation that may change a number, as frozen values."""
+"""Recipes: all settings of data, losses, optimisation and evaluation that may change results."""
 
 from __future__ import annotations
 
@@ -21,16 +21,23 @@ PositiveCount = Annotated[int, Meta(ge=1)]
 Pixels = Annotated[int, Meta(ge=8)]
 
 SOFT: Literal["soft"] = "soft"
-"""Margin of the triplet loss: its soft margin, softplus in place of a hinge."""
+"""Value of `loss.margin` for the soft margin: softplus instead of a hinge."""
 
 SOFT_IN_SPECS = -1.0
-"""The soft margin in the values of a run spec, which run ids depend on."""
+"""The soft margin in the values of a run spec. Run ids depend on this number."""
 
 
 class Erasing(Struct, frozen=True, forbid_unknown_fields=True):
-    """Random erasing, one rectangle. `fill`: `noise` is N(0,1) per pixel, `mean` is `value` in normalised space.
+    """Random erasing of one rectangle per image.
 
-    `aspect_draw` is `log-uniform` (torchvision, timm) or `uniform` (the original BoT code).
+    Attributes:
+        probability: probability of erasing.
+        area: smallest and largest area, as a fraction of the image.
+        aspect: smallest and largest aspect ratio, height / width.
+        aspect_draw: distribution of the ratio: `log-uniform` (torchvision, timm) or `uniform` (original BoT code).
+        attempts: maximum number of draws until a rectangle fits into the image.
+        fill: `noise` from N(0, 1) per value, or `mean` for `value`.
+        value: one value per channel, after normalisation.
     """
 
     probability: Fraction = 0.5
@@ -43,7 +50,16 @@ class Erasing(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Augmentation(Struct, frozen=True, forbid_unknown_fields=True):
-    """Image size is (height, width); `pad` is in pixels of zeros on every side before the random crop."""
+    """Size and augmentation of images.
+
+    Attributes:
+        image_size: (height, width) in pixels.
+        interpolation_train: filter for resizing training images.
+        interpolation_test: filter for resizing test images.
+        pad: zero padding on every side before the random crop, in pixels.
+        flip: probability of a horizontal flip.
+        erasing: random erasing.
+    """
 
     image_size: tuple[Pixels, Pixels] = (256, 128)
     interpolation_train: Literal["bicubic", "bilinear"] = "bicubic"
@@ -54,8 +70,15 @@ class Augmentation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Sampler(Struct, frozen=True, forbid_unknown_fields=True):
-    """PK sampling. `epoch`: `one-pass` (until fewer than P identities remain, as TransReID and BoT),
-    `images-ceil` (ceil(N / PK) batches, as ReIDMamba), `images-floor` (floor(N / PK)) or `fixed` (`iterations`).
+    """PK sampling: P identities with K images each per batch.
+
+    Attributes:
+        identities: P.
+        instances: K.
+        epoch: length of an epoch. `one-pass`: until fewer than P identities are left (TransReID, BoT); `images-ceil`:
+            N / (P * K) batches for N images, rounded up (ReIDMamba); `images-floor`: the same, rounded down; `fixed`:
+            `iterations` batches.
+        iterations: batches per epoch, for `fixed` only.
     """
 
     identities: Annotated[int, Meta(ge=2)] = 16
@@ -65,12 +88,22 @@ class Sampler(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Loss(Struct, frozen=True, forbid_unknown_fields=True):
-    """Weights and settings of the losses.
+    """Weights and settings of the losses, see `harness.losses`.
 
-    `margin` is a number, or `soft` for the soft margin. `branches`: `mean` over branches, or `first-half`: half the
-    first, half the mean of the others (TransReID). `smoothing_over`: `others` gives eps/(C-1), `all` gives eps/C.
-    `precision`: `fp32` computes every loss in float32 also under autocast; `autocast` leaves the matrix products of
-    triplet and RATR to it, as the original code of TransReID and ReIDMamba does.
+    Attributes:
+        identity: weight of the identity classifier's cross-entropy.
+        triplet: weight of the triplet loss.
+        margin: margin of the triplet loss, or `soft` for the soft margin.
+        label_smoothing: eps of label smoothing.
+        smoothing_over: `all` gives eps / C to every class, `others` eps / (C - 1) to every wrong class.
+        branches: `mean` over branches, or `first-half`: half the first, half the mean of the others (TransReID).
+        center: weight of the center loss.
+        center_lr: learning rate of the centers.
+        ratr_intra: weight of RATR within identities.
+        ratr_inter: weight of RATR between identities.
+        ratr_temperature: temperature of RATR.
+        precision: `fp32` computes all losses in float32, also under autocast. `autocast` computes the matrix products
+            of triplet and RATR in autocast's precision, as the original code of TransReID and ReIDMamba does.
     """
 
     identity: NotNegative = 1.0
@@ -88,8 +121,16 @@ class Loss(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
-    """`name` is sgd, adam or adamw. `no_decay`: `none` (all tensors decay), or `model`: tensors of one dimension
-    and those the model names in `no_weight_decay()` do not. Biases learn at `bias_lr_factor` times the rate.
+    """Settings of the optimizer.
+
+    Attributes:
+        name: optimizer.
+        lr: learning rate.
+        momentum: momentum of sgd.
+        weight_decay: weight decay.
+        bias_lr_factor: factor of the learning rate of biases.
+        no_decay: `none`: all tensors have weight decay. `model`: tensors of one dimension and those named by the
+            model's `no_weight_decay()` have none.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -101,10 +142,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
-    """Learning-rate schedule; `kind` names the formula, see `harness.training.optim` for each.
-
-    `cosine-iterations` (warm-up per iteration, then cosine per iteration), `transreid`, `reidmamba`, `bot`.
-    """
+    """Learning-rate schedule. `harness.training.optim` documents the formula of each `kind` and the keys it uses."""
 
     kind: Literal["cosine-iterations", "transreid", "reidmamba", "bot", "constant"] = "cosine-iterations"
     warmup_epochs: NotNegative = 5.0
@@ -117,10 +155,15 @@ class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Training(Struct, frozen=True, forbid_unknown_fields=True):
-    """Length and numerics of training; 0 epochs score the starting weights as they are.
+    """Length and numerics of training.
 
-    `precision`: `auto` is fp16 autocast with a scaler on a GPU, fp32 on a CPU. `deterministic`: only algorithms that
-    repeat bit for bit, slower on a GPU; an operation that has none stops the run.
+    Attributes:
+        epochs: number of epochs; 0 scores the starting weights.
+        grad_clip: maximum norm of the gradient; 0 disables clipping.
+        precision: `auto` is fp16 autocast with a gradient scaler on a GPU, and fp32 on a CPU.
+        loss_scale: initial scale of the gradient scaler.
+        deterministic: use only deterministic algorithms, which are slower on a GPU. A run with an operation that has
+            none fails.
     """
 
     epochs: Count = 120
@@ -131,7 +174,16 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
-    """Scored after the last epoch, never chosen on the test set. Each variant is a row of its own."""
+    """Evaluation after the last epoch; no epoch is chosen on the test set. Each variant has its own row in tables.
+
+    Attributes:
+        metric: distance between features.
+        flip: also average features with those of the flipped image.
+        rerank: also re-rank.
+        untrained: also score the model before training.
+        batch_size: images per batch.
+        max_rank: length of the CMC curve.
+    """
 
     metric: Literal["cosine", "euclidean"] = "cosine"
     flip: bool = True
@@ -142,7 +194,12 @@ class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
-    """One complete recipe; `sources` maps a key to where its value comes from."""
+    """One complete recipe.
+
+    Attributes:
+        options: build options of the backbone.
+        sources: source of a value, by its key.
+    """
 
     name: str
     about: str = ""
@@ -157,7 +214,7 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     sources: dict[str, str] = {}
 
     def values(self) -> dict[str, Any]:
-        """Everything that may change a number, as plain data: no prose."""
+        """Returns all settings that may change results, as plain data, for the run spec."""
         values = msgspec.to_builtins(self)
         if values["loss"]["margin"] == SOFT:
             values["loss"]["margin"] = SOFT_IN_SPECS
@@ -181,38 +238,41 @@ def _recipe(table: dict[str, Any], where: str) -> Recipe:
         ("schedule.milestones", recipe.schedule.milestones),
     ):
         if list(value) != sorted(value):
-            raise UsageError(f"{where}: {key} must rise from the first value to the last, found {list(value)}.")
+            raise UsageError(f"{where}: {key} must be in increasing order, found {list(value)}.")
     if sampler.epoch == "fixed" and sampler.iterations <= 0:
-        raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations above zero.")
+        raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations of at least 1, found 0.")
     _check_batch(sampler, recipe.loss, where)
     return recipe
 
 
 def _check_batch(sampler: Sampler, loss: Loss, where: str) -> None:
-    """Refuses batches that the losses have nothing to compare in."""
+    """Checks that batches are large enough for the losses.
+
+    Raises:
+        UsageError: every loss has weight 0, or RATR has too few identities or images.
+    """
     p, k = sampler.identities, sampler.instances
     if not (loss.identity or loss.triplet or loss.center or loss.ratr_intra or loss.ratr_inter):
         raise UsageError(f"{where}: every loss has weight 0; raise loss.identity or loss.triplet.")
     if uses_ratr(loss) and min(p, k) < 3:
         raise UsageError(
-            f"{where}: RATR ranks the other identities of a batch and the other images of an identity, so it needs "
-            f"sampler.identities and sampler.instances of at least 3, found {p} and {k}. Raise them, or set "
-            "loss.ratr_intra and loss.ratr_inter to 0."
+            f"{where}: RATR needs sampler.identities and sampler.instances of at least 3, found {p} and {k}. Raise "
+            "them, or set loss.ratr_intra and loss.ratr_inter to 0."
         )
 
 
 def uses_ratr(loss: Loss) -> bool:
-    """Whether the ranking-aware regularisation is on."""
+    """Returns whether RATR has a weight above 0."""
     return loss.ratr_intra > 0 or loss.ratr_inter > 0
 
 
 def shown(key: str, value: Any) -> Any:
-    """A value of a run spec as a recipe file writes it: the soft margin is `soft`."""
+    """Returns a value of a run spec as it is written in recipe files: the soft margin is `soft`."""
     return SOFT if key == "loss.margin" and value == SOFT_IN_SPECS else value
 
 
 def merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
-    """Returns `table` with the values of `other` laid over it, table by table."""
+    """Returns `table` updated with the values of `other`, recursively."""
     merged = dict(table)
     for key, value in other.items():
         both = isinstance(value, dict) and isinstance(merged.get(key), dict)
@@ -221,7 +281,11 @@ def merge(table: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 def nested(overrides: dict[str, Any]) -> dict[str, Any]:
-    """Turns dotted keys into tables: {'loss.margin': 0.3} becomes {'loss': {'margin': 0.3}}."""
+    """Converts dotted keys to nested tables: {'loss.margin': 0.3} becomes {'loss': {'margin': 0.3}}.
+
+    Raises:
+        UsageError: one key is part of another.
+    """
     table: dict[str, Any] = {}
     for key, value in overrides.items():
         *parents, leaf = key.split(".")
@@ -235,24 +299,32 @@ def nested(overrides: dict[str, Any]) -> dict[str, Any]:
 
 
 def names() -> list[str]:
-    """Names of the recipes that come with the harness; `native` is each backbone's own."""
+    """Returns the names of the recipes of the harness, and `native` for each backbone's own recipe."""
     return sorted([*(p.stem for p in FOLDER.glob("*.toml")), "native"])
 
 
 def is_path(name: str) -> bool:
-    """Whether a recipe is given by its file, not by a name."""
+    """Returns whether a recipe is given as a path instead of a name."""
     return name.endswith(".toml") or "/" in name
 
 
 def find(name: str, native: Path | None = None) -> Path:
-    """Returns the file of a recipe given by name or by path; `native` is the backbone's own file, if any."""
+    """Returns the file of a recipe.
+
+    Args:
+        name: name or path of the recipe.
+        native: file of the backbone's native recipe, if it has one.
+
+    Raises:
+        UsageError: the recipe does not exist.
+    """
     if name == "native":
         if native is None or not native.is_file():
-            raise UsageError("This backbone has no native recipe; use --recipe unified or a recipe file of yours.")
+            raise UsageError("This backbone has no native recipe. Use --recipe unified, or the path of a recipe file.")
         return native
     if is_path(name):
         if not Path(name).is_file():
-            raise UsageError(f"Recipe file {name} does not exist. Recipes by name: {', '.join(names())}.")
+            raise UsageError(f"Recipe file {name} does not exist. Pass another path or one of {', '.join(names())}.")
         return Path(name)
     if not (path := FOLDER / f"{name}.toml").is_file():
         raise unknown("recipe", name, names())
@@ -262,20 +334,20 @@ def find(name: str, native: Path | None = None) -> Path:
 def load(path: Path, dataset: str = "", overrides: dict[str, Any] | None = None) -> Recipe:
     """Reads a recipe for a dataset.
 
-    A file may hold `[dataset.NAME]` tables: values laid over the others for that dataset alone.
+    A file may contain `[dataset.NAME]` tables, whose values override the others for this dataset.
 
     Args:
         path: the TOML file.
-        dataset: name of the dataset the recipe is for.
-        overrides: dotted keys laid over all (a variant's, a search's, or `--set`).
+        dataset: name of the dataset.
+        overrides: dotted keys that override all others, from a variant, a search or `--set`.
 
     Raises:
-        UsageError: an unknown key or value, named with the nearest known one.
+        UsageError: a key or value is unknown or wrong.
     """
     table = read_toml(path)
     for_dataset = table.pop("dataset", {})
     if not isinstance(for_dataset, dict) or not all(isinstance(inner, dict) for inner in for_dataset.values()):
-        raise UsageError(f"{path.name}: dataset must hold tables, [dataset.NAME], found {for_dataset!r}.")
+        raise UsageError(f"{path.name}: dataset must contain tables, [dataset.NAME], found {for_dataset!r}.")
     table = merge(table, for_dataset.get(dataset, {}))
     table = merge(table, nested(overrides or {}))
     table.setdefault("name", path.stem)

@@ -1,4 +1,4 @@
-"""A run is a value: a frozen `RunSpec`, canonical JSON, SHA-256."""
+"""Run specs: everything that may change the results of a run, and the run id, a hash of their canonical JSON."""
 
 from __future__ import annotations
 
@@ -14,35 +14,35 @@ from harness.spec.names import Purpose
 
 
 def canonical(value: Any) -> str:
-    """Canonical JSON: sorted keys, no spaces, no NaN. Tuples and lists are the same."""
+    """Returns canonical JSON: sorted keys, no spaces, no NaN. Tuples are written as lists."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
 class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True):
-    """All that may change the number of a run, and nothing else.
+    """Everything that may change the results of a run, and nothing else.
 
-    Order, time, host, number of workers and the harness's own source are not in it; a change of the harness
-    that moves numbers raises `protocol`.
+    Order, time, host, number of workers and the harness's own source code are not part of it. A change of the harness
+    that changes results raises `protocol`.
 
     Attributes:
         protocol: protocol version of the harness, Major.Minor.
-        backbone: registered name, with the variant: `reidmamba` or `reidmamba:baseline`.
+        backbone: registered name, with the variant: `reidmamba` or `reidmamba:strong-baseline`.
         options: every build option with its value.
-        source: hash of the plug-in's files and of the repository files it shares.
-        pretrained: identity of the starting weights (checksum or timm tag), or `none`.
+        source: hash of the plug-in's code and of the repository files it uses.
+        pretrained: checksum of the starting weights, or `none`.
         dataset: registered name of the training dataset.
-        fingerprint: hash of what was read: relative paths, sizes, identities, cameras.
-        dataset_options: reader options given by the user, per dataset name.
-        evaluate_on: dataset name and fingerprint of every dataset scored besides the test split of `dataset`.
+        fingerprint: hash of the relative paths, file sizes, identities and cameras of all images.
+        dataset_options: reader options given by the user, by dataset name.
+        evaluate_on: name and fingerprint of every dataset scored in addition to the test split of `dataset`.
         recipe: name of the recipe.
         values: every value of the recipe.
-        seed: seed of everything random.
+        seed: seed of all random numbers.
         device: `cpu` or `cuda`.
-        torch: Major.Minor of torch.
-        purpose: `test` trains on the whole training set and scores the test split;
-            `search` trains on part of the training identities and scores the held-out rest;
-            `checkpoint` and `features` score the file that `pretrained` names.
-        holdout: seed and share of the held-out identities, for `search`.
+        torch: version of torch, Major.Minor.
+        purpose: `test` trains on the whole training set and scores the test split; `search` trains on part of the
+            training identities and scores the others; `checkpoint` and `features` score the file named by
+            `pretrained`; `profile` measures efficiency.
+        holdout: seed and fraction of the held-out identities, for `search`.
     """
 
     backbone: str
@@ -63,7 +63,7 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
     holdout: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Returns the spec as plain data for JSON."""
         return json.loads(canonical(msgspec.to_builtins(self)))
 
     @functools.cached_property
@@ -74,16 +74,20 @@ class RunSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, dict=True
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> RunSpec:
-        """Inverse of `to_dict`; what does not fit raises UsageError."""
+        """Rebuilds a spec from `to_dict`.
+
+        Raises:
+            UsageError: a key or value does not fit.
+        """
         return from_table(cls, data, "spec")
 
 
 def training_key(spec: RunSpec, train_fingerprint: str) -> str:
-    """SHA-256 over all that the trained weights depend on: runs with equal keys train the same model.
+    """Returns a hash of everything that the trained weights depend on: runs with equal keys train the same model.
 
     Args:
-        spec: the run; what is scored, and how, is left out.
-        train_fingerprint: of the training split alone; `spec.fingerprint` is of all splits.
+        spec: run spec; settings of the evaluation are left out.
+        train_fingerprint: fingerprint of the training split only, while `spec.fingerprint` covers all splits.
     """
     values = {key: value for key, value in spec.to_dict()["values"].items() if key not in ("name", "evaluation")}
     values.get("augmentation", {}).pop("interpolation_test", None)

@@ -1,12 +1,13 @@
-"""Confidence intervals, paired tests and their corrections, clustered by identity.
+"""Confidence intervals, paired tests and corrections for multiple tests, clustered by identity.
 
-Everything is clustered by identity: the queries of one person share clothes, light and mistakes, so identities, not
-queries, are the independent units. Differences come with an interval; with thousands of queries nearly every
-difference is significant, so its size comes first and the p-value last (Ihemelandu and Ekstrand, SIGIR 2023). The
-randomisation test follows Smucker, Allan and Carterette (CIKM 2007), with identities as blocks. Seeds are another
-source of variance, that of training, and are reported apart.
+All methods cluster queries by identity: the queries of one person share clothes and lighting, so the identities, not
+the queries, are independent units. Every difference has an interval. With thousands of queries nearly every difference
+is significant, so its size is given first and the p-value last (Ihemelandu and Ekstrand, SIGIR 2023). The randomisation
+test follows Smucker, Allan and Carterette (CIKM 2007), with identities as blocks. Seeds are a different source of
+variance, that of training, and are reported separately.
 
-Scores are fractions as `harness.metrics` gives them, one a query, NaN where a query has no match. numpy and scipy only.
+Scores are fractions as returned by `harness.metrics`, one per query, NaN for a query without a match. This package
+needs only numpy and scipy.
 """
 
 from harness.stats.comparison import Comparison, PairedTest, compare_many, holm, paired_test

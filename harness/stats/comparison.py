@@ -1,4 +1,4 @@
-"""Comparing runs on the same queries: difference and interval first, the p-value last."""
+"""Comparisons of runs on the same queries: differences with intervals and p-values."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class PairedTest:
     """Difference of two runs on the same queries.
 
     Attributes:
-        difference: mean score of the first minus that of the second.
-        interval: for the difference, by `bootstrap_interval`.
-        p_value: two-sided, of the randomisation test with identities as blocks.
-        n_queries: queries with a score.
-        n_groups: their identities.
-        exact: whether all sign assignments were counted rather than drawn.
+        difference: mean score of the first run minus that of the second.
+        interval: interval of the difference, by `bootstrap_interval`.
+        p_value: two-sided p-value of the randomisation test with identities as blocks.
+        n_queries: number of queries with a score.
+        n_groups: number of their identities.
+        exact: whether all sign assignments were enumerated; otherwise they were sampled.
     """
 
     difference: float
@@ -39,7 +39,7 @@ class PairedTest:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One pair of a table of runs; `p_holm` is the p-value adjusted for the whole table."""
+    """The comparison of one pair of several runs; `p_holm` is the p-value adjusted for all pairs."""
 
     first: str
     second: str
@@ -60,21 +60,21 @@ def paired_test(
 ) -> PairedTest:
     """Tests whether two runs differ, by the paired randomisation test on per-query scores.
 
-    If the runs were exchangeable, swapping their scores for all queries of a person would be as likely as not. The
-    statistic is the sum of differences; under each assignment the sum of every identity changes sign or not. All
-    2^n assignments are counted where they are no more than `resamples`, n being the identities whose sum is not zero;
-    otherwise `resamples` are drawn and p = (1 + at least as extreme) / (1 + drawn).
+    Under the null hypothesis the runs are exchangeable: swapping the scores of all queries of a person is equally
+    likely. The statistic is the sum of differences; each assignment flips the sign of the sum of some identities. Let n
+    be the number of identities whose sum is not zero. All 2^n assignments are enumerated if they are at most
+    `resamples`. Otherwise `resamples` are sampled, and p = (1 + number at least as extreme) / (1 + number sampled).
 
     Args:
-        values_a: score of each query in the first run, NaN where it has none, [n].
-        values_b: the same queries in the second run.
+        values_a: score of each query in the first run, NaN for none, [n].
+        values_b: score of the same queries in the second run, [n].
         groups: identity of each query, [n].
         confidence: coverage of the interval.
-        resamples: sign assignments and bootstrap samples.
-        seed: of both.
+        resamples: number of sign assignments and of bootstrap samples.
+        seed: seed of both.
 
     Raises:
-        StatsError: not the same queries, or nothing to infer from.
+        StatsError: the runs have scores for different queries, or no query has a score.
     """
     return _test_pairs([(values_a, values_b)], groups, confidence, resamples, seed)[0]
 
@@ -82,12 +82,12 @@ def paired_test(
 def _test_pairs(
     pairs: Sequence[tuple[ArrayLike, ArrayLike]], groups: Any, confidence: float, resamples: int, seed: int
 ) -> list[PairedTest]:
-    """`paired_test` of pairs that share their queries, on the same resamples."""
+    """Runs `paired_test` for several pairs with the same queries, on the same resamples."""
     differences = []
     for values_a, values_b in pairs:
         (first, identities), (second, _) = as_scores(values_a, groups), as_scores(values_b, groups)
         if (np.isnan(first) != np.isnan(second)).any():
-            raise StatsError("Some queries have a score in one run only; compare runs on the same queries and gallery.")
+            raise StatsError("Some queries have a score in one run only. Compare runs on the same queries and gallery.")
         differences.append(first - second)
     intervals = bootstrap_intervals(differences, identities, confidence=confidence, resamples=resamples, seed=seed)
     clusters = [cluster(difference, identities) for difference in differences]
@@ -99,12 +99,12 @@ def _test_pairs(
 
 
 def _sign_flip_tests(series: Sequence[np.ndarray], resamples: int, seed: int) -> list[tuple[bool, float]]:
-    """Whether each test was exact, and p for each sum under independent changes of sign; [series], [identities]."""
+    """Runs the sign-flip test for each series of sums [n_identities]; returns whether it was exact, and its p-value."""
     found: dict[int, tuple[bool, float]] = {}
     lengths = [int((sums != 0).sum()) for sums in series]
-    for length in set(lengths):  # those of one length have the same changes of sign
+    for length in set(lengths):  # series of equal length share their sign flips
         members = [i for i, other in enumerate(lengths) if other == length]
-        # Sums added in another order differ in the last digits and must still count as equal.
+        # Sums in another order differ in the last digits, but must count as equal.
         thresholds = [abs(series[i].sum()) - 1e-12 * np.abs(series[i]).sum() for i in members]
         sums = np.stack([series[i][series[i] != 0] for i in members], axis=1)
         exact, p_values = _flip(sums, np.array(thresholds), resamples, seed)
@@ -113,7 +113,7 @@ def _sign_flip_tests(series: Sequence[np.ndarray], resamples: int, seed: int) ->
 
 
 def _flip(sums: np.ndarray, thresholds: np.ndarray, resamples: int, seed: int) -> tuple[bool, np.ndarray]:
-    """Flips the rows of sums [identities, series]; returns whether all ways were counted, and p, [series]."""
+    """Flips the signs of rows of sums [n_identities, n_series]; returns whether it was exact, and p [n_series]."""
     exact = len(sums) < resamples.bit_length()  # 2^n <= resamples
     total = 2 ** len(sums) if exact else resamples
     generator = np.random.default_rng(seed)
@@ -132,7 +132,11 @@ def _flip(sums: np.ndarray, thresholds: np.ndarray, resamples: int, seed: int) -
 def holm(p_values: ArrayLike) -> np.ndarray:
     """Returns p-values adjusted by Holm's step-down method, in the given order, [n].
 
-    Calling those below alpha significant keeps the chance of any false one at alpha (Holm 1979).
+    If adjusted values below alpha are called significant, the probability of any false positive is at most alpha
+    (Holm 1979).
+
+    Raises:
+        StatsError: the values are not a list of numbers from 0 to 1.
     """
     values = np.asarray(p_values, dtype=np.float64)
     if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all():
@@ -154,9 +158,9 @@ def compare_many(
     """Compares every pair of runs on the same queries, with Holm's correction over all pairs.
 
     Args:
-        scores: per-query scores of each run by its name, all in the same order of queries.
+        scores: per-query scores [n] by name of the run, all in the same order of queries.
         groups: identity of each query, [n].
-        confidence: coverage of the intervals, each on its own.
+        confidence: coverage of each single interval.
         resamples: as for `paired_test`.
         seed: as for `paired_test`.
 

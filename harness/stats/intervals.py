@@ -1,4 +1,4 @@
-"""Intervals for one run: what another draw of persons would have given."""
+"""Confidence intervals of one run, over the choice of identities."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ _CHUNK = 2**21
 def bootstrap_interval(
     values: ArrayLike, groups: Any, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> tuple[float, float]:
-    """Returns an interval for the mean score by the bootstrap over identities.
+    """Returns a confidence interval of the mean score by the bootstrap over identities.
 
-    Identities are drawn with replacement, each with all its queries; the statistic is the ratio of the sum of scores
-    to the number of queries. The interval is studentised (bootstrap-t): each resample is measured in its own standard
-    error (linearised, between identities), and the quantiles are turned back with that of the data. With few or
-    skewed identities this covers better than percentiles. Ends are kept within the range of the scores.
+    Identities are drawn with replacement, each with all its queries. The statistic is the sum of scores divided by the
+    number of queries. The interval is studentised (bootstrap-t): the deviation of each resample is divided by its own
+    standard error (linearised, between identities), and the quantiles are multiplied by that of the data. For few
+    identities or skewed scores, its coverage is better than that of percentile intervals. The ends are clipped to the
+    range of the scores.
 
     Args:
-        values: score of each query, NaN where it has none, [n].
+        values: score of each query, NaN for none, [n].
         groups: identity of each query, [n].
-        confidence: coverage wanted.
-        resamples: bootstrap samples.
-        seed: of the resampling; the same input gives the same interval.
+        confidence: coverage of the interval.
+        resamples: number of bootstrap samples.
+        seed: seed of the resampling; the same input gives the same interval.
 
     Returns:
-        Lower and upper end; NaN for a single identity, which tells nothing about others.
+        Lower and upper end; NaN for a single identity.
 
     Raises:
-        StatsError: nothing to infer from, or an option out of range.
+        StatsError: no query has a score, or an option is out of range.
     """
     return bootstrap_intervals([values], groups, confidence=confidence, resamples=resamples, seed=seed)[0]
 
@@ -43,17 +44,19 @@ def bootstrap_interval(
 def bootstrap_intervals(
     series: Sequence[ArrayLike], groups: Any, *, confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0
 ) -> list[tuple[float, float]]:
-    """`bootstrap_interval` of several scores of the same queries, [series, n], on the same resamples.
+    """Computes `bootstrap_interval` for several series of scores of the same queries, on the same resamples.
 
     Raises:
-        StatsError: likewise, or series that have no score in different places.
+        StatsError: as `bootstrap_interval`, or the series lack scores for different queries.
     """
     if not 0 < confidence < 1 or resamples < 1:
-        raise StatsError(f"confidence={confidence}, resamples={resamples}: give 0 < confidence < 1 and resamples >= 1.")
+        raise StatsError(
+            f"confidence must be between 0 and 1 and resamples at least 1; found {confidence} and {resamples}."
+        )
     clusters = [cluster(values, groups) for values in series]
     counts = clusters[0].counts
     if not all(np.array_equal(each.counts, counts) for each in clusters):
-        raise StatsError("Some queries have a score in one run only; compare runs on the same queries and gallery.")
+        raise StatsError("Some queries have a score in one run only. Compare runs on the same queries and gallery.")
     if len(counts) < 2:
         return [(float("nan"), float("nan"))] * len(clusters)
     deviations = np.stack([each.sums - each.mean * counts for each in clusters])
@@ -65,7 +68,7 @@ def bootstrap_intervals(
     intervals = []
     for each, values, error, low, high in zip(clusters, series, errors, lows, highs, strict=True):
         mean, scores = each.mean, np.asarray(values, dtype=np.float64)
-        if error <= 1e-12 * max(1e-300, np.abs(each.sums).max()):  # equal up to rounding: no resample can differ
+        if error <= 1e-12 * max(1e-300, np.abs(each.sums).max()):  # all equal up to rounding
             intervals.append((mean, mean))
             continue
         ends = max(mean - error * low, np.nanmin(scores)), min(mean - error * high, np.nanmax(scores))
@@ -76,9 +79,9 @@ def bootstrap_intervals(
 def _pivots(
     deviations: np.ndarray, counts: np.ndarray, errors: np.ndarray, resamples: int, seed: int
 ) -> Iterator[np.ndarray]:
-    """Yields by how many of its own standard errors each resample lies above the data, [some resamples, series].
+    """Yields the deviation of each resample from the data, in its own standard errors, [n_resamples, n_series].
 
-    How often each identity was drawn, times sums and squares of the identities, is all that a resample is made of.
+    Resamples are computed from the number of draws of each identity, without copying scores.
     """
     generator, n = np.random.default_rng(seed), len(counts)
     known = np.vstack([counts, counts**2, deviations, deviations**2, deviations * counts]).T
@@ -93,13 +96,13 @@ def _pivots(
         shift = shift / queries
         variance = (squares - 2 * shift * mixed + shift**2 * squared_queries) * n / (n - 1)
         own = np.sqrt(np.maximum(variance, 0)) / queries
-        # A resample without any spread, up to rounding, tells nothing about its error: it counts as infinitely far.
+        # A resample without spread, up to rounding, has no standard error; its deviation counts as infinite.
         far = np.where(np.abs(shift) > 1e-9 * errors, np.copysign(np.inf, shift), 0.0)
         spread = own > 1e-6 * errors
         yield np.where(spread, shift / np.where(spread, own, 1), far)
 
 
 def _standard_error(deviations: np.ndarray, counts: np.ndarray) -> Any:
-    """Standard error of a ratio of sums over identities, from deviations of sums; along the last axis."""
+    """Returns the standard error of a ratio of sums, from the deviations of the sums, along the last axis."""
     n = counts.shape[-1]
     return np.sqrt((deviations**2).sum(axis=-1) * n / (n - 1)) / counts.sum(axis=-1)

@@ -1,1 +1,1 @@
-"""This machine: files, paths, processes, GPUs and seeds, and hiding secrets in what is printed."""
+"""System utilities: files, paths, processes, GPUs, seeds, and redaction of secrets in output."""

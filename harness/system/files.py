@@ -1,4 +1,4 @@
-"""Files: written whole or not at all, locked against other processes, and cleared of what killed writers left."""
+"""Atomic file writes, file locks between processes, and removal of temporary files of killed processes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from harness.system import hooks
 _WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
 
 STALE_SECONDS = 24 * 3600.0
-"""Age at which a temporary file of another machine has no writer any more; they live for seconds."""
+"""Age after which temporary files of other machines are removed; normally they exist for seconds."""
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes plain data as JSON, whole or not at all."""
+    """Writes plain data as JSON, atomically."""
     replace(path, json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n")
 
 
 def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
-    """Writes a file whole or not at all; see `replacing`."""
+    """Writes a file atomically; see `replacing`."""
     with replacing(path, flush=flush) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         if flush:
@@ -36,15 +36,15 @@ def replace(path: Path, content: str | bytes, *, flush: bool = True) -> None:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, flush: bool = True, keep: Path | None = None) -> Iterator[Path]:
-    """Yields the path of a temporary file in the same folder, which the caller makes; on success it becomes `path`.
+    """Yields the path of a temporary file in the same folder, which the caller writes; on success it becomes `path`.
 
-    Permissions follow the umask, so a group can share a folder. The temporary file names its writer, so that `sweep`
-    can tell what nobody will rename any more.
+    Permissions follow the umask, so a group can share a folder. The name of the temporary file contains host and
+    process id, so that `sweep` can find files whose process has ended.
 
     Args:
         path: the file to write.
-        flush: False where the content can be made again: a power cut may then leave an empty file.
-        keep: name under which the former file stays.
+        flush: whether to flush the file to disk first. Without it, a power failure may leave an empty file.
+        keep: new name of the previous file, if it should be kept.
     """
     temporary = path.with_name(f".{path.name}.{_host()}~{os.getpid()}.{uuid.uuid4().hex[:12]}.tmp")
     try:
@@ -68,18 +68,18 @@ def locked(
     make: bool = True,
     on_wait: Callable[[], None] | None = None,
 ) -> Iterator[None]:
-    """Holds an advisory lock on a file or folder; it ends with the block, or with the process, however that ends.
+    """Holds an advisory lock on a file or folder. It is released with the block, or when the process ends.
 
     Args:
-        path: a lock file, or a folder that is there.
-        wait: wait for other processes; False raises at once where another one holds the lock.
-        shared: other shared locks are compatible.
-        make: make the lock file if it is missing.
+        path: a lock file, or an existing folder.
+        wait: whether to wait for other processes; if False, a held lock raises an error at once.
+        shared: whether other processes may hold a shared lock at the same time.
+        make: whether to create a missing lock file.
         on_wait: called once before waiting for another process.
 
     Raises:
         BlockingIOError: another process holds the lock and `wait` is False.
-        OSError: the file cannot be opened, or its file system has no locks.
+        OSError: the file cannot be opened, or the file system does not support locks.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     handle = os.open(path, os.O_RDWR | os.O_CREAT if make and not path.is_dir() else os.O_RDONLY, 0o666)
@@ -98,9 +98,9 @@ def locked(
 
 
 def sweep(folder: Path) -> None:
-    """Removes the temporary files that `replace` left in a folder when its process was killed.
+    """Removes temporary files of `replacing` whose process was killed.
 
-    Those of a living process stay, and so do those of another machine for a day: two drivers may be at work.
+    Files of running processes are kept, as are files of other machines for a day, because these may still be in use.
     """
     for path in folder.glob(".*.tmp"):
         if (writer := _WRITER.search(path.name)) is None:
@@ -120,6 +120,6 @@ def _alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except OSError:  # it belongs to somebody else
+    except OSError:  # the process belongs to another user
         return True
     return True

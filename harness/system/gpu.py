@@ -1,4 +1,4 @@
-"""What is known of the GPUs here without torch, from the driver and `nvidia-smi`."""
+"""Information about the GPUs of this machine from the driver and `nvidia-smi`, without importing torch."""
 
 from __future__ import annotations
 
@@ -9,24 +9,25 @@ from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia")
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
-"""For processes that use GPUs: numbers then mean the same to CUDA as to `nvidia-smi` and Ray."""
+"""Environment for processes that use GPUs: CUDA then numbers GPUs like `nvidia-smi` and Ray."""
 
 
 def names() -> list[str]:
-    """The GPUs this process may use: what `CUDA_VISIBLE_DEVICES` names, else the numbers of those that are here."""
+    """Returns the GPUs that this process may use: those in `CUDA_VISIBLE_DEVICES`, or the numbers of all GPUs."""
     if (given := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
         shown = [name.strip() for name in given.split(",")]
-        return shown[: next((i for i, name in enumerate(shown) if name in ("", "-1")), len(shown))]  # as CUDA does
+        # Like CUDA, ignore everything after the first invalid entry.
+        return shown[: next((i for i, name in enumerate(shown) if name in ("", "-1")), len(shown))]
     return [str(number) for number in range(max(1, len(list((DRIVER / "gpus").glob("*")))))] if driver() else []
 
 
 def driver() -> bool:
-    """Whether a driver is here."""
-    return (DRIVER / "version").exists() or Path("/dev/dxg").exists()  # the latter under Windows
+    """Returns whether an NVIDIA driver is installed."""
+    return (DRIVER / "version").exists() or Path("/dev/dxg").exists()  # /dev/dxg: WSL on Windows
 
 
 def usable() -> bool:
-    """Whether this process may use a GPU; torch, which takes seconds to import, is asked where no driver is seen."""
+    """Returns whether this process may use a GPU. Imports torch, which takes seconds, only if no driver is found."""
     if driver():
         return bool(names())
     import torch
@@ -35,7 +36,7 @@ def usable() -> bool:
 
 
 def ask(*fields: str, command: str = "nvidia-smi") -> list[str]:
-    """What `nvidia-smi` says of the first visible GPU, a text a field; empty where it cannot be asked."""
+    """Queries fields of the first visible GPU with `nvidia-smi`; returns one text per field, or an empty list."""
     first = next(iter(names()), "0")
     asked = [command, f"--query-gpu={','.join(fields)}", "--format=csv,noheader,nounits", "-i", first]
     with suppress(OSError, IndexError, subprocess.SubprocessError):

@@ -1,6 +1,6 @@
-"""Named points of the program at which a test may inject a fault. Nothing happens there otherwise.
+"""Named points of the program at which tests inject faults. In normal use, they do nothing.
 
-A test registers a function with `inject`; the program calls `reached` with the name of the point and what it knows.
+A test registers a function with `inject`; the program calls `reached` with the name of the point and some facts.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from collections.abc import Callable
 from typing import Any
 
 POINTS = {
-    "start": "the process of a run is tied to its parent; nothing slow is imported yet",
+    "start": "the process of a run will end with its parent; slow imports have not started",
     "data": "the stage begins",
     "build": "the stage begins",
     "train": "the stage begins",
     "evaluate": "the stage begins",
     "measure": "the stage begins",
     "record": "the stage begins",
-    "cache": "a cache of decoded images is begun; the disk seemed to have room",
+    "cache": "writing of a cache of decoded images begins; the disk has enough free space",
     "epoch": "a training epoch begins (`epoch`, from 1)",
-    "save": "an epoch is over and its checkpoint is next (`epoch`)",
-    "checkpoint": "a checkpoint is written but has neither been flushed to disk nor taken its name (`epoch`)",
-    "write": "a small file is written but has neither been flushed to disk nor taken its name (`name`, `path`)",
-    "track": "the driver is about to send the end of a run to the tracking server",
-    "report": "the report is about to be written",
+    "save": "an epoch has ended, and its checkpoint will be written (`epoch`)",
+    "checkpoint": "a checkpoint is written, but not yet flushed and renamed (`epoch`)",
+    "write": "a small file is written, but not yet flushed and renamed (`name`, `path`)",
+    "track": "the driver will send the end of a run to the tracking server",
+    "report": "the report will be written",
 }
-"""What has just happened, or comes next, by the name of a point."""
+"""Names of the points, with the state of the program and the facts passed to `reached`."""
 
 Fault = Callable[..., object]
 
@@ -32,17 +32,17 @@ _faults: dict[str, Fault] = {}
 
 
 def reached(point: str, **facts: Any) -> None:
-    """Says that the program is at a point; carries out the fault injected there, if there is one."""
+    """Runs the fault injected at a point, if there is one."""
     if (fault := _faults.get(point)) is not None:
         fault(**facts)
 
 
 def inject(point: str, fault: Fault) -> None:
-    """Has a fault carried out whenever a point is reached; it gets the facts of the point by keyword.
+    """Registers a function to call whenever a point is reached, with the facts of the point as keyword arguments.
 
     Raises:
-        KeyError: there is no such point.
+        KeyError: the point does not exist.
     """
     if point not in POINTS:
-        raise KeyError(f"{point!r} is not a point; the points are {', '.join(POINTS)}.")
+        raise KeyError(f"Unknown point {point!r}. Known: {', '.join(POINTS)}.")
     _faults[point] = fault

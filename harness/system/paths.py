@@ -1,4 +1,4 @@
-"""Where this machine keeps things: the one place that expands paths of users, and the one rule for caches."""
+"""Paths of this machine: expansion of `~`, environment variables, and the cache folder."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from pathlib import Path
 from harness.errors import UsageError
 
 DATASETS, WEIGHTS, PLUGINS, CACHE = "REID_DATASETS", "REID_WEIGHTS", "HARNESS_PLUGINS", "HARNESS_CACHE"
-"""Environment variables that stand for --data-root, --weights-root, --plugins and --cache."""
+"""Environment variables for --data-root, --weights-root, --plugins and --cache."""
 
 NAME = "reid-harness"
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-"""The checkout: the packages `harness`, `backbones` and `datasets` lie side by side in it."""
+"""The checkout, which contains the packages `harness`, `backbones` and `datasets`."""
 
 
 def expand(path: str | os.PathLike[str], where: str = "The path") -> str:
-    """Replaces a leading `~` or `~user` by that home folder; nothing else is changed, and empty stays empty.
+    """Replaces a leading `~` or `~user` by the home folder; other paths and empty paths are returned unchanged.
 
     Args:
-        path: as the user wrote it.
-        where: the option or variable it came from, for the error.
+        path: path given by the user.
+        where: the option or variable that it comes from, for the message.
 
     Raises:
-        UsageError: that home folder is unknown here.
+        UsageError: the home folder is unknown on this machine.
     """
     text = os.fspath(path)
     if not text.startswith("~"):
@@ -34,27 +34,31 @@ def expand(path: str | os.PathLike[str], where: str = "The path") -> str:
     except RuntimeError:
         home = text.split(os.sep, 1)[0]
         raise UsageError(
-            f"{where} is {text}, but the home folder '{home}' is unknown here; give the whole path, or ./{text} "
-            "for a folder of this name."
+            f"{where} is {text}, but the home folder '{home}' is unknown on this machine. Pass the full path, or "
+            f"./{text} for a folder of this name."
         ) from None
 
 
 def expand_uri(uri: str) -> str:
-    """Expands `~` in the address of a tracking server that is a local file: `sqlite:///~/runs.db`."""
+    """Expands `~` in the URI of a local tracking store, for example `sqlite:///~/runs.db`."""
     scheme = next((start for start in ("sqlite:///", "file://") if uri.startswith(start)), "")
     return scheme + expand(uri.removeprefix(scheme), "The tracking server")
 
 
 def variable(name: str) -> str:
-    """The path in an environment variable, expanded; empty where it is not set."""
+    """Returns the expanded path in an environment variable; an empty string if it is not set."""
     return expand(os.environ.get(name, ""), f"${name}")
 
 
 def cache_folder() -> Path:
-    """The folder of all caches, which may be absent; everything in it can be made again.
+    """Returns the folder of all caches, which may not exist yet. Its content can be deleted at any time.
 
-    `$HARNESS_CACHE`, else `reid-harness` in `$XDG_CACHE_HOME`, else in `~/.cache`, else, without a home folder that can
-    be written, a folder of this user alone in the folder for temporary files.
+    It is the first of these that applies:
+
+    - `$HARNESS_CACHE`
+    - `$XDG_CACHE_HOME/reid-harness`
+    - `~/.cache/reid-harness`, if it is writable
+    - a private folder in the system's temporary folder
     """
     if chosen := variable(CACHE):
         return Path(chosen).absolute()
@@ -62,13 +66,13 @@ def cache_folder() -> Path:
         return Path(base).absolute() / NAME
     try:
         home = Path.home() / ".cache"
-    except RuntimeError:  # neither $HOME nor an entry in the table of users, as in containers
+    except RuntimeError:  # neither $HOME nor a user entry, as in some containers
         return _temporary()
     return home / NAME if home.is_absolute() and _writable(home) else _temporary()
 
 
 def short(path: Path) -> str:
-    """A path as the user would type it from here."""
+    """Returns a path relative to the working directory if it is below it; otherwise unchanged."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -76,9 +80,9 @@ def short(path: Path) -> str:
 
 
 def settle() -> None:
-    """Gives this process and its children what libraries ask for: a home folder, a user's name, a cache for Numba.
+    """Sets environment variables that libraries need: a home folder, a user name and a cache folder for Numba.
 
-    A container may run under a number that has neither; then the home folder is the one of the caches.
+    A container may run under a user id without name and home folder. The home folder is then the cache folder.
     """
     import getpass
 
@@ -94,13 +98,13 @@ def settle() -> None:
 
 
 def _writable(folder: Path) -> bool:
-    """Whether a folder can be written, or made."""
+    """Returns whether a folder is writable or can be created."""
     there = next((place for place in (folder, *folder.parents) if place.exists()), folder)
     return os.access(there, os.W_OK | os.X_OK)
 
 
 def _temporary() -> Path:
-    """A folder of this user in the folder for temporary files; another one if somebody else made it first."""
+    """Returns a private folder of this user in the temporary folder; a new one if the usual one is not private."""
     import tempfile
 
     folder = Path(tempfile.gettempdir()) / f"{NAME}-{os.getuid()}"

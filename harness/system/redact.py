@@ -1,4 +1,4 @@
-"""What must not be shown or kept: secrets of URLs and of the environment, and letters that steer a terminal."""
+"""Removes secrets of URLs and environment variables, and control characters, from text to print or store."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ SECRET = re.compile(r"TOKEN|PASSWORD|PASSWD|SECRET|CREDENTIAL|API_?KEY|ACCESS_?K
 """Names of environment variables whose values are secrets."""
 
 SHORTEST = 6
-"""Values with fewer letters are words like `on`."""
+"""Minimum length of a secret; shorter values are words like `on`."""
 
 
 def mask(text: str) -> str:
-    """Hides user, password and token of URLs, and the values of environment variables that are named like secrets."""
+    """Replaces user, password and token of URLs, and values of environment variables with secret names, by `***`."""
     text = re.sub(r"(//)[^/\s]*@", r"\1***@", text)
     text = re.sub(r"([?&][\w.-]*(?:token|key|password|secret|signature)=)[^&\s]*", r"\1***", text, flags=re.IGNORECASE)
     secrets = [
@@ -25,7 +25,7 @@ def mask(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Text with control characters and what is no Unicode as escapes; line breaks and tabs stay."""
+    """Returns text with control characters and invalid Unicode escaped; line breaks and tabs are kept."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() or c in "\n\t" else c.encode("unicode_escape").decode() for c in text)

@@ -1,4 +1,4 @@
-"""Seeds that depend on what they are for, not on the order of events; the same in every process and machine."""
+"""Seeds that depend on their purpose, not on the order of calls; identical in every process and on every machine."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def derive(seed: int, *purpose: Any) -> int:
 
 
 def seed_torch(seed: int, *purpose: Any) -> None:
-    """Seeds torch on every device for a purpose; dropout and initialisation draw from it."""
+    """Seeds torch on every device for a purpose; dropout and initialisation use it."""
     import torch
 
     torch.manual_seed(derive(seed, *purpose))
 
 
 def repeat_bit_for_bit() -> None:
-    """Lets torch choose only algorithms that repeat; call it before anything runs on a GPU."""
+    """Restricts torch to deterministic algorithms; call it before anything runs on a GPU."""
     import torch
 
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS asks for it
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False

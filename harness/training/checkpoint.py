@@ -1,7 +1,7 @@
-"""Epoch checkpoints of a run: the newest and the one before, written by rename, loaded without unpickling code.
+"""Epoch checkpoints of a run: the newest and the previous one, written atomically, loaded without running pickled code.
 
-A checkpoint also holds the key of its training (`harness.spec.run_spec.training_key`), so that a run that differs
-only in what it scores takes it over instead of training the same model again.
+A checkpoint also contains the key of its training (`harness.spec.run_spec.training_key`). A run that differs only in
+its evaluation reuses the checkpoint instead of training the same model again.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ METRICS = "metrics.jsonl"
 
 
 class CheckpointError(RunError):
-    """A checkpoint that could not be written."""
+    """A checkpoint could not be written."""
 
     stage = "checkpoint"
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Writes the newest checkpoint and keeps the one before; a failure in between leaves both old ones.
+    """Writes the newest checkpoint and keeps the previous one. If writing fails, both existing ones are kept.
 
     Raises:
-        CheckpointError: the disk did not take it.
+        CheckpointError: the file could not be written.
     """
     try:
         with files.replacing(folder / NEWEST, keep=folder / PREVIOUS) as temporary, temporary.open("wb") as file:
@@ -42,29 +42,36 @@ def save(folder: Path, state: dict[str, Any]) -> None:
             hooks.reached("checkpoint", epoch=state["epoch"] + 1)
     except torch.OutOfMemoryError:
         raise
-    except (OSError, RuntimeError) as error:  # torch turns a failed write into a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch raises a RuntimeError if writing fails
         reason = getattr(error, "strerror", None) or _cause(error)
         raise CheckpointError(
-            f"The checkpoint in {folder} could not be written ({reason}); the one before is kept. "
-            "Free space and start the same command again: it resumes from there."
+            f"The checkpoint in {folder} could not be written ({reason}); the previous one is kept. "
+            "Free disk space and run the same command again to resume from it."
         ) from error
 
 
 def load(folder: Path, run_id: str, warn: Callable[[str], None], training: str = "") -> dict[str, Any] | None:
     """Returns the newest readable checkpoint of this run, or of a run with the same training key, or `None`.
 
-    A truncated or foreign file is named through `warn` and the one before is used.
+    If the newest file is damaged or belongs to another run, the previous one is used.
+
+    Args:
+        folder: folder of the run.
+        run_id: id of the run.
+        warn: called with a sentence for every file that is not used.
+        training: key of the training; may be empty.
     """
     for name in (NEWEST, PREVIOUS):
         if not (path := folder / name).exists():
             continue
         try:
             with zipfile.ZipFile(path) as archive:
-                if (part := archive.testzip()) is not None:  # torch itself does not look at the checksums
+                if (part := archive.testzip()) is not None:  # torch does not check the checksums
                     raise zipfile.BadZipFile(f"{part} is damaged")
             state = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # a damaged archive raises many types; all mean the same here
-            warn(f"{name} cannot be read ({type(error).__name__}); trying the one before.")
+        except Exception as error:  # damaged archives raise many kinds of exceptions
+            then = "trying the previous checkpoint" if name == NEWEST else "ignored"
+            warn(f"{name} cannot be read ({type(error).__name__}); {then}.")
             continue
         if isinstance(state, dict) and (state.get("run_id") == run_id or _same(state, training)):
             return state
@@ -73,10 +80,10 @@ def load(folder: Path, run_id: str, warn: Callable[[str], None], training: str =
 
 
 def take_over(folder: Path, training: str) -> None:
-    """Puts the checkpoint of another run with this training key into the folder, the most advanced one there is.
+    """Links the checkpoint of another run with this training key, the one with the most epochs, into the folder.
 
-    Runs of the same backbone and dataset are looked at. Their files stay as they are: checkpoints are replaced whole,
-    never written into, so a hard link is as good as a copy.
+    Only runs of the same backbone and dataset are searched. A hard link is safe, because checkpoints are replaced and
+    never modified.
     """
     found = [(epoch, path) for path in folder.parent.glob(f"*/{NEWEST}") if (epoch := _epoch(path, training)) >= 0]
     if not found:
@@ -87,29 +94,29 @@ def take_over(folder: Path, training: str) -> None:
             _link(source, temporary)
         _copy_metrics(source.parent, folder, epoch + 1)
     except (OSError, ValueError, KeyError, TypeError):
-        return  # a full disk, or a run that was just removed: training begins with what is there
+        return  # a full disk, or a run that was just removed: train without this checkpoint
 
 
 def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, target)
-    except OSError:  # a file system without links
+    except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
 
 
 def _copy_metrics(source: Path, folder: Path, epochs: int) -> None:
-    """The metrics of the epochs that were taken over, for the curves of the run."""
+    """Copies the metrics of the reused epochs, for the curves of the run."""
     lines = (source / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
     kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epochs]
     (folder / METRICS).write_text("".join(kept), encoding="utf-8")
 
 
 def _epoch(path: Path, training: str) -> int:
-    """The last epoch in a checkpoint with this training key, told without reading its tensors; or -1."""
+    """Returns the last epoch of a checkpoint with this training key, without reading its tensors; otherwise -1."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         return int(state["epoch"]) if _same(state, training) else -1
-    except Exception:  # damaged, foreign or from an older harness
+    except Exception:  # damaged, or from another program or version
         return -1
 
 
@@ -118,7 +125,7 @@ def _same(state: dict[str, Any], training: str) -> bool:
 
 
 def _cause(error: BaseException) -> str:
-    """The first line of the error that began it."""
+    """Returns the first line of the original error."""
     while error.__context__ is not None:
         error = error.__context__
     return (getattr(error, "strerror", None) or str(error) or type(error).__name__).splitlines()[0]

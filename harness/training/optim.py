@@ -1,7 +1,7 @@
-"""Optimisers with their parameter groups, and learning-rate schedules as pure functions.
+"""Optimizers with their parameter groups, and learning-rate schedules as pure functions.
 
-The training loop asks `rate` before every iteration and sets it on every group; no scheduler holds state,
-so a resumed run needs none.
+The training loop calls `rate` before every iteration and sets the result on every group. Schedules have no state, so
+resuming a run needs none.
 """
 
 from __future__ import annotations
@@ -18,19 +18,21 @@ if TYPE_CHECKING:
 
 
 def is_bias(name: str) -> bool:
-    """Whether a parameter of this name learns at the bias rate."""
+    """Returns whether a parameter of this name uses the learning rate of biases."""
     return name.endswith("bias")
 
 
 def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Sorts trainable parameters into groups: biases apart from weights, decayed apart from not decayed.
+    """Groups trainable parameters by bias or weight, and by weight decay or none.
 
-    Each group holds `params`, `names`, `is_bias`, `weight_decay` and the base rate `lr`; empty groups are left out.
+    Each group has the keys `params`, `names`, `is_bias`, `weight_decay` and the base rate `lr`. Empty groups are left
+    out.
 
     Args:
-        module: may name parameters that never decay in `no_weight_decay()`; frozen parameters are left out.
-        optimizer: with `no_decay` of `none` every tensor decays; with `model` those of at most one dimension
-            and those the module names do not.
+        module: the module; `no_weight_decay()` may name parameters without weight decay. Frozen parameters are left
+            out.
+        optimizer: with `no_decay` `none`, all parameters have weight decay. With `model`, parameters of at most one
+            dimension and those named by the module have none.
     """
     exempt: set[str] = set()
     if optimizer.no_decay == "model":
@@ -57,10 +59,10 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
 
 
 def build_optimizer(module: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """Builds the optimiser: SGD with plain momentum, Adam with coupled decay, or AdamW; all fused (docs/speed.md).
+    """Builds the optimizer: SGD with momentum, Adam with L2 weight decay, or AdamW; all fused (see docs/speed.md).
 
-    Momentum begins at zero, which changes no step. Left to fused SGD, it would begin as whatever lies in memory
-    where a loss scaler skips the first step.
+    Momentum buffers are initialised with zeros, which changes no step. Otherwise, fused SGD would leave them
+    uninitialised when a gradient scaler skips the first step.
     """
     import torch
 
@@ -89,13 +91,13 @@ def rate(
     """Returns the learning rate of one iteration.
 
     Args:
-        schedule: kind and settings.
-        optimizer: base rate, and the factor of biases.
-        epoch: the running epoch, from 1 to `epochs`.
-        iteration: iterations finished since training began, so the first is 0.
-        iterations_per_epoch: length of an epoch.
-        epochs: length of training.
-        is_bias: whether the group holds biases.
+        schedule: kind and settings of the schedule.
+        optimizer: base learning rate, and the factor of biases.
+        epoch: current epoch, from 1 to `epochs`.
+        iteration: number of iterations since the start of training, from 0.
+        iterations_per_epoch: number of iterations of an epoch.
+        epochs: number of epochs.
+        is_bias: whether the group contains biases.
     """
     base = optimizer.lr
     value = base * (optimizer.bias_lr_factor if is_bias else 1.0)
@@ -115,10 +117,10 @@ def _cosine(start: float, end: float, progress: float) -> float:
 
 
 def _transreid(schedule: Schedule, base: float, value: float, epoch: int, epochs: int) -> float:
-    """Per epoch, set at its start: linear warm-up, then cosine over the absolute epoch.
+    """Linear warm-up per epoch, then cosine decay over the absolute epoch.
 
-    Both groups share the warm-up's start and the cosine's end, which follow from the rate of weights
-    (TransReID, solver/scheduler_factory.py and solver/cosine_lr.py).
+    Weights and biases start the warm-up and end the decay at the same rate, which depends on the rate of weights.
+    Source: TransReID, solver/scheduler_factory.py and solver/cosine_lr.py.
     """
     start = schedule.warmup_factor * base
     if epoch < schedule.warmup_epochs:
@@ -127,7 +129,7 @@ def _transreid(schedule: Schedule, base: float, value: float, epoch: int, epochs
 
 
 def _bot(schedule: Schedule, value: float, epoch: int) -> float:
-    """Per epoch: linear warm-up, then a step down at each milestone, inclusive (BoT, solver/lr_scheduler.py)."""
+    """Linear warm-up per epoch, then a step at the start of each milestone epoch (BoT, solver/lr_scheduler.py)."""
     done = min(1.0, epoch / schedule.warmup_epochs) if schedule.warmup_epochs else 1.0
     steps = sum(epoch >= milestone for milestone in schedule.milestones)
     return value * (schedule.warmup_factor * (1 - done) + done) * schedule.gamma**steps
@@ -136,9 +138,9 @@ def _bot(schedule: Schedule, value: float, epoch: int) -> float:
 def _reidmamba(
     schedule: Schedule, value: float, epoch: int, iteration: int, iterations_per_epoch: int, epochs: int
 ) -> float:
-    """Linear warm-up per iteration, then cosine per epoch (ReIDMamba, optims/lr_schedulers.py).
+    """Linear warm-up per iteration, then cosine decay per epoch (ReIDMamba, optims/lr_schedulers.py).
 
-    The cosine moves at each end of an epoch that finished more iterations than the warm-up has.
+    The decay makes one step at the end of every epoch after the warm-up.
     """
     warmup = _warmup_iterations(schedule, iterations_per_epoch)
     if iteration < warmup:
@@ -152,7 +154,7 @@ def _reidmamba(
 def _cosine_iterations(
     schedule: Schedule, value: float, iteration: int, iterations_per_epoch: int, epochs: int
 ) -> float:
-    """Linear warm-up per iteration, then cosine per iteration down to `final_factor` of the rate."""
+    """Linear warm-up per iteration, then cosine decay per iteration to `final_factor` times the rate."""
     warmup = _warmup_iterations(schedule, iterations_per_epoch)
     if iteration < warmup:
         return _linear(schedule, value, iteration / warmup)
@@ -165,5 +167,5 @@ def _linear(schedule: Schedule, value: float, done: float) -> float:
 
 
 def _warmup_iterations(schedule: Schedule, iterations_per_epoch: int) -> float:
-    """`warmup_iterations` where given, else `warmup_epochs` in iterations."""
+    """Returns `warmup_iterations` if set, otherwise `warmup_epochs` in iterations."""
     return schedule.warmup_iterations or schedule.warmup_epochs * iterations_per_epoch

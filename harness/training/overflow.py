@@ -1,6 +1,6 @@
-"""What a batch that overflows float16 must not leave behind: in the losses of an epoch, in running statistics.
+"""Protects the epoch losses and the running statistics of a module from batches that overflow float16.
 
-Everything stays on the device, so no step waits for it.
+All values stay on the device, so no step has to wait.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 SMALLEST_SCALE = 2.0**-16
-"""A gradient that overflows float16 at this loss scale is above 4e9 without it: a smaller scale helps nobody."""
+"""Minimum loss scale. A gradient that overflows float16 at this scale is above 4e9; a smaller scale would not help."""
 
 
 class Tally:
-    """Losses of one epoch. A step whose loss is not finite is counted, but enters no sum."""
+    """Sums of the losses of one epoch. Steps with a loss that is not finite are counted, but not summed."""
 
     def __init__(self) -> None:
         self.steps = 0
@@ -21,7 +21,7 @@ class Tally:
         self._sums: dict[str, Tensor | int] = {}
 
     def add(self, parts: dict[str, Tensor]) -> None:
-        """Adds one step; `parts` are scalars, among them `loss`, the total."""
+        """Adds one step; `parts` are scalars, including the total `loss`."""
         finite = parts["loss"].isfinite()
         self.steps += 1
         self._finite = self._finite + finite.long()
@@ -30,27 +30,27 @@ class Tally:
 
     @property
     def finite(self) -> int:
-        """Steps with a finite loss. Waits for the device."""
+        """Number of steps with a finite loss. Waits for the device."""
         return int(self._finite)
 
     def means(self) -> dict[str, float]:
-        """Means over the steps with a finite loss; there must be one. Waits for the device."""
+        """Returns the means over the steps with a finite loss, at least one. Waits for the device."""
         finite = self.finite
         return {name: float(value) / finite for name, value in self._sums.items()}
 
 
 class RunningStatistics:
-    """Running statistics of a module, which a batch of infinite activations would spoil for good."""
+    """Copies and restores the running statistics of a module, which infinite activations would damage permanently."""
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
 
     def now(self) -> Tensor:
-        """A copy of them all, flat."""
+        """Returns a flat copy of all statistics."""
         return torch.cat([buffer.flatten() for buffer in self._buffers]) if self._buffers else torch.empty(0)
 
     def restore(self, before: Tensor, keep: Tensor) -> None:
-        """Puts `before`, as `now` gave it, back unless `keep` is true, a scalar on the device."""
+        """Restores the copy `before`, returned by `now`, unless `keep` (a bool scalar on the device) is true."""
         if self._buffers:
             flat = torch.where(keep, self.now(), before)
             parts = flat.split([buffer.numel() for buffer in self._buffers])

@@ -1,4 +1,4 @@
-"""The training loop: the same for every backbone. Last epoch, fixed schedule, a checkpoint every epoch."""
+"""The training loop, identical for every backbone: a fixed schedule to the last epoch, a checkpoint every epoch."""
 
 from __future__ import annotations
 
@@ -26,15 +26,20 @@ OnEpoch = Callable[[int, nn.Module], dict[str, float]]
 
 
 class Diverged(RunError):
-    """The loss is no longer finite; training on would waste the machine."""
+    """The loss is not finite, so training stops."""
 
 
 @dataclass
 class Summary:
-    """What training cost. Images per second are those of the epochs trained in this process.
+    """Length and speed of training.
 
-    `taken_over` names the run whose checkpoint was used, and its number of epochs.
-    `skipped_steps` counts the steps that the loss scaler skipped, also before a resume.
+    Attributes:
+        epochs: number of epochs of the recipe.
+        images_per_second: throughput of the epochs trained in this process; `None` without any.
+        seconds: duration in this process.
+        resumed_at: epoch at which this process started.
+        skipped_steps: number of steps skipped by the gradient scaler, also before a resume.
+        taken_over: run whose checkpoint was reused, and its number of epochs.
     """
 
     epochs: int
@@ -51,16 +56,16 @@ class Trainer:
     Args:
         module: the backbone, already on `device`.
         data: training batches in PK order.
-        recipe: what to do.
-        device: where.
-        seed: everything random in an epoch derives from it and the epoch's number, so that a resumed run
+        recipe: settings of the training.
+        device: device of the training.
+        seed: seed of the run. The random numbers of an epoch depend only on the seed and the epoch, so a resumed run
             equals an uninterrupted one.
-        run_id: written into checkpoints, so that no other run goes on from them.
-        folder: where checkpoints go.
-        emit: receives progress and epoch events.
+        run_id: id of the run, saved in checkpoints so that other runs do not resume from them.
+        folder: folder of the checkpoints.
+        emit: called with progress and epoch events.
         training: key of the training, see `harness.spec.run_spec.training_key`; may be empty.
-        take_over: begin with the checkpoint of another run with this key, if there is one.
-        on_epoch: called after every epoch with its number and module; returns extra metrics.
+        take_over: whether to start from the checkpoint of another run with this key, if one exists.
+        on_epoch: called after every epoch with its number and the module; returns additional metrics.
     """
 
     def __init__(
@@ -82,21 +87,21 @@ class Trainer:
         self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit
         self.on_epoch, self.training, self.may_take_over = on_epoch, training, take_over
         self.taken_over: dict[str, Any] | None = None
-        self.iteration = 0  # steps done since training began; what per-iteration schedules count
+        self.iteration = 0  # number of steps since the start of training, for schedules per iteration
         self.criterion = ReIDCriterion(recipe.loss, num_classes=data.num_classes).to(device)
         self.optimizer = optim.build_optimizer(module, recipe.optimizer)
         self.dtype = precision(recipe.training.precision, device)
         scaled = self.dtype == torch.float16
         self.scaler = torch.amp.GradScaler(device.type, init_scale=recipe.training.loss_scale, enabled=scaled)
         self.statistics = RunningStatistics(module)
-        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps, since training began
+        self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps since the start of training
         self._one = torch.ones((), device=device)
 
     def fit(self) -> Summary:
-        """Trains to the last epoch of the recipe, from the newest checkpoint if there is one.
+        """Trains to the last epoch of the recipe, and resumes from the newest checkpoint if there is one.
 
         Raises:
-            Diverged: a loss that is not finite; under a loss scaler only if it goes on.
+            Diverged: the loss is not finite; with a gradient scaler, only if lowering the loss scale does not help.
         """
         first = self._resume()
         epochs, started, images, busy = self.recipe.training.epochs, time.monotonic(), 0, 0.0
@@ -113,7 +118,7 @@ class Trainer:
         return Summary(epochs, rate, time.monotonic() - started, first, int(self.skipped), self.taken_over)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
-        """One epoch; sums stay on the device, so that no step waits for the one before."""
+        """Trains one epoch. Sums of losses stay on the device, so that no step waits for the previous one."""
         hooks.reached("epoch", epoch=epoch + 1)
         seed_torch(self.seed, "epoch", epoch)
         self.module.train()
@@ -141,10 +146,10 @@ class Trainer:
         }
 
     def step(self, batch: Batch) -> dict[str, torch.Tensor]:
-        """One training step of a batch in PK order; returns the loss and its parts, still on the device.
+        """Runs one training step on a batch in PK order; returns the loss and its parts, on the device.
 
-        Under a loss scaler, gradients that are not finite leave weights and optimiser as they are and halve the scale;
-        a loss that is not finite leaves running statistics as they are, too.
+        With a gradient scaler, a step with gradients that are not finite is skipped and halves the loss scale. If the
+        loss is not finite, the running statistics are restored as well.
         """
         sampler = self.recipe.sampler
         self.criterion.check(batch.labels, sampler.identities, sampler.instances)
@@ -181,16 +186,20 @@ class Trainer:
             )
 
     def _check(self, tally: Tally, epoch: int, *, ended: bool = False) -> None:
-        """Looks at the epoch so far: one look finds a bad step anywhere before."""
+        """Checks all losses of the epoch so far.
+
+        Raises:
+            Diverged: a loss is not finite; with a gradient scaler, only if lowering the loss scale does not help.
+        """
         where = f"in epoch {epoch + 1}, at or before iteration {tally.steps}"
-        help_with = "A lower optimizer.lr, a longer warm-up or training.grad_clip may help"
+        advice = "Try a lower optimizer.lr, a longer warm-up or training.grad_clip"
         if not self.scaler.is_enabled():
             if tally.finite < tally.steps:
-                raise Diverged(f"The loss is not finite {where}. {help_with}.")
+                raise Diverged(f"The loss is not finite {where}. {advice}.")
         elif (scale := self.scaler.get_scale()) < SMALLEST_SCALE or (ended and not tally.finite):
             raise Diverged(
-                f"float16 goes on overflowing {where}: {int(self.skipped)} steps were skipped since training began and "
-                f"the loss scale is {scale:.2g}. {help_with}, or training.precision 'bf16' or 'fp32'."
+                f"float16 keeps overflowing {where}: {int(self.skipped)} steps have been skipped since the start, "
+                f"and the loss scale is {scale:.2g}. {advice}, or training.precision 'bf16' or 'fp32'."
             )
 
     def _progress(self, epoch: int, iteration: int, iterations: int, rate: float) -> None:
@@ -233,7 +242,7 @@ class Trainer:
         if state["run_id"] != self.run_id:
             self.taken_over = {"run_id": state["run_id"], "epochs": int(state["epoch"]) + 1}
             warn(
-                f"Training goes on from run {state['run_id'][:12]}, which has the same training data and settings: "
+                f"Training resumes from run {state['run_id'][:12]}, which has the same training data and settings: "
                 f"{self.taken_over['epochs']} of {self.recipe.training.epochs} epochs are done."
             )
         self.module.load_state_dict(state["module"])

@@ -1,6 +1,6 @@
-"""Weight files: how they are found, checked, fetched and read, and how a module loads them.
+"""Weight files: find, check, download and read them, and load them into modules.
 
-Plug-ins import `load_state`, `strict_load` and `unwrap` from here. Nothing here imports torch before a file is read.
+Plug-ins import `load_state`, `strict_load` and `unwrap` from here. torch is imported only when a file is read.
 """
 
 from harness.weights.start import checksum, fetch, identity, locate, wanted

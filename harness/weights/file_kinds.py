@@ -1,4 +1,4 @@
-"""Tells by its content what a file is, whatever its name; runs nothing of it and never imports torch."""
+"""Detects the kind of a file by its content, not its name, without running code in it or importing torch."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from pathlib import Path
 from typing import IO
 
 TORCH, SAFETENSORS, NPZ, NPY, MAT, UNKNOWN = "torch", "safetensors", "npz", "npy", "mat", "unknown"
-"""Forms that some reader of the harness takes; every other kind of file has the form `other`."""
+"""Forms that the harness can read or does not recognise; all other files have the form `other`."""
 
 HEAD = 1 << 16
-"""Bytes of a file that are looked at, besides the tables of archives and the pickles of checkpoints."""
+"""Number of bytes to read from the start of a file; of archives and checkpoints also tables and pickles are read."""
 LONGEST_PICKLE = 1 << 26
 TORCH_MAGIC = b"\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-"""The number that `torch.save` wrote as the first pickle of a file before torch 1.6."""
+"""The first pickle in files of `torch.save` before torch 1.6: a magic number."""
 
 STARTS: tuple[tuple[bytes, str], ...] = (
     (b"version https://git-lfs.github.com/spec/", "a Git LFS pointer, not the file itself; run 'git lfs pull'"),
@@ -46,12 +46,12 @@ HTML = re.compile(rb"\s*(<!--.*?-->\s*)?<(!doctype|html|head|body)", re.IGNORECA
 
 @dataclass(frozen=True)
 class Kind:
-    """What a file is.
+    """The kind of a file.
 
     Attributes:
-        form: the reader that takes it, `other` where none does, or `unknown` where nothing is recognised.
-        words: "is ..." in a sentence, for example "an ONNX model".
-        runs: for a pickle, what reading it would import besides tensors and plain values: `module.name`.
+        form: name of the reader; `other` if the harness cannot read it, `unknown` if it is not recognised.
+        words: description that follows "is" in a sentence, for example "an ONNX model".
+        runs: for a pickle, the names (`module.name`) that reading it would import, besides tensors and plain values.
     """
 
     form: str
@@ -60,7 +60,7 @@ class Kind:
 
 
 def kind_of(path: Path) -> Kind:
-    """Tells what a file is; remembered while its size and time of change stay.
+    """Returns the kind of a file. It is cached until the size or the modification time changes.
 
     Raises:
         OSError: the file cannot be read.
@@ -77,7 +77,7 @@ def _kind_of(path: Path, size: int, _: int) -> Kind:
         head = file.read(HEAD)
         if head.startswith(b"PK\x03\x04") or head.startswith(b"PK\x05\x06"):
             return _zip(file)
-        if _is_safetensors(head, size):  # first: its length, which comes first, may look like another's signature
+        if _is_safetensors(head, size):  # first, because its leading length may look like another signature
             return Kind(SAFETENSORS, "a safetensors file")
         for start, words in STARTS:
             if head.startswith(start):
@@ -92,7 +92,7 @@ def _kind_of(path: Path, size: int, _: int) -> Kind:
 
 
 def _zip(file: IO[bytes]) -> Kind:
-    """What lies in a zip archive tells which program wrote it."""
+    """Returns the kind of a zip archive from the names of its files."""
     try:
         archive = zipfile.ZipFile(file)
         names = archive.namelist()
@@ -105,10 +105,10 @@ def _zip(file: IO[bytes]) -> Kind:
     except (zipfile.BadZipFile, NotImplementedError, ValueError, OSError, EOFError):
         return Kind(
             "other",
-            "a zip archive, as torch.save and numpy write it, that is cut off or damaged; copy it again",
+            "a truncated or damaged zip archive, the format of torch.save and numpy; copy it again",
         )
     if names and all(name.endswith(".npy") for name in names):
-        return Kind(NPZ, "arrays of numpy (.npz)")
+        return Kind(NPZ, "a file of numpy arrays (.npz)")
     if any("archive_format" in name or name.endswith("models/model.json") for name in names):
         return Kind("other", "a program of torch.export; save the module's state_dict() with torch.save instead")
     if "model.weights.h5" in names:
@@ -123,7 +123,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
 
 
 def _pickle(file: IO[bytes], head: bytes) -> Kind | None:
-    """A pickle of another program, if the whole first pickle can be parsed."""
+    """Returns the kind of a pickle from another program, if its first pickle can be parsed completely."""
     if not (head[:1] == b"\x80" and 2 <= head[1] <= 5) and head[:1] not in (b"(", b"]", b"}", b"c"):
         return None
     file.seek(0)
@@ -135,7 +135,7 @@ def _pickle(file: IO[bytes], head: bytes) -> Kind | None:
 
 
 def _other(path: Path, file: IO[bytes], head: bytes, size: int) -> Kind:
-    """Formats without a signature at the start, and text."""
+    """Returns the kind of files without a signature at the start, and of text files."""
     if head[257:262] == b"ustar":
         return Kind("other", "a tar archive; unpack it first")
     if head[4:8] == b"TFL3":
@@ -148,12 +148,12 @@ def _other(path: Path, file: IO[bytes], head: bytes, size: int) -> Kind:
     if TENSORFLOW_GRAPH.match(head):
         return Kind("other", "a TensorFlow graph")
     if head.lstrip().startswith(b"<?xml"):
-        return Kind("other", "an XML document, such as the error of a file server; fetch the file itself")
+        return Kind("other", "an XML document, possibly the error message of a file server; download the file again")
     if HTML.match(head):
-        return Kind("other", f"an HTML page{_title(head)}, not a download; fetch the file itself")
+        return Kind("other", f"an HTML page{_title(head)} instead of the file; download the file itself")
     if text := _text(head):
-        return Kind("other", f"a text file that begins with {text!r}")
-    return Kind(UNKNOWN, "no file of a known kind")
+        return Kind("other", f"a text file that starts with {text!r}")
+    return Kind(UNKNOWN, "of an unknown kind")
 
 
 def _title(head: bytes) -> str:
@@ -162,7 +162,7 @@ def _title(head: bytes) -> str:
 
 
 def _text(head: bytes) -> str:
-    """The first line of a text file, shortened; empty for anything else."""
+    """Returns the first line of a text file, shortened; an empty string for other files."""
     try:
         text = head.decode()
     except UnicodeDecodeError:
@@ -171,10 +171,10 @@ def _text(head: bytes) -> str:
 
 
 def _names(pickled: IO[bytes]) -> tuple[str, ...]:
-    """What a pickle would import, as `module.name`, found without running it.
+    """Returns the names (`module.name`) that a pickle would import, without running it.
 
     Raises:
-        ValueError: it is no pickle, or is damaged.
+        ValueError: the file is not a pickle, or is damaged.
     """
     found: dict[str, None] = {}
     texts: list[str] = []
@@ -194,13 +194,13 @@ def _names(pickled: IO[bytes]) -> tuple[str, ...]:
             if code.name not in ("MEMOIZE", "BINPUT", "LONG_BINPUT", "PUT"):
                 last = pushed if isinstance(pushed, str) else None
                 texts += [last] if last is not None else []
-    except Exception as error:  # genops raises many kinds on damaged input
-        raise ValueError(f"it is no whole pickle ({error})") from error
+    except Exception as error:  # genops raises many kinds of exceptions for damaged input
+        raise ValueError(f"it is not a complete pickle ({error})") from error
     return tuple(found)
 
 
 def _names_of_old_torch(file: IO[bytes]) -> tuple[str, ...]:
-    """The same for a file of torch before 1.6, whose fourth pickle holds the objects."""
+    """Returns the same names for a file of torch before 1.6, whose fourth pickle contains the objects."""
     file.seek(0)
     try:
         for _ in range(3):
@@ -211,6 +211,6 @@ def _names_of_old_torch(file: IO[bytes]) -> tuple[str, ...]:
 
 
 def _strange(names: tuple[str, ...]) -> tuple[str, ...]:
-    """Those that no checkpoint of tensors and plain values needs."""
+    """Returns the names that a checkpoint of tensors and plain values does not need."""
     plain = ("torch", "collections", "numpy", "builtins", "__builtin__", "_codecs", "argparse")
     return tuple(n for n in names if n.split(".")[0] not in plain or n.startswith("torch.nn.modules."))

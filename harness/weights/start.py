@@ -1,6 +1,6 @@
-"""Starting weights: where the file lies, how it is known, how it is fetched. Nothing here imports torch.
+"""Starting weights: find the file, check its checksum, and download it. Nothing here imports torch.
 
-What reads files and loads them into modules is in `harness.weights.state_dicts`; plug-ins import it from here.
+`harness.weights.state_dicts` reads files and loads them into modules.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from harness.system.paths import cache_folder, expand
 log = logging.getLogger(__name__)
 
 STRUCTURE = ("width", "patch_size", "start")
-"""Build options that need another file: a file fits their default only, unless its name holds them."""
+"""Build options that change the shape of weights. A file fits only their defaults, unless its name contains them."""
 
 
 def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> PretrainedCard | None:
-    """Returns the card's starting file with build options filled into its names.
+    """Returns the card's pretrained file, with build options filled into its names.
 
-    `None` where the build starts at random: the card has no file, or none fits a changed option of `STRUCTURE`.
+    Returns `None` for a random start: the card has no file, or no file fits the changed options of `STRUCTURE`.
+
+    Raises:
+        UsageError: a file name in the card contains an unknown option.
     """
     if card.pretrained is None:
         return None
@@ -50,23 +53,26 @@ def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> Pret
 
 
 def _fill(name: str, options: Mapping[str, Any], card: BackboneCard) -> str:
-    """Puts build options where their names stand in braces; nothing else in braces has a meaning."""
+    """Replaces option names in braces by their values."""
     if strange := sorted(set(re.findall(r"\{(.*?)\}", name)) - options.keys()):
-        raise UsageError(f"The card of {card.name} names the file '{name}', but has no option '{strange[0]}'.")
+        raise UsageError(
+            f"The card of {card.name} names the file '{name}', but it has no option '{strange[0]}'. Declare the option "
+            "or change the name."
+        )
     return re.sub(r"\{(.*?)\}", lambda found: str(options[found[1]]), name)
 
 
 def locate(
     card: BackboneCard, weights_root: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
 ) -> Path | None:
-    """Returns the starting file of a build below `weights_root`, or `None` where the card has none or it is absent.
+    """Returns the path of the pretrained file, or `None` if the card has none or the file does not exist.
 
-    File names of the card may hold build options: `{model}.safetensors`.
+    File names in the card may contain build options, for example `{model}.safetensors`.
 
     Args:
         card: card of the backbone.
-        weights_root: the folder of weights; the file lies in it or in its folder named after the backbone.
-        options: build options; those left out have the card's default.
+        weights_root: folder of weights; the file lies directly in it or in a subfolder named after the backbone.
+        options: build options; missing options have the card's default.
     """
     if not weights_root or not (start := wanted(card, options)):
         return None
@@ -78,26 +84,26 @@ def locate(
 def identity(
     card: BackboneCard, weights_root: str | os.PathLike[str] | None, options: Mapping[str, Any] | None = None
 ) -> str:
-    """Returns `sha256:...` of the starting file, or `none` for a random start.
+    """Returns `sha256:...` of the pretrained file, or `none` for a random start.
 
     Args:
         card: card of the backbone.
-        weights_root: the folder of weights.
+        weights_root: folder of weights.
         options: build options.
 
     Raises:
-        WeightsError: the file is not the one whose checksum is known.
+        WeightsError: the checksum differs from that in the card or in the file name.
     """
     if (path := locate(card, weights_root, options)) is None:
         return "none"
     digest = checksum(path)
     start = wanted(card, options)
     expected = start.sha256 if start and path.name == start.files[0] else ""
-    # torch.hub's convention: the name ends with the first digits of the checksum.
+    # As in torch.hub, a file name may end with the first digits of the checksum.
     expected = expected or ("".join(re.findall(r"-([0-9a-f]{8,64})\.[a-z]+$", path.name)))
     if not digest.startswith(expected):
         raise WeightsError(
-            f"{path} has the checksum {digest[:16]}..., expected {expected[:16]}...; download it again"
+            f"{path} has the SHA-256 checksum {digest[:16]}..., expected {expected[:16]}... Download it again"
             f"{' from ' + start.url if start and start.url else ''}, or remove it."
         )
     return f"sha256:{digest}"
@@ -106,12 +112,12 @@ def identity(
 def fetch(
     card: BackboneCard, weights_root: str | os.PathLike[str], options: Mapping[str, Any] | None = None
 ) -> Path | None:
-    """Returns the starting file, from `weights_root` or, where it is absent, from the Hugging Face hub.
+    """Returns the path of the pretrained file, and downloads it from the Hugging Face hub if it does not exist.
 
-    Returns `None` for a backbone without a starting file.
+    Returns `None` for a backbone without a pretrained file.
 
     Raises:
-        WeightsError: there is no network, or the hub does not have the file; says where to find it by hand.
+        WeightsError: there is no network, or the hub does not have the file; names a page to download it from.
     """
     if (found := locate(card, weights_root, options)) or not (start := wanted(card, options)):
         return found
@@ -122,10 +128,10 @@ def fetch(
 
         repository, file = _on_hub(start)
         source = Path(hf_hub_download(repository, file))
-    except Exception as error:  # the hub raises many kinds; each means that the file did not come
+    except Exception as error:  # the hub's client raises many kinds of exceptions
         raise WeightsError(
-            f"The starting weights of {card.name} cannot be fetched ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}); {by_hand}."
+            f"The starting weights of {card.name} cannot be downloaded ({type(error).__name__}: "
+            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). Download them by hand: {by_hand}."
         ) from error
     name = next((file for file in start.files if file.endswith(source.suffix)), start.files[0])
     target = target.with_name(name)
@@ -136,9 +142,9 @@ def fetch(
 
 
 def checksum(path: Path) -> str:
-    """Returns the SHA-256 of a file; remembered in the cache folder while its path, size and modification time stay.
+    """Returns the SHA-256 of a file, or of a folder of `.npy` files over their names and checksums.
 
-    That of a folder is over the names and checksums of its arrays (`.npy`).
+    Checksums are cached in the cache folder by path, size and modification time.
     """
     if path.is_dir():
         listed = [f"{file.name} {checksum(file)}\n" for file in sorted(path.glob("*.npy"))]
@@ -156,7 +162,7 @@ def checksum(path: Path) -> str:
 
 
 def _on_hub(start: PretrainedCard) -> tuple[str, str]:
-    """Repository and file on the hub; timm knows them for its own models."""
+    """Returns repository and file on the hub, for timm models from timm's configuration."""
     if start.hub:
         repository, _, file = start.hub.partition(":")
         return repository, file
@@ -164,7 +170,7 @@ def _on_hub(start: PretrainedCard) -> tuple[str, str]:
 
     config = timm.get_pretrained_cfg(start.timm) if start.timm else None
     if config is None or not config.hf_hub_id:
-        raise WeightsError("they are on no hub")
+        raise WeightsError("the hub does not have them")
     return config.hf_hub_id, config.hf_hub_filename or "model.safetensors"
 
 
@@ -177,9 +183,9 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    """A cache that cannot be written costs time, not the run."""
+    """Writes the cache of checksums; a failure only costs time later."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, json.dumps(content, indent=0, sort_keys=True), flush=False)
     except OSError as error:
-        log.debug("checksums are not remembered: %s", error)
+        log.debug("Checksums cannot be cached: %s", error)

@@ -1,4 +1,4 @@
-"""State dicts: read out of files of several kinds without running their code, unwrapped, loaded strictly."""
+"""State dicts: reads them from several file formats without running code, unwraps them and loads them strictly."""
 
 from __future__ import annotations
 
@@ -19,17 +19,21 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WRAPPERS = ("state_dict_ema", "model_ema", "model", "state_dict", "model_state_dict", "module", "net", "network")
-"""Keys under which training code puts the state dict; averaged weights first, as timm takes them."""
+"""Keys under which training code stores the state dict. As in timm, averaged weights (EMA) come first."""
 
 COMPILED, PARALLEL = "_orig_mod.", "module."
-"""What `torch.compile` and parallel training put into the names."""
+"""Prefixes that `torch.compile` and parallel training add to names."""
 
 
 def check_kind(path: Path, trust_pickle: bool = False) -> file_kinds.Kind:
-    """Returns what a checkpoint is, told by its content and without torch.
+    """Returns the kind of a checkpoint from its content, without importing torch.
+
+    Args:
+        path: the file.
+        trust_pickle: whether pickles that run code are allowed.
 
     Raises:
-        WeightsError: it is no file of tensors; or it is a pickle of more than tensors, and nobody trusts it.
+        WeightsError: the file is missing, has no tensors, or would run code and `trust_pickle` is off.
     """
     try:
         kind = file_kinds.kind_of(path)
@@ -38,8 +42,7 @@ def check_kind(path: Path, trust_pickle: bool = False) -> file_kinds.Kind:
         raise WeightsError(f"Checkpoint {path} {reason}.") from error
     if kind.form not in (file_kinds.TORCH, file_kinds.SAFETENSORS, file_kinds.NPZ):
         raise WeightsError(
-            f"{path} is {kind.words}. A checkpoint is a file of torch.save, safetensors or numpy (.npz) that holds "
-            "tensors by name."
+            f"{path} is {kind.words}. Pass a file of named tensors from torch.save, safetensors or numpy (.npz)."
         )
     if kind.runs and not trust_pickle:
         raise WeightsError(f"{path} {_untrusted(kind.runs)}")
@@ -47,14 +50,14 @@ def check_kind(path: Path, trust_pickle: bool = False) -> file_kinds.Kind:
 
 
 def load_state(path: str | os.PathLike[str], trust_pickle: bool = False) -> dict[str, Tensor]:
-    """Reads a checkpoint: tensors by name, on the CPU, out of its wrapper and without prefixes of training code.
+    """Reads the state dict of a checkpoint on the CPU, without wrappers and prefixes of training code.
 
     Args:
-        path: a file of safetensors, of numpy (.npz) or of `torch.save`; its content tells which, not its name.
-        trust_pickle: allow a file that runs code when it is read, such as a whole pickled module.
+        path: a file of safetensors, numpy (.npz) or `torch.save`, detected by its content.
+        trust_pickle: whether to allow files that run code when they are read, such as a pickled module.
 
     Raises:
-        WeightsError: no such file, damaged, no tensors in it, or code in it that nobody allowed.
+        WeightsError: the file is missing, damaged, has no tensors, or would run code and `trust_pickle` is off.
     """
     path = Path(path)
     kind = check_kind(path, trust_pickle)
@@ -66,16 +69,16 @@ def load_state(path: str | os.PathLike[str], trust_pickle: bool = False) -> dict
         return unwrap(_read_npz(path) if kind.form == file_kinds.NPZ else read_torch(path, trust_pickle))
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from error
-    except Exception as error:  # zip, pickle, header: each format has its own kinds of damage
+    except Exception as error:  # every format raises its own exceptions for damaged files
         reason = (str(error).splitlines() or [""])[0][:200]
         raise WeightsError(f"{path} cannot be read as a checkpoint ({type(error).__name__}: {reason}).") from error
 
 
 def unwrap(loaded: Any) -> dict[str, Tensor]:
-    """Returns the state dict inside a loaded checkpoint, without what compiling and parallel training add to names.
+    """Returns the state dict inside a loaded checkpoint, without the prefixes of `torch.compile` and parallel training.
 
     Raises:
-        WeightsError: there is none.
+        WeightsError: the checkpoint has no state dict.
     """
     from torch import Tensor, nn
 
@@ -89,13 +92,13 @@ def unwrap(loaded: Any) -> dict[str, Tensor]:
         if loaded and all(isinstance(key, str) and isinstance(v, Tensor) for key, v in loaded.items()):
             return _without_prefixes(dict(loaded))
     raise WeightsError(
-        f"holds no state dict: neither tensors by name, nor such a table under {', '.join(WRAPPERS)}; "
-        f"found {_describe(loaded)}."
+        "contains no state dict: expected named tensors, at the top level or under one of the keys "
+        f"{', '.join(WRAPPERS)}; found {_describe(loaded)}."
     )
 
 
 def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """`_orig_mod.` is never part of a name; `module.` is, unless all names begin with it."""
+    """Removes `_orig_mod.` everywhere, and `module.` only if all names start with it."""
     state = {key.replace(COMPILED, ""): value for key, value in state.items()}
     while all(key.startswith(PARALLEL) for key in state):
         state = {key.removeprefix(PARALLEL): value for key, value in state.items()}
@@ -104,30 +107,29 @@ def _without_prefixes(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _untrusted(runs: Iterable[str]) -> str:
     names = list(runs)
-    whole = "is a whole pickled module; " if any(name.startswith("torch.nn.modules.") for name in names) else ""
+    whole = "is a pickled module; " if any(name.startswith("torch.nn.modules.") for name in names) else ""
     shown = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     return (
-        f"{whole or 'holds more than tensors: '}reading it would import and call {shown}. If you trust its source, "
-        "--trust-pickle allows that where a command has it; else save its state_dict() alone."
+        f"{whole or 'contains more than tensors: '}reading it would run {shown}. Save only its state_dict(), or pass "
+        "--trust-pickle if the command has this option and you trust the file."
     )
 
 
 def strict_load(
     module: nn.Module, state: Mapping[str, Tensor], *, ignore: Iterable[str] = (), optional: Iterable[str] = ()
 ) -> None:
-    """Copies a state dict into a module; everything must fit but what is named here.
+    """Loads a state dict into a module. All keys and shapes must fit, except those given here.
 
-    Counters of batches (`num_batches_tracked`), which no score depends on, may be absent or of shape [1].
+    Batch counters (`num_batches_tracked`), which do not affect scores, may be missing or have the shape [1].
 
     Args:
-        module: the module; unchanged where an error is raised.
+        module: the module; it stays unchanged if an error is raised.
         state: tensors by name.
-        ignore: patterns (`base.fc.*`) of entries of `state` that the module does not have; they are left out.
-        optional: patterns of entries of the module that stay as they are where `state` lacks them or holds
-            another shape.
+        ignore: patterns (`base.fc.*`) of entries of `state` to skip if the module does not have them.
+        optional: patterns of entries of the module that keep their values if `state` lacks them or has another shape.
 
     Raises:
-        WeightsError: names the first missing, unexpected and misshaped keys.
+        WeightsError: keys or shapes do not fit; names the first missing, unexpected and misshaped keys.
     """
     own = module.state_dict()
     counters = {key for key in own if key.endswith("num_batches_tracked")}
@@ -136,7 +138,7 @@ def strict_load(
     kept |= counters - state.keys()
     given = {key: v for key, v in state.items() if key not in kept and (key in own or not _matches(key, ignore))}
     if replaced := sorted(kept & state.keys()):
-        log.warning("%s does not fit and stays as built", ", ".join(replaced))
+        log.warning("%s in the checkpoint does not fit and is not loaded.", ", ".join(replaced))
     missing = [key for key in own if key not in given and key not in kept]
     unexpected = [key for key in given if key not in own]
     misshaped = [
@@ -150,9 +152,9 @@ def strict_load(
         if keys
     ]
     if problems:
-        advice = "Check that backbone, variant, image size and numbers of identities and cameras are those of the file."
+        advice = "Check that backbone, variant, image size and numbers of identities and cameras match the checkpoint."
         if not own.keys() & state.keys():
-            advice = "They share no key: the file is another network's, or has another project's names."
+            advice = "They share no key: the checkpoint belongs to another network or uses other names for its tensors."
         raise WeightsError(f"The checkpoint does not fit {type(module).__name__}: {'; '.join(problems)}. {advice}")
     module.load_state_dict(given, strict=False)
 
@@ -166,7 +168,11 @@ def _read_npz(path: Path) -> dict[str, Tensor]:
 
 
 def read_torch(path: Path, trust_pickle: bool) -> Any:
-    """Reads what `torch.save` wrote: tensors only, or anything where pickles are trusted."""
+    """Reads a file of `torch.save`: tensors and plain values, or any object if `trust_pickle` is on.
+
+    Raises:
+        WeightsError: the file would run code and `trust_pickle` is off.
+    """
     import argparse
     import pickle
 
@@ -191,7 +197,7 @@ def read_torch(path: Path, trust_pickle: bool) -> Any:
 
 
 def _lenient_pickle() -> Any:
-    """A pickle module in which a class that cannot be imported becomes a bare `nn.Module`: enough for its tensors."""
+    """Returns a pickle module that replaces missing classes by `nn.Module`, which keeps their tensors."""
     import pickle
     import types
 

@@ -152,7 +152,7 @@ def test_a_trained_camera_embedding_is_not_used_without_cameras(tmp_path: Path) 
         module.camera_mode = mode  # type: ignore[assignment]
         check_cameras(backbone, module, 2, entry.load(tmp_path))
     module.camera_mode = "on"  # type: ignore[assignment]
-    with pytest.raises(DataError, match="are unknown: pass --camera-embedding mean or off"):
+    with pytest.raises(DataError, match=r"are unknown\. Pass --camera-embedding mean or off"):
         check_cameras(backbone, module, 2, entry.load(tmp_path))
 
 

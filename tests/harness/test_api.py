@@ -87,7 +87,7 @@ def test_images_may_be_tensors_pictures_or_paths(example: dict[str, Any]) -> Non
         torch.testing.assert_close(one, same[0], atol=1e-5, rtol=0)
     with pytest.raises(UsageError, match="shape"):
         network.embed(pixels[..., 1:])
-    with pytest.raises(UsageError, match="2 cameras for 1 images"):
+    with pytest.raises(UsageError, match="2 camera ids for 1 images"):
         network.embed([path], [0, 1])
 
 

@@ -78,7 +78,7 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory, d
 def test_a_full_disk_is_said_in_one_sentence_each(story: Story) -> None:
     assert story.full.returncode == 1 and "Traceback" not in story.full.stdout + story.full.stderr, story.full
     (saving,) = [line for line in story.full.stdout.splitlines() if "checkpoint" in line and FULL in line]
-    assert "seed 0: failed" in saving and "the one before is kept" in saving
+    assert "seed 0: failed" in saving and "the previous one is kept" in saving
     (recording,) = [line for line in story.full.stdout.splitlines() if "record.json" in line and FULL in line]
     assert "seed 1: failed" in recording
     (tracked,) = [line for line in story.full.stdout.splitlines() if line.startswith("MLflow at")]

@@ -198,7 +198,7 @@ def test_exit_codes(broken: Grid, mended: Grid, chosen: list[Cell]) -> None:
 
 @cells(DAMAGED)
 def test_damaged_record_is_named_and_run_again(cell: Cell, broken: Grid, mended: Grid) -> None:
-    lines = [line for line in mended.told.splitlines() if "damaged or truncated: run it again" in line]
+    lines = [line for line in mended.told.splitlines() if "damaged or truncated. Repeat the run" in line]
     assert broken.records[cell.seed]["run_id"][:12] in "".join(lines)
     assert_mended(mended, cell)
 

@@ -154,12 +154,15 @@ def test_a_run_whose_worker_is_killed_ends_and_is_taken_over(story: Story) -> No
 
 def test_ctrl_c_lets_runs_save_and_exits_with_130(story: Story) -> None:
     assert story.worker.code == 130, story.worker.said
-    assert "runs keep their last epoch" in story.worker.said and "same command resumes here" in story.worker.said
+    assert (
+        "runs keep the checkpoint of their last epoch" in story.worker.said
+        and "same command resumes here" in story.worker.said
+    )
 
 
 def test_ctrl_c_twice_ends_at_once_with_130(story: Story) -> None:
     assert story.twice.code == 130, story.twice.said
-    assert story.twice.seconds < 5 and "Stopping at once" in story.twice.said
+    assert story.twice.seconds < 5 and "Stopping immediately" in story.twice.said
 
 
 @pytest.mark.parametrize("name", ["head", "raylet"])

@@ -106,7 +106,10 @@ def wrong_features(kind: str, world: Path, path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize(("kind", "says"), [("rows", "query features for"), ("nan", "NaN"), ("width", "must agree")])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("rows", "query features, but the dataset has"), ("nan", "NaN"), ("width", "extract both with the same model")],
+)
 def test_wrong_features_are_refused_before_a_record(
     cli: Cli, world: Path, tmp_path: Path, kind: str, says: str
 ) -> None:

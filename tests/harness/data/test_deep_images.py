@@ -40,7 +40,7 @@ def test_gray_values_are_scaled_by_the_range_of_the_dataset(kind: str, tmp_path:
     part = decode(path, (16, 8), "bicubic", (1000, 3000))
     assert (part == np.rint(np.clip((RAMP - 1000) * 255 / 2000, 0, 255))).all()
     with pytest.raises(
-        DataError, match=r"Cannot read the image .* gray with more than 8 bits .* `validate` measures"
+        DataError, match=r"Cannot read the image .* gray image with more than 8 bits .* run `validate` to measure"
     ) as e:
         decode(path, (16, 8), "bicubic")
     assert "archive" not in str(e.value)
@@ -56,7 +56,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     path = write(tmp_path / "a.tif", np.where(RAMP > 4000, np.nan, RAMP).astype("float32"))
     with pytest.raises(DataError, match="gray values that are not finite"):
         decode(path, (16, 8), "bicubic", (0, 4095))
-    assert dataset_checks._open(path) == "it holds gray values that are not finite"
+    assert dataset_checks._open(path) == "it contains gray values that are not finite"
 
 
 COLOUR = np.zeros((16, 8, 3), np.uint8)

@@ -86,7 +86,7 @@ def test_rows_with_identities_and_cameras_are_put_in_order(tmp_path: Path, name:
     assert found.order == LABELS
     assert np.array_equal(found.query, query)
     assert same_up_to_equal_labels(found.gallery, gallery, GALLERY)
-    assert "cannot be told apart" in found.notes["row_order"] and "4 of junk images" in found.notes["rows_left_out"]
+    assert "may be swapped" in found.notes["row_order"] and "4 of junk images" in found.notes["rows_left_out"]
 
 
 @settings(max_examples=30, deadline=None)
@@ -137,7 +137,7 @@ def test_rows_with_paths_are_put_in_order(tmp_path: Path, form: str, name: str):
     assert np.array_equal(found.query, right["query"]) and np.array_equal(found.gallery, right["gallery"])
 
 
-def test_equal_names_in_folders_are_told_by_the_rest_of_the_path(tmp_path: Path):
+def test_equal_names_in_folders_are_told_apart_by_the_rest_of_the_path(tmp_path: Path):
     items = [Item(Path(f"/data/{person}/{n}.jpg"), person, n) for person in (1, 2) for n in (0, 1)]
     rows, order = features(items), [2, 0, 3, 1]
     paths = [f"elsewhere/{items[i].path.parent.name}/{items[i].path.name}" for i in order]
@@ -146,7 +146,7 @@ def test_equal_names_in_folders_are_told_by_the_rest_of_the_path(tmp_path: Path)
     assert np.array_equal(found.query, rows) and np.array_equal(found.gallery, rows[:2])
     assert "2 of other images" in found.notes["rows_left_out"]
     write({"features": rows, "paths": [item.path.name for item in items]}, tmp_path / "bare.npz")
-    with pytest.raises(WeightsError, match="fits several rows"):
+    with pytest.raises(WeightsError, match="4 of 4 query images match several rows"):
         arrange(tmp_path / "bare.npz", items, items)
 
 
@@ -165,18 +165,21 @@ def wrong(**changes: Any) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("arrays", "says"),
     [
-        (wrong(gallery_camids=None, gallery_pids=None, gallery=features(GALLERY)[1:]), "17 gallery features for 18"),
-        (wrong(query_pids=np.array([2, 2, 3, 9])), "pairs of identity and camera differ"),
-        (wrong(query_pids=np.array([2, 3])), "2 query_pids for the 4 rows"),
-        (wrong(query_pids=np.array([2.5, 2, 3, 3])), "identities and cameras are whole numbers"),
-        (wrong(query_camids=None), "contradicts the dataset"),
-        (wrong(query=features(QUERY)[:, :3]), "3 numbers and gallery features 5"),
+        (
+            wrong(gallery_camids=None, gallery_pids=None, gallery=features(GALLERY)[1:]),
+            "17 gallery features, but the dataset has 18 images",
+        ),
+        (wrong(query_pids=np.array([2, 2, 3, 9])), "the counts differ for 2 pairs of identity and camera"),
+        (wrong(query_pids=np.array([2, 3])), "2 query_pids but 4 rows of query"),
+        (wrong(query_pids=np.array([2.5, 2, 3, 3])), "identities and cameras must be whole numbers"),
+        (wrong(query_camids=None), "but the dataset says"),
+        (wrong(query=features(QUERY)[:, :3]), "3 dimensions and gallery features 5"),
         (wrong(query=np.full((4, 5), np.nan)), "NaN"),
         (wrong(query=np.zeros((4, 5))), "zero norm"),
         (wrong(query=np.ones((4, 5, 2))), "4x5x2 float64"),
         (wrong(query=None, feats=np.ones((4, 5))), "feats (4x5 float64)"),
         (wrong(query_f=np.ones((4, 5))), "both query and query_f"),
-        (wrong(query_paths=["a.jpg"] * 4), "4 of 4 query images: the image has no row"),
+        (wrong(query_paths=["a.jpg"] * 4), "4 of 4 query images match no row by path"),
     ],
 )
 def test_what_does_not_fit_is_refused(tmp_path: Path, arrays: dict[str, Any], says: str):
@@ -193,11 +196,11 @@ def test_files_of_other_kinds_are_named_with_what_is_expected(tmp_path: Path):
     (tmp_path / "empty").mkdir()
     np.savez(tmp_path / "objects.npz", query=np.array([[Path("x")]], dtype=object), gallery=features(GALLERY))
     for name, says in (
-        ("f.npy", "folder that holds query.npy and gallery.npy"),
+        ("f.npy", "folder with query.npy and gallery.npy"),
         ("net.pth", "torch.nn.modules.linear.Linear"),
         ("page.npz", "an HTML page"),
-        ("empty", "found are no arrays"),
-        ("objects.npz", "holds query as Python objects, which are not read"),
+        ("empty", "Found: no arrays"),
+        ("objects.npz", "stores query as Python objects, which are not read"),
         ("absent.npz", "No such file"),
     ):
         with pytest.raises(WeightsError) as caught:

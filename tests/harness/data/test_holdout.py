@@ -89,5 +89,5 @@ def test_a_fraction_outside_is_an_error(fraction):
 
 
 def test_one_camera_gives_no_query():
-    with pytest.raises(DataError, match="seen by one camera"):
+    with pytest.raises(DataError, match="images from one camera only"):
         holdout_split(make([[0, 0, 0]] * 4), seed=0, fraction=0.5)

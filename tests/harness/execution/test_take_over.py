@@ -56,7 +56,7 @@ def test_repairing_test_images_trains_nothing_again(run, tmp_path: Path) -> None
     before = {path.name: path.read_bytes() for path in first_folder.iterdir() if path.is_file()}
     repair(data)
     out, second, folder = run()
-    assert f"goes on from run {first['run_id'][:12]}" in out and "2 of 2 epochs" in out
+    assert f"resumes from run {first['run_id'][:12]}" in out and "2 of 2 epochs" in out
     efficiency = second["efficiency"]
     assert efficiency["taken_over"] == {"run_id": first["run_id"], "epochs": 2} and efficiency["resumed_at_epoch"] == 2
     assert efficiency["train_images_per_second"] is None and efficiency["peak_memory_bytes"] is None

@@ -37,7 +37,7 @@ def test_first_match_at_two():
     assert result.mAP == 0.5 and result.mINP == 0.5
     assert result.cmc[:3].tolist() == [0, 1, 1]
     assert result.rank(1) == 0 and result.rank(5) == 1 and result.first_hit.tolist() == [0]
-    with pytest.raises(HarnessError, match="Rank 51 is not on a curve of ranks 1 to 50"):
+    with pytest.raises(HarnessError, match="Rank 51 is outside the CMC curve of ranks 1 to 50"):
         result.rank(51)
 
 
@@ -179,15 +179,15 @@ def broken(value: float) -> np.ndarray:
 @pytest.mark.parametrize(
     ("query", "gallery", "message"),
     [
-        (QUERY, broken(np.nan), r"gallery feature at index 1 holds NaN"),
-        (QUERY, broken(np.inf), r"gallery feature at index 1 holds NaN"),
+        (QUERY, broken(np.nan), r"gallery feature at index 1 contains NaN"),
+        (QUERY, broken(np.inf), r"gallery feature at index 1 contains NaN"),
         (QUERY, broken(0.0), r"gallery feature at index 1 has zero norm"),
-        (QUERY * np.nan, GALLERY, r"query feature at index 0 holds NaN"),
+        (QUERY * np.nan, GALLERY, r"query feature at index 0 contains NaN"),
         (QUERY * 0, GALLERY, r"query feature at index 0 has zero norm"),
         (QUERY, np.repeat(QUERY, 3, axis=0), r"All 1 query and 3 gallery features are the same"),
         (QUERY, np.ones((3, 5)), r"2 dimensions and gallery features 5"),
         (QUERY, np.ones((3, 2, 2)), r"shape \(3, 2, 2\)"),
-        (QUERY, np.full((3, 2), "a"), r"give real numbers"),
+        (QUERY, np.full((3, 2), "a"), r"pass real numbers"),
     ],
 )
 @pytest.mark.parametrize("metric", ["cosine", "euclidean"])
@@ -212,7 +212,7 @@ def test_nearly_constant_features_count_as_constant():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        (([1], [1, 2, 3], [0], [0, 0, 0]), {}, "share the camera"),
+        (([1], [1, 2, 3], [0], [0, 0, 0]), {}, "have the same camera"),
         (([9], [1, 2, 3], [0], [1, 1, 1]), {}, "no pid in common"),
         (([1], [-1, -1, -1], [0], [1, 1, 1]), {}, "0 gallery images that are not junk"),
         (([1], [1, 2], [0], [1, 1]), {}, "3 gallery features but 2 gallery pids"),
@@ -220,7 +220,7 @@ def test_nearly_constant_features_count_as_constant():
         (([1.5], [1, 2, 3], [0], [1, 1, 1]), {}, "not integers"),
         (([1], ["a", "b", "c"], [0], [1, 1, 1]), {}, "not integers"),
         (([1], [1, 2, 3], [0], [1, 1, 1]), {"metric": "cosin"}, "Did you mean 'cosine'"),
-        (([1], [1, 2, 3], [0], [1, 1, 1]), {"max_rank": 0}, "max_rank is 0"),
+        (([1], [1, 2, 3], [0], [1, 1, 1]), {"max_rank": 0}, "max_rank must be at least 1, found 0"),
     ],
 )
 def test_what_cannot_be_ranked_is_said(arguments, options, message):

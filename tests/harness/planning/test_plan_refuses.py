@@ -226,4 +226,4 @@ def test_a_card_with_a_long_name_is_refused(cli: Cli, plugin_folder: Path, tmp_p
         path.write_text(path.read_text() + f'\n[variants.{name}]\nabout = "long"\n')
         words = ["--backbones", f"pixels:{name}"]
     code, _, err = cli("plan", "--plugins", plugin_folder, "--results", tmp_path, *words)
-    assert code == 2 and "150 letters; use 100 at most" in err
+    assert code == 2 and "150 bytes; use at most 100" in err

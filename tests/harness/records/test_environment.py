@@ -60,7 +60,7 @@ def test_a_checkout_of_another_user_has_a_commit(checkout, monkeypatch):
 def test_without_git_the_record_says_so(checkout, monkeypatch):
     monkeypatch.setenv("PATH", "")
     assert changed() is None
-    assert "git cannot be run: No such file" in environment._checkout()["git_problem"]
+    assert "git cannot be started: No such file" in environment._checkout()["git_problem"]
     monkeypatch.undo()
 
 

@@ -87,7 +87,7 @@ def test_folder_is_the_one_the_run_works_in(tmp_path):
         ({"evaluations": []}, "no evaluation"),
         ({"evaluations": [3]}, "evaluations[0] must be a table, found 3"),
         ({"evaluations": [samples.evaluation(mAP=1.2)]}, "evaluations[0].mAP must be a number from 0 to 1, found 1.2"),
-        ({"evaluations": [samples.evaluation(cmc=[0.5, 0.4])]}, "cmc falls"),
+        ({"evaluations": [samples.evaluation(cmc=[0.5, 0.4])]}, "cmc decreases"),
         ({"evaluations": [samples.evaluation(cmc=["0.5"])]}, "cmc[0] must be a number from 0 to 1"),
         ({"evaluations": [samples.evaluation(n_valid=13)]}, "13 valid of 12 queries"),
         ({"evaluations": [samples.evaluation(flip=1)]}, "evaluations[0].flip must be true or false, found 1"),
@@ -113,7 +113,7 @@ def test_invalid_records_are_refused(tmp_path, change, words):
 
 def test_not_a_number_is_refused(tmp_path):
     one = samples.ok(samples.spec(), inference_images_per_second=math.nan)
-    with pytest.raises(RecordError, match="a missing number is null"):
+    with pytest.raises(RecordError, match="Use null for missing numbers"):
         keep(tmp_path, one)
     path = keep(tmp_path, samples.ok(samples.spec()))
     path.write_text(path.read_text().replace("120.0", "NaN"))
@@ -137,7 +137,7 @@ def test_every_truncation_is_noticed(tmp_path):
         (b"[" * 100_000, "not valid JSON"),
         (b"[]", "no schema_version"),
         (b'{"schema_version": "1"}', "no schema_version"),
-        (b'{"schema_version": 999}', "update the harness"),
+        (b'{"schema_version": 999}', "Update the harness"),
         (b'{"schema_version": 0}', "cannot read"),
     ],
 )
@@ -169,7 +169,7 @@ def test_corrupt_records_are_reported_and_skipped(tmp_path):
     problems: list[RecordError] = []
     assert [r["run_id"] for r in store.records(tmp_path, problems.append)] == [good["run_id"]]
     assert list(store.index(tmp_path, problems.append)) == [good["run_id"]]
-    assert sorted("belongs into" in str(p) for p in problems) == [False, False, True, True]
+    assert sorted("belongs in" in str(p) for p in problems) == [False, False, True, True]
 
 
 def test_full_disk_keeps_the_old_record(tmp_path, monkeypatch):

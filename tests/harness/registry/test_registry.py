@@ -51,7 +51,7 @@ def test_options_are_declared_typed_and_suggested() -> None:
     assert entry.options({"stride": "12"})["stride"] == 12
     with pytest.raises(UsageError, match="Did you mean 'stride'"):
         entry.options({"strid": 12})
-    with pytest.raises(UsageError, match=r"transreid\.stride must be like"):
+    with pytest.raises(UsageError, match=r"transreid\.stride must have the type of its default"):
         entry.options({"stride": "wide"})
 
 

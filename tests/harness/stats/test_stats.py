@@ -212,11 +212,11 @@ def test_comparing_many_is_comparing_pairs():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: bootstrap_interval([0.1, 0.2], [1]), "one identity for each"),
+        (lambda: bootstrap_interval([0.1, 0.2], [1]), "one identity per score"),
         (lambda: bootstrap_interval([np.nan], [1]), "None of the 1 queries"),
-        (lambda: bootstrap_interval([0.1, 0.2], [1, 2], confidence=95), "confidence=95"),
+        (lambda: bootstrap_interval([0.1, 0.2], [1, 2], confidence=95), "found 95 and 10000"),
         (lambda: paired_test([0.1, np.nan], [0.1, 0.2], [1, 2]), "in one run only"),
-        (lambda: paired_test([0.1, 0.3], [0.1], [1, 2]), "one identity for each"),
+        (lambda: paired_test([0.1, 0.3], [0.1], [1, 2]), "one identity per score"),
         (lambda: holm([0.1, 1.2]), "from 0 to 1"),
     ],
 )

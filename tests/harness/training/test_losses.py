@@ -269,7 +269,7 @@ def test_ratr_refuses_a_batch_that_is_not_in_pk_order(pids: Tensor, p: int, k: i
 
 
 def test_ratr_needs_something_to_compare() -> None:
-    with pytest.raises(UsageError, match="compares branches, found 1"):
+    with pytest.raises(UsageError, match="compares branches and needs at least 2; the backbone has 1"):
         ratr(branches()[:1], 16, 4, 0.1)
     with pytest.raises(UsageError, match="at least 3"):
         ratr(branches(), 32, 2, 0.1)
@@ -318,7 +318,7 @@ def test_losses_of_weight_zero_are_left_out() -> None:
     assert list(parts) == ["triplet"]
     with pytest.raises(UsageError, match="weight 0"):
         ReIDCriterion(Loss(identity=0.0, triplet=0.0))(output(), PIDS, 16, 4)
-    with pytest.raises(UsageError, match="two identities"):
+    with pytest.raises(UsageError, match="at least 2 identities, found 1"):
         ReIDCriterion(Loss())(output(), PIDS, 1, 64)
 
 

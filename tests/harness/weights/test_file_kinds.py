@@ -52,7 +52,7 @@ def zipped(**members: str) -> bytes:
         (b"\n <html>", "an HTML page"),
         (b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "an XML document"),
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:1\n", "git lfs pull"),
-        (b'{"error": "not found"}', 'a text file that begins with \'{"error"'),
+        (b'{"error": "not found"}', 'a text file that starts with \'{"error"'),
         (gzip.compress(b"x", mtime=0), "a gzip archive"),
         (SAVED_MODEL, "a TensorFlow SavedModel"),
         (GRAPH, "a TensorFlow graph"),
@@ -62,10 +62,10 @@ def zipped(**members: str) -> bytes:
         (b"\xff\xd8\xff\xe0", "a JPEG image"),
         (zipped(**{"readme.txt": "", "net.pth": ""}), "a zip archive of other files (readme.txt, net.pth)"),
         (zipped(**{"net__data.pkl": "", "net__code__net.py": "", "net__constants.pkl": ""}), "a TorchScript program"),
-        (b"PK\x03\x04 cut off", "cut off or damaged"),
+        (b"PK\x03\x04 cut off", "a truncated or damaged zip archive"),
         (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
         (pickle.dumps({"a": 1}, protocol=0), "a pickle that torch.save did not write"),
-        (bytes(range(200, 256)), "no file of a known kind"),
+        (bytes(range(200, 256)), "of an unknown kind"),
     ],
 )
 def test_what_is_no_checkpoint_is_named(tmp_path: Path, content: bytes, says: str):
@@ -130,7 +130,7 @@ def test_what_a_pickle_would_run_is_named(tmp_path: Path, new: bool, protocol: i
     )
     with pytest.raises(WeightsError, match="--trust-pickle") as caught:
         weights.load_state(tmp_path / "whole.pth")
-    assert "is a whole pickled module" in str(caught.value)
+    assert "is a pickled module" in str(caught.value)
     for name in ("torch.nn.modules.linear.Linear", "pathlib.PosixPath"):
         assert name in str(caught.value)
     assert weights.load_state(tmp_path / "whole.pth", trust_pickle=True).keys() == net.state_dict().keys()
