@@ -60,6 +60,8 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[str]], width: int =
     """
     width = width or columns_of_terminal()
     kept = [n for n in range(len(columns)) if any(row[n] for row in rows)]
+    if not kept:
+        return ""
     for n in [n for n in kept if columns[n].optional and len({row[n] for row in rows}) == 1]:
         if _whole(_natural([columns[n] for n in kept], [[row[n] for n in kept] for row in rows])) > width:
             kept.remove(n)

@@ -42,10 +42,10 @@ def evaluate(
         DataError: the dataset cannot be read.
     """
     if bool(checkpoint) == bool(features):
-        raise UsageError("Give either --checkpoint FILE or --features FILE.")
+        raise UsageError("Pass either --checkpoint FILE or --features FILE.")
     path = Path(paths.expand(checkpoint or features)).absolute()
     if not (path.is_file() or (features and path.is_dir())):
-        raise UsageError(f"{path} does not exist.")
+        raise UsageError(f"The {'checkpoint' if checkpoint else 'feature file'} {path} does not exist.")
     cameras = str(given.get("camera_embedding") or "")
     fixed = {"from_scratch": True, "seeds": 0, "camera_embedding": "" if cameras == "mean" else cameras}
     asked = resolve(backbone, dataset, {**given, **fixed}, others=["threads"])

@@ -166,7 +166,7 @@ def send_missing(request: Request, execution: Execution, folders: Sequence[Path]
     uri = tracking.address(request.results, execution.mlflow_uri)
     try:
         if sent := tracking.send_missing(request.results, uri, folders, *describe(request)):
-            echo(f"Sent {sent} finished runs that were missing in MLflow.")
+            echo(f"Sent {sent} finished runs to MLflow that were missing there.")
     except HarnessError as error:
         echo(f"{error} {tracking.LATER}")
 

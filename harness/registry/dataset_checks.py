@@ -1,4 +1,4 @@
-"""Checks a dataset against its card: counts, labels, images that cannot be opened, equal files, image sizes."""
+"""Checks a dataset: counts, labels, unreadable images, duplicate files and image sizes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 QUANTITIES = ("images", "identities", "cameras")
 
 Progress = Callable[[int, int], None]
-"""Called with (done, in all)."""
+"""Called with the number of images done and the total."""
 
 
 def validate_dataset(
@@ -37,15 +37,18 @@ def validate_dataset(
     workers: int = 4,
     **options: Any,
 ) -> list[Finding]:
-    """Reads a dataset and runs every check on it; a dataset that cannot be read is one error.
+    """Reads a dataset and runs all checks. If it cannot be read, the result is one error.
 
     Args:
         entry: the dataset.
-        root: the folder that holds the datasets, or the dataset's own folder.
-        deep: open every image, and look for duplicates.
-        progress: called with (images opened, images in all).
-        workers: threads that open images.
+        root: folder that contains the datasets, or the dataset's own folder.
+        deep: whether to open every image and look for duplicates.
+        progress: called with the number of opened images and the total.
+        workers: number of threads that open images.
         **options: reader options of the card.
+
+    Returns:
+        The findings, errors first.
     """
     try:
         splits = entry.load(root, **options)
@@ -60,15 +63,15 @@ def validate_dataset(
 
 
 def counts(items: Sequence[Item]) -> SplitCount:
-    """Images, identities and cameras of one split."""
+    """Returns the number of images, identities and cameras of one split."""
     return SplitCount(len(items), len({item.pid for item in items}), len({item.camid for item in items}))
 
 
 def expected_counts(entry: DatasetEntry, splits: Splits) -> dict[str, SplitCount]:
-    """What must be there: the card's counts, or those in the stand-in's file for generated data.
+    """Returns the expected counts: those of the card, or of `stand-in.json` for generated data.
 
     Raises:
-        DataError: the counts of the stand-in's file are damaged.
+        DataError: the counts in `stand-in.json` are damaged.
     """
     if splits.generated is None:
         return entry.card.expected
@@ -77,8 +80,10 @@ def expected_counts(entry: DatasetEntry, splits: Splits) -> dict[str, SplitCount
         rows = {name: SplitCount(*(int(row[q]) for q in QUANTITIES)) for name, row in dict(stated or {}).items()}
         found = {split: rows[split] for split in SPLITS}
     except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"The counts in {splits.root / 'stand-in.json'} are damaged; generate it again.") from error
-    if "val" in rows and "val" in splits.notes.get("lists", {}):  # val shares train's identities and cameras
+        raise DataError(
+            f"The counts in {splits.root / 'stand-in.json'} are damaged. Generate the dataset again."
+        ) from error
+    if "val" in rows and "val" in splits.notes.get("lists", {}):  # val has the same identities and cameras as train
         train, val = rows["train"], rows["val"]
         identities, cameras = max(train.identities, val.identities), max(train.cameras, val.cameras)
         found["train"] = SplitCount(train.images + val.images, identities, cameras)
@@ -86,16 +91,16 @@ def expected_counts(entry: DatasetEntry, splits: Splits) -> dict[str, SplitCount
 
 
 def check_counts(entry: DatasetEntry, splits: Splits) -> list[str]:
-    """Compares images, identities and cameras of every split with what is expected; opens no image.
+    """Compares the number of images, identities and cameras of every split with the expected counts.
 
-    An expected 0 is not checked.
+    Opens no image. An expected count of 0 is not checked.
 
     Returns:
-        One sentence for every difference, with what was expected and what was found; empty if all is well.
+        One sentence per difference, with the expected and the found number.
     """
     sentences = []
     expected = expected_counts(entry, splits)
-    source = "the stand-in's file" if splits.generated else "the card"
+    source = "stand-in.json" if splits.generated else "the card"
     for split in SPLITS:
         items = getattr(splits, split)
         found = counts(items)
@@ -103,56 +108,65 @@ def check_counts(entry: DatasetEntry, splits: Splits) -> list[str]:
             have, want = getattr(found, quantity), getattr(expected.get(split, found), quantity)
             if want and have != want:
                 sentences.append(
-                    f"{split}: {source} expects {want:,} {quantity}, {have:,} were found in {splits.root} "
-                    f"(first: {_names(splits, items)}{_same_as(entry, split, quantity, have)})."
+                    f"{split}: {source} expects {want:,} {quantity}, but {splits.root} has {have:,} "
+                    f"(first images: {_names(splits, items)}{_same_as(entry, split, quantity, have)})."
                 )
         limit = entry.card.cameras
         if limit and (beyond := [item for item in items if item.camid >= limit]):
             numbers = sorted({item.camid + 1 for item in beyond})
             sentences.append(
-                f"{split}: the card expects cameras 1 to {limit}, found {', '.join(map(str, numbers[:5]))} too "
-                f"(first: {_names(splits, beyond)})."
+                f"{split}: the card expects cameras 1 to {limit}, but {splits.root} also has "
+                f"{', '.join(map(str, numbers[:5]))} (first images: {_names(splits, beyond)})."
             )
     return sentences
 
 
 def _same_as(entry: DatasetEntry, split: str, quantity: str, have: int) -> str:
-    """Names the dataset that has this number of images: the usual cause is a mistaken folder or split."""
+    """Names another dataset with this number of images, because a wrong folder or split is a common mistake."""
     if quantity != "images":
         return ""
     for other in registry.datasets():
         if other.name != entry.name and (row := other.card.expected.get(split)) and row.images == have:
-            return f"; {have:,} is the number of {other.name}"
+            return f"; {other.name} has {have:,}"
     return ""
 
 
 def check_labels(splits: Splits) -> list[Finding]:
-    """Checks identities and cameras across the splits; opens no image."""
+    """Checks identities and cameras across the splits. Opens no image."""
     findings = [Finding("info", f"Read as {splits.layout} from {splits.root}.")]
     if splits.generated is not None:
-        findings.append(Finding("info", "This is generated data; scores say nothing about real people."))
+        findings.append(Finding("info", "This is generated data. Scores on it say nothing about real people."))
     for other in splits.notes.get("alternatives", ()):
-        sentence = f"Another version is present and not read: {other}. Choose with `version`."
+        sentence = (
+            f"Another version of the dataset exists and is not read: {other}. Choose one with the option `version`."
+        )
         findings.append(Finding("warning", sentence))
     for split, number in splits.notes.get("junk", {}).items():
-        findings.append(Finding("info", f"{number:,} junk image(s) were left out of {split}."))
+        findings.append(Finding("info", f"Junk images left out of {split}: {number:,}."))
     if kinds := splits.notes.get("ignored_kinds"):
-        listed = ", ".join(f"{count:,} {kind or 'without ending'}" for kind, count in sorted(kinds.items()))
-        findings.append(Finding("info", f"Files that are not images of a supported kind were left out: {listed}."))
+        listed = ", ".join(f"{count:,} {kind or 'without extension'}" for kind, count in sorted(kinds.items()))
+        findings.append(Finding("info", f"Files that are not images of a supported format were left out: {listed}."))
     if folders := splits.notes.get("ignored_folders"):
-        findings.append(Finding("warning", "Folders named like images were left out.", _texts(folders)))
+        findings.append(Finding("warning", "Folders with names like image files were left out.", _texts(folders)))
     train, test = {item.pid for item in splits.train}, {item.pid for item in (*splits.query, *splits.gallery)}
     if shared := sorted(train & test) if not splits.notes.get("own_train_labels") else []:
-        findings.append(Finding("error", f"{len(shared):,} identities are in both train and test.", _texts(shared)))
+        sentence = (
+            f"{len(shared):,} of {len(train):,} training identities are also in the test split; every identity must "
+            "be in one of the two only."
+        )
+        findings.append(Finding("error", sentence, _texts(shared)))
     trained = {item.path for item in splits.train}
     if leaked := [item for item in (*splits.query, *splits.gallery) if item.path in trained]:
-        sentence = f"{len(leaked):,} training images are also in query or gallery."
+        sentence = (
+            f"{len(leaked):,} of {len(trained):,} training images are also in query or gallery; remove them from one "
+            "of the two."
+        )
         findings.append(Finding("error", sentence, _paths(leaked)))
     return findings + _matches(splits) + _camera_sets(splits)
 
 
 def _matches(splits: Splits) -> list[Finding]:
-    """Queries without an image of the same identity from another camera; the evaluation skips them."""
+    """Reports queries without a match, which the evaluation excludes."""
     seen_by: dict[int, set[int]] = defaultdict(set)
     for item in splits.gallery:
         seen_by[item.pid].add(item.camid)
@@ -163,13 +177,19 @@ def _matches(splits: Splits) -> list[Finding]:
     findings = [Finding("info", f"{good:,} of {total:,} queries have a match in the gallery{elsewhere}.")]
     if absent:
         findings.append(
-            Finding("warning", f"{len(absent):,} queries show an identity that is not in the gallery.", _paths(absent))
+            Finding(
+                "warning",
+                f"{len(absent):,} of {total:,} queries have an identity that is not in the gallery; they are excluded "
+                "from the scores.",
+                _paths(absent),
+            )
         )
     if alone:
         findings.append(
             Finding(
                 "warning",
-                f"{len(alone):,} queries have matches from their own camera only, which the protocol removes.",
+                f"{len(alone):,} of {total:,} queries have gallery images of their identity only from their own "
+                "camera, which the protocol ignores; they are excluded from the scores.",
                 _paths(alone),
             )
         )
@@ -181,34 +201,36 @@ def _no_match(splits: Splits) -> str:
     if len({item.camid for item in test}) == 1:
         return (
             f"All {len(test):,} query and gallery images are from one camera, so no query has a match: the protocol "
-            "ignores images from the query's own camera. Correct the camera numbers, or set cameras = false in the "
+            "ignores gallery images from the query's camera. Correct the camera numbers, or set cameras = false in the "
             "layout's options if they are unknown."
         )
     if not {item.pid for item in splits.query} & {item.pid for item in splits.gallery}:
-        return "Query and gallery have no identity in common, so nothing can be scored; are the identities right?"
-    return "No query has a match from another camera, so nothing can be scored; are the camera numbers right?"
+        return "Query and gallery have no identity in common, so they cannot be scored. Check the identities."
+    return "No query has a match from another camera, so the test split cannot be scored. Check the camera numbers."
 
 
 def _camera_sets(splits: Splits) -> list[Finding]:
     if not splits.knows_cameras:
-        return [Finding("info", "The cameras are unknown: no image is ignored as taken by the query's own camera.")]
+        return [Finding("info", "The cameras are unknown, so no gallery image is ignored for the query's camera.")]
     trained = {item.camid for item in splits.train}
-    unseen = {item.camid: item for item in (*splits.query, *splits.gallery) if item.camid not in trained}
+    tested = {item.camid: item for item in (*splits.query, *splits.gallery)}
+    unseen = {camid: item for camid, item in tested.items() if camid not in trained}
     if not unseen:
         return []
     sentence = (
-        f"{len(unseen):,} test camera(s) without a training image; backbones that use camera numbers cannot know them."
+        f"{len(unseen):,} of {len(tested):,} cameras of the test split have no training image, so backbones cannot "
+        "learn an embedding for them."
     )
     return [Finding("warning", sentence, _paths([unseen[camid] for camid in sorted(unseen)]))]
 
 
 def check_images(splits: Splits, progress: Progress | None = None, workers: int = 4) -> list[Finding]:
-    """Opens every image in full and looks for equal files.
+    """Decodes every image and looks for duplicate files.
 
     Args:
-        splits: what was read.
-        progress: called with (images opened, images in all).
-        workers: threads.
+        splits: splits of the dataset.
+        progress: called with the number of opened images and the total.
+        workers: number of threads.
     """
     where: dict[Path, list[tuple[str, Item]]] = defaultdict(list)
     for split in SPLITS:
@@ -229,19 +251,19 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
             if progress is not None:
                 progress(done, len(where))
     findings = [
-        Finding("error", f"{len(paths):,} image(s) cannot be used: {reason}.", tuple(paths[:EXAMPLES]))
+        Finding("error", f"{len(paths):,} of {len(where):,} images cannot be read: {reason}.", tuple(paths[:EXAMPLES]))
         for reason, paths in damaged.items()
     ]
     if sizes:
         low, high = min(sizes), max(sizes)
-        findings.append(Finding("info", f"{len(sizes):,} image sizes, (height, width) from {low} to {high}."))
+        findings.append(Finding("info", f"{len(sizes):,} image sizes (height, width), from {low} to {high}."))
     findings += _deep_gray([one for one in deep if one.depth == "gray"], splits.value_range)
     findings += _deep_colour([one for one in deep if one.depth == "colour"])
     return findings + _duplicates([[place for path in paths for place in where[path]] for paths in same.values()])
 
 
 def _deep_gray(images: Sequence[_Opened], value_range: tuple[float, float] | None) -> list[Finding]:
-    """Gray images of more than 8 bits: which values they use, and whether the card's range fits these."""
+    """Reports the values of gray images of more than 8 bits, and whether the card's range covers them."""
     if not images:
         return []
     low, high = min(one.low for one in images), max(one.high for one in images)
@@ -249,32 +271,32 @@ def _deep_gray(images: Sequence[_Opened], value_range: tuple[float, float] | Non
     examples = tuple(readable(str(one.path)) for one in images[:EXAMPLES])
     if value_range is None:
         sentence = (
-            f"{found}. Say which values are black and white, for all images alike: value_range = [{low:g}, {high:g}] "
-            "in the layout's options, or the range of the sensor."
+            f"{found}. Set the values of black and white for all images in the layout's options: value_range = "
+            f"[{low:g}, {high:g}], or the range of the sensor."
         )
         return [Finding("error", sentence, examples)]
-    told = f"{found}; value_range = [{value_range[0]:g}, {value_range[1]:g}] makes black and white of"
+    scaled = f"{found}. value_range = [{value_range[0]:g}, {value_range[1]:g}] is scaled to 8 bits"
     if beyond := [one for one in images if one.low < value_range[0] or one.high > value_range[1]]:
-        sentence = f"{told} the values at its ends, and clips those beyond it in {len(beyond):,} image(s)."
+        sentence = f"{scaled}, and values outside it are clipped in {len(beyond):,} image(s)."
         return [Finding("warning", sentence, tuple(readable(str(one.path)) for one in beyond[:EXAMPLES]))]
-    return [Finding("info", f"{told} the values at its ends.")]
+    return [Finding("info", f"{scaled}.")]
 
 
 def _deep_colour(images: Sequence[_Opened]) -> list[Finding]:
-    """Images of 16 bits per channel, of which Pillow keeps the upper 8."""
+    """Reports colour images of 16 bits per channel, of which Pillow keeps the upper 8."""
     if not images:
         return []
     brightest = max(one.high for one in images)
     sentence = (
-        f"{len(images):,} image(s) have 16 bits per channel, of which the upper 8 are used; their brightest level is "
-        f"{brightest:g} of 255."
+        f"{len(images):,} image(s) have 16 bits per channel, of which the upper 8 are used; their largest value is "
+        f"then {brightest:g} of 255."
     )
     examples = tuple(readable(str(one.path)) for one in images[:EXAMPLES])
     return [Finding("warning" if brightest < 128 else "info", sentence, examples)]
 
 
 def check_sizes(entry: DatasetEntry, splits: Splits) -> list[Finding]:
-    """Compares the sizes of all images with the one that the card declares; reads their headers alone."""
+    """Compares the sizes of all images with the size in the card. Reads only the headers of images."""
     from harness.data.images import read_sizes, resized_copy
 
     paths = (item.path for split in SPLITS for item in getattr(splits, split))
@@ -286,7 +308,16 @@ def check_sizes(entry: DatasetEntry, splits: Splits) -> list[Finding]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """A decoded image: hash of the file, (height, width), and of more than 8 bits the kind and the extreme values."""
+    """A decoded image.
+
+    Attributes:
+        path: path of the file.
+        digest: hash of the file.
+        size: (height, width) in pixels.
+        depth: `gray` or `colour` for an image of more than 8 bits; otherwise empty.
+        low: smallest value of an image of more than 8 bits.
+        high: largest value of an image of more than 8 bits.
+    """
 
     path: Path
     digest: bytes
@@ -297,7 +328,7 @@ class _Opened:
 
 
 def _open(path: Path) -> str | _Opened:
-    """What an image holds, or what is wrong with it."""
+    """Decodes an image; returns the reason if it cannot be read."""
     import io
     import warnings
 
@@ -313,12 +344,12 @@ def _open(path: Path) -> str | _Opened:
             return _Opened(path, digest, size, *_depth(image))
     except DataError as error:
         return str(error)
-    except Exception as error:  # a decoder may raise anything on damaged input
+    except Exception as error:  # decoders raise many kinds of exceptions for damaged files
         return "it is not an image" if type(error).__name__ == "UnidentifiedImageError" else str(error) or repr(error)
 
 
 def _depth(image: Image.Image) -> tuple[str, float, float]:
-    """Decodes an image as training does; of more than 8 bits, the kind and the extreme values."""
+    """Decodes an image as training does; returns `depth`, `low` and `high` of `_Opened`."""
     import numpy as np
 
     from harness.data.images import DEEP, to_rgb8
@@ -326,7 +357,7 @@ def _depth(image: Image.Image) -> tuple[str, float, float]:
     raw = " ".join(str(tile[3]) for tile in getattr(image, "tile", ()))
     image.load()
     if image.mode in DEEP:
-        to_rgb8(image, (0.0, 1.0))  # refuses values that are not finite
+        to_rgb8(image, (0.0, 1.0))  # raises if values are not finite
         values = np.asarray(image)
         return "gray", float(values.min()), float(values.max())
     rgb = to_rgb8(image)
@@ -336,7 +367,7 @@ def _depth(image: Image.Image) -> tuple[str, float, float]:
 
 
 def _duplicates(groups: Iterable[list[tuple[str, Item]]]) -> list[Finding]:
-    """Says of equal files what it means that they are equal."""
+    """Reports duplicate files by the splits and identities in which they appear."""
     leaks, copies, wrong, others = [], [], [], []
     for group in groups:
         if len(group) < 2:
@@ -352,14 +383,14 @@ def _duplicates(groups: Iterable[list[tuple[str, Item]]]) -> list[Finding]:
         else:
             others.append(example)
     kinds = (
-        ("error", leaks, "image(s) are equal in train and test"),
-        ("warning", wrong, "image(s) appear with more than one identity"),
+        ("error", leaks, "image(s) of the training split are also in the test split"),
+        ("warning", wrong, "image(s) appear under more than one identity"),
         (
             "info",
             copies,
-            "query image(s) also lie in the gallery, same identity and camera; the protocol removes them",
+            "query image(s) are also in the gallery with the same identity and camera; the protocol ignores them",
         ),
-        ("warning", others, "image(s) appear more than once with one identity"),
+        ("warning", others, "image(s) appear more than once under the same identity"),
     )
     return [
         Finding(level, f"{len(found):,} {sentence}.", tuple(found[:EXAMPLES]))

@@ -1,4 +1,4 @@
-"""A registered backbone or dataset: its card, which is data, and its code, imported on demand."""
+"""Registered backbones and datasets: the card, and the code, which is imported on demand."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BackboneEntry:
-    """A registered backbone, with the variant that was named. `model` and `build` import its code."""
+    """A registered backbone with a variant. `model` and `build` import its code."""
 
     card: BackboneCard
     folder: Path
@@ -31,26 +31,26 @@ class BackboneEntry:
 
     @property
     def name(self) -> str:
-        """Registered name with the variant: `reidmamba`, `reidmamba:baseline`, `timm:resnet18`."""
+        """Registered name with the variant: `reidmamba`, `reidmamba:strong-baseline`, `timm:resnet18`."""
         return f"{self.card.name}:{self.variant}" if self.variant else self.card.name
 
     @property
     def settings(self) -> Variant:
-        """Build options and recipe keys of the variant; empty for an adapter's models."""
+        """Build options and recipe keys of the variant; for an adapter, the option `model`."""
         if self.card.adapter or not self.variant:
             return Variant(about="", options={"model": self.variant} if self.card.adapter else {})
         return self.card.variants[self.variant]
 
     @property
     def native_recipe(self) -> Path:
-        """The backbone's own recipe file; it may be absent."""
+        """Path of the backbone's native recipe; the file may not exist."""
         return self.folder / "native.toml"
 
     def options(self, given: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Every build option with its value: card, then variant, then `given`.
+        """Returns all build options with their values; `given` overrides the variant, which overrides the card.
 
         Raises:
-            UsageError: an option the card does not declare, or one of another type.
+            UsageError: the card does not declare an option, or a value has another type.
         """
         values = {**self.card.options, **self.settings.options}
         for key, value in (given or {}).items():
@@ -60,16 +60,16 @@ class BackboneEntry:
         return values
 
     def embeds_cameras(self, options: dict[str, Any]) -> bool:
-        """Whether a module built with these options looks up the camera of an image, as far as its card says."""
+        """Returns whether, according to the card, a module built with these options embeds cameras."""
         return "camera" in self.card.side_information and options.get("camera_embedding", True) in (True, "on")
 
     def has_one_branch(self, options: dict[str, Any]) -> bool:
-        """Whether a module built with these options has a single branch, as far as its card says."""
+        """Returns whether, according to the card, a module built with these options has a single branch."""
         return any(all(options.get(k) == v for k, v in few.items()) for few in self.card.single_branch)
 
     @property
     def input(self) -> InputCard:
-        """Input size and normalisation: the card's, or an adapter's for its model."""
+        """Input size and normalisation, from the card or, for an adapter, from its model."""
         if self.card.adapter:
             found: InputCard = self.model().input_card(self.variant)
             return found
@@ -82,7 +82,7 @@ class BackboneEntry:
         return self.card.adapter and weights is not None and weights.timm == "{model}"
 
     def missing(self) -> list[str]:
-        """Required distributions that are not installed, each as a sentence."""
+        """Returns a sentence for every required distribution that is not installed."""
         return [
             f"{r.distribution} is not installed{': ' + r.why if r.why else ''}"
             for r in self.card.requires
@@ -90,7 +90,11 @@ class BackboneEntry:
         ]
 
     def model(self) -> BackboneCode:
-        """Imports the plug-in's `model.py`."""
+        """Imports and returns the plug-in's `model.py`.
+
+        Raises:
+            UsageError: the file or a module that it imports does not exist.
+        """
         return cast("BackboneCode", import_plugin(self.folder, self.package, "model"))
 
     def build(
@@ -105,11 +109,14 @@ class BackboneEntry:
         """Builds the module.
 
         Args:
-            num_classes: identities of the training split.
-            num_cameras: cameras of the training split.
+            num_classes: number of identities of the training split.
+            num_cameras: number of cameras of the training split.
             image_size: (height, width) in pixels.
-            pretrained: `None` (random start), or the path of the ImageNet file of the card.
+            pretrained: path of the card's pretrained file; `None` for a random start.
             **options: build options, see the card.
+
+        Raises:
+            UsageError: an option is unknown or has another type.
         """
         return self.model().build(
             num_classes=num_classes,
@@ -120,8 +127,9 @@ class BackboneEntry:
         )
 
     def source_hash(self) -> str:
-        """Hash of what defines the model: the plug-in's Python files, those it imports from `backbones`,
-        and the declared input normalisation.
+        """Returns a hash of everything that defines the model.
+
+        It covers the plug-in's Python files, the files that they import from `backbones`, and the input normalisation.
         """
         digest = hashlib.sha256(canonical([self.card.input.mean, self.card.input.std]).encode())
         for path in source_files(self.folder):
@@ -131,7 +139,7 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A registered dataset. `datasets.layouts` does the reading, by the layouts of the card."""
+    """A registered dataset. `datasets.layouts` reads it with the layouts of the card."""
 
     card: DatasetCard
     folder: Path
@@ -146,18 +154,18 @@ class DatasetEntry:
         """Reads the splits below the data root.
 
         Args:
-            root: the folder that holds the datasets, or the dataset's own folder.
+            root: folder that contains the datasets, or the dataset's own folder.
             **options: reader options, see the card.
 
         Raises:
-            DataError: nothing found, or what was found is damaged.
+            DataError: the dataset is missing or damaged.
         """
         from datasets import layouts
 
         return layouts.load(self, Path(root), **options)
 
     def fingerprint(self, root: str | os.PathLike[str], **options: Any) -> str:
-        """Hash of what `load` would read; remembered between calls while the folders do not change.
+        """Returns a hash of the dataset that `load` would read; cached while the folders do not change.
 
         Raises:
             DataError: as `load`.
@@ -167,10 +175,10 @@ class DatasetEntry:
         return layouts.fingerprint(self, Path(root), **options)
 
     def function(self, spec: str) -> Any:
-        """Imports a reader or builder that comes with the card, given as `file.py:function`.
+        """Imports a reader or builder of the plug-in, given as `file.py:function`.
 
         Raises:
-            UsageError: the plug-in has no such function.
+            UsageError: the file or function does not exist.
         """
         file, _, function = spec.partition(":")
         found = getattr(import_plugin(self.folder, self.package, file.removesuffix(".py")), function, None)

@@ -1,4 +1,4 @@
-"""One finding of a check, as `validate` prints it."""
+"""A finding of a check, as printed by `validate`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ EXAMPLES = 3
 
 @dataclass(frozen=True)
 class Finding:
-    """One finding: its level (`error`, `warning`, `info`), a sentence, and the first examples."""
+    """One finding.
+
+    Attributes:
+        level: `error`, `warning` or `info`.
+        sentence: what was found.
+        examples: the first examples.
+    """
 
     level: str
     sentence: str

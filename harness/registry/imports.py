@@ -1,4 +1,4 @@
-"""Imports plug-ins from their folders, and says what could be imported, without importing it."""
+"""Imports plug-ins from their folders, and finds modules without importing them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from harness.errors import UsageError
 
 
 def installed(module: str) -> bool:
-    """Whether a module could be imported, told without importing it or a package around it."""
+    """Returns whether a module can be found, without importing it or its parent packages."""
     package, _, name = module.rpartition(".")
     with contextlib.suppress(ValueError, ImportError):
         if not package:
@@ -24,7 +24,7 @@ def installed(module: str) -> bool:
 
 
 def package_folders(package: str) -> list[Path]:
-    """Folders of a package, found without running its code or that of the packages around it."""
+    """Returns the folders of a package, without running its code or that of its parent packages."""
     first, *rest = package.split(".")
     with contextlib.suppress(ValueError, ImportError):
         spec = importlib.util.find_spec(first) if first else None
@@ -35,7 +35,14 @@ def package_folders(package: str) -> list[Path]:
 
 
 def import_plugin(folder: Path, package: str, module: str) -> ModuleType:
-    """Imports `package.module`; a plug-in outside the import path is loaded from its folder, again if that changed."""
+    """Imports `package.module` of a plug-in.
+
+    A plug-in outside the import path is loaded from its folder; if another folder was loaded under the same name, it
+    is replaced.
+
+    Raises:
+        UsageError: the module, or a module that it imports, does not exist.
+    """
     known = list(getattr(sys.modules.get(package), "__path__", []))
     if package.startswith("harness_plugins.") and known != [str(folder)]:
         for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
@@ -50,5 +57,7 @@ def import_plugin(folder: Path, package: str, module: str) -> ModuleType:
         return importlib.import_module(f"{package}.{module}")
     except ModuleNotFoundError as error:
         if error.name == f"{package}.{module}":
-            raise UsageError(f"The plug-in in {folder} has no {module}.py.") from error
-        raise UsageError(f"The plug-in in {folder} needs the module '{error.name}', which is not installed.") from error
+            raise UsageError(f"The plug-in in {folder} has no file {module}.py.") from error
+        raise UsageError(
+            f"The plug-in in {folder} needs the module '{error.name}', which is not installed. Install it with pip."
+        ) from error

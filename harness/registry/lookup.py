@@ -1,10 +1,15 @@
 """Finds plug-ins by their cards, without importing their code.
 
-A plug-in is a folder with `card.toml`; a backbone's also holds `model.py` with
+A plug-in is a folder with a `card.toml`. The folder of a backbone also contains a `model.py` with
 `build(*, num_classes, num_cameras, image_size, pretrained=None, **options) -> torch.nn.Module`.
-Plug-ins come from the folders `backbones/` and `datasets/` of this repository, from the entry-point groups
-`harness.backbones` and `harness.datasets` (the value names a package that holds the card), and from
-`--plugins DIR` or `$HARNESS_PLUGINS`. Code of a plug-in runs only when it is named in a command.
+
+Plug-ins come from three places:
+
+- the folders `backbones/` and `datasets/` of this repository
+- the entry-point groups `harness.backbones` and `harness.datasets`, whose values are packages with a card
+- `--plugins DIR` or `$HARNESS_PLUGINS`
+
+The code of a plug-in runs only if a command names the plug-in.
 """
 
 from __future__ import annotations
@@ -27,47 +32,47 @@ def backbone(name: str, plugins: Path | None = None) -> BackboneEntry:
     """Returns the backbone with this name, alias, or `name:variant`.
 
     Raises:
-        UsageError: nobody registered it; the message suggests the nearest name.
+        UsageError: the backbone or variant does not exist; the message suggests a similar name.
     """
     base, _, variant = name.partition(":")
     entry = _get("backbone", base, plugins)
     card = entry.card
     if card.adapter and not variant:
-        raise UsageError(f"Backbone '{card.name}' is an adapter: name a model, for example {card.name}:resnet50.")
+        raise UsageError(f"Backbone '{card.name}' is an adapter. Add a model name, for example {card.name}:resnet50.")
     if variant and not card.adapter and variant not in card.variants:
         raise unknown(f"variant of {card.name}", variant, card.variants)
     return BackboneEntry(card, entry.folder, entry.package, variant)
 
 
 def dataset(name: str, plugins: Path | None = None) -> DatasetEntry:
-    """Returns the dataset with this name or alias; underscores stand for hyphens.
+    """Returns the dataset with this name or alias. Underscores may be used instead of hyphens.
 
     Raises:
-        UsageError: nobody registered it; the message suggests the nearest name.
+        UsageError: the dataset does not exist; the message suggests a similar name.
     """
     entry = _get("dataset", name.replace("_", "-"), plugins)
     return DatasetEntry(entry.card, entry.folder, entry.package)
 
 
 def backbones(plugins: Path | None = None) -> list[BackboneEntry]:
-    """All registered backbones, by name."""
+    """Returns all registered backbones, sorted by name."""
     found, _ = _scan("backbone", _plugins(plugins))
     return [BackboneEntry(f.card, f.folder, f.package) for _, f in sorted(found.items())]
 
 
 def datasets(plugins: Path | None = None) -> list[DatasetEntry]:
-    """All registered datasets, by name."""
+    """Returns all registered datasets, sorted by name."""
     found, _ = _scan("dataset", _plugins(plugins))
     return [DatasetEntry(f.card, f.folder, f.package) for _, f in sorted(found.items())]
 
 
 def broken(plugins: Path | None = None) -> dict[str, str]:
-    """Plug-in folders whose card cannot be used, with the reason."""
+    """Returns the plug-in folders with an invalid card, and the reasons."""
     return {**_scan("backbone", _plugins(plugins))[1], **_scan("dataset", _plugins(plugins))[1]}
 
 
 def resolve_backbones(names: str, plugins: Path | None = None) -> list[BackboneEntry]:
-    """Resolves a comma list; `all` is every trainable backbone that is not an adapter."""
+    """Resolves a comma-separated list of names. `all` means every trainable backbone that is not an adapter."""
     chosen: list[str] = []
     for name in _split(names, "backbone"):
         every = [e.name for e in backbones(plugins) if e.card.trainable and not e.card.adapter]
@@ -76,7 +81,10 @@ def resolve_backbones(names: str, plugins: Path | None = None) -> list[BackboneE
 
 
 def resolve_datasets(names: str, plugins: Path | None = None) -> list[DatasetEntry]:
-    """Resolves a comma list; `all` is the benchmark's datasets, a group name is all its members."""
+    """Resolves a comma-separated list of names.
+
+    `all` means the datasets of the benchmark; the name of a group means all its members.
+    """
     chosen: list[str] = []
     for name in (n.replace("_", "-") for n in _split(names, "dataset")):
         group = [e.name for e in datasets(plugins) if e.card.group == name or (name == "all" and e.card.in_all)]
@@ -93,7 +101,7 @@ class _Found:
 
 def _split(names: str, kind: str) -> list[str]:
     if not (parts := [part.strip() for part in names.split(",") if part.strip()]):
-        raise UsageError(f"No {kind} named; give a comma list, or 'all'.")
+        raise UsageError(f"No {kind} is given. Pass a comma-separated list of names, or 'all'.")
     return parts
 
 
@@ -119,7 +127,7 @@ def _get(kind: str, name: str, plugins: Path | None) -> _Found:
 
 @functools.cache
 def _scan(kind: str, plugins: str) -> tuple[dict[str, _Found], dict[str, str]]:
-    """Reads every card of one kind; a broken card becomes a reason, not a crash."""
+    """Reads all cards of one kind; returns the entries by name, and the reason of every invalid card by folder."""
     found: dict[str, _Found] = {}
     bad: dict[str, str] = {}
     for folder, package in _folders(kind, plugins):
@@ -132,13 +140,13 @@ def _scan(kind: str, plugins: str) -> tuple[dict[str, _Found], dict[str, str]]:
             continue
         taken = {n for e in found.values() for n in (e.card.name, *e.card.aliases)}
         if clash := taken & {card.name, *card.aliases}:
-            raise UsageError(f"{folder}: the {kind} name '{min(clash)}' is taken already; rename the plug-in.")
+            raise UsageError(f"{folder}: the {kind} name '{min(clash)}' is already in use. Rename the plug-in.")
         found[card.name] = _Found(card, folder, package)
     return found, bad
 
 
 def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
-    """Folders that hold a card, each with the package name it is imported as."""
+    """Returns the folders with a card, each with the name of the package that it is imported as."""
     own = REPOSITORY / f"{kind}s"
     folders = [(card.parent, f"{kind}s.{card.parent.name}") for card in sorted(own.glob("*/card.toml"))]
     for point in sorted(importlib.metadata.entry_points(group=f"harness.{kind}s"), key=lambda p: p.name):
@@ -146,7 +154,7 @@ def _folders(kind: str, plugins: str) -> list[tuple[Path, str]]:
     if plugins:
         base = Path(plugins)
         if not base.is_dir():
-            raise UsageError(f"The plug-in folder {base} (--plugins, or ${paths.PLUGINS}) is not a folder.")
+            raise UsageError(f"The plug-in folder {base} (--plugins or ${paths.PLUGINS}) does not exist.")
         for card in sorted([*base.glob("card.toml"), *base.glob("*/card.toml"), *base.glob(f"{kind}s/*/card.toml")]):
             folders.append((card.parent, f"harness_plugins.{kind}s.{card.parent.name}"))
     return folders

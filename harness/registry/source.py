@@ -1,4 +1,4 @@
-"""The source files that define a model. Their hash is part of a run's id."""
+"""Finds the source files that define a model. Their hash is part of the run id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from harness.system.paths import REPOSITORY
 
 
 def source_files(folder: Path) -> list[Path]:
-    """The plug-in's Python files and, followed through imports, those of `backbones` they use."""
+    """Returns the plug-in's Python files, and all files of `backbones` that they import, directly or indirectly."""
     pending = [p for p in sorted(folder.rglob("*.py")) if "__pycache__" not in p.parts]
     seen: dict[Path, None] = {}
     while pending:
@@ -27,7 +27,7 @@ def _imported(path: Path) -> set[str]:
     try:
         tree = ast.parse(path.read_bytes())
     except (ValueError, SyntaxError, RecursionError) as error:
-        raise UsageError(f"{path} is not Python: {error}.") from error
+        raise UsageError(f"{path} is not valid Python: {error}.") from error
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}

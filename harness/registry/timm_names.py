@@ -1,4 +1,4 @@
-"""Checks names of timm models before anything runs. Importing timm takes seconds, so its source is read first."""
+"""Checks names of timm models before runs start. Importing timm takes seconds, so its source code is searched first."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ NAME = re.compile(r"\w+(\.[\w-]+)?", re.ASCII)
 
 @functools.cache
 def problem(model: str) -> str:
-    """Why timm has no model of this name, given with or without tag; empty if it has, or is not installed."""
+    """Returns why timm has no model of this name (with or without tag); empty if it has, or is not installed."""
     if not NAME.fullmatch(model):
         last = model.rpartition("/")[2]
         instead = f" Use timm:{last}." if NAME.fullmatch(last) and not _unknown(last) else ""
         return (
-            f"'{model[:100]}' is not a name of timm, which is made of letters, digits, '_' and a tag after a dot; "
-            f"models of the hub go by their timm name alone.{instead}"
+            f"'{model[:100]}' is not a valid timm name: names consist of letters, digits and '_', with an optional tag "
+            f"after a dot. For models of the hub, pass only the timm name.{instead}"
         )
     return _unknown(model)
 
 
 def _unknown(model: str) -> str:
-    """Accepts what stands in timm's source; whatever does not is refused only after asking timm itself."""
+    """Returns why timm does not know the name. Imports timm only if its source code does not contain the name."""
     if not (source := _source()):
         return ""
     name, _, tag = model.partition(".")
@@ -37,7 +37,7 @@ def _unknown(model: str) -> str:
 
 @functools.cache
 def _source() -> str:
-    """The modules of timm that hold models, as one text; empty where timm is not installed."""
+    """Returns the source code of timm's models; an empty string if timm is not installed."""
     spec = importlib.util.find_spec("timm")
     folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
     return "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.py")))
@@ -48,13 +48,13 @@ def _ask(name: str, tag: str) -> str:
     from timm.models import get_deprecated_models
 
     if new := get_deprecated_models().get(name):
-        return f"timm renamed '{name}': use timm:{new}."
+        return f"timm renamed the model '{name}'. Use timm:{new}."
     if not timm.is_model(name):
         known = timm.list_models()
         near = f" Did you mean '{name.lower()}'?" if name.lower() in known else suggestion(name, known)
-        return f"timm has no model '{name[:100]}'.{near} timm.list_models() in Python lists them."
+        return f"timm has no model '{name[:100]}'.{near} To list all models, call timm.list_models() in Python."
     tags = [full.partition(".")[2] for full in timm.list_pretrained(name)]
     if not tag or tag in tags:
         return ""
     near = suggestion(tag, tags)
-    return f"timm model '{name}' has no weights tagged '{tag}'.{near} Known tags: {', '.join(tags) or 'none'}."
+    return f"The timm model '{name}' has no weights with the tag '{tag}'.{near} Known: {', '.join(tags) or 'none'}."

@@ -153,22 +153,22 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
     }
 
 
-def _filled(word: str, **cells: str) -> dict[str, str]:
-    """A row without results, with a word in place of every number."""
+def _filled(shown: str, **cells: str) -> dict[str, str]:
+    """A row without results, with the same text in place of every number."""
     return {
         "Backbone": cells["backbone"],
         "Test": "plain",
-        "mAP": word,
-        "95 % interval of mAP": word,
-        "rank-1": word,
-        "mINP": word,
+        "mAP": shown,
+        "95 % interval of mAP": shown,
+        "rank-1": shown,
+        "mINP": shown,
         "Seeds": "0",
         "Published mAP / rank-1": cells["published"],
-        DIFFERENCE: word,
-        "Size": cells.get("size", word),
-        "Params (M)": word,
-        "GFLOPs": word,
-        "Images/s": word,
+        DIFFERENCE: shown,
+        "Size": cells.get("size", shown),
+        "Params (M)": shown,
+        "GFLOPs": shown,
+        "Images/s": shown,
         "Side information": cells.get("side", text.NOT_RECORDED),
         "Status": cells["status"],
     }

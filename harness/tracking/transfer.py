@@ -67,7 +67,7 @@ def restore(uri: str, results: Path) -> int:
     """
     quiet()
     if (path := file_of(uri)) and not path.is_file():
-        raise HarnessError(f"{path}, the database of MLflow at {mask(uri)}, does not exist.")
+        raise HarnessError(f"The MLflow database {path} does not exist. Check the address.")
     try:
         from mlflow import MlflowClient
 

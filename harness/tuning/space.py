@@ -88,7 +88,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         if kind not in ("recipe", "option") or not name:
             raise UsageError(f"{where}: key must be 'recipe.KEY' or 'option.NAME', found '{self.key}'.")
         if self.distribution == "choice" and len(self.values) < 2:
-            raise UsageError(f"{where}: a choice needs at least two values.")
+            raise UsageError(f"{where}: a choice needs at least two values, found {len(self.values)}.")
         if self.distribution != "choice" and not self.low < self.high:
             raise UsageError(f"{where}: low must be below high, found {self.low:g} and {self.high:g}.")
         if self.distribution == "log-uniform" and self.low <= 0:

@@ -132,7 +132,7 @@ def test_what_does_not_fit_is_an_error(kind: str, tmp_path: Path) -> None:
 
 def test_a_search_without_cameras_holds_out_queries_that_match(tmp_path: Path) -> None:
     items = [Item(Path(f"{pid}/{n}.jpg"), pid, 0) for pid in range(8) for n in range(1 + pid % 4)]
-    with pytest.raises(DataError, match="seen by one camera"):
+    with pytest.raises(DataError, match="images from one camera only"):
         holdout_split(items, seed=0, fraction=0.5)
     train, query, gallery = holdout_split(items, seed=0, fraction=0.5, cameras=False)
     assert query and {i.camid for i in query} == {1} and {i.camid for i in (*train, *gallery)} == {0}

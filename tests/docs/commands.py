@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -64,7 +66,19 @@ def small(words: list[str]) -> list[str]:
     if "--seeds" in words:
         seeds = words.index("--seeds") + 1
         words[seeds] = words[seeds].split(",")[0]
+    if words[0] == "run":
+        reuse(words)
     return words
+
+
+def reuse(words: list[str]) -> None:
+    """Copies the runs of a command that other pages have finished, so that they are not repeated."""
+    command = [sys.executable, "-P", "-m", "harness", *words, "--dry-run"]
+    plan = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    results, finished = Path(words[words.index("--results") + 1]), Path(os.environ["FINISHED_RUNS"])
+    for run_id in re.findall(r"\b[0-9a-f]{12}\b", plan):
+        for folder in finished.glob(f"*/*/{run_id}"):
+            shutil.copytree(folder, results / folder.relative_to(finished), dirs_exist_ok=True)
 
 
 def parse(words: list[str]) -> None:

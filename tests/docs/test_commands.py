@@ -7,7 +7,9 @@ import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -44,7 +46,7 @@ def programs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def checkout(tmp_path: Path, world: Path) -> Path:
     """The files of a checkout, and what a reader has: datasets, an archive, photos, a plug-in and features."""
-    for name in ("backbones", "benchmarks", "datasets", "docs", "harness"):
+    for name in ("backbones", "datasets", "docs", "harness/spec", "harness/tuning/spaces"):
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
@@ -62,6 +64,12 @@ def checkout(tmp_path: Path, world: Path) -> Path:
     (plugin / "model.py").write_text(PIXELS_MODEL)
     write_features(world, tmp_path / "features.npz")
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs that pages before this one have finished."""
+    return tmp_path_factory.mktemp("finished")
 
 
 def write_features(world: Path, path: Path) -> None:
@@ -126,20 +134,49 @@ def options(command: str) -> set[str]:
     return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
+@pytest.fixture
+def bash(checkout: Path, programs: Path, finished: Path) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+    """Runs a script, which has a name, in the checkout; stops at the first command that fails."""
+
+    def call(name: str, text: str) -> subprocess.CompletedProcess[str]:
+        (checkout / ".prelude").write_text(PRELUDE)
+        (checkout / name).write_text(text)
+        own = ("REID_", "MLFLOW_", "HARNESS_PLUGINS")
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
+        changed = {"PATH_OF_TESTS": kept["PATH"], "PATH": str(programs), "PYTHONPATH": str(REPOSITORY)}
+        changed |= {"BASH_ENV": str(checkout / ".prelude"), "FINISHED_RUNS": str(finished), "HARNESS_PICTURES": "0"}
+        command = ["/bin/bash", name]
+        return subprocess.run(command, cwd=checkout, env=kept | changed, capture_output=True, text=True, timeout=240)
+
+    return call
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [page for page in PAGES if script(page).strip()], ids=pages.name)
-def test_commands_run(page: Path, checkout: Path, programs: Path) -> None:
+def test_commands_run(page: Path, checkout: Path, finished: Path, bash: Callable[[str, str], Any]) -> None:
     for block in pages.code_blocks(page):
         if name := file_name(block):
             (checkout / name).parent.mkdir(parents=True, exist_ok=True)
             (checkout / name).write_text(block.text, encoding="utf-8")
-    (checkout / ".prelude").write_text(PRELUDE)
-    (checkout / page.name).write_text(script(page))
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("REID_", "MLFLOW_", "HARNESS_PLUG"))}
-    environment = {**kept, "PATH_OF_TESTS": kept["PATH"], "PATH": str(programs), "PYTHONPATH": str(REPOSITORY)}
-    environment |= {"BASH_ENV": str(checkout / ".prelude"), "HARNESS_PICTURES": "0"}
-    done = subprocess.run(
-        ["/bin/bash", page.name], cwd=checkout, env=environment, capture_output=True, text=True, timeout=240
-    )
+    done = bash(page.name, script(page))
     if done.returncode != 0:
         pytest.fail(f"{pages.name(page)} {done.stderr}\n{done.stdout}", pytrace=False)
+    if (checkout / "results").is_dir():
+        shutil.copytree(checkout / "results", finished, dirs_exist_ok=True)
+
+
+@pytest.mark.slow
+def test_a_wrong_command_is_found(bash: Callable[[str, str], Any]) -> None:
+    for command, words in {
+        "harness list backbones": "harness: command not found",
+        "python -m harness run --bakbones bot": "No such option",
+        "python -m harness evaluate --checkpoint a.pth --dataset market1501": "Missing parameter: backbone",
+        "python -m harness validate nobody": "Unknown backbone or dataset",
+        "make tea": "make knows no tea",
+        "pip install --editable '.[tea]'": "pip knows no tea",
+        "python -m pytest tests/test_tea.py": "pytest knows no tests/test_tea.py",
+        "python -m benchmarks.tea": "benchmarks knows no benchmarks/tea.py",
+        "cat tea | head": "line 3: head",
+    }.items():
+        done = bash("page.md", f"\n\n{command}\necho on\n")
+        assert done.returncode != 0 and words in done.stderr and done.stdout == "", command

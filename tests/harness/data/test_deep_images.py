@@ -137,10 +137,10 @@ def test_validate_measures_the_range_and_checks_the_cards(tmp_path: Path) -> Non
     thermal(tmp_path / "thermal", 16, "uint16")
     [error] = sentences(card(tmp_path), tmp_path, "error")
     assert error.startswith("12 gray image(s) have more than 8 bits, with values from 0 to 4080.")
-    assert "value_range = [0, 4080] in the layout's options" in error
+    assert "in the layout's options: value_range = [0, 4080]" in error
     assert sentences(card(tmp_path, "value_range = [0, 4080]"), tmp_path, "error") == []
     assert any(
-        "value_range = [0, 4080] makes black" in s
+        "value_range = [0, 4080] is scaled to 8 bits" in s
         for s in sentences(card(tmp_path, "value_range = [0, 4080]"), tmp_path, "info")
     )
     [warning] = sentences(card(tmp_path, "value_range = [0.0, 2000.5]"), tmp_path, "warning")
@@ -157,7 +157,9 @@ def test_16_bits_a_channel_are_told_with_their_brightness(tmp_path: Path) -> Non
     png = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
     (tmp_path / "thermal" / "0_0.png").write_bytes(png)
     [warning] = sentences(card(tmp_path), tmp_path, "warning")
-    assert "1 image(s) have 16 bits per channel, of which the upper 8 are used; their brightest level is 15" in warning
+    assert (
+        "1 image(s) have 16 bits per channel, of which the upper 8 are used; their largest value is then 15" in warning
+    )
 
 
 @pytest.mark.parametrize("text", ["[4095, 0]", "[1, 1]", "[0]", "[0, 1, 2]", '["0", "1"]', "4095", "[false, true]"])

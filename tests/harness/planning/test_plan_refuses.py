@@ -169,13 +169,16 @@ def test_labels_and_cameras_are_known_to_the_plan(plan: Cli, tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("convnext_tiny_in22ft1k", "timm renamed 'convnext_tiny_in22ft1k': use timm:convnext_tiny.fb_in22k_ft_in1k."),
+        (
+            "convnext_tiny_in22ft1k",
+            "timm renamed the model 'convnext_tiny_in22ft1k'. Use timm:convnext_tiny.fb_in22k_ft_in1k.",
+        ),
         ("ResNet50", "Did you mean 'resnet50'?"),
         ("resnet5O", "Did you mean 'resnet50'?"),
         ("hf_hub:timm/resnet50.a1_in1k", "Use timm:resnet50.a1_in1k."),
         ("hf-hub:timm/resnet50.a1_in1k", "Use timm:resnet50.a1_in1k."),
         ("../resnet50", "Use timm:resnet50."),
-        ("../../secret", "not a name of timm"),
+        ("../../secret", "not a valid timm name"),
         ("resnet50.a1_in2k", "Did you mean 'a1_in1k'?"),
         ("r" * 300, "timm has no model"),
     ],

@@ -93,7 +93,7 @@ def test_a_good_backbone_has_no_finding(tmp_path: Path) -> None:
 
 def test_a_variant_without_cameras_has_no_finding(tmp_path: Path) -> None:
     assert check(tmp_path, name="tiny:blind") == [
-        "warning: 1 parameters get no gradient from logits and features. For example: cameras."
+        "warning: 1 parameters get no gradient from the logits and features. For example: cameras."
     ]
 
 
@@ -103,46 +103,74 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "feature_dim = 8|feature_dim = 9",
         "The card says feature_dim = 9",
     ),
-    "wrong width": ("model", "self.feature_dim = 8|self.feature_dim = 7", "The feature has shape [4, 8], not [4, 7]"),
-    "wrong count": ("card", "count = 88|count = 89", "The card counts 89 parameters"),
-    "hidden cameras": ("card", 'side_information = ["camera"]|', "depends on the camera, but the card"),
+    "wrong width": (
+        "model",
+        "self.feature_dim = 8|self.feature_dim = 7",
+        "The feature has the shape [4, 8], expected [4, 7]",
+    ),
+    "wrong count": ("card", "count = 88|count = 89", "The card says 89 parameters"),
+    "hidden cameras": ("card", 'side_information = ["camera"]|', 'Add side_information = ["camera"] to the card'),
     "cameras not used": ("model", "self.cameras[camera_ids]|0.0", "the feature does not depend on it"),
     "no camera mode": ("model", 'camera_mode = "on"|camera_mode = "yes"', "does not depend on it"),
     "unequal lists": ("model", "[feature])|[feature, feature])", "has 1 logits but 2 features"),
     "no branch": ("model", "TrainingOutput([self.head(feature)], [feature])|TrainingOutput([], [])", "has no branch"),
-    "logits of another width": ("model", "nn.Linear(8, num_classes|nn.Linear(8, 1 + num_classes", "not [4, 5]"),
-    "not finite": ("model", "return feature\n|return feature * float('nan')\n", "The feature is not finite"),
-    "random evaluation": ("model", "return feature\n|return feature + torch.rand(8)\n", "Two evaluations"),
-    "looks at the batch": ("model", "return feature\n|return feature - feature.mean(0)\n", "depends on the others"),
+    "logits of another width": ("model", "nn.Linear(8, num_classes|nn.Linear(8, 1 + num_classes", "expected [4, 5]"),
+    "not finite": ("model", "return feature\n|return feature * float('nan')\n", "The feature contains NaN or infinity"),
+    "random evaluation": (
+        "model",
+        "return feature\n|return feature + torch.rand(8)\n",
+        "same images give different features",
+    ),
+    "looks at the batch": (
+        "model",
+        "return feature\n|return feature - feature.mean(0)\n",
+        "depends on the other images of its batch",
+    ),
     "blind": (
         "model",
         "return feature\n|return feature * 0 + self.cameras[camera_ids]\n",
         "does not depend on the image",
     ),
-    "a list for a feature": ("model", "return feature\n|return [feature]\n", "is a list, not a tensor"),
-    "unseeded": ("model", "torch.randn(num_c|torch.randn(torch.seed() and num_c", "same seed builds different weights"),
-    "takes any weights": ("model", "raise WeightsError|return|", "takes a checkpoint that has nothing in common"),
-    "crashes on weights": ("model", "raise WeightsError|raise KeyError", "with KeyError"),
-    "decay of nothing": ("model", '{"cameras"}|{"camera"}', "no_weight_decay names parameters that do not exist"),
-    "crashes in training": ("model", "if self.training:|if self.training and undefined:", "Training fails: NameError"),
+    "a list for a feature": ("model", "return feature\n|return [feature]\n", "must be a tensor, found list"),
+    "unseeded": (
+        "model",
+        "torch.randn(num_c|torch.randn(torch.seed() and num_c",
+        "same torch seed have different weights",
+    ),
+    "takes any weights": ("model", "raise WeightsError|return|", "accepts a checkpoint that shares no key"),
+    "crashes on weights": ("model", "raise WeightsError|raise KeyError", "of another model, found KeyError"),
+    "decay of nothing": ("model", '{"cameras"}|{"camera"}', "no_weight_decay names 1 parameters that do not exist"),
+    "crashes in training": (
+        "model",
+        "if self.training:|if self.training and undefined:",
+        "NameError: name 'undefined' is not defined",
+    ),
     "crashes when built": ("model", "self.feature_dim = 8|self.feature_dim = 1 // 0", "Building the model fails"),
     "unknown dataset": (
         "card",
         "[[parameters]]|[[published]]\ndataset = 'x'\nmAP=1\nrank1=1\nimage_size=[16, 8]\nsource = ''\n[[parameters]]",
-        "published results of datasets nobody registered. For example: x",
+        "published results of datasets that are not registered. For example: x",
     ),
-    "unknown option of a variant": ("card", "{ camera_e|{ kamera_e", "Variant 'blind' sets options the card does not"),
+    "unknown option of a variant": (
+        "card",
+        "{ camera_e|{ kamera_e",
+        "Variant 'blind' sets options that [options] of the card does not",
+    ),
     "unknown dataset of a variant": (
         "card",
         "[[parameters]]|[variants.blind.dataset.x]\n'optimizer.lr' = 0.1\n[[parameters]]",
-        "recipe keys for datasets nobody registered",
+        "recipe keys for datasets that are not registered",
     ),
     "missing requirement": (
         "card",
         "[[parameters]]|[[requires]]\nmodule = 'no_such_module'\ndistribution = 'no-such'\n[[parameters]]",
         "cannot be built: no-such is not installed",
     ),
-    "trained all the same": ("card", "feature_dim = 8|feature_dim = 8\ntrainable = false", "cannot be trained, but it"),
+    "trained all the same": (
+        "card",
+        "feature_dim = 8|feature_dim = 8\ntrainable = false",
+        "the module returns an output in training mode",
+    ),
 }
 
 

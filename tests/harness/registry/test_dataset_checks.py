@@ -43,9 +43,9 @@ def test_a_good_dataset_has_no_fault(folder: Path) -> None:
     assert levels(findings, "error", "warning") == []
     assert levels(findings, "info") == [
         f"Read as market1501 from {folder}.",
-        "1 junk image(s) were left out of gallery.",
+        "Junk images left out of gallery: 1.",
         "2 of 2 queries have a match in the gallery from another camera.",
-        "1 image sizes, (height, width) from (16, 8) to (16, 8).",
+        "1 image sizes (height, width), from (16, 8) to (16, 8).",
     ]
     assert calls == [(i, 9) for i in range(1, 10)]
 
@@ -54,10 +54,10 @@ def test_a_mismatch_is_named_exactly(folder: Path) -> None:
     (folder / "bounding_box_train" / "0007_c1s1_000003_01.jpg").unlink()
     (folder / "bounding_box_train" / "0007_c2s1_000004_01.jpg").unlink()
     assert dataset_checks.check_counts(entry(), entry().load(folder)) == [
-        f"train: the card expects 4 images, 2 were found in {folder} "
-        "(first: bounding_box_train/0002_c1s1_000001_01.jpg, bounding_box_train/0002_c2s1_000002_01.jpg).",
-        f"train: the card expects 2 identities, 1 were found in {folder} "
-        "(first: bounding_box_train/0002_c1s1_000001_01.jpg, bounding_box_train/0002_c2s1_000002_01.jpg).",
+        f"train: the card expects 4 images, but {folder} has 2 "
+        "(first images: bounding_box_train/0002_c1s1_000001_01.jpg, bounding_box_train/0002_c2s1_000002_01.jpg).",
+        f"train: the card expects 2 identities, but {folder} has 1 "
+        "(first images: bounding_box_train/0002_c1s1_000001_01.jpg, bounding_box_train/0002_c2s1_000002_01.jpg).",
     ]
 
 
@@ -70,44 +70,48 @@ def test_an_expected_zero_is_not_checked(folder: Path) -> None:
 
 FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "identity in train and test": (
-        lambda f: small.picture(f / "query" / "0007_c1s1_000009_00.jpg", 90), "error", "1 identities are in both"
+        lambda f: small.picture(f / "query" / "0007_c1s1_000009_00.jpg", 90), "error",
+        "1 of 2 training identities are also in the test split"
     ),
     "same picture in train and test": (
         lambda f: shutil.copy(f / "bounding_box_train" / "0002_c1s1_000001_01.jpg", f / "query" / "0001_c2s1_1_00.jpg"),
-        "error", "1 image(s) are equal in train and test",
+        "error", "1 image(s) of the training split are also in the test split",
     ),
     "query of nobody in the gallery": (
-        lambda f: small.picture(f / "query" / "0009_c1s1_000009_00.jpg", 90), "warning", "1 queries show an identity"
+        lambda f: small.picture(f / "query" / "0009_c1s1_000009_00.jpg", 90), "warning",
+        "1 of 3 queries have an identity that is not"
     ),
     "query matched by its own camera only": (
-        lambda f: small.picture(f / "query" / "0001_c2s1_000009_00.jpg", 90), "warning", "1 queries have matches from"
+        lambda f: small.picture(f / "query" / "0001_c2s1_000009_00.jpg", 90), "warning",
+        "1 of 3 queries have gallery images of their identity only from"
     ),
     "same picture of two people": (
         lambda f: shutil.copy(f / "query" / "0001_c1s1_000005_01.jpg", f / "bounding_box_test" / "0003_c1s1_9_01.jpg"),
-        "warning", "1 image(s) appear with more than one identity",
+        "warning", "1 image(s) appear under more than one identity",
     ),
     "same picture twice": (
         lambda f: shutil.copy(f / "query" / "0001_c1s1_000005_01.jpg", f / "query" / "0001_c1s1_9_01.jpg"),
-        "warning", "1 image(s) appear more than once with one identity",
+        "warning", "1 image(s) appear more than once under the same identity",
     ),
     "same picture from two cameras": (
         lambda f: shutil.copy(f / "query" / "0001_c1s1_000005_01.jpg", f / "bounding_box_test" / "0001_c2s1_9_01.jpg"),
-        "warning", "1 image(s) appear more than once with one identity",
+        "warning", "1 image(s) appear more than once under the same identity",
     ),
     "a copy of the query in the gallery": (
         lambda f: shutil.copy(f / "query" / "0001_c1s1_000005_01.jpg", f / "bounding_box_test" / "0001_c1s1_9_01.jpg"),
-        "info", "1 query image(s) also lie in the gallery",
+        "info", "1 query image(s) are also in the gallery",
     ),
     "a test camera nobody trained on": (
         lambda f: small.picture(f / "bounding_box_test" / "0001_c3s1_9_01.jpg", 90), "warning",
-        "1 test camera(s) without a training image",
+        "1 of 3 cameras of the test split have no training image",
     ),
     "a folder named like an image": (
-        lambda f: (f / "query" / "0001_c3s1_9_01.jpg").mkdir(), "warning", "Folders named like images were left out"
+        lambda f: (f / "query" / "0001_c3s1_9_01.jpg").mkdir(), "warning",
+        "Folders with names like image files were left out"
     ),
     "an empty file": (
         lambda f: (f / "query" / "0001_c1s1_000005_01.jpg").write_bytes(b""), "error",
-        "1 image(s) cannot be used: the file is empty",
+        "1 of 9 images cannot be read: the file is empty",
     ),
 }  # fmt: skip
 
@@ -145,7 +149,7 @@ def test_the_number_of_queries_with_a_match_is_given(folder: Path) -> None:
 def test_files_of_other_kinds_are_listed(folder: Path) -> None:
     (folder / "query" / "0001_c1s1_000005_01.heic").touch()
     found = levels(dataset_checks.validate_dataset(entry(), folder), "info")
-    assert "Files that are not images of a supported kind were left out: 1 .heic." in found
+    assert "Files that are not images of a supported format were left out: 1 .heic." in found
 
 
 def test_overlapping_numbers_of_msmt17_are_no_fault(tmp_path: Path) -> None:
@@ -158,7 +162,9 @@ def test_overlapping_numbers_of_msmt17_are_no_fault(tmp_path: Path) -> None:
 def test_a_training_image_used_as_query() -> None:
     item = Item(Path("/x/a.jpg"), 1, 0)
     splits = Splits([item], [Item(item.path, 2, 0)], [Item(Path("/x/b.jpg"), 2, 1)], Path("/x"))
-    assert "1 training images are also in query or gallery." in levels(dataset_checks.check_labels(splits), "error")
+    assert "1 of 1 training images are also in query or gallery; remove them from one of the two." in levels(
+        dataset_checks.check_labels(splits), "error"
+    )
 
 
 def test_a_dataset_that_cannot_be_read_is_one_error(tmp_path: Path) -> None:

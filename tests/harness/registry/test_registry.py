@@ -41,7 +41,7 @@ def test_a_wrong_letter_gets_a_suggestion(name: str, hint: str) -> None:
 
 
 def test_an_adapter_wants_a_model() -> None:
-    with pytest.raises(UsageError, match="name a model"):
+    with pytest.raises(UsageError, match="Add a model name"):
         registry.backbone("timm")
     assert registry.backbone("timm:resnet18").options()["model"] == "resnet18"
 
@@ -87,7 +87,7 @@ def test_a_taken_name_is_refused(plugin_folder: Path) -> None:
     card = plugin_folder / "pixels" / "card.toml"
     card.write_text(card.read_text().replace('title = "', 'aliases = ["bot"]\ntitle = "'))
     lookup._scan.cache_clear()
-    with pytest.raises(UsageError, match="taken already"):
+    with pytest.raises(UsageError, match="already in use"):
         registry.backbones(plugin_folder)
 
 
