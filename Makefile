@@ -5,7 +5,7 @@ PY := $(VENV)/bin/python
 # Tests that wait, for Ray and for limits, leave room for one more than there are cores.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
-.PHONY: demo demo-search test test-fast lint clean
+.PHONY: demo demo-search test test-fast lint docs clean
 
 demo: $(VENV)/.ready
 	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
@@ -19,10 +19,15 @@ test: $(VENV)/.ready
 test-fast: $(VENV)/.ready
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow"
 
-lint: $(VENV)/.ready
+lint: docs
 	$(PY) -m ruff check
 	$(PY) -m ruff format --check
 	$(PY) -m mypy
+	$(PY) -m codespell_lib *.md *.py *.toml docs backbones benchmarks datasets harness tests
+
+# The documentation site; open site/index.html in a browser.
+docs: $(VENV)/.ready
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --strict
 
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -30,4 +35,4 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo site

@@ -76,6 +76,7 @@ def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> None:
 @pytest.fixture
 def cli(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Calls the command line in this process; returns exit code, standard output and standard error."""
+    monkeypatch.delenv("COLUMNS", raising=False)  # the workers of pytest-xdist set it to 80
 
     def call(*arguments: object) -> tuple[int, str, str]:
         from harness.cli import main

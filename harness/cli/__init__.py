@@ -11,6 +11,7 @@ from typing import Any
 
 import click
 
+from harness.cli.groups import WIDEST_HELP, write_epilog
 from harness.errors import HarnessError, suggestion
 from harness.system import paths
 from harness.system.redact import mask, readable
@@ -18,22 +19,23 @@ from harness.system.version import __version__
 
 COMMANDS = {
     "run": "Train and score backbones on datasets, then write the report.",
-    "plan": "Show what 'run' would do: finished, to do, blocked.",
+    "plan": "Show what 'run' would do: which runs are finished, to do or blocked.",
     "list": "List backbones, datasets, recipes, presets or search spaces.",
-    "prepare": "Unpack, convert and check data and weights you have.",
-    "validate": "Check datasets against their cards, and plug-ins against the contract.",
-    "status": "Show the records in the results folder; send unsent ones to MLflow.",
+    "prepare": "Unpack and check datasets, and download pretrained weights.",
+    "validate": "Check datasets against their cards, and backbones against the contract.",
+    "status": "Show the records of a results folder; send missing ones to MLflow.",
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
-    "compare": "Compare two backbones on a dataset, with interval and p-value.",
-    "tune": "Search recipe or backbone settings on held-out training identities.",
+    "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
+    "tune": "Search settings on held-out training identities.",
     "profile": "Measure parameters, FLOPs, throughput, latency and memory.",
     "run-one": "",
 }
+"""A line about each command; a hidden one has none."""
 
 
 class Commands(click.Group):
-    """Looks commands up by name and imports only the one that is called."""
+    """Looks up commands by name and imports only the one that is called."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return [name for name, about in COMMANDS.items() if about]
@@ -57,19 +59,27 @@ class Commands(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, about) for name, about in COMMANDS.items() if about])
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Writes an example, and where to read on."""
+        formatter.write_paragraph()
+        formatter.write_text("Run `python -m harness COMMAND --help` for the options of a command.")
+        write_epilog(formatter, {}, "python -m harness run --backbones bot --datasets market1501 --preset demo")
+
 
 @click.group(
     cls=Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-    epilog="Example: python -m harness run --backbones reidmamba,transreid --datasets all --data-root DIR",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": WIDEST_HELP},
 )
 @click.version_option(__version__, prog_name="harness")
 def cli() -> None:
-    """Compares person re-identification backbones across datasets under identical data pipelines."""
+    """Benchmark person re-identification backbones with the same data, evaluation and timing for all."""
 
 
 def main() -> int:
-    """Entry of `python -m harness`: 0 all ok or cached, 1 some run failed, 2 wrong usage, 130 interrupted."""
+    """Runs the command line and returns its exit code.
+
+    The codes are 0: all runs are finished, 1: some run failed, 2: wrong usage, 130: interrupted.
+    """
     try:
         _right_packages()
         paths.settle()
@@ -87,17 +97,17 @@ def main() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; what was finished is kept.", err=True)
+        click.echo("Interrupted. Finished runs are kept.", err=True)
         return 130
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             name = readable(str(error.filename).rpartition("/")[2])
-            click.echo(f"Error: '{name[:40]}...' has {len(name)} letters, too many for the name of a file.", err=True)
+            click.echo(f"Error: '{name[:40]}...' has {len(name)} characters, too many for a file name.", err=True)
             return 2
         if not _is_of_the_output(error):
             raise
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left must not fail at the exit
-        if not isinstance(error, BrokenPipeError):  # of a pipe the reader chose to go
+        if not isinstance(error, BrokenPipeError):  # the reader of a pipe chose to leave
             click.echo(f"Error: The output could not be written ({error.strerror}).", err=True)
         return 1
 
@@ -127,6 +137,6 @@ def _right_packages() -> None:
         origin = str(spec.origin) if spec else "nowhere"
         if not origin.startswith(str(REPOSITORY)):
             raise HarnessError(
-                f"The package '{name}' comes from {origin}, not from {REPOSITORY}: start from the checkout "
-                "('cd' into it), or remove the other package from the path."
+                f"The package '{name}' comes from {origin}, expected from {REPOSITORY}. Run `cd {REPOSITORY}`, or "
+                "uninstall the other package."
             )

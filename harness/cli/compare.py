@@ -1,4 +1,4 @@
-"""`compare A B --dataset D`: is the difference of two backbones more than chance?"""
+"""`compare A B --dataset D`: whether the difference between two backbones is more than chance."""
 
 from __future__ import annotations
 
@@ -9,24 +9,39 @@ from typing import Any
 import click
 
 from harness import registry
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import format_option, results_option
+from harness.cli.options import dataset_option, format_option, results_option
+from harness.cli.tables import Column, prose, table
 from harness.errors import UsageError
 from harness.records import per_query, store
 from harness.records.schema import matched
 from harness.spec.names import SCORED
 
 
-@grouped(epilog="Example: python -m harness compare reidmamba transreid --dataset market1501")
+@grouped(example="python -m harness compare reidmamba transreid --dataset market1501")
 @click.argument("first")
 @click.argument("second")
-@click.option("--dataset", required=True, help="Dataset both were scored on.")
-@click.option("--recipe", default="", help="Recipe of the runs. [default: the one both have]")
-@click.option("--seed", type=int, default=None, help="Seed of the runs. [default: the lowest both have]")
-@click.option(
-    "--source", type=click.Choice([*SCORED, "all"]), default="trained", show_default=True, help="Of the runs."
+@dataset_option("Dataset that both were scored on.")
+@option(MAIN, "--recipe", metavar="NAME", default="", show_default="the one that both have", help="Recipe of the runs.")
+@option(
+    MAIN,
+    "--seed",
+    metavar="N",
+    type=int,
+    default=None,
+    show_default="the lowest that both have",
+    help="Training seed of the runs.",
 )
-@click.option("--run", "ids", multiple=True, metavar="ID", help="Run to take, or the start of its id; may be repeated.")
+@option(
+    MAIN,
+    "--source",
+    type=click.Choice([*SCORED, "all"]),
+    default="trained",
+    show_default=True,
+    help="Kind of runs to compare.",
+)
+@option(MAIN, "--run", "ids", multiple=True, metavar="ID", help="Run id, or its first characters; repeatable.")
 @results_option
 @format_option
 def command(
@@ -40,7 +55,10 @@ def command(
     results: Path,
     form: str,
 ) -> int:
-    """Prints the difference in mAP with its interval, and the p-value of a paired randomisation test last."""
+    """Compare the mAP of two backbones on a dataset, with an interval and a p-value.
+
+    FIRST and SECOND are names of backbones. The p-value is that of a paired randomisation test.
+    """
     found = store.index(results).values()
     name = _recorded(dataset, {entry.dataset for entry in found})
     kinds = SCORED if source == "all" or (ids and not _typed("source")) else (source,)
@@ -52,22 +70,12 @@ def command(
     if form == "json":
         click.echo(json.dumps(outcome, indent=1))
         return 0
-    low, high = outcome["interval"]
-    scores = [f"{one} {value:.2%} mAP" for one, value in zip((first, second), outcome["mAP"], strict=True)]
-    words = matched({"n_valid": outcome["queries"], "n_query": outcome["all_queries"]})
-    counted = f", {words}" if words else ""
-    click.echo(f"{', '.join(scores)} on {name} ({a.recipe}{counted}).")
-    click.echo(f"Difference {outcome['difference']:+.2%}, 95% interval {low:+.2%} to {high:+.2%}.")
-    click.echo(
-        f"p = {outcome['p_value']:.4g} (paired randomisation over {outcome['identities']} identities, "
-        f"{outcome['queries']} queries)."
-    )
-    click.echo(_words(first, second, outcome))
+    click.echo(_shown(name, (first, second), outcome))
     return 0
 
 
 def _recorded(dataset: str, recorded: set[str]) -> str:
-    """The dataset's name as records have it; one whose plug-in is not at hand is known by its records alone."""
+    """The dataset's name as in records; a dataset without its plug-in here is known by its records alone."""
     if (name := dataset.replace("_", "-")) in recorded:
         return name
     return registry.dataset(dataset).name
@@ -78,21 +86,22 @@ def _typed(option: str) -> bool:
 
 
 def _named(entries: list[store.Entry], ids: tuple[str, ...]) -> list[store.Entry]:
-    """The entries left when runs are named: of a backbone that has a named run, the named ones alone."""
+    """The entries to choose from: of a backbone that has a named run, the named runs alone."""
     named = [e for e in entries if e.run_id.startswith(ids)] if ids else []
     for start in ids:
         if not any(e.run_id.startswith(start) for e in named):
             raise UsageError(
-                f"--run {start}: no finished run on this dataset has this id; 'status' shows what is there."
+                f"--run {start}: no finished run on this dataset has this id. Run `python -m harness status` to see "
+                "the ids."
             )
     return named + [e for e in entries if e.backbone not in {n.backbone for n in named}]
 
 
 def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> list[store.Entry]:
-    """The two runs: of the one recipe that both have, and of the first seed of it.
+    """The two runs to compare: of the one recipe that both have, and of its first seed.
 
     Raises:
-        UsageError: there is none, or more than one; nothing is chosen silently.
+        UsageError: there are no such runs, or several; none is chosen silently.
     """
     runs: dict[str, dict[tuple[str, int], list[store.Entry]]] = {first: {}, second: {}}
     for entry in entries:
@@ -100,22 +109,27 @@ def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> li
             runs[entry.backbone].setdefault((entry.recipe, entry.seed), []).append(entry)
     for name, found in runs.items():
         if not found:
-            raise UsageError(f"No finished run of {name} {where} fits; 'status' shows what is there.")
+            raise UsageError(
+                f"No finished run of {name} {where} fits these options. Run `python -m harness status` to see all runs."
+            )
     common = sorted(runs[first].keys() & runs[second].keys())
     if not common:
-        raise UsageError(f"{first} and {second} have no run of one recipe and seed {where}; run them alike.")
+        raise UsageError(
+            f"{first} and {second} have no runs with the same recipe and seed {where}. Run both with the same --recipe "
+            "and --seeds."
+        )
     recipe, seed = common[0]
     if len(recipes := sorted({recipe for recipe, _ in common})) > 1:
         raise UsageError(
-            f"{first} and {second} have runs of several recipes {where}; choose one of "
+            f"{first} and {second} have runs of several recipes {where}: choose one of "
             f"{', '.join(recipes)} with --recipe."
         )
     for name, found in runs.items():
         if len(several := found[common[0]]) > 1:
             shown = ", ".join(f"{e.run_id[:12]} ({e.source})" for e in several)
             raise UsageError(
-                f"{name} has {len(several)} runs of recipe {recipe} and seed {seed} {where}: {shown}; "
-                "choose one with --run ID, or their kind with --source."
+                f"{name} has {len(several)} runs of recipe {recipe} and seed {seed} {where}: {shown}. "
+                "Choose one with --run ID, or their kind with --source."
             )
     return [runs[name][common[0]][0] for name in (first, second)]
 
@@ -127,7 +141,9 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
 
     tables = [per_query.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
     if not all(np.array_equal(tables[0][name], tables[1][name]) for name in ("query", "pid")):
-        raise UsageError("The two runs were scored on different queries; validate the dataset and run them again.")
+        raise UsageError(
+            "The two runs were scored on different queries, so the dataset has changed. Repeat both with --force."
+        )
     first, second = (table["AP"] for table in tables)
     valid = ~np.isnan(first) & ~np.isnan(second)
     groups = tables[0]["pid"][valid]
@@ -146,14 +162,42 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
     }
 
 
-def _words(first: str, second: str, outcome: dict[str, Any]) -> str:
+COLUMNS = (Column("backbone", folds=True), Column("mAP", right=True), Column("run id"))
+
+
+def _shown(dataset: str, names: tuple[str, str], outcome: dict[str, Any]) -> str:
+    """The comparison as text; differences of percentages are points."""
+    few = matched({"n_valid": outcome["queries"], "n_query": outcome["all_queries"]})
+    head = ", ".join(filter(None, [dataset, f"recipe {outcome['recipe']}", f"seed {outcome['seed']}", few]))
+    runs = zip(names, outcome["mAP"], outcome["runs"], strict=True)
+    rows = [[name, f"{value:.2%}", run[:12]] for name, value, run in runs]
+    low, high = (100 * bound for bound in outcome["interval"])
+    return "\n".join(
+        [
+            prose(head, "  ", ""),
+            "",
+            table(COLUMNS, rows),
+            "",
+            prose(
+                f"Difference: {100 * outcome['difference']:+.2f} points of mAP, 95% interval {low:+.2f} to {high:+.2f}."
+            ),
+            prose(
+                f"p = {outcome['p_value']:.4g}, by a paired randomisation test over {outcome['identities']} identities "
+                f"and {outcome['queries']} queries."
+            ),
+            "",
+            prose(_meaning(*names, outcome)),
+        ]
+    )
+
+
+def _meaning(first: str, second: str, outcome: dict[str, Any]) -> str:
     low, high = outcome["interval"]
     better = first if outcome["difference"] > 0 else second
     if low <= 0 <= high:
-        said = f"The interval holds zero: these queries do not tell {first} and {second} apart."
+        meaning = f"The interval contains 0: these queries do not show whether {first} or {second} is better."
     else:
-        said = f"On other identities from the same scene, {better} would be expected to stay ahead."
-    return (
-        f"{said} This is about these two trained models; how much training itself varies is another matter: "
-        "compare several seeds."
-    )
+        meaning = (
+            f"The interval excludes 0: {better} is expected to stay ahead on other identities from the same scene."
+        )
+    return f"{meaning} This compares two trained models. Training itself varies, so compare several seeds."

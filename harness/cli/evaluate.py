@@ -7,11 +7,13 @@ from typing import Any
 
 import click
 
+from harness.cli.groups import HARDWARE, MAIN, RECIPE, option
 from harness.cli.groups import command as grouped
-from harness.cli.groups import option
 from harness.cli.options import (
     UserPath,
+    backbone_option,
     count_option,
+    dataset_option,
     given,
     mlflow_option,
     no_mlflow_option,
@@ -24,48 +26,59 @@ from harness.records.schema import matched
 
 
 @grouped(
-    epilog="Example: python -m harness evaluate --backbone transreid --checkpoint transformer_120.pth "
-    "--dataset market1501 --recipe native --data-root DIR"
+    exit_codes={
+        0: "Scored, or scored before.",
+        1: "The run failed.",
+        2: "Wrong usage, or a file that does not fit.",
+    },
+    example="python -m harness evaluate --backbone bot --checkpoint bot.pth --dataset msmt17 --data-root data",
 )
-@option("What", "--backbone", required=True, help="Backbone of the checkpoint; with --features any name for the row.")
-@option("What", "--dataset", required=True, help="Dataset to score on.")
+@backbone_option("Backbone; with --features any name for the row.")
+@dataset_option("Dataset to score on.")
 @option(
-    "What",
+    MAIN,
     "--checkpoint",
     default="",
     metavar="FILE",
     type=UserPath(),
-    help="File of the original code, or a checkpoint.pt of a run.",
+    help="Checkpoint of the original code, or checkpoint.pt of a run.",
 )
 @option(
-    "What",
+    MAIN,
     "--features",
     default="",
     metavar="FILE|DIR",
     type=UserPath(),
-    help="Features of query and gallery: .npz, .mat, a torch file, or a folder of .npy; see docs/features.md.",
+    help="Stored features of query and gallery; formats: docs/features.md.",
 )
-@option("What", "--trust-pickle", is_flag=True, help="Allow a file that runs code when it is read.")
-@option("What", "--force", is_flag=True, help="Score again what was scored.")
+@option(MAIN, "--trust-pickle", is_flag=True, help="Allow a file that runs code when it is loaded.")
+@option(MAIN, "--force", is_flag=True, help="Score again what was scored before.")
 @option(
-    "Recipe",
+    RECIPE,
     "--camera-embedding",
     type=click.Choice(["on", "off", "mean"]),
     default=None,
-    help="Of the checkpoint: on another dataset cameras are unknown, and their mean is the neutral choice.",
+    help="Camera embedding; 'mean' suits a dataset with other cameras.",
 )
-@option("Machine", "--threads", type=click.IntRange(0), default=0, help="CPU threads. [default: all cores]")
+@option(
+    HARDWARE,
+    "--threads",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default="all cores",
+    help="Number of CPU threads.",
+)
 @timeout_option
 @workers_option
-@count_option
 @mlflow_option
 @no_mlflow_option
 @setting_options
+@count_option
 def command(backbone: str, dataset: str, checkpoint: str, features: str, trust_pickle: bool, **values: Any) -> int:
-    """Scores a checkpoint or stored features with this harness's evaluator and writes a record.
+    """Score a checkpoint or stored features without training, and write a record.
 
-    A file that does not fit is refused with exit code 2, and nothing is written. What was scored before is not scored
-    again.
+    Give either --checkpoint or --features. A file that does not fit is refused and nothing is written.
     """
     from harness.execution import evaluate
 

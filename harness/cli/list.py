@@ -1,8 +1,9 @@
-"""`list`: what there is, from cards alone."""
+"""`list`: backbones, datasets, recipes, presets and search spaces, from cards alone."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,21 +11,34 @@ import click
 
 from harness import registry
 from harness.cards import read_toml
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
+from harness.cli.tables import Column, prose, table
+from harness.contracts import SPLITS
 from harness.errors import HarnessError
 from harness.registry import imports
 from harness.spec import preset, recipe
+from harness.system import terminal
+from harness.system.redact import readable
 from harness.tuning import space
 
 
-@grouped(epilog="Example: python -m harness list datasets --data-root DIR")
-@click.argument("kind", type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]))
+@grouped(example="python -m harness list datasets --data-root data")
+@click.argument(
+    "kind",
+    metavar="[backbones|datasets|recipes|presets|spaces]",
+    type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]),
+)
+@option(MAIN, "--details", is_flag=True, help="Show everything that is known of each.")
 @data_root_option
 @plugins_option
 @format_option
-def command(kind: str, data_root: str, plugins: str, form: str) -> int:
-    """Lists backbones, datasets, recipes, presets or search spaces."""
+def command(kind: str, details: bool, data_root: str, plugins: str, form: str) -> int:
+    """List backbones, datasets, recipes, presets or search spaces.
+
+    With --data-root, datasets also show whether they are there.
+    """
     folder = plugins_path(plugins)
     rows: list[dict[str, Any]]
     if kind == "backbones":
@@ -39,15 +53,19 @@ def command(kind: str, data_root: str, plugins: str, form: str) -> int:
         rows = [space_row(n) for n in space.names()]
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
-    else:
+    elif details:
         click.echo("\n\n".join(_block(row) for row in rows))
+    else:
+        click.echo(table(COLUMNS[kind], [[_cell(row, column) for column in COLUMNS[kind]] for row in rows]))
+        if kind in ("backbones", "datasets"):
+            click.echo(f"\nRun `python -m harness list {kind} --details` for everything the cards say.")
     for place, reason in registry.broken(folder).items():
         click.echo(f"Warning: {place} cannot be used: {reason}", err=True)
     return 0
 
 
 def backbone_row(entry: registry.BackboneEntry) -> dict[str, Any]:
-    """What the card says, and what is missing here."""
+    """What the card says, and what is not installed."""
     card = entry.card
     optional = [
         f"{r.distribution} is not installed: {r.why}"
@@ -114,14 +132,54 @@ def _about(name: str) -> str:
 
 
 def _block(row: dict[str, Any]) -> str:
-    """A name, then its facts, indented; empty facts are left out."""
-    lines = [f"{row['name']}  {row.get('title', '')}".rstrip()]
+    """A name, then its facts, indented and wrapped; empty facts are left out."""
+    lines = [click.style(row["name"], bold=True) if terminal.colours(sys.stdout) else row["name"]]
+    if title := row.get("title", ""):
+        lines[0] += f"  {title}"
     for key, value in row.items():
         if key in ("name", "title") or value in ("", [], {}, None):
+            continue
+        head = f"  {key.replace('_', ' ')}: "
+        if isinstance(value, dict) and key in LONG:
+            widest = max(map(len, value))
+            lines.append(head.rstrip())
+            about = [(f"    {name:{widest}}  ", str(text)) for name, text in value.items()]
+            lines += [prose(readable(text), " " * len(first), first) for first, text in about]
             continue
         if isinstance(value, dict):
             value = "; ".join(f"{k}: {v}" if v != "" else str(k) for k, v in value.items())
         elif isinstance(value, list):
             value = "; ".join(str(v) for v in value)
-        lines.append(f"  {key.replace('_', ' ')}: {value}")
+        lines.append(prose(readable(str(value)), "    ", head))
     return "\n".join(lines)
+
+
+def _cell(row: dict[str, Any], column: Column) -> str:
+    """What a table shows of a fact; why something cannot be used is told by `--details`."""
+    value = row.get(column.title, "")
+    if column.title == "state" and value not in ("", *READY):
+        return "not found" if "access" in row else str(value).partition(":")[0]
+    if column.title in SPLITS:
+        number = str(row["expected"].get(column.title, "")).partition(" images")[0]
+        return "" if number == "0" else number  # an expected number of 0 is not checked
+    return readable(", ".join(value) if isinstance(value, dict | list) else str(value))
+
+
+READY = {"ready": "green", "found": "green"}
+STATE = Column("state", folds=True, colours={**READY, "not found": "red"})
+
+COLUMNS = {
+    "backbones": (Column("name"), Column("title", folds=True), Column("variants", folds=True), STATE),
+    "datasets": (
+        Column("name"),
+        Column("title", folds=True),
+        *(Column(split, right=True) for split in SPLITS),
+        Column("access"),
+        STATE,
+    ),
+    **dict.fromkeys(("recipes", "presets", "spaces"), (Column("name"), Column("about", folds=True))),
+}
+"""Columns by kind. The numbers of a dataset are images that its card expects."""
+
+LONG = ("variants", "parameters")
+"""Facts that get a line per entry."""

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from harness.cli.groups import option
+from harness.cli import completion
+from harness.cli.groups import DATA, HARDWARE, MAIN, OUTPUT, RECIPE, TRACKING, option
 from harness.errors import UsageError
 from harness.system import paths
 
@@ -30,6 +32,10 @@ class UserPath(click.ParamType):
         """The path with its home folder."""
         return self.kind(paths.expand(value, param.opts[0] if param is not None and param.opts else "The path"))
 
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Lets the shell complete the path."""
+        return [CompletionItem(incomplete, type="dir" if param.metavar == "DIR" else "file")]
+
 
 class TrackingUri(click.ParamType):
     """The type of options that take the address of a tracking server; `~` is expanded in those of local files."""
@@ -42,10 +48,16 @@ class TrackingUri(click.ParamType):
 
 
 results_option = option(
-    "Output", "--results", default="results", show_default=True, help="Folder of the records.", type=UserPath(Path)
+    OUTPUT,
+    "--results",
+    default="results",
+    show_default=True,
+    metavar="DIR",
+    type=UserPath(Path),
+    help="Folder of the records.",
 )
 format_option = option(
-    "Output",
+    OUTPUT,
     "--format",
     "form",
     type=click.Choice(["text", "json"]),
@@ -57,49 +69,84 @@ format_option = option(
 
 def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
     """An option that takes a folder, else the one in an environment variable."""
-    kind = UserPath()
+    return option(DATA, flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
+
+
+def backbones_option(text: str = "Comma list of backbones, or 'all'.") -> Callable[..., Any]:
+    """The option for several backbones; all by default."""
+    complete = completion.many(completion.backbones)
     return option(
-        "Data and weights", flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=kind, help=text
+        MAIN, "--backbones", metavar="NAMES", default="all", show_default=True, shell_complete=complete, help=text
     )
 
 
-plugins_option = folder_option("--plugins", paths.PLUGINS, "Folder of further plug-ins.")
+def backbone_option(text: str) -> Callable[..., Any]:
+    """The option for one backbone."""
+    complete = completion.one(completion.backbones)
+    return option(MAIN, "--backbone", metavar="NAME", required=True, shell_complete=complete, help=text)
+
+
+def dataset_option(text: str) -> Callable[..., Any]:
+    """The option for one dataset."""
+    complete = completion.one(completion.datasets)
+    return option(MAIN, "--dataset", metavar="NAME", required=True, shell_complete=complete, help=text)
+
+
+plugins_option = folder_option("--plugins", paths.PLUGINS, "Folder of your own plug-ins.")
 data_root_option = folder_option("--data-root", paths.DATASETS, "Folder that holds the datasets.")
 weights_root_option = folder_option("--weights-root", paths.WEIGHTS, "Folder of pretrained files.")
-cache_option = folder_option("--cache", paths.CACHE, "Folder of decoded images.")
+cache_option = folder_option("--cache", paths.CACHE, "Folder for decoded images.")
 report_option = option(
-    "Output",
+    OUTPUT,
     "--report",
     "report_path",
     default="",
     metavar="FILE",
     type=UserPath(),
-    help="Page to write. [default: BENCHMARKS.md of the checkout for its own results, else in the results folder]",
+    show_default="BENCHMARKS.md of the checkout for its own results, else in the results folder",
+    help="Report to write.",
 )
 mlflow_option = option(
-    "Tracking",
+    TRACKING,
     "--mlflow-uri",
     default="",
     type=TrackingUri(),
-    help="Tracking server; $MLFLOW_TRACKING_URI, or sqlite in the results.",
+    show_default="$MLFLOW_TRACKING_URI, or a local file",
+    help="MLflow tracking server.",
 )
-no_mlflow_option = option("Tracking", "--no-mlflow", is_flag=True, help="Do not track.")
-device_option = option("Machine", "--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+no_mlflow_option = option(TRACKING, "--no-mlflow", is_flag=True, help="Do not log to MLflow.")
+device_option = option(
+    HARDWARE, "--device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Device to run on."
+)
 build_option = option(
-    "Recipe", "--option", "options", multiple=True, metavar="[BACKBONE.]KEY=VALUE", help="Build option of a backbone."
+    RECIPE,
+    "--option",
+    "options",
+    multiple=True,
+    metavar="[BACKBONE.]KEY=VALUE",
+    help="Build option, for example reidmamba.stride=12; repeatable.",
 )
 camera_option = option(
-    "Recipe", "--camera-embedding", default="", metavar="on|off", help="Camera embedding of backbones."
+    RECIPE, "--camera-embedding", default="", metavar="on|off", help="Turn the camera embedding on or off."
 )
-timeout_option = option("Machine", "--timeout", default="", metavar="10h", help="Hard limit of one run: 90s, 30m, 10h.")
+timeout_option = option(
+    HARDWARE,
+    "--timeout",
+    default="",
+    metavar="DURATION",
+    show_default="none",
+    help="Time limit per run, for example 90s, 30m or 10h.",
+)
 count_option = option(
-    "Data and weights", "--allow-count-mismatch", is_flag=True, help="Go on when counts differ from the card; recorded."
+    DATA, "--allow-count-mismatch", is_flag=True, help="Continue if image counts differ from the card; recorded."
 )
 workers_option = option(
-    "Machine",
+    HARDWARE,
     "--workers",
     type=click.IntRange(0),
+    metavar="N",
     default=0,
+    show_default=True,
     help="Loader threads per run; batches do not depend on it.",
 )
 
@@ -117,28 +164,42 @@ def together(*options: Callable[..., Any]) -> Callable[..., Any]:
 
 setting_options = together(
     option(
-        "Recipe",
+        RECIPE,
         "--recipe",
         default="unified",
         show_default=True,
         type=UserPath(),
         metavar="NAME|FILE",
-        help="Recipe name or path; 'native' uses each backbone's published recipe.",
+        shell_complete=completion.one(completion.recipes, files=True),
+        help="Recipe; 'native' is each backbone's own.",
     ),
-    option("Recipe", "--preset", default="", metavar="NAME", help="Settings for small machines, see 'list presets'."),
+    option(
+        RECIPE,
+        "--preset",
+        default="",
+        metavar="NAME",
+        shell_complete=completion.one(completion.presets),
+        help="Settings for small machines; see 'list presets'.",
+    ),
     data_root_option,
     weights_root_option,
-    option("Data and weights", "--from-scratch", is_flag=True, help="Start from random weights, not from ImageNet."),
+    option(DATA, "--from-scratch", is_flag=True, help="Start from random weights instead of pretrained ones."),
     device_option,
     build_option,
-    option("Data and weights", "--data-option", multiple=True, metavar="DATASET.KEY=VALUE", help="Reader option."),
     option(
-        "Recipe",
+        DATA,
+        "--data-option",
+        multiple=True,
+        metavar="DATASET.KEY=VALUE",
+        help="Reader option, for example msmt17.version=v2; repeatable.",
+    ),
+    option(
+        RECIPE,
         "--set",
         "overrides",
         multiple=True,
         metavar="KEY=VALUE",
-        help="Recipe key: optimizer.lr=0.01, loss.margin=soft, augmentation.image_size=384x128",
+        help="Recipe value, for example optimizer.lr=0.01; repeatable.",
     ),
     cache_option,
     plugins_option,
@@ -147,33 +208,71 @@ setting_options = together(
 """How any run is set up."""
 
 grid_options = together(
-    option("What", "--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True),
-    option("What", "--datasets", help="Comma list of names, or 'all'.", default="all", show_default=True),
-    option("What", "--seeds", default="0", show_default=True, help="Comma list of seeds."),
-    option("What", "--eval-datasets", default="", help="Datasets that every model is also scored on."),
-    option("What", "--force", is_flag=True, help="Run again what is finished."),
-    camera_option,
+    backbones_option(),
+    option(
+        MAIN,
+        "--datasets",
+        metavar="NAMES",
+        default="all",
+        show_default=True,
+        shell_complete=completion.many(completion.datasets),
+        help="Comma list of datasets, or 'all'.",
+    ),
+    option(
+        MAIN, "--seeds", metavar="SEEDS", default="0", show_default=True, help="Comma list of seeds; one run per seed."
+    ),
+    option(
+        MAIN,
+        "--eval-datasets",
+        metavar="NAMES",
+        default="",
+        shell_complete=completion.many(completion.datasets),
+        help="Further datasets to score every model on.",
+    ),
+    option(MAIN, "--force", is_flag=True, help="Repeat finished runs."),
     setting_options,
+    camera_option,
 )
 """A grid of runs."""
 
 execution_options = together(
     option(
-        "Machine",
+        HARDWARE,
         "--scheduler",
         type=click.Choice(["ray", "local", "inline"]),
         default="ray",
         show_default=True,
         metavar="ray|local",
-        help="'local' runs the same jobs on this machine, without Ray.",
+        help="Scheduler; 'local' runs the same jobs without Ray.",
     ),
-    option("Machine", "--gpus-per-run", type=float, help="GPUs per run, fractions allowed. [default: 1, CPU: 0]"),
     option(
-        "Machine", "--cpus-per-run", type=int, default=0, help="CPU cores and threads per run. [default: fair share]"
+        HARDWARE,
+        "--gpus-per-run",
+        metavar="N",
+        type=float,
+        show_default="1, or 0 on a CPU",
+        help="GPUs per run; fractions are allowed.",
     ),
-    option("Machine", "--max-concurrent", type=int, default=0, help="Runs at the same time. [default: as many as fit]"),
+    option(
+        HARDWARE,
+        "--cpus-per-run",
+        metavar="N",
+        type=int,
+        default=0,
+        show_default="a fair share",
+        help="CPU cores and threads per run.",
+    ),
+    option(
+        HARDWARE,
+        "--max-concurrent",
+        metavar="N",
+        type=int,
+        default=0,
+        show_default="as many as fit",
+        help="Maximum number of runs at the same time.",
+    ),
     timeout_option,
-    option("Machine", "--address", default="", help="Existing Ray cluster to join, for example 'auto'."),
+    option(HARDWARE, "--address", default="", metavar="ADDRESS", help="Ray cluster to join, for example 'auto'."),
     workers_option,
     count_option,
     mlflow_option,
@@ -186,9 +285,13 @@ GIVEN = click.core.ParameterSource.COMMANDLINE
 
 
 def given(values: dict[str, Any], *without: str) -> dict[str, Any]:
-    """The values that stand on the command line but for some, with texts of the form KEY=VALUE read.
+    """Returns the values of options that the user typed, with texts of the form KEY=VALUE parsed.
 
-    What comes from the environment or is a default is left out: the API looks there itself, below a preset.
+    Defaults and values of environment variables are left out: the Python API reads them itself, below a preset.
+
+    Args:
+        values: values of all options.
+        *without: names of options to leave out.
     """
     context = click.get_current_context()
     typed = {name for name in values if context.get_parameter_source(name) == GIVEN}
@@ -229,7 +332,7 @@ def pair(flag: str, text: str) -> tuple[str, str]:
     """
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise UsageError(f"{flag} wants KEY=VALUE, found '{text}'.")
+        raise UsageError(f"{flag} must be of the form KEY=VALUE, found '{text}'.")
     return key.strip(), value.strip()
 
 

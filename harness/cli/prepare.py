@@ -1,4 +1,4 @@
-"""`prepare`: get data and weights ready from what the user holds."""
+"""`prepare`: make datasets and weights ready from what the user has."""
 
 from __future__ import annotations
 
@@ -10,35 +10,78 @@ from typing import Any
 import click
 
 from harness import registry, weights
+from harness.cli import completion
+from harness.cli.groups import MAIN, OWN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import UserPath, data_root_option, plugins_option, plugins_path, weights_root_option
+from harness.cli.tables import prose
 from harness.errors import HarnessError, UsageError
 from harness.system.redact import readable
 
 
-@grouped(epilog="Example: python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root DIR")
-@click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
-@click.option("--backbones", default="", help="Backbones whose starting weights to fetch, or 'all'.")
-@click.option(
-    "--from", "sources", multiple=True, metavar="FILE", type=UserPath(), help="Archive or folder you hold; repeatable."
+@grouped(
+    exit_codes={
+        0: "Everything is ready.",
+        1: "Something is missing or damaged.",
+        2: "Wrong usage.",
+    },
+    example="python -m harness prepare --datasets msmt17 --from MSMT17_V1.tar.gz --data-root data",
 )
-@click.option(
-    "--from-folder", default="", metavar="DIR", type=UserPath(), help="Folder of images to make a dataset of."
+@option(
+    MAIN,
+    "--datasets",
+    metavar="NAMES",
+    default="",
+    shell_complete=completion.many(completion.datasets),
+    help="Comma list of datasets to prepare, or 'all'.",
 )
-@click.option("--name", default="", help="Name of that dataset; the folder's by default.")
-@click.option(
+@option(
+    MAIN,
+    "--backbones",
+    metavar="NAMES",
+    default="",
+    shell_complete=completion.many(completion.backbones),
+    help="Comma list of backbones to fetch weights for, or 'all'.",
+)
+@option(
+    MAIN,
+    "--from",
+    "sources",
+    multiple=True,
+    metavar="FILE",
+    type=UserPath(),
+    help="Archive or folder that you have; repeatable.",
+)
+@option(OWN, "--from-folder", default="", metavar="DIR", type=UserPath(), help="Folder of images to make a dataset of.")
+@option(OWN, "--name", default="", metavar="NAME", show_default="that of the folder", help="Name of the new dataset.")
+@option(
+    OWN,
     "--out",
     default="",
     metavar="DIR",
     type=UserPath(),
-    help="Folder for its card. [default: --plugins, or plugins]",
+    show_default="--plugins, or plugins",
+    help="Folder for its card.",
 )
-@click.option("--seed", default=0, show_default=True, help="Seed that chooses test identities and queries.")
-@click.option("--test-fraction", default=0.5, show_default=True, help="Fraction of the identities to test on.")
-@click.option("--pattern", default="", metavar="REGEX", help="Groups pid and camid, searched for in each path.")
-@click.option("--no-cameras", is_flag=True, help="The cameras are unknown.")
-@weights_root_option
+@option(OWN, "--seed", metavar="N", default=0, show_default=True, help="Seed that chooses test identities and queries.")
+@option(
+    OWN,
+    "--test-fraction",
+    metavar="FRACTION",
+    default=0.5,
+    show_default=True,
+    help="Fraction of the identities to test on.",
+)
+@option(
+    OWN,
+    "--pattern",
+    default="",
+    metavar="REGEX",
+    help="Regular expression for paths, with groups pid and camid.",
+)
+@option(OWN, "--no-cameras", is_flag=True, help="State that the cameras are unknown.")
 @data_root_option
+@weights_root_option
 @plugins_option
 def command(
     datasets: str,
@@ -52,28 +95,28 @@ def command(
     plugins: str,
     **settings: Any,
 ) -> int:
-    """Unpacks archives, extracts CUHK03, builds Occluded-Duke, fetches starting weights.
+    """Unpack archives, extract CUHK03, build Occluded-Duke, and download pretrained weights.
 
-    With --from-folder it makes a dataset of a folder that has one folder per identity, or the identity in each file
-    name. Images stay where they are. It prints the commands that come next.
+    With --from-folder, make a dataset of a folder that has one folder per identity, or the identity in each file
+    name. The images stay where they are. The command prints the next commands.
 
-    It can be repeated and interrupted. Data behind a form or withdrawn is never downloaded: the command says
-    where to ask.
+    The command can be interrupted and repeated. Data behind a form, and withdrawn data, is never downloaded: the
+    command says where to ask for it.
     """
     folder = plugins_path(plugins)
     if not datasets and not backbones and not from_folder:
-        raise UsageError("Nothing to prepare: give --datasets, --backbones or --from-folder.")
+        raise UsageError("Nothing to prepare. Pass --datasets, --backbones or --from-folder.")
     good = True
     if from_folder:
         _from_folder(from_folder, out or plugins or "plugins", data_root, cameras=not no_cameras, **settings)
     if datasets:
         if not data_root:
-            raise UsageError("--data-root DIR (or $REID_DATASETS) says where the datasets go.")
+            raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
         for entry in registry.resolve_datasets(datasets, folder):
             good &= _dataset(entry, Path(data_root), sources)
     if backbones:
         if not weights_root:
-            raise UsageError("--weights-root DIR (or $REID_WEIGHTS) says where the weights go.")
+            raise UsageError("No folder for the weights. Pass --weights-root DIR, or set REID_WEIGHTS.")
         for backbone in registry.resolve_backbones(backbones, folder):
             good &= _weights(backbone, weights_root)
     return 0 if good else 1
@@ -85,11 +128,11 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
     try:
         outcome = prepare_dataset(entry, root, sources=sources, progress=counter(entry.name))
     except HarnessError as error:
-        click.echo(f"{entry.name}: {readable(str(error))}", err=True)
+        click.echo(prose(readable(str(error)), "  ", f"{entry.name}: "), err=True)
         return False
     click.echo(f"{entry.name}: {outcome.status}")
     for sentence in outcome.sentences:
-        click.echo(f"  {readable(sentence)}")
+        click.echo(prose(readable(sentence), "    ", "  "))
     return outcome.status != "absent"
 
 
@@ -100,7 +143,7 @@ def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None
     made = make_dataset(Path(folder), Path(out), FolderSettings(**settings), Path(data_root) if data_root else None)
     click.echo(f"{made.name}: built")
     for sentence in made.sentences:
-        click.echo(f"  {readable(sentence)}")
+        click.echo(prose(readable(sentence), "    ", "  "))
     click.echo("Next:")
     for command in made.commands:
         click.echo(f"  {readable(command)}")
@@ -111,7 +154,7 @@ def _weights(backbone: registry.BackboneEntry, root: str) -> bool:
         if path := weights.fetch(backbone.card, root, backbone.options()):
             weights.check_kind(path)
     except HarnessError as error:
-        click.echo(f"{backbone.name}: {error}", err=True)
+        click.echo(prose(readable(str(error)), "  ", f"{backbone.name}: "), err=True)
         return False
     click.echo(f"{backbone.name}: {path or 'has no starting weights'}")
     return True

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 import click
 
+from harness.cli.groups import HARDWARE, MAIN, MEASUREMENT, option
 from harness.cli.groups import command as grouped
-from harness.cli.groups import option
 from harness.cli.options import (
+    backbones_option,
     build_option,
     camera_option,
     device_option,
@@ -22,51 +25,92 @@ from harness.cli.options import (
     results_option,
     timeout_option,
 )
+from harness.cli.tables import STATES, Column, table
 from harness.errors import UsageError
-from harness.planning.plan import Planned
+from harness.planning.plan import BLOCKED, CACHED, TODO, Planned
 from harness.spec.condition import Condition
+from harness.system.redact import readable
 
 
-@grouped(epilog="Example: python -m harness profile --backbones all --image-size 256x128,384x128 --batch 1,64,128")
-@option("What", "--backbones", help="Comma list of names, or 'all'.", default="all", show_default=True)
-@option("What", "--force", is_flag=True, help="Measure again what is finished.")
-@option("What", "--dry-run", is_flag=True, help="Stop after the plan.")
-@option("Measurement", "--image-size", default="256x128", show_default=True, help="Comma list of HEIGHTxWIDTH.")
-@option("Measurement", "--batch", default="1,64", show_default=True, help="Batch sizes of inference.")
+@grouped(
+    exit_codes={
+        0: "Every cell is measured or out of memory.",
+        1: "Some cell failed.",
+        2: "Wrong usage.",
+        130: "Interrupted.",
+    },
+    example="python -m harness profile --backbones all --image-size 256x128,384x128 --batch 1,64,128",
+)
+@backbones_option()
+@option(MAIN, "--force", is_flag=True, help="Repeat finished measurements.")
+@option(MAIN, "--dry-run", is_flag=True, help="Show the plan and stop.")
 @option(
-    "Measurement",
+    MEASUREMENT,
+    "--image-size",
+    metavar="SIZES",
+    default="256x128",
+    show_default=True,
+    help="Comma list of image sizes, HEIGHTxWIDTH in pixels.",
+)
+@option(
+    MEASUREMENT,
+    "--batch",
+    metavar="SIZES",
+    default="1,64",
+    show_default=True,
+    help="Comma list of batch sizes for inference, in images.",
+)
+@option(
+    MEASUREMENT,
     "--train-batch",
+    metavar="SIZES",
     default="64",
     show_default=True,
-    help="Batch sizes of training; empty leaves it out.",
+    help="Comma list of batch sizes for training; '' skips training.",
 )
-@option("Measurement", "--precision", default="fp32", show_default=True, help="Comma list of fp32, bf16, fp16.")
-@option("Measurement", "--compile", "compiled", is_flag=True, help="Measure with torch.compile too.")
 @option(
-    "Measurement",
+    MEASUREMENT,
+    "--precision",
+    metavar="NAMES",
+    default="fp32",
+    show_default=True,
+    help="Comma list of fp32, bf16 and fp16.",
+)
+@option(MEASUREMENT, "--compile", "compiled", is_flag=True, help="Also measure with torch.compile.")
+@option(
+    MEASUREMENT,
     "--heights",
+    metavar="HEIGHTS",
     default="256,512,768,1024",
     show_default=True,
-    help="Image heights of the scaling study, or empty.",
+    help="Heights of the scaling study, in pixels, or ''.",
 )
 @option(
-    "Measurement",
+    MEASUREMENT,
     "--heights-batch",
     type=click.IntRange(1),
+    metavar="N",
     default=4,
     show_default=True,
-    help="Batch size of the scaling study.",
+    help="Batch size of the scaling study, in images.",
 )
 @option(
-    "Measurement",
+    MEASUREMENT,
     "--seconds",
+    metavar="SECONDS",
     type=click.FloatRange(0.1),
     default=3.0,
     show_default=True,
     help="Maximum timing duration per measurement, in seconds.",
 )
 @option(
-    "Machine", "--threads", type=click.IntRange(0), default=0, help="CPU threads. [default: all cores; with a GPU 4]"
+    HARDWARE,
+    "--threads",
+    metavar="N",
+    type=click.IntRange(0),
+    default=0,
+    show_default="all cores, or 4 with a GPU",
+    help="Number of CPU threads.",
 )
 @device_option
 @build_option
@@ -79,10 +123,10 @@ from harness.spec.condition import Condition
 @format_option
 @results_option
 def command(form: str, **values: Any) -> int:
-    """Measures what backbones cost: parameters, FLOPs, time and memory of inference and of a training step.
+    """Measure parameters, FLOPs, throughput, latency and memory of inference and training steps.
 
-    One process per cell, one cell at a time; use a machine that has nothing else to do. Random weights and images:
-    cost does not depend on them.
+    Each cell is one backbone under one condition, measured alone in its own process. Use a machine with no other load.
+    Weights and images are random, because they do not change the cost.
     """
     from harness.execution import profile, run
 
@@ -90,7 +134,7 @@ def command(form: str, **values: Any) -> int:
     if form == "json":
         click.echo(json.dumps([_described(cell) for cell in cells], indent=1))
         return 0
-    click.echo(_table(cells))
+    click.echo(_shown(cells))
     if values["dry_run"]:
         return 0
     outcome = profile.measure(asked, cells)
@@ -117,17 +161,36 @@ MEASURED = (
 """Options that say what is measured."""
 
 
-def _table(cells: list[Planned]) -> str:
-    lines = [
-        f"{cell.state:8} {cell.spec.backbone:24} {Condition.from_values(cell.spec.values)}  {cell.reason}"
-        for cell in cells
-    ]
+COLUMNS = (
+    Column("state", colours=STATES),
+    Column("backbone", folds=True),
+    Column("measure"),
+    Column("image size", right=True),
+    Column("batch", right=True),
+    Column("precision", optional=True),
+    Column("compiled"),
+    Column("reason", folds=True),
+)
+
+
+def _shown(cells: Sequence[Planned]) -> str:
+    """The plan as a table, with the hardware that is measured."""
+    rows = []
+    for cell in cells:
+        condition = Condition.from_values(cell.spec.values)
+        height, width = condition.image_size
+        compiled = "yes" if condition.compiled else ""
+        size, batch = f"{height}x{width}", str(condition.batch_size)
+        measured = [condition.measure, size, batch, condition.precision, compiled]
+        rows.append([cell.state, cell.spec.backbone, *measured, readable(cell.short_reason)])
+    counts = Counter(cell.state for cell in cells)
+    total = ", ".join(f"{counts[s]} {s}" for s in (CACHED, TODO, BLOCKED) if counts[s])
     hardware = cells[0].spec.values["hardware"] if cells else ""
-    return "\n".join([*lines, "", f"{len(cells)} cells on {hardware}."])
+    return f"{table(COLUMNS, rows)}\n\n{len(cells)} cells on {hardware}: {total}."
 
 
 def _described(cell: Planned) -> dict[str, Any]:
-    """One object a cell, as `plan` gives them, with its condition."""
+    """A cell as a JSON object: what `plan` prints for a run, and the condition."""
     return {**cell.to_dict(), **Condition.from_values(cell.spec.values).described()}
 
 
@@ -138,12 +201,12 @@ def _split(text: str) -> list[str]:
 def _size(text: str) -> tuple[int, int]:
     height, _, width = text.lower().partition("x")
     if not (height.isdigit() and width.isdigit() and int(height) > 0 and int(width) > 0):
-        raise UsageError(f"--image-size wants HEIGHTxWIDTH, such as 256x128, found '{text}'.")
+        raise UsageError(f"--image-size must be HEIGHTxWIDTH, such as 256x128, found '{text}'.")
     return int(height), int(width)
 
 
 def _numbers(flag: str, text: str) -> list[int]:
     parts = _split(text)
     if not all(part.isdigit() and int(part) > 0 for part in parts):
-        raise UsageError(f"{flag} wants whole numbers above zero, separated by commas, found '{text}'.")
+        raise UsageError(f"{flag} must be whole numbers above 0, separated by commas, found '{text}'.")
     return [int(part) for part in parts]

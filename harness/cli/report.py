@@ -6,30 +6,41 @@ from pathlib import Path
 
 import click
 
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
 
 
-@grouped(epilog="Example: python -m harness report --results demo/results --out demo/BENCHMARKS.md")
+@grouped(
+    exit_codes={
+        0: "Written, or up to date.",
+        1: "--check found something out of date.",
+        2: "Wrong usage.",
+    },
+    example="python -m harness report --results demo/results --out demo/BENCHMARKS.md",
+)
 @results_option
-@click.option(
+@option(
+    MAIN,
     "--out",
     default="",
     metavar="FILE",
     type=UserPath(),
-    help="The page. [default: BENCHMARKS.md of the checkout for its own results, else in the results folder]",
+    show_default="BENCHMARKS.md of the checkout for its own results, else in the results folder",
+    help="Report to write.",
 )
-@click.option("--check", is_flag=True, help="Write nothing; exit code 1 if the page or a figure is stale.")
-@click.option(
+@option(MAIN, "--check", is_flag=True, help="Write nothing; exit with code 1 if the report is out of date.")
+@option(
+    MAIN,
     "--from-mlflow",
     default="",
     metavar="URI",
     type=TrackingUri(),
-    help="Take the records from a tracking server alone.",
+    help="Read the records from this MLflow server instead of a folder.",
 )
 @plugins_option
 def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str) -> int:
-    """Writes the page and its plots; the same records give the same bytes."""
+    """Write the report and its plots from the records. The same records give the same bytes."""
     from harness import reporting
 
     page, folder = Path(out) if out else reporting.page_of(results), plugins_path(plugins)
@@ -53,7 +64,7 @@ def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
         return 0
     stale = reporting.check(results, out, plugins)
     for name in stale:
-        click.echo(f"{name} is stale; 'python -m harness report' rewrites it.", err=True)
+        click.echo(f"{name} is out of date. Run `python -m harness report` to rewrite it.", err=True)
     if not stale:
         click.echo(f"{out} is up to date.")
     return 1 if stale else 0

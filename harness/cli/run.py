@@ -1,4 +1,4 @@
-"""`run`: plan, carry out, track, report."""
+"""`run`: plan, train and score, log, report."""
 
 from __future__ import annotations
 
@@ -6,24 +6,30 @@ from typing import Any
 
 import click
 
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.groups import option
 from harness.cli.options import execution_options, given, grid_options
-from harness.cli.plan import table
+from harness.cli.plan import shown
+from harness.errors import UsageError
 from harness.planning import plan
 
 
 @grouped(
-    epilog="Exit codes: 0 all ok or cached, 1 some run failed, 2 wrong usage or no data, 130 interrupted. "
-    "Example: python -m harness run --backbones reidmamba,transreid --datasets all --data-root D --weights-root W"
+    exit_codes={
+        0: "Every run is finished.",
+        1: "Some run failed.",
+        2: "Wrong usage, or nothing can run.",
+        130: "Interrupted.",
+    },
+    example="python -m harness run --backbones bot --datasets msmt17 --data-root data --weights-root weights",
 )
 @grid_options
 @execution_options
-@option("What", "--dry-run", is_flag=True, help="Stop after the plan.")
+@option(MAIN, "--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(**values: Any) -> int:
-    """Trains and scores every backbone on every dataset, logs to MLflow and writes the report.
+    """Train and score every backbone on every dataset, log to MLflow and write the report.
 
-    Finished runs are never repeated; an interrupted run resumes from its last epoch.
+    Finished runs are not repeated. An interrupted run resumes from its last epoch.
     """
     from harness.execution import run, settings, stand_ins
 
@@ -32,12 +38,16 @@ def command(**values: Any) -> int:
     if asked.generate:
         stand_ins.draw(asked.request, asked.generate, dry_run=values["dry_run"])
     cells = plan.build(asked.request)
-    click.echo(table(cells))
+    click.echo(shown(cells, asked.request))
     if values["dry_run"]:
         return 0
+    if all(cell.state == plan.BLOCKED for cell in cells):
+        raise UsageError(f"Nothing can run: all {len(cells)} runs of the plan are blocked, see above.")
     outcome = run.run(asked.request, cells, asked.execution, keep_plan=True)
     if outcome.code == run.INTERRUPTED:
-        on = "without --force resumes the runs that had begun" if asked.request.force else "resumes here"
-        click.echo(f"Interrupted; what was finished is kept, and the same command {on}.", err=True)
+        on = "The same command resumes the rest"
+        if asked.request.force:
+            on = "The same command without --force resumes the runs that had begun"
+        click.echo(f"Interrupted. Finished runs are kept. {on}.", err=True)
     run.write_page(asked.request, asked.execution)
     return outcome.code

@@ -1,4 +1,4 @@
-"""`tune`: search settings on held-out training identities, then train the chosen points and test them once."""
+"""`tune`: search settings on held-out training identities, then train and test the chosen points."""
 
 from __future__ import annotations
 
@@ -6,102 +6,137 @@ from typing import Any
 
 import click
 
+from harness.cli import completion
+from harness.cli.groups import MAIN, SEARCH, option
 from harness.cli.groups import command as grouped
-from harness.cli.groups import option
-from harness.cli.options import UserPath, execution_options, given, setting_options
+from harness.cli.options import (
+    UserPath,
+    backbone_option,
+    dataset_option,
+    execution_options,
+    given,
+    setting_options,
+)
 from harness.tuning import sampler
 from harness.tuning.space import label
 from harness.tuning.state import RUNNING, Search
 
 
 @grouped(
-    epilog="Exit codes: 0 all well, 1 some trial or final run failed, 2 wrong usage or no data, 130 interrupted. "
-    "Example: python -m harness tune --backbone reidmamba --dataset market1501 --space ratr --samples 40"
+    exit_codes={
+        0: "Everything finished.",
+        1: "Some trial or final run failed.",
+        2: "Wrong usage, or nothing can run.",
+        130: "Interrupted.",
+    },
+    example="python -m harness tune --backbone reidmamba --dataset market1501 --space ratr --samples 40",
 )
-@option("What", "--backbone", required=True, help="Registered name, with a variant if wanted.")
-@option("What", "--dataset", required=True, help="Dataset whose training split is searched on.")
-@option("What", "--dry-run", is_flag=True, help="Say what would be searched, and stop.")
+@backbone_option("Backbone, for example reidmamba or reidmamba:base.")
+@dataset_option("Dataset whose training split is searched on.")
+@option(MAIN, "--dry-run", is_flag=True, help="Show the search and stop.")
 @option(
-    "Search",
+    SEARCH,
     "--space",
     default="ratr",
     show_default=True,
     type=UserPath(),
     metavar="NAME|FILE",
-    help="Search space: a name of 'list spaces', or a TOML file.",
+    shell_complete=completion.one(completion.spaces, files=True),
+    help="Search space; see 'list spaces'.",
 )
 @option(
-    "Search",
+    SEARCH,
     "--samples",
     default=40,
     show_default=True,
+    metavar="N",
     type=click.IntRange(1),
-    help="Trials, named points included.",
+    help="Number of trials, including the named points.",
 )
 @option(
-    "Search",
+    SEARCH,
     "--sampler",
     type=click.Choice(sampler.SAMPLERS),
     default="tpe",
     show_default=True,
-    help="How points are chosen.",
+    help="Method that chooses the points.",
 )
 @option(
-    "Search",
+    SEARCH,
     "--search-seed",
     default=0,
     show_default=True,
+    metavar="N",
     type=click.IntRange(0, 2**32 - 1),
     help="Seed of the sampler.",
 )
-@option("Search", "--seed", default=0, show_default=True, help="Seed of every trial's training.")
-@option("Search", "--holdout", default=0.3, show_default=True, help="Fraction of the training identities to score on.")
+@option(SEARCH, "--seed", metavar="N", default=0, show_default=True, help="Training seed of every trial.")
 @option(
-    "Search",
+    SEARCH,
+    "--holdout",
+    metavar="FRACTION",
+    default=0.3,
+    show_default=True,
+    help="Fraction of the training identities to score on.",
+)
+@option(
+    SEARCH,
     "--holdout-seed",
     default=0,
     show_default=True,
+    metavar="N",
     type=click.IntRange(0, 2**63 - 1),
-    help="Seed of the choice of these identities.",
+    help="Seed that chooses these identities.",
 )
-@option("Search", "--trial-epochs", default=0, help="Epochs per trial. [default: the recipe's]")
 @option(
-    "Search",
-    "--grace-period",
-    "--grace",
-    "grace_period",
+    SEARCH,
+    "--trial-epochs",
+    metavar="N",
     default=0,
-    help="Epochs before a trial may be stopped. [default: a ninth]",
+    show_default="those of the recipe",
+    help="Epochs per trial.",
 )
 @option(
-    "Search",
+    SEARCH,
+    "--grace-period",
+    former=["--grace"],
+    metavar="N",
+    default=0,
+    show_default="a ninth",
+    help="Epochs before a trial may be stopped.",
+)
+@option(
+    SEARCH,
     "--reduction-factor",
-    "--factor",
-    "reduction_factor",
+    former=["--factor"],
+    metavar="FACTOR",
     default=3,
     show_default=True,
-    help="Keep the best 1/FACTOR of trials at each rung; 0 disables early stopping.",
+    help="Keep the best 1/FACTOR of trials per rung; 0 keeps all.",
 )
 @option(
-    "Search",
+    SEARCH,
     "--time-budget",
     default="",
-    metavar="10h",
-    help="End the search after this time: 90s, 30m, 10h.",
+    metavar="DURATION",
+    show_default="none",
+    help="Time limit of the search, such as 30m or 10h.",
 )
 @option(
-    "Search",
+    SEARCH,
     "--final-seeds",
     default="0,1,2",
+    metavar="SEEDS",
     show_default=True,
-    help="Seeds of the final runs; 'none' leaves them out.",
+    help="Seeds of the final runs, or 'none'.",
 )
 @setting_options
 @execution_options
 def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
-    """Searches settings of a recipe or a backbone; the test split is not read before the choice is made.
+    """Search settings of a recipe or a backbone on held-out training identities.
 
-    The same command resumes the search. More samples belong to the same search.
+    Then the chosen points train on the whole training set and are tested once. The test split is not read before.
+    The same command resumes the search; a larger --samples extends it.
     """
     from harness.execution import run, settings, stand_ins
     from harness.execution.tune import SearchSettings, Tuning
@@ -117,7 +152,7 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
         return 0
     outcome = tuning.run()
     if outcome.code == run.INTERRUPTED:
-        click.echo("Interrupted; what was finished is kept, and the same command resumes the search.", err=True)
+        click.echo("Interrupted. Finished trials are kept. The same command resumes the search.", err=True)
         return outcome.code
     search = tuning.search
     if best := search.best:

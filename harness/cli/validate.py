@@ -3,31 +3,61 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import Any
 
 import click
 
 from harness import registry
+from harness.cli import completion
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
+from harness.cli.tables import prose
 from harness.errors import HarnessError, UsageError, unknown
 from harness.registry import dataset_checks
 from harness.registry.findings import Finding
+from harness.system import terminal
+from harness.system.redact import readable
 
 
-@grouped(epilog="Examples: python -m harness validate bot | python -m harness validate --datasets all --data-root DIR")
+@grouped(
+    exit_codes={
+        0: "No errors.",
+        1: "Errors were found.",
+        2: "Wrong usage.",
+    },
+    example="python -m harness validate --datasets all --data-root data",
+)
 @click.argument("names", nargs=-1)
-@click.option("--datasets", default="", help="Comma list of datasets, or 'all'.")
-@click.option("--backbones", default="", help="Comma list of backbones, or 'all'.")
-@click.option("--images/--no-images", default=True, show_default=True, help="Open every image as well.")
+@option(
+    MAIN,
+    "--datasets",
+    metavar="NAMES",
+    default="",
+    shell_complete=completion.many(completion.datasets),
+    help="Comma list of datasets, or 'all'.",
+)
+@option(
+    MAIN,
+    "--backbones",
+    metavar="NAMES",
+    default="",
+    shell_complete=completion.many(completion.backbones),
+    help="Comma list of backbones, or 'all'.",
+)
+@option(MAIN, "--images/--no-images", default=True, show_default=True, help="Open every image.")
 @data_root_option
 @plugins_option
 @format_option
 def command(
     names: tuple[str, ...], datasets: str, backbones: str, images: bool, data_root: str, plugins: str, form: str
 ) -> int:
-    """Checks what a plug-in promises; exit code 1 if anything is wrong."""
+    """Check datasets against their cards, and backbones against the plug-in contract.
+
+    NAMES are backbones or datasets.
+    """
     chosen = _choose(names, datasets, backbones, plugins)
     findings: dict[str, list[Any]] = {}
     for entry in chosen:
@@ -48,7 +78,7 @@ def command(
 
 
 def _choose(names: tuple[str, ...], datasets: str, backbones: str, plugins: str) -> list[Any]:
-    """Names given bare may be of either kind."""
+    """The plug-ins to check; a name without an option may be a backbone's or a dataset's."""
     folder = plugins_path(plugins)
     chosen: list[Any] = registry.resolve_backbones(backbones, folder) if backbones else []
     chosen += registry.resolve_datasets(datasets, folder) if datasets else []
@@ -62,14 +92,17 @@ def _choose(names: tuple[str, ...], datasets: str, backbones: str, plugins: str)
                 both = [e.name for e in registry.backbones(folder)] + [e.name for e in registry.datasets(folder)]
                 raise unknown("backbone or dataset", name, both) from None
     if not chosen:
-        raise UsageError("Nothing to validate: give names, --datasets or --backbones.")
+        raise UsageError("Nothing to validate. Name backbones or datasets, or pass --datasets or --backbones.")
     return chosen
 
 
 def _show(name: str, findings: list[Any]) -> None:
     errors = sum(f.level == "error" for f in findings)
-    click.echo(f"{name}: {'good' if not errors else f'{errors} error(s)'}")
+    outcome = f"{errors} error{'s' * (errors > 1)}" if errors else "ok"
+    if terminal.colours(sys.stdout):
+        outcome = click.style(outcome, fg="red" if errors else "green")
+    click.echo(f"{name}: {outcome}")
     for finding in findings:
-        click.echo(f"  {finding.level}: {finding.sentence}")
+        click.echo(prose(readable(finding.sentence), "    ", f"  {finding.level}: "))
         for example in finding.examples:
-            click.echo(f"    {example}")
+            click.echo(f"    {readable(example)}")

@@ -1,6 +1,6 @@
-"""What a backbone costs: parameters, FLOPs, time and memory.
+"""Measures the cost of a backbone: parameters, FLOPs, time and memory.
 
-`measure` is the short measurement at the end of a run; `harness.worker.profile_cell` is the study of `profile`.
+`measure` is the short measurement at the end of a run; `harness.worker.profile_cell` measures a cell of `profile`.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ __all__ = [
 def random_batch(
     batch_size: int, image_size: tuple[int, int], num_cameras: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random images [B, 3, H, W] on the device, and the cameras [B] that took them, which arrive on the CPU.
+    """Random images [B, 3, H, W] on the device, and camera ids [B] on the CPU, as in a real batch.
 
-    Cost does not depend on what images show.
+    The content of images does not affect the cost.
     """
     images = torch.rand(batch_size, 3, *image_size, device=device)
     cameras = torch.arange(batch_size) % max(num_cameras, 1)
@@ -45,7 +45,7 @@ def random_batch(
 def inference_speed(
     module: nn.Module, images: torch.Tensor, cameras: torch.Tensor, *, seconds: float = 1.0
 ) -> dict[str, Any]:
-    """Median throughput of a batch in evaluation mode, and who else was at work on the device."""
+    """Median throughput of a batch in evaluation mode, and the use of the device by other processes."""
     module.eval()
     watch = Conditions(images.device, thorough=False)
     watch.start()
@@ -57,7 +57,7 @@ def inference_speed(
 def measure(
     module: nn.Module, *, image_size: tuple[int, int], num_cameras: int, batch_size: int, device: torch.device
 ) -> dict[str, Any]:
-    """The efficiency block of a run's record, inference part; inputs are random images."""
+    """Measures the inference part of the `efficiency` block of a record, with random images."""
     images, cameras = random_batch(batch_size, image_size, num_cameras, device)
     return {
         "parameters": parameters(module),

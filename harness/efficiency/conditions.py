@@ -1,4 +1,4 @@
-"""Whether the device was ours alone and equally fast while we measured; says so where it was not."""
+"""Checks whether the device was unused by others and constantly fast during a measurement."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from harness.efficiency.timing import repeat
 from harness.system import gpu
 
 SHARED_CORES = 0.1
-"""Cores others may use on average before the device counts as shared."""
+"""Mean number of CPU cores used by other processes above which the device counts as shared."""
 
 STEADY = 0.05
-"""Relative change of the fixed work before the device counts as unsteady."""
+"""Relative change of the fixed work above which the device counts as unsteady."""
 
 FOREIGN_GPU_BYTES = 2**30
-"""GPU memory outside this process that no context of its own explains."""
+"""Bytes of GPU memory outside torch's allocator above which other processes must have a part of it."""
 
 
 class Conditions:
     """Watches the device between `start` and `stop`.
 
     Args:
-        device: what is measured.
-        thorough: also do the fixed work before and after, which takes half a second each.
+        device: the measured device.
+        thorough: also time a fixed piece of work before and after, which takes half a second each.
     """
 
     def __init__(self, device: torch.device, *, thorough: bool = True) -> None:
@@ -36,7 +36,7 @@ class Conditions:
         self.values: dict[str, Any] = {}
 
     def start(self) -> None:
-        """Times the fixed work and remembers who was busy so far."""
+        """Times the fixed work and reads the processor times so far."""
         self.values["load_average"] = round(os.getloadavg()[0], 2)
         if self.thorough:
             self.values["fixed_work_ms"] = [fixed_work(self.device)]
@@ -46,12 +46,12 @@ class Conditions:
         """Completes the record of the conditions.
 
         Args:
-            drift: of the timing in between, second half over first.
+            drift: median time of the second half of the repeats over that of the first.
 
         Returns:
-            `fixed_work_ms` (before and after), `others_cores` (mean number of cores that were busy for somebody
-            else), `load_average`, on a GPU what `nvidia-smi` tells, and `notes`: a sentence for everything that
-            casts doubt on the figures.
+            `fixed_work_ms` (before and after), `others_cores` (mean number of cores used by other processes),
+            `load_average`, `drift`, on a GPU the output of `nvidia-smi`, and `notes`: one phrase per condition that
+            makes the measurement doubtful.
         """
         seconds = max(time.monotonic() - self._since, 1e-9)
         busy = busy_seconds()
@@ -68,10 +68,10 @@ class Conditions:
 
 
 def notes(values: dict[str, Any]) -> list[str]:
-    """What casts doubt on figures measured under these conditions; empty if nothing does."""
+    """Phrases about conditions that make a measurement doubtful; empty if there are none."""
     found = []
     if (others := values.get("others_cores", 0.0)) > SHARED_CORES:
-        found.append(f"other work used {others:.1f} cores meanwhile")
+        found.append(f"other work used {others:.1f} cores during the measurement")
     if (foreign := values.get("foreign_gpu_bytes", 0)) > FOREIGN_GPU_BYTES:
         found.append(f"other processes held {foreign / 2**30:.1f} GiB of the GPU")
     if values.get("throttled"):
@@ -85,9 +85,9 @@ def notes(values: dict[str, Any]) -> list[str]:
 
 
 def fixed_work(device: torch.device) -> float:
-    """Milliseconds of a matrix product that is the same in every cell: it tells the machine from the backbone.
+    """Milliseconds of a fixed matrix product, to separate the speed of the machine from that of the backbone.
 
-    On a CPU processor time: how fast the cores are. Whether others used them, `others_cores` tells.
+    On a CPU this is processor time, so it shows the speed of the cores; `others_cores` shows their use by others.
     """
     size = 4096 if device.type == "cuda" else 768
     a = torch.ones(size, size, device=device)
@@ -96,7 +96,7 @@ def fixed_work(device: torch.device) -> float:
 
 
 def busy_seconds() -> float | None:
-    """Core seconds this machine was busy since it started, for whomever; None where the system does not tell."""
+    """Core seconds used by all processes since the machine started; None if the system does not report them."""
     with suppress(OSError, ValueError, IndexError):
         fields = [int(v) for v in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
         user, nice, system, _, _, irq, soft, steal = fields
@@ -105,12 +105,12 @@ def busy_seconds() -> float | None:
 
 
 def own_seconds() -> float:
-    """Core seconds of this process, all threads."""
+    """Core seconds used by this process, over all threads."""
     return time.process_time()
 
 
 def gpu_state(command: str = "nvidia-smi") -> dict[str, Any]:
-    """Clock, temperature and whether the GPU slowed down for heat or power; empty where it cannot be asked."""
+    """Clock, temperature and throttling of the GPU; empty if `nvidia-smi` gives no answer."""
     fields = ("clocks.sm", "clocks.max.sm", "temperature.gpu", "clocks_throttle_reasons.active")
     with suppress(ValueError):
         clock, most, heat, reasons = gpu.ask(*fields, command=command)
@@ -125,10 +125,10 @@ def gpu_state(command: str = "nvidia-smi") -> dict[str, Any]:
 
 
 _THROTTLED = 0x4 | 0x8 | 0x20 | 0x40 | 0x80
-"""NVML's reasons: power cap, hardware slowdown, software and hardware thermal slowdown, power brake."""
+"""NVML bits for power cap, hardware slowdown, software and hardware thermal slowdown, and power brake."""
 
 
 def _foreign_bytes(device: torch.device) -> int:
-    """Memory of the GPU held outside torch's allocator; the context of this process is part of it."""
+    """Bytes of GPU memory outside torch's allocator, including the CUDA context of this process."""
     free, total = torch.cuda.mem_get_info(device)
     return max(total - free - torch.cuda.memory_reserved(device), 0)

@@ -1,4 +1,4 @@
-"""Parameters and FLOPs: counted, not measured, and the same on every device."""
+"""Counts parameters and FLOPs; the counts are the same on every device."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from harness.contracts import extra_flops
 
 
 def parameters(module: nn.Module, *, trained: bool = False) -> int:
-    """All parameters, those of the training heads included; with `trained` only those training changes."""
+    """Number of parameters, including those of training heads; with `trained`, only trainable ones."""
     return sum(p.numel() for p in module.parameters() if p.requires_grad or not trained)
 
 
 def inference_parameters(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> int:
-    """Parameters the test-time feature depends on: those its sum has a gradient for."""
+    """Number of parameters that the test-time feature depends on: those with a gradient of its sum."""
     module.eval()
     frozen = [p for p in module.parameters() if not p.requires_grad]
     try:
@@ -34,11 +34,11 @@ def inference_parameters(module: nn.Module, images: torch.Tensor, cameras: torch
 
 @torch.inference_mode()
 def flops(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> int:
-    """FLOPs (two per multiply-add) of one image's test-time feature.
+    """FLOPs (two per multiply-add) of the test-time feature of one image.
 
-    Counted by torch for matrix products and convolutions. Attention takes its plain form meanwhile, two matrix
-    products: the counter does not know the fused one of the CPU. A module adds what torch cannot see, such as a
-    selective scan, through `extra_flops()` (per image). Norms, activations and softmax count nothing, for nobody.
+    Torch counts matrix products and convolutions. Attention uses its unfused form, because the counter does not support
+    the fused one on a CPU. A module adds operations that torch does not see, such as a selective scan, by
+    `extra_flops()` (per image). Norms, activations and softmax are not counted for any backbone.
     """
     module.eval()
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -1,4 +1,4 @@
-"""Memory: what tensors hold, what a call needs on top, and what it keeps for the backward pass."""
+"""Measures memory: of tensors, of a call beyond them, and of activations for the backward pass."""
 
 from __future__ import annotations
 
@@ -17,32 +17,35 @@ from harness.efficiency.timing import synchronise
 MMAP_THRESHOLD = -3  # of glibc's mallopt
 LARGE = 1 << 20
 USUAL = 32 << 20
-"""What glibc arrives at by itself in a process that frees large blocks."""
+"""The threshold that glibc reaches by itself in a process that frees large blocks."""
 
 
 def peak_memory_bytes(device: torch.device) -> int:
-    """Peak of this process: memory allocated by torch on a GPU, resident memory on a CPU."""
+    """Peak memory of this process: allocated by torch on a GPU, resident on a CPU."""
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     with suppress(OSError, KeyError):
         return _status("VmHWM")
-    # Only where /proc is missing: on Linux ru_maxrss begins with the peak of the process that started this one.
+    # Only without /proc: on Linux, ru_maxrss includes the peak of the parent process.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 
 
 def held(tensors: Iterable[torch.Tensor]) -> int:
-    """Bytes of the tensors' storages, each counted once."""
+    """Bytes of the storages of tensors; shared storages are counted once."""
     storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
     return sum(storages.values())
 
 
 def working(call: Callable[[], object], device: torch.device) -> int | None:
-    """Peak bytes that a call needs beyond what is held when it starts; call it once before, to be warm.
+    """Peak bytes that a call needs beyond the memory in use when it starts.
 
-    On a GPU what torch allocates. On Linux resident memory, so libraries' work space counts too, and small calls are
-    coarse: some memory freed before may serve again. Warm up and ask within `without_holes`; otherwise holes between
-    blocks count, half as much again as is needed. None where neither can be asked.
+    On a GPU this is memory allocated by torch. On Linux it is resident memory, which includes the work space of
+    libraries; values of small calls are inaccurate, because freed memory may be reused. Warm up and measure within
+    `without_holes`: otherwise fragmentation adds about half as much again.
+
+    Returns:
+        Bytes; None if the system cannot report them.
     """
     if device.type == "cuda":
         synchronise(device)
@@ -65,21 +68,21 @@ def working(call: Callable[[], object], device: torch.device) -> int | None:
 
 @contextmanager
 def without_holes() -> Iterator[None]:
-    """Within it the C library gives every large block back to the system as soon as it is freed, which takes time.
+    """Lets the C library return large blocks to the system as soon as they are freed, which costs time.
 
-    Holes that the heap has before stay: enter it while the process is young.
+    Existing holes in the heap remain, so enter it early in the process.
     """
-    _returned_from(LARGE)
+    _set_mmap_threshold(LARGE)
     try:
         yield
     finally:
-        _returned_from(USUAL)
+        _set_mmap_threshold(USUAL)
 
 
 def saved_for_backward(forward: Callable[[], object], kept: Iterable[torch.Tensor]) -> int:
-    """Bytes of the activations that a forward pass keeps for the backward pass.
+    """Bytes of activations that a forward pass keeps for the backward pass.
 
-    Each storage counts once; those of `kept` (parameters, inputs) do not.
+    Each storage is counted once; storages of `kept` (parameters and inputs) are not counted.
     """
     known = {t.untyped_storage().data_ptr() for t in kept}
     found: dict[int, torch.UntypedStorage] = {}
@@ -87,7 +90,7 @@ def saved_for_backward(forward: Callable[[], object], kept: Iterable[torch.Tenso
     def pack(tensor: torch.Tensor) -> torch.Tensor:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in known:
-            found[storage.data_ptr()] = storage  # held, so that no later tensor gets its address
+            found[storage.data_ptr()] = storage  # a reference, so that no later tensor gets its address
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
@@ -98,14 +101,14 @@ def saved_for_backward(forward: Callable[[], object], kept: Iterable[torch.Tenso
 
 
 def _give_back() -> None:
-    """Returns freed memory to the system, where the C library can."""
+    """Returns freed memory to the system, if the C library supports it."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _returned_from(size: int) -> None:
-    """From which size on the C library gives a freed block back to the system, where it can be told."""
+def _set_mmap_threshold(size: int) -> None:
+    """Sets the block size from which the C library returns freed memory to the system, if supported."""
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).mallopt(MMAP_THRESHOLD, size)
 

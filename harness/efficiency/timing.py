@@ -1,4 +1,4 @@
-"""Times a call: warmed up, synchronised, repeated until the median is known well enough."""
+"""Times a call: warms up, synchronises, and repeats until the median is precise enough."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 
 LEAST, MOST = 5, 1000
-"""Repeats; of a call that would take more than four times the time allowed, three are enough."""
+"""Minimum and maximum number of repeats; three are enough if they take more than four times the time limit."""
 
 PRECISE = 0.01
-"""Relative standard error of the median at which repeating ends."""
+"""Relative standard error of the median below which repeating stops."""
 
 
 @dataclass(frozen=True)
@@ -22,14 +22,13 @@ class Timing:
     """Times of a repeated call, in seconds.
 
     Attributes:
-        median: middle of the repeats.
+        median: median time.
         low: lower quartile.
         high: upper quartile.
-        error: relative standard error of the median, from the quartiles.
-        repeats: how many there were.
+        error: relative standard error of the median, computed from the quartiles.
+        repeats: number of repeats.
         drift: median of the second half over that of the first; 1 on a steady machine.
-        busy: median processor seconds of this process, all threads; other work does not lengthen it by making the
-            call wait.
+        busy: median processor time of this process, over all threads; excludes waiting for other processes.
     """
 
     median: float
@@ -42,7 +41,7 @@ class Timing:
 
     @classmethod
     def of(cls, times: list[float], busy: list[float]) -> Timing:
-        """Summarises at least two times, given in order, and the processor times beside them."""
+        """Summarises at least two times, in order of measurement, and their processor times."""
         low, median, high = statistics.quantiles(times, n=4, method="inclusive")
         half = len(times) // 2
         drift = statistics.median(times[-half:]) / statistics.median(times[:half])
@@ -53,10 +52,16 @@ class Timing:
 def repeat(
     call: Callable[[], object], device: torch.device, *, seconds: float = 1.0, least: int = LEAST, warm_up: int = 2
 ) -> Timing:
-    """Times a call, synchronised with its device, after calls that do not count.
+    """Times a call, synchronised with its device.
 
-    Repeats until the median is known to one percent, but at least `least` times, and no longer than `seconds`
-    beyond that: the spread decides.
+    Repeats until the standard error of the median is below 1 %, or `seconds` have passed, but at least `least` times.
+
+    Args:
+        call: the function to time.
+        device: the device to synchronise with.
+        seconds: time limit.
+        least: minimum number of repeats.
+        warm_up: number of calls before the first measured one.
     """
     for _ in range(warm_up):
         call()
@@ -79,11 +84,11 @@ def repeat(
 
 
 def synchronise(device: torch.device) -> None:
-    """Waits until the device has done all that was asked of it."""
+    """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def _error(low: float, median: float, high: float, number: int) -> float:
-    """Of a normal sample: sqrt(pi / 2) sigma / sqrt(n), where the quartiles are 1.349 sigma apart."""
+    """Relative standard error: sqrt(pi / 2) sigma / sqrt(n) for normal samples, with quartiles 1.349 sigma apart."""
     return math.sqrt(math.pi / 2) * (high - low) / 1.349 / math.sqrt(number) / median if median else 0.0

@@ -1,1 +1,1 @@
-"""Starts planned runs, each in a process of its own, with Ray or without, and shows their progress."""
+"""Starts each planned run in its own process, with or without Ray, and shows progress."""

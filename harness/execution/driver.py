@@ -1,4 +1,4 @@
-"""The one driver of run, tune, profile and evaluate: executor, progress, tracking, Ctrl-C and the end state."""
+"""The driver behind `run`, `tune`, `profile` and `evaluate`: executor, progress, tracking and Ctrl-C."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Invocation:
-    """One call of a command, as the tracker names it.
+    """One call of a command, as it appears in the tracker.
 
     Attributes:
         name: name of the parent run.
         tags: tags of the parent run.
-        folders: gives the folders of all its runs.
-        search: id of a search, which keeps one parent run over several calls.
+        folders: returns the folders of all its runs.
+        search: id of a search; all calls of one search share a parent run.
     """
 
     name: str
@@ -42,13 +42,13 @@ class Invocation:
 
 
 class Driver:
-    """Carries jobs to their records. Use it as a context manager, drive once or more, then close it.
+    """Runs jobs and tracks them. Use it as a context manager; `drive` may be called several times.
 
     Args:
         results: folder of the records.
-        execution: how runs are carried out.
-        invocation: names the call for the tracker.
-        accepted: statuses that count as good.
+        execution: how runs are executed.
+        invocation: name and tags for the tracker.
+        accepted: statuses that count as success.
 
     Attributes:
         interrupted: whether the user pressed Ctrl-C.
@@ -82,13 +82,13 @@ class Driver:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Closes the tracker with the end state; says so where not everything reached it."""
+        """Closes the tracker with the end state, and reports if it could not send everything."""
         state = "interrupted" if self.interrupted else "ok" if self.good and kind is None else "failed"
         if self._tracker and not self._tracker.close(state) and kind is None:
-            self.say("Not everything reached MLflow; 'python -m harness status --sync' sends the rest.")
+            self.say("Some results were not sent to MLflow; run 'python -m harness status --sync' to send them.")
 
     def say(self, text: str) -> None:
-        """Prints a line, above the live table while one is shown."""
+        """Prints a line, above the progress display while one is shown."""
         if self._display:
             self._display.say(text)
         else:
@@ -97,26 +97,26 @@ class Driver:
     def drive(
         self,
         work: Sequence[Job] | TrialSource,
-        share: Resources,
+        resources: Resources,
         display: ProgressDisplay,
         stop: threading.Event | None = None,
     ) -> dict[str, str]:
-        """Runs jobs until they ended or the user stops; returns status by run id.
+        """Runs jobs until all have ended or the user stops; returns status by run id.
 
         Args:
-            work: all jobs, or a source that decides about the next one from what it hears.
-            share: what each run gets.
-            display: shows them.
-            stop: set by somebody else to let runs save and stop.
+            work: all jobs, or a source that chooses the next job from the events so far.
+            resources: resources per run.
+            display: shows the progress.
+            stop: set it to make runs save a checkpoint and stop.
         """
         stop = stop or threading.Event()
         jobs = None if isinstance(work, TrialSource) else list(work)
         source = JobList(jobs) if jobs is not None else work
         assert isinstance(source, TrialSource)
         statuses: dict[str, str] = {}
-        with display, self._shown_by(display), _stop_on_ctrl_c(stop, display.say) as pressed:
-            listening = _Listening(source, display, self._tracker, statuses)
-            executor(self.execution.scheduler)(listening, share, stop)
+        with display, self._active_display(display), _stop_on_ctrl_c(stop, display.say) as pressed:
+            observed = _ObservedSource(source, display, self._tracker, statuses)
+            executor(self.execution.scheduler)(observed, resources, stop)
         self.interrupted = self.interrupted or pressed.is_set()
         if jobs is not None:
             self.good &= statuses.keys() >= {job.spec.run_id for job in jobs}
@@ -124,7 +124,7 @@ class Driver:
         return statuses
 
     @contextmanager
-    def _shown_by(self, display: ProgressDisplay) -> Iterator[None]:
+    def _active_display(self, display: ProgressDisplay) -> Iterator[None]:
         self._display = display
         try:
             yield
@@ -133,7 +133,7 @@ class Driver:
 
 
 def executor(name: str) -> Callable[[TrialSource, Resources, threading.Event], None]:
-    """The executor of a scheduler; Ray is imported only for its own."""
+    """Returns the executor of a scheduler; Ray is imported only if it is used."""
     if name == "ray":
         from harness.execution.ray_executor import run_with_ray
 
@@ -144,8 +144,11 @@ def executor(name: str) -> Callable[[TrialSource, Resources, threading.Event], N
 
 
 @dataclass
-class _Listening:
-    """A source that passes events on to display and tracker, after itself: it completes the records they show."""
+class _ObservedSource:
+    """Forwards the events of a source to display and tracker.
+
+    The source gets each event first, because it completes the record that the others read.
+    """
 
     source: TrialSource
     display: ProgressDisplay
@@ -171,19 +174,19 @@ class _Listening:
 
 @contextmanager
 def _stop_on_ctrl_c(stop: threading.Event, say: Callable[[str], None]) -> Iterator[threading.Event]:
-    """One Ctrl-C lets runs save and stop; a second one ends them at once.
+    """The first Ctrl-C lets runs save and stop; the second ends them immediately.
 
-    Yields whether there was one, which `stop` does not tell: something else may have set it. Python lets only the main
-    thread handle signals; in another one nothing is changed.
+    Yields an event that is set by Ctrl-C only; `stop` may also be set elsewhere. Does nothing outside the main thread,
+    where Python does not allow signal handlers.
     """
     pressed = threading.Event()
 
     def handler(*_: Any) -> None:
         if pressed.is_set():
-            say("Stopping at once.")
+            say("Stopping immediately.")
             processes.end_descendants()
             os._exit(130)
-        say("Stopping: runs keep their last epoch. Ctrl-C again stops at once.")
+        say("Stopping: runs keep the checkpoint of their last epoch. Press Ctrl-C again to stop immediately.")
         pressed.set()
         stop.set()
 

@@ -26,42 +26,42 @@ def evaluate(
     trust_pickle: bool = False,
     given: Mapping[str, Any],
 ) -> Outcome:
-    """Scores one file on one dataset; what was scored before is not scored again.
+    """Scores one checkpoint or feature file on one dataset, unless there is a record of it already.
 
     Args:
         backbone: the backbone of the checkpoint; with features any name for the row.
         dataset: the dataset to score on.
         checkpoint: a checkpoint of the original code or of a run.
         features: a file or folder with features of query and gallery.
-        trust_pickle: allow a file that runs code when it is read.
-        given: further settings, as of `resolve`, `threads`, and `camera_embedding`, which may be `mean` here.
+        trust_pickle: allow a pickle file, which runs code when it is loaded.
+        given: settings of `resolve`, `threads`, and `camera_embedding`, which may be `mean` here.
 
     Raises:
-        UsageError: not exactly one file, or an option that contradicts it.
-        WeightsError: the file does not fit.
+        UsageError: not exactly one of checkpoint and features, or an option that contradicts it.
+        WeightsError: the file does not fit the backbone or the dataset.
         DataError: the dataset cannot be read.
     """
     if bool(checkpoint) == bool(features):
-        raise UsageError("Give either --checkpoint FILE or --features FILE.")
+        raise UsageError("Pass either --checkpoint FILE or --features FILE.")
     path = Path(paths.expand(checkpoint or features)).absolute()
     if not (path.is_file() or (features and path.is_dir())):
-        raise UsageError(f"{path} does not exist.")
+        raise UsageError(f"The {'checkpoint' if checkpoint else 'feature file'} {path} does not exist.")
     cameras = str(given.get("camera_embedding") or "")
     fixed = {"from_scratch": True, "seeds": 0, "camera_embedding": "" if cameras == "mean" else cameras}
     asked = resolve(backbone, dataset, {**given, **fixed}, others=["threads"])
     if checkpoint:
-        # Without the preset, which nobody typed option by option.
+        # Resolved again without the preset, to know which options the user chose.
         own = {name: value for name, value in given.items() if name != "preset"}
         typed = resolve(backbone, dataset, {**own, **fixed}, others=["threads"]).request
         cell = input_file.plan_checkpoint(
             asked.request, typed, path, camera_embedding=cameras, trust_pickle=trust_pickle
         )
     elif cameras:
-        raise UsageError("--camera-embedding is of a checkpoint; stored features are scored as they are.")
+        raise UsageError("--camera-embedding applies to checkpoints only; stored features are scored unchanged.")
     else:
         cell = input_file.plan_features(asked.request, path)
     if cell.state == CACHED:
-        echo("Scored before, with the same file, data and settings; --force scores it again.")
+        echo("Already scored with the same file, data and settings. Pass --force to score it again.")
     threads = asked.others.get("threads") or processes.cores()
     execution = replace(asked.execution, scheduler="local", cpus_per_run=threads, max_concurrent=1)
     return run(asked.request, [cell], execution)

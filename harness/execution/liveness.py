@@ -1,4 +1,4 @@
-"""Whether servers that work depends on still answer, told by knocking at their ports."""
+"""Checks by TCP connections whether the servers that a task depends on still answer."""
 
 from __future__ import annotations
 
@@ -9,42 +9,42 @@ from collections.abc import Callable, Sequence
 
 from harness.errors import RunError
 
-Door = tuple[str, int]
+Address = tuple[str, int]
 """Host and port."""
 
 
 class Lost(RunError):
-    """A server that work depends on is gone."""
+    """A server that the work depends on no longer answers."""
 
 
-def split(address: str) -> Door | None:
-    """Host and port of `host:port`; None for an address of another form."""
+def split(address: str) -> Address | None:
+    """Splits `host:port`; returns None for an address of another form."""
     host, _, port = address.rpartition(":")
     return (host.strip("[]"), int(port)) if port.isdigit() and host and "/" not in host else None
 
 
-def knock(door: Door, timeout: float = 10.0) -> None:
-    """Connects and hangs up.
+def probe(address: Address, timeout: float = 10.0) -> None:
+    """Opens and closes a connection.
 
     Raises:
-        OSError: nobody answers.
+        OSError: the server does not answer.
     """
-    socket.create_connection(door, timeout=timeout).close()
+    socket.create_connection(address, timeout=timeout).close()
 
 
-def while_open(work: Callable[[], object], doors: Sequence[Door], *, patience: float, lost: str) -> None:
-    """Does work in a thread for as long as every door answers.
+def run_while_alive(work: Callable[[], object], servers: Sequence[Address], *, patience: float, lost: str) -> None:
+    """Runs a function in a thread for as long as all servers answer.
 
-    The work is left behind when a door stays shut: it hangs on a server that is gone and cannot be stopped.
+    If a server stops answering, the thread is abandoned: it hangs on that server and cannot be stopped.
 
     Args:
-        work: what to do.
-        doors: looked at once a second.
-        patience: seconds without an answer after which a server counts as gone.
-        lost: what the error says then.
+        work: the function.
+        servers: checked once per second.
+        patience: seconds without an answer after which a server counts as lost.
+        lost: message of the error.
 
     Raises:
-        Lost: a server is gone; besides, whatever the work raises.
+        Lost: a server no longer answers; exceptions of `work` are raised as well.
     """
     over, raised = threading.Event(), list[BaseException]()
 
@@ -59,17 +59,17 @@ def while_open(work: Callable[[], object], doors: Sequence[Door], *, patience: f
     threading.Thread(target=carry_out, daemon=True).start()
     answered = time.monotonic()
     while not over.wait(1.0):
-        if all(map(_answers, doors)):
+        if all(map(_answers, servers)):
             answered = time.monotonic()
         elif time.monotonic() - answered > patience:
             raise Lost(lost)
     if raised:
-        raise raised[0] if all(map(_answers, doors)) else Lost(lost) from raised[0]
+        raise raised[0] if all(map(_answers, servers)) else Lost(lost) from raised[0]
 
 
-def _answers(door: Door) -> bool:
+def _answers(address: Address) -> bool:
     try:
-        knock(door)
+        probe(address)
     except OSError:
         return False
     return True

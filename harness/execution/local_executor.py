@@ -1,4 +1,4 @@
-"""Runs jobs on this machine without Ray: each is a child process, some at a time."""
+"""Runs jobs on this machine without Ray, each in a child process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from harness.system import gpu
 
 
 class Slots:
-    """Places for runs on this machine, each with the GPUs that a run in it sees.
+    """Slots for concurrent runs on this machine, each with the GPUs visible to its run.
 
     Args:
-        resources: GPUs a run, and runs at once.
+        resources: GPUs per run and number of concurrent runs.
 
     Raises:
-        UsageError: there are not so many GPUs.
+        UsageError: the machine has too few GPUs.
     """
 
     def __init__(self, resources: Resources) -> None:
@@ -36,7 +36,7 @@ class Slots:
 
     @contextlib.contextmanager
     def one(self) -> Iterator[str | None]:
-        """A place that nobody else has meanwhile: its `CUDA_VISIBLE_DEVICES`, None for what this process sees."""
+        """Reserves a slot; yields its `CUDA_VISIBLE_DEVICES`, or None for the GPUs visible to this process."""
         devices = self._free.get()
         try:
             yield devices
@@ -45,28 +45,28 @@ class Slots:
 
 
 def _devices(gpus: float, count: int) -> list[str | None]:
-    """GPUs of each of `count` places; runs that ask for a fraction are spread over all before they share one."""
+    """Returns the GPUs of each of `count` slots; runs with a fraction of a GPU are spread over all GPUs first."""
     if gpus <= 0:
         return [None] * count
     if gpus > 1 and gpus != int(gpus):
-        raise UsageError(f"--gpus-per-run is a fraction below 1 or a whole number, found {gpus:g}.")
+        raise UsageError(f"--gpus-per-run must be a fraction below 1 or a whole number, found {gpus:g}.")
     seen = gpu.names()
-    if not seen and count == 1:  # nothing tells how many there are: the run finds out
+    if not seen and count == 1:  # the number of GPUs is unknown, so the run itself finds out
         return [None]
-    room = int(len(seen) / gpus + 1e-9) if gpus >= 1 else len(seen) * math.floor(1 / gpus + 1e-9)
-    if count > room:
+    capacity = int(len(seen) / gpus + 1e-9) if gpus >= 1 else len(seen) * math.floor(1 / gpus + 1e-9)
+    if count > capacity:
         raise UsageError(
-            f"{count} runs at once with {gpus:g} GPU each do not fit: this machine shows {len(seen)} GPU; "
-            "lower --max-concurrent or --gpus-per-run."
+            f"Cannot run {count} runs at once with {gpus:g} GPU each: this machine has {len(seen)} GPU. "
+            "Lower --max-concurrent or --gpus-per-run."
         )
     if gpus < 1:
-        return [seen[place % len(seen)] for place in range(count)]
-    share = int(gpus)
-    return [",".join(seen[place * share : (place + 1) * share]) for place in range(count)]
+        return [seen[slot % len(seen)] for slot in range(count)]
+    each = int(gpus)
+    return [",".join(seen[slot * each : (slot + 1) * each]) for slot in range(count)]
 
 
 def run_locally(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
-    """Runs what a source gives on this machine without Ray, `max_concurrent` at a time."""
+    """Runs the jobs of a source on this machine without Ray, `max_concurrent` at a time."""
     running: set[threading.Event] = set()
     slots, limit = Slots(resources), resources.timeout or None
 

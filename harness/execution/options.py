@@ -1,4 +1,4 @@
-"""How runs are carried out: executor, share of the machine, tracking, page. None of it changes a number."""
+"""How runs are executed: scheduler, resources, tracking and report. None of this changes a result."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ ALIASES = {"inline": "local"}
 
 @dataclass(frozen=True)
 class Resources:
-    """What one run gets.
+    """Resources per run.
 
     Attributes:
-        gpus: GPUs per run, fractions allowed; a fraction is book-keeping, memory is not divided.
-        cpus: CPU cores per run; also its number of threads.
-        max_concurrent: runs at the same time; 0 is as many as fit.
-        timeout: hard limit of a run in seconds; 0 is none.
-        address: an existing Ray cluster, or empty for one of this machine.
+        gpus: GPUs per run, fractions allowed; a fraction does not limit GPU memory.
+        cpus: CPU cores and threads per run.
+        max_concurrent: runs at the same time; 0 means as many as fit.
+        timeout: time limit per run, in seconds; 0 means none.
+        address: an existing Ray cluster; empty starts Ray on this machine.
     """
 
     gpus: float = 0.0
@@ -35,20 +35,20 @@ class Resources:
 
 @dataclass(frozen=True)
 class Execution:
-    """How runs are carried out. Each attribute is a keyword of the Python API and an option of the command line.
+    """How runs are executed. Each attribute is a keyword of the Python API and an option of the command line.
 
     Attributes:
         scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
-        gpus_per_run: GPUs per run, fractions allowed. Default 1, on a CPU 0.
-        cpus_per_run: CPU cores and threads per run. Default 0, a fair share.
-        max_concurrent: runs at the same time. Default 0, as many as fit.
-        timeout: hard limit of one run: seconds, or text such as `30m` and `10h`. Default none.
+        gpus_per_run: GPUs per run, fractions allowed. Default 1 on a GPU, 0 on a CPU.
+        cpus_per_run: CPU cores and threads per run. Default 0 divides the cores among concurrent runs.
+        max_concurrent: runs at the same time. Default 0 means as many as fit.
+        timeout: time limit per run: seconds, or text such as `30m` and `10h`. Default none.
         address: an existing Ray cluster to join.
         workers: loader threads per run. Default 0.
-        allow_count_mismatch: go on when counts differ from the dataset's card.
+        allow_count_mismatch: continue if image or identity counts differ from the dataset's card.
         mlflow: track with MLflow. Default True.
-        mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or sqlite in the results folder.
-        report_path: page to write. Default `BENCHMARKS.md` of the checkout for its own results, else in the results.
+        mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or SQLite in the results folder.
+        report_path: report to write. Default `BENCHMARKS.md` in the checkout for its own results, else in the results.
     """
 
     scheduler: str = "ray"
@@ -65,10 +65,10 @@ class Execution:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Execution:
-        """Reads settings.
+        """Reads and checks settings.
 
         Raises:
-            UsageError: an unknown scheduler, a negative share, or a duration that is none.
+            UsageError: an unknown scheduler, a negative number, or an invalid duration.
         """
         given = dict(settings)
         given["scheduler"] = ALIASES.get(name := given.get("scheduler", "ray"), name)
@@ -82,20 +82,20 @@ class Execution:
             raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
         return found
 
-    def share(self, runs: int, device: str) -> Resources:
-        """What each of so many runs gets: one GPU, or on a CPU the cores divided by the runs at the same time."""
+    def resources(self, runs: int, device: str) -> Resources:
+        """Resources per run: by default one GPU, or on a CPU the cores divided by the number of concurrent runs."""
         gpus = (1.0 if device == "cuda" else 0.0) if self.gpus_per_run is None else self.gpus_per_run
         alone = self.scheduler == "local" or (gpus == 0 and not self.address)
         at_once = self.max_concurrent or (1 if alone else 0)
         cpus = self.cpus_per_run or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
         if gpus > 0 and not self.cpus_per_run:
-            here = 0 if self.address else int(len(gpu.names()) / gpus)  # runs at once; of a cluster nothing is known
+            here = 0 if self.address else int(len(gpu.names()) / gpus)  # concurrent runs; unknown for a cluster
             cpus = max(1, min(cpus, 4, processes.cores() // max(1, here)))
         return Resources(gpus, cpus, at_once, self.timeout, self.address)
 
 
 def parse_duration(text: float | str) -> float:
-    """Returns seconds from a number or from `90s`, `30m`, `10h`, `2d`; empty and 0 are no limit."""
+    """Converts a number, or text such as `90s`, `30m`, `10h` or `2d`, to seconds; empty and 0 mean no limit."""
     if not text:
         return 0.0
     units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -106,5 +106,5 @@ def parse_duration(text: float | str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds < float("inf"):
-        raise UsageError(f"A duration is like 90s, 30m or 10h, found '{text}'.")
+        raise UsageError(f"Invalid duration '{text}'; write it as 90s, 30m, 10h or 2d.")
     return seconds

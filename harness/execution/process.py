@@ -1,6 +1,4 @@
-"""Starts `run-one` in a process group of its own, passes its events on, ends it on a hard limit, and makes sure
-that every run leaves a record.
-"""
+"""Runs `run-one` in its own process group: forwards events, enforces the timeout, ensures that a record exists."""
 
 from __future__ import annotations
 
@@ -28,12 +26,12 @@ from harness.system.redact import mask, readable
 
 OnEvent = Callable[[dict[str, Any]], None]
 GRACE_SECONDS = 20.0
-"""Between asking a run to stop, or its last event, and ending its process group."""
-LAST_WORDS_SECONDS = 2.0
-"""After the end of a run's process: a helper it left may hold its output open for ever."""
+"""Seconds from the stop request, or from the last event of a run, until its process group is killed."""
+DRAIN_SECONDS = 2.0
+"""Seconds to read remaining output after the process has ended: a leftover helper process may keep the pipe open."""
 LONGEST_LINE = 1 << 20
-NEEDED = {"epoch": "metrics", "stage": "stage", "warning": "text"}
-"""What an event must hold to be passed on."""
+REQUIRED_KEYS = {"epoch": "metrics", "stage": "stage", "warning": "text"}
+"""The key that each kind of event must have."""
 
 
 def run(
@@ -44,21 +42,21 @@ def run(
     stop: threading.Event | None = None,
     devices: str | None = None,
 ) -> str:
-    """Runs a job to its end and returns its status.
+    """Runs a job until it ends and returns its status.
 
     Args:
-        job: what to run; its folder is made, and `job.json` written into it.
+        job: what to run; creates its folder and writes `job.json` into it.
         on_event: receives every event of the run as a dict.
-        timeout: hard limit in seconds; the whole process group is ended.
-        stop: set by the caller to ask for a graceful end.
-        devices: GPUs the run sees, as in `CUDA_VISIBLE_DEVICES`; None for those this process sees.
+        timeout: hard limit in seconds; then the whole process group is killed.
+        stop: set by the caller to request a graceful stop.
+        devices: value of `CUDA_VISIBLE_DEVICES` for the run; None keeps that of this process.
     """
     deadline = time.monotonic() + timeout if timeout else None
     ooms = _oom_kills()
     try:
         process = _start(job, devices)
-    except OSError as error:  # a full or read-only disk must not end the runs beside this one
-        text = f"The run could not be started in {job.folder}: {error.strerror or error}."
+    except OSError as error:  # a full or read-only disk must not end other runs
+        text = f"Cannot start the run in {job.folder}: {error.strerror or error}."
         on_event({"event": "warning", "text": text})
         return leave_record(job, "failed", text)
     try:
@@ -67,18 +65,18 @@ def run(
         _end_group(process)
     status = (end or {}).get("status")
     if reason == "timeout":
-        status = leave_record(job, "timeout", f"Stopped after the limit of {timeout:.0f} s (--timeout).")
+        status = leave_record(job, "timeout", f"Stopped at the time limit of {timeout:.0f} s (--timeout).")
     elif reason == "stop":
         status = leave_record(job, "interrupted", "Stopped on request.")
     elif end and status != "ok":
-        status = leave_record(job, str(status), end.get("error") or "It left no record.", end.get("stage"))
+        status = leave_record(job, str(status), end.get("error") or "The run left no record.", end.get("stage"))
     elif status is None:
-        status = _died(job, process.returncode, _oom_kills() > ooms)
+        status = _record_crash(job, process.returncode, _oom_kills() > ooms)
     return str(status)
 
 
 def _start(job: Job, devices: str | None) -> subprocess.Popen[bytes]:
-    """Starts the process of a run; what it prints goes to the log in its folder."""
+    """Starts the process of a run, with standard error going to the log in its folder."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     files.write_json(folder / "job.json", job.to_dict())
@@ -97,7 +95,7 @@ def _start(job: Job, devices: str | None) -> subprocess.Popen[bytes]:
 def _follow(
     process: subprocess.Popen[bytes], on_event: OnEvent, deadline: float | None, stop: threading.Event | None
 ) -> tuple[dict[str, Any] | None, str]:
-    """Passes events on until the run ends; returns its last event and why it was ended, if it was."""
+    """Forwards events until the run ends; returns its end event and, if it was stopped, `timeout` or `stop`."""
     events = _events(process)
     end, reason, kill_at = None, "", None
     open_, heard, gone = True, 0.0, None
@@ -106,17 +104,17 @@ def _follow(
             with contextlib.suppress(queue.Empty):
                 event = events.get(timeout=0.2)
                 open_, heard = event is not None, time.monotonic()
-                if event and event["event"] == "end":  # what it still does is not worth waiting for
+                if event and event["event"] == "end":  # the record is written; do not wait long for the exit
                     end, kill_at = event, kill_at or heard + GRACE_SECONDS
                 if event:
                     on_event(event)
-        else:  # it may live on without its output
+        else:  # the process may outlive its output
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(0.2)
         now = time.monotonic()
         if process.poll() is not None:
             gone = gone or now
-            if not open_ or now - max(gone, heard) > LAST_WORDS_SECONDS:
+            if not open_ or now - max(gone, heard) > DRAIN_SECONDS:
                 return end, reason if end is None or (reason == "stop" and end["status"] != "ok") else ""
         if deadline and now > deadline and not reason:
             reason = "timeout"
@@ -129,7 +127,7 @@ def _follow(
 
 
 def _events(process: subprocess.Popen[bytes]) -> queue.Queue[dict[str, Any] | None]:
-    """Reads JSON lines in a thread; `None` marks the end. Lines that are not events are ignored."""
+    """Reads JSON lines in a thread; None marks the end. Ignores lines that are not events."""
     events: queue.Queue[dict[str, Any] | None] = queue.Queue()
 
     def read() -> None:
@@ -146,14 +144,14 @@ def _events(process: subprocess.Popen[bytes]) -> queue.Queue[dict[str, Any] | No
 
 
 def _is_event(value: Any) -> bool:
-    """Whether a line is what `worker.events.Progress` writes; a library may write something else in between."""
+    """Whether a line was written by `worker.events.Progress`; libraries may print other lines."""
     if not isinstance(value, dict) or not isinstance(kind := value.get("event"), str):
         return False
-    return value.get("status") in STATUSES if kind == "end" else NEEDED.get(kind, "event") in value
+    return value.get("status") in STATUSES if kind == "end" else REQUIRED_KEYS.get(kind, "event") in value
 
 
 def _environment(job: Job, devices: str | None = None) -> dict[str, str]:
-    """The run's environment: as many threads and the GPUs it was given; a CPU run sees no GPU."""
+    """Environment variables of the run: its threads and GPUs; no GPU is visible to a CPU run."""
     threads = str(job.threads)
     environment = {
         **gpu.ORDER,
@@ -172,16 +170,16 @@ def _environment(job: Job, devices: str | None = None) -> dict[str, str]:
     return environment
 
 
-def _died(job: Job, code: int | None, oom: bool) -> str:
-    """Writes the record of a run that ended without its last word."""
+def _record_crash(job: Job, code: int | None, oom: bool) -> str:
+    """Writes the record of a run whose process ended without an end event."""
     if oom and code == -signal.SIGKILL:
-        return leave_record(job, "oom", "The operating system ended the run for lack of memory.")
+        return leave_record(job, "oom", "The operating system killed the run for lack of memory.")
     how = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
     return leave_record(job, "failed", f"The process of the run ended without a record ({how}).")
 
 
 def _finished(job: Job) -> str | None:
-    """Status of the record on disk if this attempt wrote it, or another driver finished the run meanwhile."""
+    """Status of the record on disk, if this attempt wrote it or another driver finished the run in the meantime."""
     with contextlib.suppress(HarnessError):
         record = store.read(Path(job.folder) / "record.json")
         if record.get("attempts") == job.attempt or (record["status"] == "ok" and not job.force):
@@ -190,12 +188,12 @@ def _finished(job: Job) -> str | None:
 
 
 def leave_record(job: Job, status: str, message: str, stage: str | None = None) -> str:
-    """Writes the record of a run that cannot speak for itself; returns the status that holds.
+    """Writes a record for a run that could not write its own; returns the final status.
 
-    What the run itself wrote before it was ended is kept, and so is the run of another driver that is at work.
+    Keeps a record that the run wrote before it ended, and does nothing while another driver works on the run.
     """
     folder = Path(job.folder)
-    with contextlib.suppress(OSError, HarnessError):  # a full disk: the status still reaches the driver
+    with contextlib.suppress(OSError, HarnessError):  # on a full disk the driver still gets the status
         folder.mkdir(parents=True, exist_ok=True)
         with files.locked(folder / ".lock", wait=False):
             if (known := _finished(job)) is not None:
@@ -213,7 +211,7 @@ def _tail(path: Path, size: int = 2000) -> str:
 
 
 def _oom_kills() -> int:
-    """How often the kernel ended a process of this control group for lack of memory."""
+    """How often the kernel has killed a process of this control group for lack of memory."""
     for path in (Path("/sys/fs/cgroup/memory.events"), Path("/proc/vmstat")):
         with contextlib.suppress(OSError, ValueError, IndexError):
             for line in path.read_text().splitlines():
@@ -228,6 +226,6 @@ def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> N
 
 
 def _end_group(process: subprocess.Popen[bytes]) -> None:
-    """Ends whatever the run left behind, loader processes included."""
+    """Kills all remaining processes of the run, such as loader processes."""
     _signal_group(process, signal.SIGKILL)
     process.wait()

@@ -1,4 +1,4 @@
-"""The efficiency study: cells are planned, then measured one after another."""
+"""The efficiency study: plans its cells, then measures them one after another."""
 
 from __future__ import annotations
 
@@ -27,17 +27,17 @@ def plan(backbones: Names, given: Mapping[str, Any]) -> tuple[Asked, list[Planne
     """Plans the cells of a study.
 
     Args:
-        backbones: names.
+        backbones: names of backbones.
         given: settings of requests and executions, and those of `Study`.
 
     Raises:
-        UsageError: an unknown name or setting, or a batch that no training step can be made of.
+        UsageError: an unknown name or setting, or an invalid batch size for the training step.
     """
     measured = Study.__dataclass_fields__
     asked = resolve(backbones, DATASET, {**given, "recipe": "profile", "from_scratch": True}, others=measured)
     study = Study(**asked.others)
     if not study.image_sizes:
-        raise UsageError("--image-size is empty; give at least one, for example 256x128.")
+        raise UsageError("--image-size is empty. Pass at least one size, for example 256x128.")
     if not study.threads:
         most = THREADS_BESIDE_A_GPU if resolve_device(asked.request.device) == "cuda" else processes.cores()
         study = replace(study, threads=min(processes.cores(), most))
@@ -45,7 +45,7 @@ def plan(backbones: Names, given: Mapping[str, Any]) -> tuple[Asked, list[Planne
 
 
 def measure(asked: Asked, cells: Sequence[Planned]) -> Outcome:
-    """Measures the cells that are to do, one at a time; a cell that is out of memory is a result."""
+    """Measures the missing cells, one at a time; running out of memory counts as a result."""
     execution = replace(asked.execution, scheduler="local", max_concurrent=1, gpus_per_run=0)
 
     def display(jobs: list[Job]) -> CellDisplay:
@@ -55,7 +55,7 @@ def measure(asked: Asked, cells: Sequence[Planned]) -> Outcome:
 
 
 class CellDisplay(ProgressDisplay):
-    """Shows what each cell found out as soon as it ends."""
+    """Prints the result of each cell as soon as it ends."""
 
     def __init__(self, out: TextIO, jobs: list[Job], asked: Asked) -> None:
         super().__init__(out, jobs)
@@ -68,7 +68,7 @@ class CellDisplay(ProgressDisplay):
         super().event(job, event)
 
     def _outcome(self, job: Job) -> str:
-        """What a cell found out, on one line, with whatever casts doubt on it."""
+        """The result of a cell in one line, with notes on measurement problems."""
         record = store.find(self.asked.request.results, job.spec)
         if record is None or record["status"] != "ok":
             error = record["error"] if record else None

@@ -1,4 +1,4 @@
-"""What the user sees while runs go on: a live table on a terminal, a line every few seconds elsewhere."""
+"""What the user sees while runs go on: lines updated in place on a terminal, a line every few seconds elsewhere."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import contextlib
 import textwrap
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import HarnessError
 from harness.records import store
 from harness.spec.job import Job
+from harness.system import terminal
 from harness.system.redact import readable
+
+if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 
 def duration(seconds: float) -> str:
@@ -26,17 +31,29 @@ def duration(seconds: float) -> str:
 
 
 LONGEST_REASON = 600
-"""Letters of the reason that is shown for a failed run; its record holds all of it."""
+"""Characters of the reason that is shown for a failed run; its record holds all of it."""
+
+MOST_LINES = 20
+"""Running runs that are shown at once, on however high a terminal."""
+
+COLOURS = {"ok": "green", "interrupted": "yellow"}
+"""Colour of a status on a terminal; all others are red."""
 
 
 class ProgressDisplay:
-    """Shows each running job: which run, which epoch, images per second, time left; and every end.
+    """Shows each running job: its run, epoch, images per second and time left; and how every run ended.
+
+    On a terminal each running job has one line, which is updated in place, and below them is one line for all runs.
+    These lines are never more than the terminal has. Elsewhere, plain lines are printed.
 
     Args:
-        out: a terminal gets a live table, anything else plain lines.
+        out: a terminal, or anything else for plain lines.
         jobs: all jobs of this invocation.
         every: seconds between plain lines of one run.
     """
+
+    noun = "run"
+    """What a job is called in the line for all of them."""
 
     def __init__(self, out: TextIO, jobs: list[Job], *, every: float = 5.0) -> None:
         self.out, self.every, self.total = out, every, len(jobs)
@@ -50,12 +67,13 @@ class ProgressDisplay:
         self._live: Any = None
 
     def __enter__(self) -> ProgressDisplay:
-        if self.out.isatty():
+        if terminal.steers(self.out):
             from rich.console import Console
             from rich.live import Live
 
             self._live = Live(console=Console(file=self.out), refresh_per_second=4, transient=True)
             self._live.start()
+            self._refresh()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -88,19 +106,35 @@ class ProgressDisplay:
                 if kind == "epoch":
                     state["loss"] = event["metrics"].get("loss")
                 self._show(job, state)
-            if self._live:
-                self._live.update(self._table())
+            self._refresh()
 
     def _finish(self, job: Job, event: dict[str, Any]) -> None:
-        state = self._take_off(job)
+        state, status = self._take_off(job), event["status"]
         self.done += 1
-        self.failed += event["status"] != "ok"
-        if error := event.get("error") or state.get("error") or _reason(job, event["status"]):
-            detail = f" ({textwrap.shorten(str(error), LONGEST_REASON)})"
-        else:
-            scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
-            detail = "".join(f", {part}" for part in (*scores, state.get("matched")) if part)
-        self.say(f"[{self.done}/{self.total}] {title(job)}: {event['status']}{detail}{self._left()}")
+        self.failed += status != "ok"
+        reason = event.get("error") or state.get("error") or _reason(job, status)
+        scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
+        detail = "".join(f", {part}" for part in (*scores, state.get("matched")) if part)
+        self._say_end(title(job), status, "" if reason else detail, str(reason or ""))
+
+    def _say_end(self, name: str, status: str, detail: str, reason: str = "") -> None:
+        """Prints how a job ended; on a terminal on one line, with the reason of a failure below it."""
+        reason = textwrap.shorten(reason, LONGEST_REASON)
+        start = f"[{self.done}/{self.total}] "
+        if not self._live:
+            left = f"{left} for {self._counted(self.total - self.done)}" if (left := self._left()) else ""
+            self.say(f"{start}{name}: {status}{f' ({reason})' if reason else detail}{left}")
+            return
+        from rich.padding import Padding
+        from rich.text import Text
+
+        console = self._live.console
+        name = squeeze(readable(name), max(16, console.width - len(start) - len(": ") - len(status) - len(detail)))
+        line = Text(crop(f"{start}{name}: {status}{readable(detail)}", console.width))
+        line.stylize(COLOURS.get(status, "red"), at := len(start) + len(name) + 2, at + len(status))
+        console.print(line, no_wrap=True, highlight=False)
+        if reason:
+            console.print(Padding(Text(readable(reason)), (0, 0, 0, 4)), highlight=False)
 
     def _take_off(self, job: Job) -> dict[str, Any]:
         """Takes a run off the display and returns what was known of it."""
@@ -116,7 +150,10 @@ class ProgressDisplay:
             return ""
         mean = sum(self._durations) / len(self._durations)
         behind = sum(min(time.monotonic() - state["since"], mean) for state in self._running.values())
-        return f", about {duration((mean * runs - behind) / self._widest)} left for {runs} run{'s' * (runs > 1)}"
+        return f", about {duration((mean * runs - behind) / self._widest)} left"
+
+    def _counted(self, number: int) -> str:
+        return f"{number} {self.noun}{'s' * (number != 1)}"
 
     def _show(self, job: Job, state: dict[str, Any]) -> None:
         now = time.monotonic()
@@ -125,19 +162,61 @@ class ProgressDisplay:
         self._shown[job.folder] = now
         self.say(f"  {state['title']}: {describe(state)}")
 
-    def _table(self) -> Any:
-        from rich.table import Table
+    def _refresh(self) -> None:
+        """Gives the lines as they are now to the terminal."""
+        if self._live:
+            rows = [(readable(state["title"]), readable(describe(state))) for state in self._running.values()]
+            failed = f", {self.failed} failed" if self.failed else ""
+            running = f", {len(rows)} running" if rows else ""
+            total = f"{self.done} of {self._counted(self.total)} done{failed}{running}{self._left()}"
+            self._live.update(Lines(rows, total))
 
-        table = Table(title=f"{self.done} of {self.total} runs done{self._left()}", title_justify="left")
-        for column in ("run", "stage"):
-            table.add_column(column)
-        for state in self._running.values():
-            table.add_row(state["title"], describe(state))
-        return table
+
+@dataclass(frozen=True)
+class Lines:
+    """The lines that are updated in place: one per running job, cropped to the terminal, and one for all.
+
+    Attributes:
+        rows: title and stage of each running job.
+        total: the line for all jobs.
+    """
+
+    rows: list[tuple[str, str]]
+    total: str
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Lays the lines out for the present size of the terminal."""
+        from rich.text import Text
+
+        width, room = options.max_width, max(0, min(console.size.height - 3, MOST_LINES))
+        rows, more = self.rows, 0
+        if len(rows) > room:
+            rows, more = rows[: max(0, room - 1)], len(rows) - max(0, room - 1)
+        titles = min(max((len(name) for name, _ in rows), default=0), max(16, width // 2))
+        lines = [f"  {squeeze(name, titles):{titles}}  {stage}" for name, stage in rows]
+        lines += [f"  ... and {more} more"] if more else []
+        for line in lines[:room]:
+            yield Text(crop(line, width), no_wrap=True)
+        yield Text(crop(self.total, width), style="bold", no_wrap=True)
+
+
+def crop(text: str, width: int) -> str:
+    """Returns the text in at most so many columns of a terminal, with an ellipsis where something is left out."""
+    from rich.cells import cell_len, set_cell_size
+
+    return text if cell_len(text) <= width else set_cell_size(text, max(0, width - 3)).rstrip() + "..."
+
+
+def squeeze(text: str, width: int) -> str:
+    """Returns the text in at most so many characters, with an ellipsis in its middle: a title ends with the seed."""
+    if len(text) <= width:
+        return text
+    end = (width - 3) // 2
+    return f"{text[: width - 3 - end]}...{text[len(text) - end :]}"
 
 
 def _reason(job: Job, status: str) -> str:
-    """Why a run did not end well, as its record has it."""
+    """Why a run failed, from its record."""
     if status != "ok":
         with contextlib.suppress(HarnessError):
             if error := store.read(Path(job.folder))["error"]:
@@ -146,12 +225,12 @@ def _reason(job: Job, status: str) -> str:
 
 
 def title(job: Job) -> str:
-    """How a run is called on the screen."""
+    """The name of a run on the screen."""
     return f"{job.spec.backbone} on {job.spec.dataset}, seed {job.spec.seed}"
 
 
 def describe(state: dict[str, Any]) -> str:
-    """One line about where a run is."""
+    """Returns the stage of a run, with its progress."""
     parts = [str(state["stage"])]
     if state["stage"] == "train" and "epoch" in state:
         parts.append(f"epoch {state['epoch']}/{state['epochs']}")

@@ -1,11 +1,12 @@
-"""Runs jobs as trials of Ray Tune, which gives each run its share of the machine or cluster.
+"""Runs jobs as trials of Ray Tune, which assigns CPUs and GPUs of the machine or cluster to each run.
 
-The only module that names Ray. One trial is one child process; Ray never sees the model, the data or the result.
+This is the only module that imports Ray. Each trial starts one child process; Ray handles neither models nor data.
 
-A list of jobs is known before it starts. A search (`harness.tuning`) decides about its next job, and about stopping
-one, from the events so far: Ray Tune asks its `TrialSource` as its search algorithm. Ray's own adapters for Optuna and
-ASHA are not used: their state lives in Ray's experiment folder, can be restored by the same Ray on the same paths
-alone, and would differ from what a search without Ray does.
+Ray Tune asks a `TrialSource` for the next job, through a search algorithm. Ray's own integrations of Optuna and ASHA
+are not used, for two reasons:
+
+- Their state is stored in Ray's experiment folder and can only be restored by the same Ray version on the same paths.
+- A search without Ray would behave differently.
 """
 
 from __future__ import annotations
@@ -30,26 +31,26 @@ from harness.spec.job import Job
 from harness.system import processes
 
 HEAD_SECONDS = 30.0
-"""How long the head of somebody's cluster may be silent, to be restarted or reached again; Ray's own patience is 60."""
+"""Seconds without an answer after which the head of an existing cluster counts as lost; Ray itself waits 60."""
 
 LOST = (
-    "Ray's head or this node's raylet is gone. Runs end with it and keep their last epoch; "
-    "start the same command again to go on."
+    "The Ray head or the raylet of this node no longer answers. Runs have stopped and keep the checkpoint of their "
+    "last epoch; start the same command again to resume them."
 )
 LONGEST_TEMPORARY = 39
-"""Letters of a folder that Ray's sockets may lie below: the name of one takes 68 more, and the system allows 107."""
+"""Longest path, in characters, for Ray's socket folder: socket names add 68, and the system allows 107."""
 LOOPBACK = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
-"""With 0 the servers of a Ray listen on loopback alone: its own choice on macOS and Windows, here also on Linux."""
+"""With 0, Ray's servers listen on loopback only; this is Ray's default on macOS and Windows, and ours on Linux."""
 
 
 def run_with_ray(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
-    """Runs what a source gives as trials of Ray Tune.
+    """Runs the jobs of a source as trials of Ray Tune.
 
-    A trial that is lost with its worker or node is started once more and resumes from its checkpoint, if the results
-    folder is visible to both nodes under the same path. From a node that does not share it results are brought home.
+    A trial whose worker or node is lost is retried once. It resumes from its checkpoint if both nodes see the results
+    folder under the same path. Results from nodes without access to that folder are copied to it.
 
     Raises:
-        RunError: the cluster cannot be reached, has not what a run asks for, or is gone.
+        RunError: the cluster cannot be reached, lacks the resources of one run, or was lost.
     """
     token = uuid.uuid4().hex
     _experiments[token] = experiment = _Experiment(source, stop)
@@ -60,7 +61,7 @@ def run_with_ray(source: TrialSource, resources: Resources, stop: threading.Even
 
 
 class _Experiment:
-    """The jobs of one experiment, from the source to Ray, and their events back."""
+    """Passes jobs from the source to Ray, and events back."""
 
     def __init__(self, source: TrialSource, stop: threading.Event) -> None:
         self.source, self.stop = source, stop
@@ -69,33 +70,33 @@ class _Experiment:
         self.stop_trial: Callable[[str], None] = lambda key: None
 
     def next(self) -> tuple[Job | None, bool]:
-        """The next job, and whether the experiment is over where there is none."""
+        """Returns the next job, or None and whether the experiment is over."""
         if not self.stop.is_set() and (job := self.source.next()) is not None:
             self._given[job.spec.run_id] = job
             return job, False
         return None, not self._given
 
     def listen(self, run_id: str, event: dict[str, Any]) -> None:
-        """Passes an event on; a run that was lost gets its record here, for it cannot write one."""
+        """Forwards an event; writes the record of a lost run, which could not write its own."""
         job = self._given[run_id]
         self._started.add(run_id)
         if event["event"] == "finished":
             del self._given[run_id]
             self._started.discard(run_id)
             if error := event.get("error"):
-                event["status"] = process.leave_record(job, event["status"], f"Lost: {error}.")
+                event["status"] = process.leave_record(job, event["status"], f"The run was lost: {error}.")
         if self.source.event(job, event):
             self.stop_trial(_key(job))
 
     def is_over(self) -> bool:
-        """Whether it was asked to stop and no run is under way; what waits is not started."""
+        """Whether a stop was requested and no run is active; waiting jobs are not started."""
         return self.stop.is_set() and not self._started
 
 
 def _fit(token: str, experiment: _Experiment, resources: Resources) -> None:
-    """One experiment of Ray Tune."""
+    """Runs one experiment of Ray Tune."""
     if not resources.address:
-        os.environ[LOOPBACK] = "0"  # read when Ray is imported
+        os.environ[LOOPBACK] = "0"  # Ray reads it on import
     import ray
     from ray import tune
 
@@ -128,26 +129,26 @@ def _fit(token: str, experiment: _Experiment, resources: Resources) -> None:
                 ),
             )
             patience = HEAD_SECONDS if resources.address else 2.0
-            liveness.while_open(tuner.fit, _doors(), patience=patience, lost=LOST)
+            liveness.run_while_alive(tuner.fit, _servers(), patience=patience, lost=LOST)
     except liveness.Lost:
-        started_here = False  # a shutdown would wait for the head, as would what is left of a Ray of our own
+        started_here = False  # ray.shutdown() would wait for the lost head
         processes.end_descendants()
-        atexit.register(_leave)
+        atexit.register(_exit_immediately)
         raise
     finally:
         if started_here:
             ray.shutdown()
 
 
-def _leave() -> None:
-    """Ends the interpreter before Ray's own way out, which waits a minute for its head and is aborted then."""
+def _exit_immediately() -> None:
+    """Ends the interpreter before Ray's exit handler, which would wait a minute for the head and then abort."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(liveness.Lost.exit_code)
 
 
 def _trial(config: dict[str, Any], coordinator: Any, timeout: float) -> None:
-    """What Ray runs: one job in a child process; its events become reports."""
+    """The trainable of Ray Tune: runs one job in a child process and reports its events."""
     import ray
     from ray import tune
 
@@ -165,7 +166,7 @@ def _trial(config: dict[str, Any], coordinator: Any, timeout: float) -> None:
     tune.report({"event": {"event": "start"}})
 
     def forward(event: dict[str, Any]) -> None:
-        tune.report({"event": event})  # returns when the driver has heard of it
+        tune.report({"event": event})  # returns after the driver has handled it
         if event["event"] == "epoch" and ray.get(coordinator.stopped.remote(_key(job))):
             stop.set()
 
@@ -175,16 +176,16 @@ def _trial(config: dict[str, Any], coordinator: Any, timeout: float) -> None:
         problem := ray.get(coordinator.keep.remote(job.folder, result_transfer.pack(Path(job.folder))))
     ):
         status = "failed"
-        forward({"event": "warning", "text": f"Results could not be brought from their node: {problem}."})
+        forward({"event": "warning", "text": f"The results could not be copied from the node of the run: {problem}."})
     tune.report({"event": {"event": "finished", "status": status}})
 
 
 _experiments: dict[str, _Experiment] = {}
-"""Experiments by a token: Ray pickles callbacks and search algorithms with all they hold, and these cannot be."""
+"""Experiments by token: Ray pickles callbacks and search algorithms, and an experiment cannot be pickled."""
 
 
 def _experiment(token: str) -> _Experiment:
-    """The experiment of a token; a function, for Ray pickles what the classes below name."""
+    """Looks up an experiment. This is a function because Ray pickles globals that the classes below refer to."""
     return _experiments[token]
 
 
@@ -192,13 +193,13 @@ def _callback(token: str) -> Any:
     from ray import tune
 
     class Forward(tune.Callback):
-        """Passes reports on to the driver; a trial that ends without its last report has failed."""
+        """Forwards reports to the experiment; a trial that ends without its final report has failed."""
 
         def on_trial_result(self, iteration: int, trials: Any, trial: Any, result: Any, **_: Any) -> None:
             _experiment(token).listen(_run_id(trial), result["event"])
 
         def on_trial_recover(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
-            text = f"Its Ray worker was lost ({_why(trial)}); it is started once more."
+            text = f"Its Ray worker was lost ({_why(trial)}); the run is retried once."
             _experiment(token).listen(_run_id(trial), {"event": "warning", "text": text})
 
         def on_trial_error(self, iteration: int, trials: Any, trial: Any, **_: Any) -> None:
@@ -209,13 +210,13 @@ def _callback(token: str) -> Any:
 
 
 def _why(trial: Any) -> str:
-    """The last line of a traceback, or the first one of what Ray says of a worker that is gone."""
-    text = str(trial.get_pickled_error() or "no reason given").strip()
+    """The last line of a traceback, or the first line of Ray's message about a lost worker."""
+    text = str(trial.get_pickled_error() or "no reason recorded").strip()
     return text.splitlines()[-1 if "Traceback" in text else 0].rstrip(".")
 
 
 def _stopper(token: str) -> Any:
-    """Ends the experiment when it is over."""
+    """Returns a stopper that ends the experiment when it is over."""
     from ray.tune import Stopper
 
     class Over(Stopper):
@@ -229,26 +230,26 @@ def _stopper(token: str) -> Any:
 
 
 def _searcher(token: str) -> Any:
-    """A search algorithm of Ray Tune that asks the source."""
+    """Returns a search algorithm of Ray Tune that asks the source for jobs."""
     from ray.tune.search import Searcher
 
     class Ask(Searcher):
-        """Ray asks again later where nothing is to be started now but trials run that may change that."""
+        """Returns None while there is no job but running trials may lead to one; Ray then asks again."""
 
         def suggest(self, trial_id: str) -> Any:
             job, over = _experiment(token).next()
             return {"job": job.to_dict()} if job else Searcher.FINISHED if over else None
 
         def on_trial_complete(self, trial_id: str, result: Any = None, error: bool = False) -> None:
-            """The source hears of it from the callback."""
+            """Does nothing: the callback informs the source."""
 
         def save(self, checkpoint_path: str) -> None:
-            """Nothing: the source keeps its own state."""
+            """Does nothing: the source stores its own state."""
 
         def restore(self, checkpoint_path: str) -> None:
-            """Nothing, likewise."""
+            """Does nothing: the source stores its own state."""
 
-    return Ask(metric="training_iteration", mode="max")  # a metric that is always there; nobody reads it
+    return Ask(metric="training_iteration", mode="max")  # required by Ray; this metric always exists and is not used
 
 
 def _run_id(trial: Any) -> str:
@@ -256,7 +257,7 @@ def _run_id(trial: Any) -> str:
 
 
 def _key(job: Job) -> str:
-    """Name of a run's attempt; a search may try a run again."""
+    """Name of one attempt of a run; a search may retry runs."""
     return f"{job.spec.run_id[:12]}-{job.attempt}"
 
 
@@ -265,14 +266,14 @@ def _trial_name(trial: Any) -> str:
 
 
 def _stop_coordinator(stop: threading.Event) -> Any:
-    """An actor beside the driver that trials ask whether to stop, and that takes results from nodes with other disks.
+    """Starts an actor on the driver's node that trials ask whether to stop, and that receives copied results.
 
-    A thread of the driver stops all trials, a source single ones.
+    A thread of the driver stops all trials; a source stops single ones.
     """
     import ray
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)  # no other is as safe
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
 
     @ray.remote(num_cpus=0, scheduling_strategy=here)  # type: ignore[call-overload]
     class Coordinator:
@@ -302,40 +303,40 @@ def _stop_coordinator(stop: threading.Event) -> Any:
 
 
 def _start(resources: Resources) -> bool:
-    """Connects to the cluster, or starts one on this machine; returns whether it was started here."""
+    """Connects to the cluster, or starts Ray on this machine; returns whether Ray was initialised here."""
     import logging
 
     import ray
 
     os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    os.environ.setdefault("RAY_worker_niceness", "0")  # a run is the work of the machine, not a background task
-    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the display says it in one line
+    os.environ.setdefault("RAY_worker_niceness", "0")  # Ray's default lowers the priority of runs
+    os.environ.setdefault("TUNE_PRINT_ALL_TRIAL_ERRORS", "0")  # the progress display shows errors in one line
     os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
     os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
-    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # Ctrl-C is ours: runs save and stop
+    os.environ["TUNE_DISABLE_SIGINT_HANDLER"] = "1"  # the driver handles Ctrl-C
     if ray.is_initialized():
         return False
     if not resources.address and len(tempfile.gettempdir()) > LONGEST_TEMPORARY and os.access("/tmp", os.W_OK):
         os.environ.setdefault("RAY_TMPDIR", "/tmp")
     try:
-        if door := liveness.split(resources.address):
-            liveness.knock(door)  # Ray itself would knock for minutes
+        if address := liveness.split(resources.address):
+            liveness.probe(address)  # fails at once, where Ray would retry for minutes
         ray.init(
-            address=resources.address or "local",  # None joins the last one, dead or alive
+            address=resources.address or "local",  # None would join the last cluster, even if it is gone
             include_dashboard=False,
             logging_level=logging.ERROR,
             log_to_driver=False,
             runtime_env={"env_vars": {"RAY_CHDIR_TO_TRIAL_DIR": "0"}},
         )
     except Exception as error:
-        where = f"the Ray cluster at {resources.address}" if resources.address else "Ray on this machine"
-        raise RunError(f"Cannot start {where}: {error}. --scheduler local runs without Ray.") from error
+        what = f"connect to the Ray cluster at {resources.address}" if resources.address else "start Ray here"
+        raise RunError(f"Cannot {what}: {error}. Pass --scheduler local to run without Ray.") from error
     return True
 
 
-def _doors() -> list[liveness.Door]:
-    """Where the cluster's head and the driver's own node listen."""
+def _servers() -> list[liveness.Address]:
+    """Addresses of the cluster's head and of the raylet on the driver's node."""
     import ray
 
     context = ray.get_runtime_context()
@@ -345,15 +346,19 @@ def _doors() -> list[liveness.Door]:
 
 
 def _check_fits(resources: Resources) -> int:
-    """Refuses what the cluster can never run; returns how many runs it can run at once."""
+    """Returns how many runs fit on the cluster at once.
+
+    Raises:
+        RunError: not even one run fits.
+    """
     import ray
 
     total = ray.cluster_resources()
-    for name, wanted in (("GPU", resources.gpus), ("CPU", float(resources.cpus))):
-        if wanted > total.get(name, 0):
+    required = (("GPU", resources.gpus), ("CPU", float(resources.cpus)))
+    for name, number in required:
+        if number > total.get(name, 0):
             raise RunError(
-                f"A run asks for {wanted:g} {name}, the cluster has {total.get(name, 0):g}; "
-                f"lower --{'gpus' if name == 'GPU' else 'cpus'}-per-run."
+                f"A run needs {number:g} {name}, but the cluster has {total.get(name, 0):g}. "
+                f"Lower --{'gpus' if name == 'GPU' else 'cpus'}-per-run."
             )
-    shares = (("GPU", resources.gpus), ("CPU", float(resources.cpus)))
-    return max(1, min(int(total.get(name, 0) / wanted) for name, wanted in shares if wanted > 0))
+    return max(1, min(int(total.get(name, 0) / number) for name, number in required if number > 0))

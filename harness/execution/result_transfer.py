@@ -1,4 +1,4 @@
-"""Brings the results of a run home from a node that does not see the driver's results folder."""
+"""Copies the results of a run from a node that cannot see the driver's results folder."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from harness.records import store
 from harness.system import files
 
 KINDS = {".json", ".jsonl", ".csv", ".txt", ".png"}
-"""What is brought: record, per-query values, metrics, log and pictures. Checkpoints stay where they are."""
+"""Suffixes of the files to copy: record, per-query values, metrics, log and pictures. Checkpoints are not copied."""
 
 LARGEST = 1 << 25
-"""Bytes of a file that is still brought; only a log that ran wild is larger."""
+"""Largest file to copy, in bytes; only a runaway log is larger."""
 
 
 def stamp(folder: Path) -> str:
-    """Tells a run's record from any other, by its bytes; empty where there is none."""
+    """SHA-256 of a run's record; empty if there is none."""
     try:
         return hashlib.sha256((folder / store.RECORD).read_bytes()).hexdigest()
     except OSError:
@@ -24,13 +24,13 @@ def stamp(folder: Path) -> str:
 
 
 def pack(folder: Path) -> dict[str, bytes]:
-    """The small files of a run by their path in its folder."""
+    """Reads the small files of a run; returns their contents by path within its folder."""
     paths = [p for p in sorted(folder.rglob("*")) if p.suffix in KINDS and not p.name.startswith(".") and p.is_file()]
     return {p.relative_to(folder).as_posix(): p.read_bytes() for p in paths if p.stat().st_size <= LARGEST}
 
 
 def unpack(folder: Path, contents: dict[str, bytes]) -> str:
-    """Writes packed contents into the folder of a run, the record last; returns why that failed, or nothing."""
+    """Writes packed files into the folder of a run, the record last; returns the error message, or an empty string."""
     try:
         for name in sorted(contents, key=lambda name: name == store.RECORD):
             (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""From planned runs to records, for run, profile and evaluate: check, drive, track, write the page."""
+"""Executes planned runs for `run`, `profile` and `evaluate`: checks, drives, tracks and writes the report."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ INTERRUPTED = 130
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of an invocation.
+    """Result of an invocation.
 
     Attributes:
-        code: 0 all runs are well, 1 some run failed, 130 the user stopped it.
+        code: 0 if all runs succeeded, 1 if any failed, 130 if the user stopped them.
         folders: folders of the runs, in the order of the plan, without the blocked ones.
     """
 
@@ -40,7 +40,7 @@ class Outcome:
     folders: list[Path] = field(default_factory=list)
 
     def finished(self) -> list[Path]:
-        """The folders of all runs.
+        """Returns the folders of all runs.
 
         Raises:
             KeyboardInterrupt: the user stopped the runs.
@@ -50,7 +50,7 @@ class Outcome:
         return self.folders
 
     def records(self) -> list[Record]:
-        """The records of the runs that have one.
+        """Reads the records of the runs that have one.
 
         Raises:
             KeyboardInterrupt: the user stopped the runs.
@@ -67,42 +67,42 @@ def run(
     display: Callable[[list[Job]], ProgressDisplay] | None = None,
     accepted: Iterable[str] = ("ok",),
 ) -> Outcome:
-    """Carries out the runs of a plan that are to do; finished ones are never repeated.
+    """Executes the runs of a plan that are not finished yet.
 
     Args:
-        request: what was asked for.
+        request: the request behind the plan.
         cells: the plan.
-        execution: how runs are carried out.
-        keep_plan: write the plan into the results folder, so that the page shows what is still to come.
-        display: makes what shows the jobs.
-        accepted: statuses that count as good.
+        execution: how runs are executed.
+        keep_plan: write the plan into the results folder, so that the report shows missing runs.
+        display: creates the progress display of the jobs.
+        accepted: statuses that count as success.
 
     Raises:
-        UsageError: every run is blocked, or the results folder takes no files.
+        UsageError: every run is blocked, or the results folder is not writable.
     """
     if all(cell.state == BLOCKED for cell in cells):
         raise UsageError(
-            f"Nothing can run: all {len(cells)} runs of the plan are blocked, the first because: {cells[0].reason}"
+            f"Nothing can run: all {len(cells)} runs of the plan are blocked. Reason of the first: {cells[0].reason}"
         )
     check_writable(request.results)
     if keep_plan:
-        _keep(request.results, cells)
+        _write_plan(request.results, cells)
     folders = [cell.folder for cell in cells if cell.state != BLOCKED]
     todo = [cell for cell in cells if cell.state == TODO]
     if not todo:
         if execution.mlflow:
             send_missing(request, execution, folders)
         return Outcome(0, folders)
-    share = execution.share(len(todo), todo[0].spec.device)
-    jobs = [make_job(cell, request, execution, share.cpus) for cell in todo]
+    resources = execution.resources(len(todo), todo[0].spec.device)
+    jobs = [make_job(cell, request, execution, resources.cpus) for cell in todo]
     invocation = Invocation(*describe(request), folders=lambda: folders)
     with Driver(request.results, execution, invocation, accepted=accepted) as driver:
-        driver.drive(jobs, share, display(jobs) if display else ProgressDisplay(sys.stdout, jobs))
+        driver.drive(jobs, resources, display(jobs) if display else ProgressDisplay(sys.stdout, jobs))
     return Outcome(INTERRUPTED if driver.interrupted else 0 if driver.good else 1, folders)
 
 
 def make_job(cell: Planned, request: Request, execution: Execution, threads: int) -> Job:
-    """The job of a planned run; its attempt follows those on record."""
+    """Creates the job of a planned run; its attempt number is one above that on record."""
     attempt = 1
     try:
         if (known := store.find(request.results, cell.spec)) is not None:
@@ -125,10 +125,10 @@ def make_job(cell: Planned, request: Request, execution: Execution, threads: int
 
 
 def check_writable(results: Path) -> None:
-    """Removes what killed drivers left in a results folder.
+    """Creates the results folder if needed, and removes temporary files of killed drivers.
 
     Raises:
-        UsageError: the folder cannot be written; said before anything runs.
+        UsageError: the folder is not writable.
     """
     from harness.tuning import state
 
@@ -140,21 +140,27 @@ def check_writable(results: Path) -> None:
             files.sweep(folder)
     except OSError as error:
         raise UsageError(
-            f"The results folder {results} is not writable ({error.strerror}); choose --results."
+            f"The results folder {results} is not writable ({error.strerror}). Choose another with --results."
         ) from error
 
 
-def _keep(results: Path, cells: Sequence[Planned]) -> None:
-    """Writes the plan; UsageError if the disk does not take it."""
+def _write_plan(results: Path, cells: Sequence[Planned]) -> None:
+    """Writes the plan.
+
+    Raises:
+        UsageError: the file could not be written.
+    """
     try:
         store.write_plan(results, [cell.to_dict() for cell in cells])
     except OSError as error:
         why = error.strerror or error
-        raise UsageError(f"{results} takes no files ({why}); free space, or choose --results.") from error
+        raise UsageError(
+            f"Cannot write to {results} ({why}). Free some space, or choose another folder with --results."
+        ) from error
 
 
 def send_missing(request: Request, execution: Execution, folders: Sequence[Path]) -> None:
-    """Tracks finished runs that a killed driver, or one whose server was away, did not."""
+    """Sends finished runs that are missing on the tracking server, for example after a crash."""
     from harness import tracking
 
     uri = tracking.address(request.results, execution.mlflow_uri)
@@ -166,13 +172,13 @@ def send_missing(request: Request, execution: Execution, folders: Sequence[Path]
 
 
 def describe(request: Request) -> tuple[str, dict[str, str]]:
-    """Name and tags of an invocation."""
+    """Returns name and tags of an invocation."""
     tags = {"backbones": request.backbones, "datasets": request.datasets, "recipe": request.recipe}
     return f"{request.backbones} on {request.datasets}", tags
 
 
 def write_page(request: Request, execution: Execution) -> Path:
-    """Writes the report of the results folder and says where everything is; returns the page."""
+    """Writes the report of the results folder and prints its path and the MLflow address; returns the path."""
     from harness import reporting, tracking
 
     page = Path(execution.report_path or reporting.page_of(request.results)).absolute()

@@ -1,4 +1,4 @@
-"""From what a user gave, in Python or on the command line, to a request and how it is carried out."""
+"""Turns the settings of a user, from Python or the command line, into a request and its execution."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from harness.spec import preset as presets
 
 @dataclass(frozen=True)
 class Asked:
-    """What was asked for.
+    """Resolved settings.
 
     Attributes:
         request: the runs.
-        execution: how they are carried out.
-        generate: which people the preset draws; empty for none.
-        others: further settings, those of a search or of a measurement.
+        execution: how they are executed.
+        generate: settings of the preset for generated people; empty for none.
+        others: further settings, such as those of a search or a measurement.
     """
 
     request: Request
@@ -33,14 +33,14 @@ class Asked:
 def resolve(
     backbones: Names, datasets: Names, given: Mapping[str, Any], *, others: Iterable[str] = (), table: str = ""
 ) -> Asked:
-    """Reads settings, with those of a preset below them.
+    """Checks settings and fills in those of a preset, which never replace given ones.
 
     Args:
-        backbones: names.
-        datasets: names.
+        backbones: names of backbones.
+        datasets: names of datasets.
         given: settings, see `Settings` and `Execution`.
-        others: names of further settings.
-        table: table of the preset that holds some of these.
+        others: names of further allowed settings.
+        table: table of the preset that contains further settings.
 
     Raises:
         UsageError: an unknown setting, name or preset, or a value that does not fit.

@@ -1,4 +1,4 @@
-"""Draws the generated people of a preset, for the datasets that a request names."""
+"""Generates the stand-in data of a preset for the datasets that a request names."""
 
 from __future__ import annotations
 
@@ -15,9 +15,17 @@ from harness.system.paths import short
 
 
 def draw(request: Request, settings: Mapping[str, Any], *, dry_run: bool = False) -> bool:
-    """Draws the preset's people for the datasets asked for, once; returns whether a dry run left some undrawn.
+    """Generates stand-in data for the requested datasets, unless it is there already.
 
-    A data root that holds other data is left as it is: stand-ins beside real data look like real data.
+    Leaves a data root with other data unchanged, because stand-ins beside real data look like real data.
+
+    Args:
+        request: names the datasets and the data root.
+        settings: table `generate` of the preset.
+        dry_run: only print what would be generated.
+
+    Returns:
+        Whether a dry run found missing data.
     """
     from datasets.synthetic import LAYOUTS, foreign, generate
 
@@ -29,9 +37,9 @@ def draw(request: Request, settings: Mapping[str, Any], *, dry_run: bool = False
     absent = [name for name in names if not (root / LAYOUTS[name].folder).exists()]
     other = foreign(root)
     if absent and other:
-        echo(f"No people are drawn into {short(root)}, because it holds other data ({other}).")
+        echo(f"No data is generated in {short(root)}, because the folder holds other data ({other}).")
     elif absent and dry_run:
-        echo(f"People would be drawn into {short(root)} first, for {', '.join(absent)}.")
+        echo(f"Would first generate data in {short(root)} for {', '.join(absent)}.")
     if dry_run or other or not names:
         return bool(dry_run and absent and not other)
     generate(
@@ -40,14 +48,14 @@ def draw(request: Request, settings: Mapping[str, Any], *, dry_run: bool = False
         scale=settings["scale"],
         seed=settings.get("seed", 0),
         size=tuple(settings.get("size", [128, 64])),
-        progress=_drawn(),
+        progress=_progress_printer(),
         workers=min(4, processes.cores()),
     )
     return False
 
 
-def _drawn() -> Any:
-    """A progress callback that prints at most once a second."""
+def _progress_printer() -> Any:
+    """Returns a progress callback that prints at most once per second."""
     import time
 
     last = [0.0]
@@ -55,6 +63,6 @@ def _drawn() -> Any:
     def show(done: int, total: int) -> None:
         if done == total or time.monotonic() - last[0] > 1.0:
             last[0] = time.monotonic()
-            echo(f"  drawing people: {done}/{total} images")
+            echo(f"  generating data: {done}/{total} images")
 
     return show

@@ -1,4 +1,4 @@
-"""What the user sees while a search runs: the live table of runs, and a line for every trial."""
+"""What the user sees while a search runs: the running trials, and a line for every trial that ended."""
 
 from __future__ import annotations
 
@@ -8,11 +8,13 @@ from typing import Any, TextIO
 from harness.execution.progress import ProgressDisplay
 from harness.spec.job import Job
 from harness.tuning.space import label
-from harness.tuning.state import FINISHED, Search, Trial
+from harness.tuning.state import FAILED, FINISHED, Search, Trial
 
 
 class TrialDisplay(ProgressDisplay):
-    """Shows trials; `ended` reports their ends, after the search has judged them."""
+    """Shows trials. `ended` prints how one ended, after the search has judged it."""
+
+    noun = "trial"
 
     def __init__(self, out: TextIO, search: Search) -> None:
         super().__init__(out, [])
@@ -22,7 +24,9 @@ class TrialDisplay(ProgressDisplay):
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a trial."""
         if event["event"] == "finished":
-            self._take_off(job)
+            with self._lock:
+                self._take_off(job)
+                self._refresh()
             return
         trial = self.search.trial(job.spec.run_id)
         new = {"title": f"trial {trial.number}", "stage": "starting", "since": time.monotonic()}
@@ -30,9 +34,10 @@ class TrialDisplay(ProgressDisplay):
         super().event(job, event)
 
     def ended(self, trial: Trial) -> None:
-        """Says how a trial ended."""
+        """Prints how a trial ended."""
         self.done += 1
+        self.failed += trial.state == FAILED
         name = f" ({trial.name})" if trial.name else ""
-        best = " *" if trial is self.search.best else ""
+        best = ", best so far" if trial is self.search.best else ""
         how = f"held-out mAP {trial.value:.2%}{best}" if trial.state == FINISHED else f"{trial.state}. {trial.reason}"
         self.say(f"[{self.done}/{self.total}] trial {trial.number}{name}: {label(trial.point)}: {how}")

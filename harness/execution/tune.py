@@ -1,4 +1,4 @@
-"""A search from its space to the page: trials on held-out identities, then the chosen points on the test split."""
+"""Runs a hyperparameter search: trials scored on held-out identities, then final runs scored on the test split."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ from harness.tuning.trial_source import SearchTrials
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search does. Each attribute is a keyword of `harness.tune` and an option of `tune`.
+    """Settings of a search. Each attribute is a keyword of `harness.tune` and an option of `tune`.
 
     Attributes:
         space: name or file of the search space.
-        samples: trials, named points included.
+        samples: number of trials, named points included.
         sampler: `tpe`, `random` or `grid`.
         search_seed: seed of the sampler.
-        seed: seed of every trial's training.
-        holdout: fraction of the training identities to score on.
-        holdout_seed: seed of the choice of these identities.
-        trial_epochs: epochs per trial; 0 is the recipe's.
-        grace_period: epochs before a trial may be stopped; 0 is a ninth.
-        reduction_factor: keep the best 1/factor of trials at each rung; 0 disables early stopping.
-        time_budget: end the search after this time: seconds, or text such as `10h`.
-        final_seeds: seeds of the final runs; `none` leaves them out.
+        seed: seed for the training of every trial.
+        holdout: fraction of the training identities that trials are scored on.
+        holdout_seed: seed for the choice of these identities.
+        trial_epochs: epochs per trial; 0 uses those of the recipe.
+        grace_period: epochs before a trial may be stopped; 0 uses epochs / reduction_factor squared.
+        reduction_factor: keep the best 1/reduction_factor of trials at each rung; 0 disables early stopping.
+        time_budget: stop the search after this time: seconds, or text such as `10h`.
+        final_seeds: seeds of the final runs; `none` skips them.
     """
 
     space: str | os.PathLike[str] = "ratr"
@@ -66,15 +66,15 @@ class SearchSettings:
 
 @dataclass
 class Tuning:
-    """One call of `tune`; the same call again goes on where this one was left.
+    """One call of `tune`; the same call again resumes the search.
 
     Args:
         request: one backbone, one dataset, and the seed of the trials.
         settings: see `SearchSettings`.
-        execution: how trials and final runs are carried out.
+        execution: how trials and final runs are executed.
 
     Raises:
-        UsageError: a setting that does not fit, or a space no point of which can run.
+        UsageError: an invalid setting, or a point of the space that cannot run.
     """
 
     request: Request
@@ -84,13 +84,13 @@ class Tuning:
     def __post_init__(self) -> None:
         self.budget = parse_duration(self.settings.time_budget)
         self.space = space.load(paths.expand(self.settings.space))
-        self.search = state.go_on(self.request.results, self._new_search())
+        self.search = state.resume(self.request.results, self._new_search())
 
     def _new_search(self) -> Search:
-        """The search asked for; what cannot run is refused here."""
+        """Builds the requested search and checks that its points can run."""
         given = self.settings
         if not 0 < given.holdout < 1:
-            raise UsageError(f"--holdout is a fraction between 0 and 1, found {given.holdout:g}.")
+            raise UsageError(f"--holdout must be a fraction between 0 and 1, found {given.holdout:g}.")
         if given.sampler not in sampler.SAMPLERS:
             raise unknown("sampler", given.sampler, sampler.SAMPLERS)
         cell = self.plan_trial({})
@@ -104,14 +104,14 @@ class Tuning:
             samples=given.samples,
             final_seeds=() if seeds in ("none", None, ()) else parse_seeds(seeds),
         )
-        for point in self.space.points or sampler.grid(self.space, 2)[:1]:  # an unknown key is refused here, too
+        for point in self.space.points or sampler.grid(self.space, 2)[:1]:  # an unknown key is an error here
             tried = self.plan_trial(at := point.values if isinstance(point, space.NamedPoint) else point)
             if tried.state == plan.BLOCKED:
                 raise UsageError(f"The point {label(at)} cannot run: {tried.reason}")
         return Search(self.space, chosen, cell.spec)
 
     def plan_trial(self, point: Point) -> Planned:
-        """The run of a point: part of the training identities, scored on the rest; an empty point sets nothing."""
+        """Plans a trial: trains on part of the training identities, scores the rest; an empty point changes nothing."""
         given = self.settings
         holdout = {"seed": given.holdout_seed, "share": given.holdout}
         epochs = {"training.epochs": given.trial_epochs} if given.trial_epochs else {}
@@ -119,7 +119,7 @@ class Tuning:
         return plan.build(self._at(point, replace(self.request, holdout=holdout, overrides=overrides)))[0]
 
     def plan_final(self, point: Point) -> list[Planned]:
-        """The runs of a chosen point: the whole training set, the recipe's epochs, the test split."""
+        """Plans the final runs of a point: the whole training set, the epochs of the recipe, the test split."""
         return plan.build(self._at(point, replace(self.request, seeds=self.search.settings.final_seeds)))
 
     def _at(self, point: Point, request: Request) -> Request:
@@ -130,15 +130,15 @@ class Tuning:
         return replace(request, overrides={**request.overrides, **self.space.recipe(point)}, options=options)
 
     def run(self) -> Outcome:
-        """Searches, then trains and tests the chosen points.
+        """Runs the trials, then trains and tests the chosen points.
 
         Raises:
-            UsageError: another process works on this search, or the results folder takes no files.
+            UsageError: another process works on this search, or the results folder is not writable.
         """
         results = self.request.results
         check_writable(results)
-        with state.only_one(results, self.search.id):
-            self.search = state.go_on(results, self.search)
+        with state.exclusive(results, self.search.id):
+            self.search = state.resume(results, self.search)
             return self._run(self.search)
 
     def _run(self, search: Search) -> Outcome:
@@ -149,12 +149,12 @@ class Tuning:
                 self._finals(search, driver)
         if driver.interrupted:
             return Outcome(INTERRUPTED, self._folders(search))
-        state.write(self.request.results, search)  # where the disk is still full, this is the last word
+        state.write(self.request.results, search)  # raises if the disk is still full
         return Outcome(0 if driver.good else 1, self._folders(search))
 
     def _trials(self, search: Search, driver: Driver) -> None:
         """Runs trials until there are enough, the time budget is spent or the user stops."""
-        share = self.execution.share(search.settings.samples, search.spec.device)
+        resources = self.execution.resources(search.settings.samples, search.spec.device)
         stop, out_of_time = threading.Event(), threading.Event()
 
         def end() -> None:
@@ -164,31 +164,34 @@ class Tuning:
         timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
         timer.daemon = True
         display = TrialDisplay(sys.stdout, search)
-        make = lambda cell: make_job(cell, self.request, self.execution, share.cpus)  # noqa: E731
+        make = lambda cell: make_job(cell, self.request, self.execution, resources.cpus)  # noqa: E731
         trials = SearchTrials(search, self.request.results, self.plan_trial, make, stop, display.ended, display.say)
         timer.start()
         try:
-            driver.drive(trials, share, display, stop)
+            driver.drive(trials, resources, display, stop)
         finally:
             timer.cancel()
         if out_of_time.is_set() and not driver.interrupted:
-            left = sum(trial.state == RUNNING for trial in search.trials)
-            echo(f"The time budget is spent; {left} trials are left unfinished, the same command goes on with them.")
+            unfinished = sum(trial.state == RUNNING for trial in search.trials)
+            echo(
+                f"The time budget is used up with {unfinished} trials unfinished; "
+                "start the same command again to resume them."
+            )
 
     def _finals(self, search: Search, driver: Driver) -> None:
         """Trains and tests the chosen points."""
         cells = final_runs.plan(search, self.plan_final)
-        with contextlib.suppress(RecordError):  # the source said so, and it is tried again at the end
+        with contextlib.suppress(RecordError):  # already reported; it is written again at the end
             state.write(self.request.results, search)
         todo = [cell for cell in cells if cell.state == plan.TODO]
         if blocked := [cell for cell in cells if cell.state == plan.BLOCKED]:
-            echo(f"The final runs cannot start: {blocked[0].reason}\nThe same command goes on with them later.")
+            echo(f"The final runs cannot start: {blocked[0].reason}\nFix this, then start the same command again.")
             driver.good = False
         elif todo:
-            echo(f"\nTraining {len(search.finals)} points on the whole training set, {len(todo)} runs to do.")
-            share = self.execution.share(len(todo), search.spec.device)
-            jobs = [make_job(cell, self.request, self.execution, share.cpus) for cell in todo]
-            driver.drive(jobs, share, ProgressDisplay(sys.stdout, jobs))
+            echo(f"\nTraining {len(search.finals)} points on the whole training set: {len(todo)} runs.")
+            resources = self.execution.resources(len(todo), search.spec.device)
+            jobs = [make_job(cell, self.request, self.execution, resources.cpus) for cell in todo]
+            driver.drive(jobs, resources, ProgressDisplay(sys.stdout, jobs))
 
     def _invocation(self, search: Search) -> Invocation:
         spec = search.spec.to_dict()

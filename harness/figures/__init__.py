@@ -1,1 +1,1 @@
-"""Plotting style, pictures of ranked lists, and the pictures of one run."""
+"""Plotting style, and figures of one run: ranked lists and distance histograms."""

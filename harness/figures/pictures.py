@@ -1,7 +1,7 @@
-"""Pictures of one run: ranked lists of chosen queries, distances of same and different identities.
+"""Draws ranked lists of chosen queries, and histograms of distances for same and different identities.
 
-Pure functions from plain values to a PNG file; the same values give the same bytes. Right and wrong are told by
-colour and by a mark, so that nobody needs to see red and green.
+The functions take plain values and write a PNG file; the same values give the same bytes. Correct and wrong matches
+differ in colour and by a mark, for readers who cannot tell red from green.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LoadImage = Callable[[Path], "Image.Image"]
 
 TILE = (96, 192)
-"""Width and height of an image on the sheet; images are fitted into it, never stretched."""
+"""Width and height of an image on the sheet, in pixels; images keep their aspect ratio."""
 
 GAP, FRAME, TEXT, BESIDE = 10, 4, 15, 84
 INK, GREY, PAPER = "#222222", "#e8e8e8", "white"
@@ -30,11 +30,11 @@ def choose_queries(average_precision: Sequence[float], each: int = 3) -> list[tu
     """Chooses the worst, median and best queries of a run.
 
     Args:
-        average_precision: one value a query, NaN where a query has no match; those are never chosen.
-        each: how many of each kind; fewer where there are not enough queries, and no query twice.
+        average_precision: one value per query; queries without a match (NaN) are never chosen.
+        each: number of queries per kind; fewer if there are not enough. No query is chosen twice.
 
     Returns:
-        (kind, index) with kind `worst`, `median` or `best`, in order of AP. Ties go by index.
+        (kind, index) with kind `worst`, `median` or `best`, sorted by AP and then by index.
     """
     order = sorted((ap, i) for i, ap in enumerate(average_precision) if not math.isnan(ap))
     each = min(each, len(order) // 3) if len(order) >= 3 else len(order)
@@ -48,15 +48,15 @@ def choose_queries(average_precision: Sequence[float], each: int = 3) -> list[tu
 def ranked_sheet(
     queries: Sequence[Mapping[str, Any]], out: Path, *, title: str = "", load: LoadImage | None = None
 ) -> Path:
-    """Draws queries with the images ranked first: one line a query.
+    """Draws queries with their top-ranked gallery images, one query per line.
 
     Args:
-        queries: mappings with `path`, `pid`, `camid`, `ap` (fraction), `results`: mappings with `path`, `pid`,
-            `camid` (`None` where it is unknown), nearest first; and optionally `kind`, such as `worst`, written beside
-            the line.
+        queries: mappings with `path`, `pid`, `camid`, `ap` (fraction), `results`, and optionally `kind`, such as
+            `worst`, which is written beside the line. `results` are mappings with `path`, `pid` and `camid`, nearest
+            first. An unknown `camid` is None.
         out: the PNG file.
-        title: above the sheet.
-        load: opens an image; by default Pillow does. An image that cannot be opened is a grey tile.
+        title: text above the sheet.
+        load: opens an image, by default with Pillow. An unreadable image is drawn as a grey tile.
 
     Raises:
         UsageError: there is no query to draw.
@@ -64,7 +64,7 @@ def ranked_sheet(
     from PIL import Image, ImageDraw, ImageFont
 
     if not queries:
-        raise UsageError("There is no query to draw: a sheet of ranked lists needs at least one.")
+        raise UsageError("There is no query to draw; ranked lists need at least one.")
     columns = 1 + max(len(query["results"]) for query in queries)
     step_x, step_y = TILE[0] + 2 * FRAME + GAP, TILE[1] + 2 * FRAME + TEXT + GAP
     left, top = GAP + BESIDE, 3 * GAP + 2 * TEXT
@@ -96,24 +96,24 @@ def distance_histogram(
     title: str = "Distances between query and gallery",
     metric: str = "cosine",
 ) -> Path:
-    """Draws how far images of the same and of different identities lie apart.
+    """Draws histograms of distances between images of the same and of different identities.
 
-    Each histogram is a share of its own pairs, for there are far more pairs of different identities.
+    Each histogram is normalised by its own number of pairs, because most pairs are of different identities.
 
     Args:
-        edges: [bins + 1].
-        same_counts: pairs of one identity, [bins].
-        different_counts: pairs of two identities, [bins].
+        edges: edges of the bins, [bins + 1].
+        same_counts: pairs of the same identity, [bins].
+        different_counts: pairs of different identities, [bins].
         out: the PNG file.
-        title: of the figure.
+        title: title of the figure.
         metric: name of the distance.
 
     Raises:
-        UsageError: the lengths do not fit together.
+        UsageError: the lengths are inconsistent.
     """
     if not len(edges) - 1 == len(same_counts) == len(different_counts) > 0:
         raise UsageError(
-            f"A histogram with {len(edges)} edges needs {max(0, len(edges) - 1)} counts; "
+            f"A histogram with {len(edges)} edges needs {max(0, len(edges) - 1)} counts per kind of pair; "
             f"found {len(same_counts)} and {len(different_counts)}."
         )
     groups = (
@@ -137,7 +137,7 @@ def distance_histogram(
 
 
 def _filled_range(edges: Sequence[float], *counts: Sequence[int]) -> tuple[float, float]:
-    """The part of the axis that has pairs, with a bin of air on either side."""
+    """The part of the axis that has pairs, with one empty bin on either side."""
     filled = [i for i, group in enumerate(zip(*counts, strict=True)) if any(group)] or [0, len(edges) - 2]
     return float(edges[max(0, filled[0] - 1)]), float(edges[min(len(edges) - 1, filled[-1] + 2)])
 
@@ -157,7 +157,7 @@ def _open(path: Any, load: LoadImage | None) -> Image.Image | None:
 def _tile(
     sheet: Image.Image, draw: ImageDraw.ImageDraw, at: tuple[int, int], image: Image.Image | None, colour: str
 ) -> None:
-    """A framed image, centred; a grey tile where it could not be opened."""
+    """Draws a framed, centred image; a grey tile if it could not be opened."""
     from PIL import Image, ImageOps
 
     x, y = at
@@ -170,7 +170,7 @@ def _tile(
 
 
 def _mark(draw: ImageDraw.ImageDraw, at: tuple[int, int], right: bool, colour: str) -> None:
-    """A tick or a cross on a small field of the frame's colour."""
+    """Draws a tick or a cross on a small square in the colour of the frame."""
     x, y = at
     draw.rectangle((x, y, x + 15, y + 15), colour)
     if right:
@@ -201,5 +201,5 @@ def _save(sheet: Image.Image, out: Path) -> Path:
     import io
 
     data = io.BytesIO()
-    sheet.save(data, format="PNG", compress_level=3)  # a third of the time of the usual 6, a tenth larger
+    sheet.save(data, format="PNG", compress_level=3)  # takes a third of the time of level 6 for 10 % larger files
     return style.write(out, data.getvalue())

@@ -1,4 +1,4 @@
-"""Pictures of one run: ranked lists of its worst, median and best queries, and its distances."""
+"""Figures of one run: ranked lists of its worst, median and best queries, and a distance histogram."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def draw(
     cameras: bool = True,
     value_range: tuple[float, float] | None = None,
 ) -> list[str]:
-    """Draws the pictures of one evaluation.
+    """Draws the figures of one evaluation.
 
     Args:
         scored: an evaluation with its features.
         query: query items.
         gallery: gallery items.
-        folder: the run's folder; pictures go into its `pictures`.
-        title: names the run above each picture.
-        metric: of the recipe.
-        cameras: whether they are known and written beside the images.
-        value_range: the values that are black and white in gray images of more than 8 bits.
+        folder: folder of the run; figures go into `pictures` inside it.
+        title: name of the run, for the titles.
+        metric: distance of the recipe.
+        cameras: whether cameras are known and written beside the images.
+        value_range: gray values of black and white, for images with more than 8 bits.
 
     Returns:
-        File names, relative to the run's folder.
+        Paths of the files, relative to the folder of the run; none without features.
     """
     if scored.features is None:
         return []

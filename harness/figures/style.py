@@ -1,6 +1,4 @@
-"""One style for all figures, colours that do not depend on colour vision, labels that do not overlap, PNG bytes that
-depend on the drawn values alone.
-"""
+"""Style of all figures: colours for colour-blind readers, labels without overlap, reproducible PNG bytes."""
 
 from __future__ import annotations
 
@@ -18,24 +16,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F3C8D", "#5A5A5A")
-"""Okabe and Ito's palette, its yellow replaced by a purple and its black by a grey that show on white."""
+"""Palette of Okabe and Ito, with its yellow replaced by a purple and its black by a grey, for a white background."""
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 
 SAME, DIFFERENT = "#009E73", "#CC3311"
-"""Same and different identities, right and wrong: a green and a red that differ in lightness, too."""
+"""Colours of same and different identities: a green and a red that also differ in lightness."""
 
 LEADER: dict[str, Any] = {"linewidths": 0.6, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
 FAR = 20
-"""Pixels between a point and its name from which on a line ties them."""
+"""Distance in pixels between a point and its label from which a leader line connects them."""
 
 DPI = 144
 COMPRESSION = 3
-"""Of PNG files: half the time of the default for a tenth more bytes."""
+"""Compression level of PNG files: takes half the time of the default for 10 % larger files."""
 STYLE: dict[str, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
-    "text.hinting": "none",  # a third of the time to draw
+    "text.hinting": "none",  # draws in a third of the time
     "axes.titlesize": 10,
     "axes.titlelocation": "left",
     "axes.titleweight": "bold",
@@ -57,7 +55,7 @@ STYLE: dict[str, Any] = {
 
 @contextlib.contextmanager
 def style() -> Iterator[None]:
-    """Matplotlib's defaults with `STYLE`, whatever the user's own settings are."""
+    """Applies Matplotlib's defaults and `STYLE`, independent of the user's settings."""
     import matplotlib
     import matplotlib.style
 
@@ -66,16 +64,16 @@ def style() -> Iterator[None]:
 
 
 def figure(width: float, height: float, title: str, *, panels: int = 1, right: float = 0.15) -> tuple[Figure, Any]:
-    """A figure with a title and a row of panels, drawn by Agg without a window system and without pyplot's state.
+    """Creates a figure with a title and a row of panels; uses Agg, without a display or pyplot.
 
-    Margins are fixed in inches: a layout engine would draw everything several times to find them.
+    Margins are fixed in inches, because a layout engine would draw everything several times.
 
     Args:
-        width: in inches, as are the other lengths.
-        height: of the whole figure.
-        title: at the upper left.
-        panels: panels side by side, with a common y axis.
-        right: room at the right, for the names of lines.
+        width: width of the figure, in inches.
+        height: height of the figure, in inches.
+        title: text at the upper left.
+        panels: number of panels side by side, with a common y axis.
+        right: right margin in inches, for the names of lines.
 
     Returns:
         The figure and its panels.
@@ -91,16 +89,16 @@ def figure(width: float, height: float, title: str, *, panels: int = 1, right: f
 
 
 def room(names: Iterable[str]) -> float:
-    """Inches that the longest of some names needs beside a panel."""
+    """Width in inches that the longest name needs beside a panel."""
     return 0.35 + 0.064 * max(len(plain(name)) for name in names)
 
 
 def png(made: Figure, drawn: Any) -> bytes:
-    """Renders a figure; the same values give the same bytes with the same libraries.
+    """Renders a figure as PNG; the same values give the same bytes with the same libraries.
 
     Args:
         made: the figure.
-        drawn: the values that were drawn, as plain data; their hash is kept in the file (see `same_picture`).
+        drawn: the drawn values, as plain data; their hash is stored in the file (see `same_picture`).
     """
     import matplotlib
     import PIL
@@ -118,7 +116,7 @@ def png(made: Figure, drawn: Any) -> bytes:
 
 
 def same_picture(one: bytes, other: bytes) -> bool:
-    """Whether two PNG files show the same: equal bytes, or equal values drawn by other versions of the libraries."""
+    """Whether two PNG files are equivalent: equal bytes, or equal values drawn by other library versions."""
     if one == other:
         return True
     (values_a, libraries_a), (values_b, libraries_b) = _comment(one), _comment(other)
@@ -138,7 +136,7 @@ def _comment(data: bytes) -> tuple[str, str]:
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """A colour and a marker for each name, the same in every figure of a report."""
+    """Assigns a colour and a marker to each name, the same in every figure of a report."""
     order = sorted(set(names))
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
@@ -146,23 +144,23 @@ def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def separate(wanted: Sequence[float], gap: float, low: float, high: float) -> list[float]:
-    """Moves positions as little as an even push allows until neighbours are `gap` apart and all lie in range.
+def separate(targets: Sequence[float], gap: float, low: float, high: float) -> list[float]:
+    """Shifts positions so that neighbours are at least `gap` apart and all are within [low, high].
 
     Args:
-        wanted: positions in any order.
-        gap: least distance; made smaller where the range cannot hold it.
-        low: least position.
-        high: greatest position.
+        targets: preferred positions, in any order.
+        gap: minimum distance; reduced if the range is too small.
+        low: smallest position.
+        high: largest position.
 
     Returns:
-        The new positions in the given order.
+        The new positions, in the given order.
     """
-    order = sorted(range(len(wanted)), key=lambda i: (wanted[i], i))
-    gap = min(gap, (high - low) / max(1, len(wanted) - 1))
-    groups: list[list[float]] = []  # [start, size]: runs of positions exactly one gap apart
+    order = sorted(range(len(targets)), key=lambda i: (targets[i], i))
+    gap = min(gap, (high - low) / max(1, len(targets) - 1))
+    groups: list[list[float]] = []  # [start, size]: groups of positions exactly one gap apart
     for i in order:
-        groups.append([min(max(wanted[i], low), high), 1])
+        groups.append([min(max(targets[i], low), high), 1])
         while len(groups) > 1 and groups[-2][0] + groups[-2][1] * gap > groups[-1][0]:
             start, size = groups.pop()
             left, count = groups[-1]
@@ -171,18 +169,18 @@ def separate(wanted: Sequence[float], gap: float, low: float, high: float) -> li
             first = middle / total - (total - 1) * gap / 2
             groups[-1] = [min(max(first, low), high - (total - 1) * gap), total]
     placed = [start + k * gap for start, size in groups for k in range(int(size))]
-    positions = [0.0] * len(wanted)
+    positions = [0.0] * len(targets)
     for i, position in zip(order, placed, strict=True):
         positions[i] = position
     return positions
 
 
 def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each line's name beside its right end, apart from one another, tied by a thin leader.
+    """Writes the name of each line beside its right end, without overlap, connected by a thin leader.
 
     Args:
-        axes: final limits must be set.
-        ends: x, y, name and colour of each line's end.
+        axes: the panel; its final limits must be set.
+        ends: x, y, name and colour of the end of each line.
     """
     (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
     gap = (high - low) * 10.5 / (axes.get_window_extent().height * 72 / DPI)  # 10.5 points
@@ -195,11 +193,11 @@ def label_line_ends(axes: Axes, ends: Sequence[tuple[float, float, str, str]]) -
 
 
 def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) -> None:
-    """Writes each point's name near it where it covers no other point or name; call it last.
+    """Writes the name of each point near it, without covering other points or names; call it last.
 
     Args:
-        axes: final limits must be set.
-        points: x, y, name and colour.
+        axes: the panel; its final limits must be set.
+        points: x, y, name and colour of each point.
     """
     import numpy as np
 
@@ -223,7 +221,7 @@ def label_points(axes: Axes, points: Sequence[tuple[float, float, str, str]]) ->
 
 
 def _leaders(axes: Axes, ties: Sequence[tuple[float, float, float, float, str]]) -> None:
-    """Thin lines from (x, y) to (x, y), each with its colour."""
+    """Draws thin lines, given as x, y, x, y and colour."""
     from matplotlib.collections import LineCollection
 
     lines = [((x, y), (to_x, to_y)) for x, y, to_x, to_y, _ in ties]
@@ -231,13 +229,13 @@ def _leaders(axes: Axes, ties: Sequence[tuple[float, float, float, float, str]])
 
 
 def _free_place(at: Any, size: tuple[float, float], taken: Any, frame: Any) -> Any:
-    """The nearest offset of a label's lower left corner that covers nothing; the least bad one if there is none.
+    """The nearest offset of a label's lower left corner without overlap, or else with the least overlap.
 
     Args:
         at: the point, in pixels.
         size: width and height of the label.
-        taken: boxes (left, bottom, right, top) that should stay free, [n, 4].
-        frame: box that the label should not leave.
+        taken: boxes (left, bottom, right, top) that should not be covered, [n, 4].
+        frame: box that should contain the label.
     """
     import numpy as np
 
@@ -259,7 +257,7 @@ def _around(reach: float, width: float, height: float) -> list[tuple[float, floa
 
 
 def _overlap(a: Any, b: Any) -> Any:
-    """Common area of boxes."""
+    """Area of the intersection of boxes."""
     import numpy as np
 
     wide = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
@@ -268,13 +266,13 @@ def _overlap(a: Any, b: Any) -> Any:
 
 
 def write(path: Path, data: bytes) -> Path:
-    """Writes a picture, making its folder."""
+    """Writes a figure; creates its folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(data)
     return path
 
 
 def plain(name: str, limit: int = 48) -> str:
-    """Text that is drawn as it is: no mathematics mode, no control characters, not endless."""
+    """Prepares text for drawing: no mathematics mode, no control characters, at most `limit` characters."""
     name = "".join(c if c.isprintable() else " " for c in name)
     return (name if len(name) <= limit else f"{name[: limit - 1]}…").replace("$", r"\$")

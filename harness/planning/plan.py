@@ -1,11 +1,11 @@
-"""Planning: backbones x datasets x seeds become run specs, each cached, to do or blocked, with the reason.
+"""Expands backbones x datasets x seeds to run specs, each cached, to do or blocked, with the reason.
 
-Planning is pure: the same request gives the same ids. No image is opened and no torch, ray or mlflow imported.
+Planning is pure: the same request gives the same run ids. It opens no image and imports no torch, ray or mlflow.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +15,8 @@ from msgspec import structs
 from harness import registry, weights
 from harness.contracts import SPLITS
 from harness.errors import HarnessError
+from harness.planning import problems as why
+from harness.planning.problems import Problem
 from harness.planning.request import Request, asked_for, check_options, chosen_options, load_recipe
 from harness.planning.run_specs import SpecFactory
 from harness.records import store
@@ -32,9 +34,14 @@ CACHED, TODO, BLOCKED = "cached", "to do", "blocked"
 
 @dataclass(frozen=True)
 class Planned:
-    """One cell of the plan; a blocked one tells its problems one by one.
+    """One run of the plan.
 
     Attributes:
+        spec: the run.
+        state: `cached`, `to do` or `blocked`.
+        reason: why, in full.
+        folder: folder of the run's record.
+        problems: why a blocked run cannot start; of other runs, the further datasets that cannot be scored.
         asked: what the user typed for it, see `asked_for`.
         input_file: a checkpoint or feature file to score instead of training.
         trust_pickle: the user allowed this file to run code when it is read.
@@ -44,13 +51,21 @@ class Planned:
     state: str
     reason: str
     folder: Path
-    problems: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
     asked: dict[str, Any] = field(default_factory=dict)
     input_file: str = ""
     trust_pickle: bool = False
 
+    @property
+    def short_reason(self) -> str:
+        """The reason in a few words."""
+        if not self.problems:
+            return self.reason
+        shorts = ", ".join(dict.fromkeys(problem.short for problem in self.problems))
+        return shorts if self.state == BLOCKED else f"{self.reason.partition(';')[0]}; {shorts}"
+
     def to_dict(self) -> dict[str, Any]:
-        """One JSON object a run."""
+        """The run as a JSON object."""
         return {
             "run_id": self.spec.run_id,
             "backbone": self.spec.backbone,
@@ -59,6 +74,7 @@ class Planned:
             "seed": self.spec.seed,
             "state": self.state,
             "reason": self.reason,
+            "short_reason": self.short_reason,
         }
 
 
@@ -83,21 +99,21 @@ def planned(
     request: Request,
     spec: RunSpec,
     known: Mapping[str, store.Entry],
-    problems: tuple[str, ...] = (),
+    problems: tuple[Problem, ...] = (),
     asked: dict[str, Any] | None = None,
 ) -> Planned:
-    """One cell of a plan: blocked if there are problems, else cached or to do, by what is on record.
+    """Returns one run of a plan: blocked if there are problems, else cached or to do, by its record.
 
     Args:
         request: where results are kept, and whether finished runs are repeated.
         spec: the run.
         known: entries of the results folder by run id.
-        problems: what stands in its way, each as a sentence.
+        problems: why it cannot start.
         asked: what the user typed for it, see `asked_for`.
     """
     folder, asked = run_folder(request.results, spec), asked or {}
     if problems:
-        return Planned(spec, BLOCKED, " ".join(problems), folder, problems, asked)
+        return Planned(spec, BLOCKED, " ".join(problem.text for problem in problems), folder, problems, asked)
     status = entry.status if (entry := known.get(spec.run_id)) else ""
     if status == "ok" and not request.force:
         return Planned(spec, CACHED, "finished", folder, asked=asked)
@@ -122,7 +138,7 @@ class _Grid:
         request = self.request
         chosen = load_recipe(request, backbone, dataset.name)
         options = backbone.options({**chosen.options, **chosen_options(request, backbone)})
-        starting, problem = ("none", "") if request.from_scratch else _pretrained(backbone, options, request.paths)
+        starting, lack = ("none", None) if request.from_scratch else _pretrained(backbone, options, request.paths)
         others = [other for other in others if other.name != dataset.name]
         spec = self.specs.make(
             backbone,
@@ -136,53 +152,57 @@ class _Grid:
             purpose="search" if request.holdout else "test",
             holdout=request.holdout,
         )
-        problems = [*backbone.missing(), problem, self.seen[dataset.name].problem]
+        found = [*why.of_backbone(backbone), lack, self.seen[dataset.name].problem]
         # A further dataset that can be read but not scored costs its own scores alone: the run says so and goes on.
-        problems += [self.seen[other.name].problem for other in others if self.seen[other.name].facts is None]
-        problems += self._misfits(backbone, options, chosen, dataset)
-        found = tuple(p for p in problems if p)
+        found += [self.seen[other.name].problem for other in others if self.seen[other.name].facts is None]
+        problems = tuple(p for p in (*found, *self._misfits(backbone, options, chosen, dataset)) if p)
+        unscored = tuple(p for other in others if (p := self.seen[other.name].problem))
         asked = asked_for(request, backbone, chosen.about)
-        unscored = [p for other in others if (p := self.seen[other.name].problem)]
-        cells = [planned(request, structs.replace(spec, seed=seed), self.index, found, asked) for seed in request.seeds]
-        return [replace(c, reason="; ".join([c.reason, *unscored])) if c.state == TODO else c for c in cells]
+        specs = [structs.replace(spec, seed=seed) for seed in request.seeds]
+        cells = [planned(request, one, self.index, problems, asked) for one in specs]
+        return [_with_warnings(cell, unscored) if cell.state == TODO else cell for cell in cells]
 
     def _misfits(
         self, backbone: BackboneEntry, options: dict[str, Any], chosen: Recipe, dataset: DatasetEntry
-    ) -> Iterator[str]:
-        """What backbone, recipe, dataset and device cannot do together, as far as cards and counts tell."""
+    ) -> Iterator[Problem]:
+        """Yields what backbone, recipe, dataset and device cannot do together, as far as cards and counts tell."""
         facts = self.seen[dataset.name].facts
         if backbone.embeds_cameras(options) and not dataset.card.knows_cameras:
-            yield (
+            yield why.plain(
                 f"{backbone.name} embeds the camera of every image, and the cameras of {dataset.name} are unknown: "
-                "pass --camera-embedding off."
+                "pass --camera-embedding off.",
+                "unknown cameras",
             )
         elif backbone.embeds_cameras(options) and facts and facts.unseen:
-            yield (
+            yield why.plain(
                 f"{backbone.name} embeds the camera of every image, but the camera of {facts.unseen[0]} has no "
-                "training image: add one, or pass --camera-embedding off."
+                "training image: add one, or pass --camera-embedding off.",
+                "untrained camera",
             )
         if not backbone.card.trainable or not chosen.training.epochs:
             return
         if recipe.uses_ratr(chosen.loss) and backbone.has_one_branch(options):
-            yield (
-                f"RATR compares branches, and {backbone.name} has one with these options: set loss.ratr_intra and "
-                "loss.ratr_inter to 0."
+            yield why.plain(
+                f"RATR compares branches, but {backbone.name} has only one with these options: pass "
+                "--set loss.ratr_intra=0 --set loss.ratr_inter=0.",
+                "one branch",
             )
         if chosen.training.precision == "fp16" and self.specs.device == "cpu":
-            yield "training.precision 'fp16' needs a GPU; use fp32 or bf16 on a CPU."
+            yield why.plain("training.precision 'fp16' needs a GPU: set it to fp32 or bf16 on a CPU.", "fp16 on a CPU")
         if facts and facts.identities < chosen.sampler.identities:
-            yield (
+            yield why.plain(
                 f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "
-                f"only {facts.identities}: set sampler.identities to {facts.identities} or less."
+                f"only {facts.identities}: set sampler.identities to {facts.identities} or less.",
+                "too few identities",
             )
 
 
 @dataclass(frozen=True)
 class _Data:
-    """A dataset as the plan sees it; without facts where it cannot be read."""
+    """A dataset as the plan sees it; `facts` is None where it cannot be read."""
 
     facts: Facts | None
-    problem: str = ""
+    problem: Problem | None = None
 
     @property
     def fingerprint(self) -> str:
@@ -195,35 +215,44 @@ def _look_at(entry: DatasetEntry, request: Request) -> _Data:
 
     options = request.dataset_options.get(entry.name, {})
     splits = ("train",) if request.holdout else SPLITS  # in a search the files of the test split may be absent
+    root = Path(request.paths.data_root or ".")
     try:
-        facts = layouts.facts(entry, Path(request.paths.data_root or "."), splits=splits, **options)
+        facts = layouts.facts(entry, root, splits=splits, **options)
     except HarnessError as error:
-        return _Data(None, str(error))
+        found = _is_complete(entry, root, str(options.get(layouts.VERSION, "")), splits)
+        return _Data(None, why.of_data(entry, error, request.paths.data_root, found=found))
     if facts.queries and not facts.matched:
-        return _Data(
-            facts,
-            f"{entry.name} cannot be scored: none of its {facts.queries:,} queries has a match, a gallery image of the "
-            f"same identity from another camera. 'python -m harness validate --datasets {entry.name}' says more.",
-        )
+        return _Data(facts, why.unmatched(entry, facts.queries, request.paths.data_root))
     return _Data(facts)
 
 
-def _pretrained(backbone: BackboneEntry, options: dict[str, Any], paths: LocalPaths) -> tuple[str, str]:
-    """Identity of the starting weights, or why there are none."""
+def _is_complete(entry: DatasetEntry, root: Path, version: str, splits: Sequence[str]) -> bool:
+    """Whether a folder of the dataset has all that must be there, so that an error is about its contents."""
+    from datasets import layouts
+
+    try:
+        layouts.find(entry, root, version, splits)
+    except HarnessError:
+        return False
+    return True
+
+
+def _with_warnings(cell: Planned, unscored: tuple[Problem, ...]) -> Planned:
+    """The run with the further datasets that cannot be scored."""
+    return replace(cell, reason="; ".join([cell.reason, *(p.text for p in unscored)]), problems=unscored)
+
+
+def _pretrained(backbone: BackboneEntry, options: dict[str, Any], paths: LocalPaths) -> tuple[str, Problem | None]:
+    """Identity of the starting weights, and why they cannot be used."""
     card = backbone.card
     if (start := weights.wanted(card, options)) is None:
-        return "none", ""
+        return "none", None
     try:
         if (found := weights.locate(card, paths.weights_root, options)) is not None:
             weights.check_kind(found)
         identity = weights.identity(card, paths.weights_root, options)
     except HarnessError as error:
-        return "missing", str(error)
+        return "missing", why.wrong_weights(backbone, error)
     if identity != "none":
-        return identity, ""
-    where = f"below {paths.weights_root}" if paths.weights_root else "(no --weights-root given)"
-    return "missing", (
-        f"Starting weights of {card.name} not found {where}: {' or '.join(start.files)}. "
-        f"'python -m harness prepare --backbones {backbone.name} --weights-root DIR' fetches them, "
-        "--from-scratch starts without."
-    )
+        return identity, None
+    return "missing", why.missing_weights(backbone, start.files, paths)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from harness import registry
 from harness.errors import UsageError, unknown
 from harness.planning.plan import Planned, planned
+from harness.planning.problems import Problem, of_backbone, plain
 from harness.planning.request import Request, check_options
 from harness.planning.run_specs import SpecFactory
 from harness.records import environment, store
@@ -85,12 +86,13 @@ def build(request: Request, study: Study) -> list[Planned]:
     return cells
 
 
-def _problems(device: str, condition: Condition, backbone: BackboneEntry) -> Iterator[str]:
-    yield from backbone.missing()
+def _problems(device: str, condition: Condition, backbone: BackboneEntry) -> Iterator[Problem]:
+    """Yields why a backbone cannot be measured under a condition."""
+    yield from of_backbone(backbone)
     if condition.precision == "fp16" and device == "cpu":
-        yield "fp16 needs a GPU"
+        yield plain("fp16 needs a GPU", "fp16 needs a GPU")
     if condition.measure == "training" and not backbone.card.trainable:
-        yield "nothing to train"
+        yield plain("nothing to train", "nothing to train")
 
 
 def _check(study: Study, request: Request, chosen: Sequence[BackboneEntry]) -> None:

@@ -1,7 +1,8 @@
-"""The tables of docs/records.md, made from the types of a record: `python -m harness.records.documentation`."""
+"""Writes the tables of docs/records.md from the types of a record: `python -m harness.records.documentation`."""
 
 from __future__ import annotations
 
+import inspect
 import typing
 from collections.abc import Iterator
 from typing import Any
@@ -14,23 +15,23 @@ from harness.spec.names import PURPOSES
 from harness.system.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "records.md"
-BEGIN = "<!-- Made by `python -m harness.records.documentation` from harness/records/schema.py; edit the types. -->"
+BEGIN = "<!-- Written by `python -m harness.records.documentation` from harness/records/schema.py: edit that file. -->"
 END = "<!-- End of the tables. -->"
 
 
 def tables() -> str:
-    """One table per level of a record, each below its path, and the purposes of runs."""
-    levels = [f"{title}{_table(kind)}" for title, kind in _levels(Record, "", set())]
+    """Returns one table per level of a record, with the path of the level as heading, and the purposes of runs."""
+    levels = [f"{_heading(path, kind)}{_table(kind)}" for path, kind in _levels(Record, "", set())]
     rows = [f"| `{name}` | `{purpose.source}` | {purpose.about} |" for name, purpose in PURPOSES.items()]
-    purposes = ["Purposes of runs, and the sources of their records:", "", "| `spec.purpose` | `source` | the run |"]
-    return "\n\n".join([*levels, "\n".join([*purposes, "|---|---|---|", *rows])])
+    purposes = ["### Purposes and sources", "", "| `spec.purpose` | `source` | the run |", "|---|---|---|", *rows]
+    return "\n\n".join([*levels, "\n".join(purposes)])
 
 
 def updated(page: str) -> str:
-    """The page with the tables as they are now.
+    """Returns the page with current tables.
 
     Raises:
-        ValueError: the page lacks one of the two marks.
+        ValueError: the page lacks one of the two comments that enclose the tables.
     """
     before, rest = page.split(BEGIN)
     _, after = rest.split(END)
@@ -38,24 +39,32 @@ def updated(page: str) -> str:
 
 
 def _levels(kind: Any, path: str, seen: set[Any]) -> Iterator[tuple[str, Any]]:
-    """A table and those inside it, each once; a type without a docstring is an inside matter of the check."""
+    """Yields the path and type of each level, outer levels first and each type once.
+
+    A type without a docstring serves the check alone and gets no table.
+    """
     if kind in seen or not kind.__doc__:
         return
     seen.add(kind)
-    yield f"`{path}`: {kind.__doc__}\n\n" if path else "", kind
+    yield path, kind
     for key, inner in _hints(kind).items():
         for suffix, table in _below(inner):
             yield from _levels(table, f"{path}.{key}{suffix}".lstrip("."), seen)
 
 
 def _below(kind: Any) -> Iterator[tuple[str, Any]]:
-    """Tables with keys of their own inside a type, and how their path goes on."""
+    """Yields each table type inside a type, with what it appends to the path."""
     for arm, _ in alternatives(kind):
         if typing.is_typeddict(arm):
             yield "", arm
         elif (origin := typing.get_origin(arm)) in (list, dict):
             suffix = "[]" if origin is list else ".NAME"
             yield from ((suffix + more, table) for more, table in _below(typing.get_args(arm)[-1]))
+
+
+def _heading(path: str, kind: Any) -> str:
+    """Heading and docstring of a level; the outermost level has none."""
+    return f"### `{path}`\n\n{inspect.cleandoc(kind.__doc__)}\n\n" if path else ""
 
 
 def _table(kind: Any) -> str:

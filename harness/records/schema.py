@@ -1,4 +1,4 @@
-"""The types of a record. Both the validation of records and the tables of docs/records.md are derived from them."""
+"""What a record holds, declared once: the check of a record and the tables of docs/records.md come from these types."""
 
 import hashlib
 from collections.abc import Mapping
@@ -33,80 +33,107 @@ class SpecValues(TypedDict, total=False):
 
 
 class Spec(TypedDict, total=False):
-    """Everything that may change the results; see `harness.spec.run_spec.RunSpec`."""
+    """Everything that may change the number; `run_id` is its hash. See `RunSpec` in `harness/spec/run_spec.py`."""
 
     backbone: Required[
         Annotated[str, Meta(description="registered name, with the variant: `reidmamba:strong-baseline`")]
     ]
-    dataset: Required[Annotated[str, Meta(description="training dataset, or scored dataset of a run without training")]]
+    dataset: Required[
+        Annotated[str, Meta(description="dataset of the run: the model is trained on it, or its images are scored")]
+    ]
     recipe: Required[Annotated[str, Meta(description="name of the recipe")]]
-    values: Required[Annotated[SpecValues, Meta(description="every value of the recipe; the soft margin is -1")]]
-    options: Required[Annotated[dict[str, Any], Meta(description="every build option of the backbone")]]
-    seed: Required[Annotated[Seed, Meta(description="seed of all random numbers")]]
+    values: Required[
+        Annotated[
+            SpecValues, Meta(description="every value of the recipe, defaults included. A soft margin is stored as -1")
+        ]
+    ]
+    options: Required[
+        Annotated[dict[str, Any], Meta(description="every build option of the backbone, defaults included")]
+    ]
+    seed: Required[Annotated[Seed, Meta(description="seed of all random numbers of the run")]]
     device: Required[Annotated[str, Meta(description="`cpu` or `cuda`")]]
     protocol: Required[Annotated[str, Meta(description="version of the evaluation protocol, Major.Minor")]]
     torch: Annotated[str | None, Meta(description="version of torch, Major.Minor")]
-    source: Annotated[str | None, Meta(description="hash of the backbone's code")]
+    source: Annotated[str | None, Meta(description="hash of the backbone's files")]
     pretrained: Annotated[
         str | None,
-        Meta(description="checksum of the starting weights or of the scored file; `none` for a random start"),
+        Meta(
+            description="identity of the starting weights, or of the file that is scored: a checksum or a "
+            "timm tag. `none` if there is no such file"
+        ),
     ]
     fingerprint: Annotated[
-        str | None, Meta(description="hash of the dataset: paths, sizes, identities and cameras of all images")
+        str | None,
+        Meta(description="hash of the relative paths, sizes, identities and cameras that were read from the dataset"),
     ]
     dataset_options: Annotated[
-        dict[str, dict[str, Any]] | None, Meta(description="reader options given by the user, by dataset")
+        dict[str, dict[str, Any]] | None, Meta(description="reader options that the user gave, by dataset")
     ]
-    evaluate_on: Annotated[list[Pair] | None, Meta(description="name and fingerprint of each additional dataset")]
+    evaluate_on: Annotated[
+        list[Pair] | None, Meta(description="name and fingerprint of each further dataset that is scored")
+    ]
     purpose: Annotated[
-        str | None, Meta(description="purpose of the run: `test`, `search`, `checkpoint`, `features` or `profile`")
+        str | None,
+        Meta(
+            description="what the run is for: `test`, `search`, `checkpoint`, `features` or `profile`; see "
+            "the last table"
+        ),
     ]
     holdout: Annotated[
-        dict[str, Any] | None, Meta(description="seed and fraction of the held-out identities of a search")
+        dict[str, Any] | None,
+        Meta(description="seed and fraction (`share`) of the training identities that a search holds out"),
     ]
 
 
 class Error(TypedDict, total=False):
-    """Why the run failed."""
+    """Why a run did not end with status `ok`."""
 
     type: Annotated[str | None, Meta(description="class of the exception")]
-    message: Annotated[str, Meta(description="the reason, in one or two sentences")]
-    log_tail: Annotated[str | None, Meta(description="last lines of the log")]
+    message: Annotated[str, Meta(description="the reason, in a sentence")]
+    log_tail: Annotated[str | None, Meta(description="last lines of the run's log")]
 
 
 class ImageSizes(TypedDict, total=False):
-    """Sizes of the images of a split."""
+    """Sizes of the images of one split."""
 
-    height: Annotated[list[Number] | None, Meta(description="minimum, median and maximum, in pixels")]
-    width: Annotated[list[Number] | None, Meta(description="minimum, median and maximum, in pixels")]
-    distinct: Annotated[Whole | None, Meta(description="number of distinct sizes")]
+    height: Annotated[list[Number] | None, Meta(description="smallest, median and largest height, in pixels")]
+    width: Annotated[list[Number] | None, Meta(description="smallest, median and largest width, in pixels")]
+    distinct: Annotated[Whole | None, Meta(description="number of different sizes")]
 
 
 class Data(TypedDict, total=False):
-    """The dataset of the run."""
+    """The files that were read."""
 
-    layout: Annotated[str | None, Meta(description="detected layout, for example `msmt17-v1`")]
-    generated: Annotated[dict[str, Any] | None, Meta(description="settings of the generator; `null` for real data")]
+    layout: Annotated[str | None, Meta(description="name of the folder layout that was found, for example `msmt17-v1`")]
+    generated: Annotated[dict[str, Any] | None, Meta(description="how the images were generated; `null` for real data")]
     notes: Annotated[
         dict[str, Any] | None,
         Meta(
-            description="facts about the files. `image_sizes`: the images are a resized copy; `junk`: number of images "
-            "that the reader left out; `row_order` and `rows_left_out`: how rows of stored features were matched to "
-            "images, see [features.md](features.md)"
+            description="facts about the files, by name. `image_sizes`: the images are a resized copy. "
+            "`cameras`: `unknown` if the dataset has no cameras. `junk`: number of junk images that the reader left "
+            "out, by split. `row_order` and `rows_left_out`: how the rows of stored features were assigned to images, "
+            "see [features.md](features.md)"
         ),
     ]
     count_mismatch: Annotated[
-        list[str] | None, Meta(description="differences between the counts and the card, in sentences; empty for none")
+        list[str] | None,
+        Meta(
+            description="differences between the counts of the card and of the files, one sentence each; "
+            "empty if there are none"
+        ),
     ]
     splits: Annotated[
         dict[str, dict[str, Whole]] | None,
-        Meta(description="`images`, `identities` and `cameras` of `train`, `query` and `gallery`"),
+        Meta(description="number of `images`, `identities` and `cameras` of `train`, `query` and `gallery`"),
     ]
     image_sizes: Annotated[dict[str, ImageSizes] | None, Meta(description="sizes of the images, by split")]
     error: Annotated[
-        str | None, Meta(description="why an additional dataset could not be scored; the run itself is `ok`")
+        str | None,
+        Meta(description="only below `evaluated`: why that dataset could not be scored. The run itself stays `ok`"),
     ]
-    evaluated: Annotated[dict[str, "Data"] | None, Meta(description="the same keys for each additional dataset")]
+    evaluated: Annotated[
+        dict[str, "Data"] | None, Meta(description="the same keys for each further dataset, by its name")
+    ]
 
 
 Evaluation = TypedDict(
@@ -115,29 +142,41 @@ Evaluation = TypedDict(
         "dataset": Required[
             Annotated[
                 str,
-                Meta(description="scored dataset; a name other than `spec.dataset` means a cross-domain result"),
+                Meta(
+                    description="dataset that was scored. If it is not `spec.dataset`, this is a cross-dataset result"
+                ),
             ]
         ],
         "trained": Required[
             Annotated[
                 bool,
                 Meta(
-                    description="`false` for the additional score of the model before training; `true` for the result "
-                    "of a run, also with `training.epochs = 0`"
+                    description="`false` for the additional score of the model before training; `true` for the "
+                    "result of a run, also with `training.epochs = 0`"
                 ),
             ]
         ],
         "flip": Required[
-            Annotated[bool, Meta(description="whether features were averaged over the image and its mirror image")]
+            Annotated[
+                bool,
+                Meta(
+                    description="whether this is the flip test: the mean of the features of the image and its mirror "
+                    "image"
+                ),
+            ]
         ],
         "rerank": Required[
             Annotated[
                 bool,
-                Meta(description="whether k-reciprocal re-ranking was used; never under `cuhk03-classic`"),
+                Meta(description="whether k-reciprocal re-ranking was used; always `false` under `cuhk03-classic`"),
             ]
         ],
-        "metric": Required[Annotated[str, Meta(description="`cosine` or `euclidean`")]],
-        "protocol": Annotated[str | None, Meta(description="evaluation protocol of the dataset's card")],
+        "metric": Required[
+            Annotated[str, Meta(description="distance that ranks the gallery: `cosine` or `euclidean`")]
+        ],
+        "protocol": Annotated[
+            str | None, Meta(description="evaluation rule of the dataset's card: `standard` or `cuhk03-classic`")
+        ],
         "mAP": Required[Annotated[Fraction, Meta(description="mean average precision over the valid queries")]],
         "mINP": Required[
             Annotated[Fraction | None, Meta(description="mean inverse negative penalty over the valid queries")]
@@ -146,226 +185,269 @@ Evaluation = TypedDict(
             Annotated[
                 Fraction,
                 Meta(
-                    description="share of the valid queries with a match at rank 1; under `cuhk03-classic` the mean "
-                    "over 10 random galleries per query, with one image per identity"
+                    description="fraction of valid queries with a match at rank 1. Under `cuhk03-classic`: mean over "
+                    "10 galleries per query, drawn with one image per identity"
                 ),
             ]
         ],
-        "rank-5": Required[Annotated[Fraction, Meta(description="the same, up to rank 5")]],
-        "rank-10": Required[Annotated[Fraction, Meta(description="the same, up to rank 10")]],
+        "rank-5": Required[
+            Annotated[Fraction, Meta(description="fraction of valid queries with a match among the first 5")]
+        ],
+        "rank-10": Required[
+            Annotated[Fraction, Meta(description="fraction of valid queries with a match among the first 10")]
+        ],
         "cmc": Required[
             Annotated[
                 list[Fraction],
                 Meta(
-                    description="CMC curve at ranks 1, 2, ... up to the recipe's `max_rank`; `rank-1`, `rank-5` and "
-                    "`rank-10` do not depend on `max_rank`"
+                    description="CMC curve from rank 1 to the recipe's `max_rank`; the three ranks above do not "
+                    "depend on `max_rank`"
                 ),
             ]
         ],
         "n_query": Required[Annotated[Whole, Meta(description="number of queries")]],
         "n_valid": Required[
-            Annotated[Whole, Meta(description="number of queries with a match: the same identity under another camera")]
+            Annotated[
+                Whole,
+                Meta(description="number of valid queries: those with a match in the gallery under another camera"),
+            ]
         ],
         "n_gallery": Required[Annotated[Whole, Meta(description="number of gallery images")]],
         "n_junk": Annotated[
             Whole | None,
             Meta(
-                description="number of gallery images with a negative identity that were dropped in the evaluation; "
-                "junk that readers leave out is counted in `data.notes.junk`"
+                description="number of gallery images with a negative identity that reached the evaluation. "
+                "Readers leave junk out earlier and count it in `data.notes.junk`"
             ),
         ],
         "tied_queries": Annotated[
-            Whole | None, Meta(description="number of queries whose average precision is lower because of ties")
+            Whole | None, Meta(description="number of queries whose AP is lower because a negative ties with a match")
         ],
         "interval": Required[
             Annotated[
                 dict[str, Bounds],
                 Meta(
-                    description="95 % confidence intervals of `mAP` and `rank-1`, by a bootstrap over the identities "
-                    "of the queries; empty for a single identity"
+                    description="95 % intervals of `mAP` and `rank-1` as `[low, high]`, by a bootstrap over the "
+                    "identities of the queries; empty if there is only one identity"
                 ),
             ]
         ],
-        "per_query": Annotated[str | None, Meta(description="name of the file with per-query values")],
+        "per_query": Annotated[str | None, Meta(description="name of the file with the values of each query")],
     },
     total=False,
 )
-Evaluation.__doc__ = "One evaluation of the model."
+Evaluation.__doc__ = (
+    "One scored ranking. The plain test, the flip test, re-ranking and further datasets have entries of their own."
+)
 
 
 class TakenOver(TypedDict, total=False):
     """The run whose checkpoint this run started from."""
 
-    run_id: Annotated[str | None, Meta(description="id of the other run")]
-    epochs: Annotated[Whole | None, Meta(description="number of epochs of the checkpoint")]
+    run_id: Annotated[str | None, Meta(description="id of that run")]
+    epochs: Annotated[Whole | None, Meta(description="number of epochs that the checkpoint was trained for")]
 
 
 class Conditions(TypedDict, total=False):
-    """Other load of the machine during the measurement."""
+    """What else the machine did during the measurement."""
 
     fixed_work_ms: Annotated[
-        list[Number] | None, Meta(description="time of a fixed matrix product, before and after the measurement")
+        list[Number] | None,
+        Meta(
+            description="time of a fixed matrix product before and after, in milliseconds; on a CPU it is "
+            "processor time"
+        ),
     ]
-    others_cores: Annotated[Number | None, Meta(description="mean number of cores used by other processes")]
+    others_cores: Annotated[Number | None, Meta(description="mean number of cores that other processes kept busy")]
     load_average: Annotated[Number | None, Meta(description="load average of the last minute before the measurement")]
     drift: Annotated[
-        Number | None, Meta(description="time of the second half of the repeats, divided by that of the first half")
+        Number | None,
+        Meta(
+            description="median time of the second half of the repeats over that of the first half; 1 on a "
+            "steady machine"
+        ),
     ]
-    notes: Annotated[list[str] | None, Meta(description="reasons to doubt the measurement, in sentences")]
+    notes: Annotated[
+        list[str] | None,
+        Meta(description="reasons to doubt the measurement, one sentence each; empty if there are none"),
+    ]
 
 
 class Efficiency(TypedDict, total=False):
-    """Size, speed and memory of the model. A profile record has one device, precision, batch size and image size."""
+    """What the model costs. A key marked “profile” is in profile records only.
+
+    Such a record is about one device, precision, batch size and input size.
+    """
 
     parameters: Annotated[Whole | None, Meta(description="number of parameters")]
     parameters_inference: Annotated[
-        Whole | None, Meta(description="number of parameters used by the test-time feature")
+        Whole | None, Meta(description="number of parameters that the test-time feature depends on")
     ]
-    parameters_trained: Annotated[Whole | None, Meta(description="number of parameters with a gradient; profile")]
-    flops: Annotated[Number | None, Meta(description="FLOPs per image; a multiply-add counts as two")]
+    parameters_trained: Annotated[Whole | None, Meta(description="number of parameters that get gradients; profile")]
+    flops: Annotated[Number | None, Meta(description="operations for one image; a multiply-add counts as two")]
     inference_images_per_second: Annotated[Number | None, Meta(description="median throughput in evaluation mode")]
     batch_size: Annotated[Whole | None, Meta(description="images per batch")]
     precision: Annotated[str | None, Meta(description="`fp32`, `bf16` or `fp16`")]
     image_size: Annotated[Size | None, Meta(description="height and width, in pixels")]
     device: Annotated[str | None, Meta(description="`cpu` or `cuda`")]
     threads: Annotated[Whole | None, Meta(description="number of CPU threads")]
-    scan: Annotated[str | None, Meta(description="implementation of the selective scan")]
-    conditions: Annotated[Conditions | None, Meta(description="other load of the machine during the measurement")]
+    scan: Annotated[str | None, Meta(description="implementation of the selective scan that ran")]
+    conditions: Annotated[Conditions | None, Meta(description="what else the machine did during the measurement")]
     peak_memory_bytes: Annotated[
         Number | None, Meta(description="peak memory of the epochs trained in this process, or of the profiled call")
     ]
     train_images_per_second: Annotated[
-        Number | None, Meta(description="throughput of the epochs trained in this process; `null` if there were none")
+        Number | None,
+        Meta(description="training throughput of the epochs trained in this process; `null` if there were none"),
     ]
     train_batch_size: Annotated[Whole | None, Meta(description="images per training step")]
     train_precision: Annotated[str | None, Meta(description="precision of training")]
     skipped_steps: Annotated[
         Whole | None,
         Meta(
-            description="number of training steps that the float16 gradient scaler skipped because the loss or its "
-            "gradients were not finite"
+            description="number of training steps that were skipped because float16 gave a loss or gradients "
+            "that are not finite"
         ),
     ]
-    epochs: Annotated[Whole | None, Meta(description="number of training epochs of the model")]
+    epochs: Annotated[Whole | None, Meta(description="number of epochs that the model was trained for")]
     resumed_at_epoch: Annotated[
-        Whole | None, Meta(description="epoch of the checkpoint from which this process resumed")
+        Whole | None, Meta(description="epoch of the checkpoint that this process resumed from")
     ]
     taken_over: Annotated[
         TakenOver | None,
         Meta(
-            description="the run whose checkpoint this run started from, with the same backbone, dataset, seed, "
-            "training recipe, starting weights, device and training images"
+            description="the run whose checkpoint this run started from: its training is the same in "
+            "backbone, dataset, seed, recipe, weights, device and images"
         ),
     ]
     measure: Annotated[str | None, Meta(description="`inference` or `training`; profile")]
     compiled: Annotated[bool | None, Meta(description="whether `torch.compile` was used; profile")]
-    latency_ms: Annotated[Number | None, Meta(description="median wall-clock time per batch; profile")]
-    latency_cpu_ms: Annotated[Number | None, Meta(description="CPU time per batch over all threads; profile")]
-    latency_quartiles_ms: Annotated[
-        Quartiles | None, Meta(description="first and third quartile of the wall-clock time; profile")
+    latency_ms: Annotated[Number | None, Meta(description="median wall-clock time per batch, in milliseconds; profile")]
+    latency_cpu_ms: Annotated[
+        Number | None, Meta(description="median processor time per batch over all threads, in milliseconds; profile")
     ]
-    train_step_ms: Annotated[Number | None, Meta(description="median wall-clock time per training step; profile")]
+    latency_quartiles_ms: Annotated[
+        Quartiles | None, Meta(description="first and third quartile of `latency_ms`; profile")
+    ]
+    train_step_ms: Annotated[
+        Number | None, Meta(description="median wall-clock time per training step, in milliseconds; profile")
+    ]
     train_step_cpu_ms: Annotated[
-        Number | None, Meta(description="CPU time per training step over all threads; profile")
+        Number | None,
+        Meta(description="median processor time per training step over all threads, in milliseconds; profile"),
     ]
     train_step_quartiles_ms: Annotated[
-        Quartiles | None, Meta(description="first and third quartile of the wall-clock time; profile")
+        Quartiles | None, Meta(description="first and third quartile of `train_step_ms`; profile")
     ]
     repeats: Annotated[Whole | None, Meta(description="number of timed repeats; profile")]
     relative_error: Annotated[
-        Number | None, Meta(description="standard error of the median, divided by the median; profile")
+        Number | None, Meta(description="standard error of the median divided by the median; profile")
     ]
     first_call_seconds: Annotated[
-        Number | None, Meta(description="time of the first call, including compilation; profile")
+        Number | None, Meta(description="time of the first call, which includes compilation and start-up; profile")
     ]
     memory_bytes: Annotated[
         dict[str, Number | None] | None,
         Meta(
-            description="parts of the peak memory: `weights`, `inputs`, `activations`; in training also `gradients` "
+            description="memory by part: `weights`, `inputs`, `activations`; in training also `gradients` "
             "and `optimizer_state`; profile"
         ),
     ]
-    threads_pinned: Annotated[bool | None, Meta(description="whether threads were pinned to cores; profile")]
+    threads_pinned: Annotated[
+        bool | None, Meta(description="whether the process was bound to as many cores as it has threads; profile")
+    ]
 
 
 class Timing(TypedDict, total=False):
-    """Time and duration of the run."""
+    """When the run took place."""
 
-    started: Annotated[str | None, Meta(description="start of the run, ISO 8601, UTC")]
-    ended: Annotated[str | None, Meta(description="end of the run, ISO 8601, UTC")]
+    started: Annotated[str | None, Meta(description="start, in ISO 8601 and UTC")]
+    ended: Annotated[str | None, Meta(description="end, in ISO 8601 and UTC")]
     seconds: Annotated[dict[str, Number] | None, Meta(description="duration of each stage, in seconds")]
 
 
 class Asked(TypedDict, total=False):
-    """The settings given by the user; `spec` has them together with all defaults."""
+    """What the user gave. `spec` holds the same settings with all defaults filled in."""
 
     recipe: Annotated[str | None, Meta(description="name or path of the recipe")]
-    about: Annotated[str | None, Meta(description="the recipe's description of itself")]
+    about: Annotated[str | None, Meta(description="description in the recipe")]
     preset: Annotated[str | None, Meta(description="name of the preset")]
     options: Annotated[dict[str, Any] | None, Meta(description="build options")]
-    set: Annotated[dict[str, Any] | None, Meta(description="recipe keys")]
+    set: Annotated[dict[str, Any] | None, Meta(description="recipe keys that were changed with `--set`")]
 
 
 class Record(TypedDict, total=False):
-    """One run, the content of `record.json`."""
+    """One run, as `record.json` holds it."""
 
     schema_version: Required[
         Annotated[
             int,
             Meta(
-                description="version of this schema, currently 1. Older records are migrated in memory; newer "
-                "ones are refused"
+                description="version of this schema, now 1. A record of an older version is migrated when it is "
+                "read; the file is not changed. A record of a newer version is refused"
             ),
         ]
     ]
     protocol_version: Required[
         Annotated[
             str,
-            Meta(description="version of the evaluation protocol, Major.Minor; compare only records with the same"),
+            Meta(description="version of the evaluation protocol, Major.Minor. Compare only results of equal versions"),
         ]
     ]
-    run_id: Required[Annotated[str, Meta(description="SHA-256 of the canonical JSON of `spec`; detects edited specs")]]
-    spec: Required[Annotated[Spec, Meta(description="everything that may change the results")]]
-    status: Required[Annotated[Status, Meta(description="final status; only runs with `ok` are not repeated")]]
-    stage: Required[Annotated[Stage | None, Meta(description="stage in which the run failed")]]
-    error: Required[Annotated[Error | None, Meta(description="why the run failed; `null` for `ok`")]]
-    source: Required[Annotated[Source, Meta(description="source of the numbers")]]
-    data: Required[Annotated[Data, Meta(description="the dataset")]]
+    run_id: Required[
+        Annotated[
+            str,
+            Meta(
+                description="SHA-256 of the canonical JSON of `spec`. A record that was edited by hand is "
+                "detected by it"
+            ),
+        ]
+    ]
+    spec: Required[Annotated[Spec, Meta(description="everything that may change the number")]]
+    status: Required[Annotated[Status, Meta(description="how the run ended. Only a run with `ok` is not repeated")]]
+    stage: Required[Annotated[Stage | None, Meta(description="stage at which the run ended")]]
+    error: Required[Annotated[Error | None, Meta(description="why the run did not end with `ok`")]]
+    source: Required[Annotated[Source, Meta(description="where the numbers come from; see the last table")]]
+    data: Required[Annotated[Data, Meta(description="the files that were read")]]
     evaluations: Required[
-        Annotated[list[Evaluation], Meta(description="one entry per evaluation variant; empty for runs without scores")]
+        Annotated[list[Evaluation], Meta(description="one entry per scored ranking; empty if nothing was scored")]
     ]
     efficiency: Required[Annotated[Efficiency, Meta(description="parameters, FLOPs, time and memory")]]
     environment: Required[
         Annotated[
             dict[str, str | bool | Finite | None],
             Meta(
-                description="versions of Python, torch, CUDA, cuDNN and driver; GPU, CPU, cores, threads; "
-                "`git_commit`, `git_dirty` (`git_problem` if git fails), `packages_hash`, `deterministic`"
+                description="versions of Python, torch, CUDA, cuDNN and driver; GPU, CPU, cores; `git_commit`, "
+                "`git_dirty` (or `git_problem` if git cannot tell), `packages_hash`, `deterministic`"
             ),
         ]
     ]
-    timing: Required[Annotated[Timing, Meta(description="time and duration")]]
-    pictures: Annotated[list[str] | None, Meta(description="file names of figures, relative to the folder of the run")]
+    timing: Required[Annotated[Timing, Meta(description="start, end and duration")]]
+    pictures: Annotated[
+        list[str] | None, Meta(description="file names of the pictures, relative to the folder of the run")
+    ]
     request: Annotated[
         Asked | None,
         Meta(
-            description="settings given by the user; the report uses them in its commands if a recipe file or plug-in "
-            "is not part of the repository"
+            description="what the user gave. The report prints it if a recipe file or plug-in is not part of "
+            "the repository"
         ),
     ]
-    ray_trial_id: Annotated[str | None, Meta(description="id of the Ray Tune trial that ran it; for information only")]
+    ray_trial_id: Annotated[
+        str | None, Meta(description="id of the Ray Tune trial that executed the run, for reference only")
+    ]
     attempts: Annotated[Whole, Meta(description="number of times the run was started")]
     mlflow_run_id: Annotated[
         str | None,
         Meta(
-            description="always `null`; kept for compatibility. A record does not depend on tracking; `.mlflow.json` "
-            "next to it identifies the run in MLflow (`uri`, `run`, `attempts`)"
+            description="always `null`, so that a record is the same with and without tracking. "
+            "`.mlflow.json` beside the record names the run in MLflow (`uri`, `run`, `attempts`)"
         ),
     ]
 
 
 def new(spec: RunSpec, *, source: Source = "trained") -> Record:
-    """Returns an empty record of a run, which is filled stage by stage; its status is `interrupted` until the end."""
+    """Returns an empty record of a run, to be filled stage by stage; until then it is `interrupted`."""
     return Record(
         schema_version=SCHEMA_VERSION,
         protocol_version=spec.protocol,
@@ -387,7 +469,7 @@ def new(spec: RunSpec, *, source: Source = "trained") -> Record:
 
 
 def matched(evaluation: Mapping[str, Any]) -> str:
-    """Returns '7 of 100 queries have a match', to show next to a score; empty if all have one or it is unknown."""
+    """'7 of 100 queries have a match', to stand beside a score; empty where all have one or it is not recorded."""
     valid, queries = evaluation.get("n_valid"), evaluation.get("n_query")
     if valid is None or queries is None or valid == queries:
         return ""
@@ -395,7 +477,7 @@ def matched(evaluation: Mapping[str, Any]) -> str:
 
 
 def validate(record: Any) -> list[str]:
-    """Returns the problems of a record of the current schema, one sentence each; an empty list if it is valid."""
+    """Returns what is wrong with a record of the present schema, one sentence each; empty if nothing is."""
     if not isinstance(record, dict):
         return ["it is not a JSON object"]
     try:
@@ -411,7 +493,7 @@ def validate(record: Any) -> list[str]:
 
 
 def _outcome(record: dict[str, Any]) -> list[str]:
-    """Checks that status, error and evaluations are consistent."""
+    """Status, error and evaluations must tell one story."""
     problems = []
     status, error = record["status"], record["error"]
     if status == "ok" and error is not None:

@@ -1,6 +1,7 @@
-"""BENCHMARKS.md and its figures, made from records alone: the same records give the same bytes.
+"""Generates BENCHMARKS.md and its figures from records; the same records give the same bytes.
 
-Needs neither torch nor Ray nor MLflow. A section is a function `Context -> Section`; add one to `SECTIONS`.
+Needs neither torch nor Ray nor MLflow. To add a section, write a function `Context -> Section` and add it to
+`SECTIONS`.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from harness.system import files, hooks
 
 __all__ = ["SECTIONS", "Context", "ReportData", "Section", "build", "check", "collect", "gather", "write"]
 
-PAGE, FIGURES = "BENCHMARKS.md", "figures"
+PAGE, FIGURES, DOCS = "BENCHMARKS.md", "figures", "docs"
 
 SECTIONS: list[Builder] = [
     header.build,
@@ -44,23 +45,29 @@ SECTIONS: list[Builder] = [
     failures.build,
     image_links.build,
     environments.build,
-    published.build,  # last: it ends with the footnotes of all
+    published.build,  # last, because it ends with the footnotes of all sections
 ]
 
 
-def build(material: ReportData, out: Path, *, figures: str = FIGURES, results: str | None = None) -> list[Path]:
-    """Writes the page and its figures.
+def build(
+    data: ReportData, out: Path, *, figures: str = FIGURES, results: str | None = None, docs: str | None = None
+) -> list[Path]:
+    """Writes the page and its figures; removes figures that only the previous page showed.
 
     Args:
-        material: what the page is made of.
+        data: records, cards and plan.
         out: the page; figures go into a folder beside it.
         figures: name of that folder.
-        results: path of the results folder from the page, for links to pictures; None leaves links out.
+        results: path of the results folder relative to the page, for links to figures of runs; None omits the links.
+        docs: path of the documentation relative to the page; None omits the links.
 
     Returns:
-        The files of the report, the page first. Figures that a former page showed and this one does not are removed.
+        The files of the report, the page first.
+
+    Raises:
+        UsageError: a file cannot be written.
     """
-    page, pictures = _render(material, figures, results)
+    page, pictures = _render(data, figures, results, docs)
     former = _linked(_read(out).decode(errors="replace"), figures)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -71,11 +78,13 @@ def build(material: ReportData, out: Path, *, figures: str = FIGURES, results: s
             (out.parent / figures / name).unlink(missing_ok=True)
         return [_put(out, page), *written]
     except OSError as error:
-        raise UsageError(f"The report cannot be written to {out} ({error.strerror}); choose another --out.") from error
+        raise UsageError(
+            f"Cannot write the report to {out} ({error.strerror}). Choose another path with --out."
+        ) from error
 
 
 def page_of(results: Path) -> Path:
-    """Where the page of a results folder lies: beside the checkout's own results, inside any other folder."""
+    """Path of the page of a results folder: in the checkout for its own results, else inside the results folder."""
     from harness.system.paths import REPOSITORY
 
     own = results.resolve() == (REPOSITORY / "results").resolve()
@@ -83,12 +92,12 @@ def page_of(results: Path) -> Path:
 
 
 def figures_of(out: Path) -> str:
-    """Name of the folder with the figures of a page; pages of other names beside it have folders of their own."""
+    """Name of the folder with the figures of a page; each page name has its own folder."""
     return FIGURES if out.name == PAGE else f"{FIGURES}-{re.sub(r'[^A-Za-z0-9_-]+', '-', out.stem)}"
 
 
 def collect(results: Path, plugins: Path | None = None) -> ReportData:
-    """The material of a results folder with the cards of every registered plug-in, and of those in a folder."""
+    """Reads a results folder, and the cards of all registered plug-ins and of those in `plugins`."""
     from harness import registry
 
     backbones = [entry.card for entry in registry.backbones(plugins)]
@@ -98,17 +107,23 @@ def collect(results: Path, plugins: Path | None = None) -> ReportData:
 def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:
     """Builds the report of a results folder; returns its files, the page first."""
     hooks.reached("report")
-    return build(collect(results, plugins), out, figures=figures_of(out), results=_way(results, out))
+    return build(
+        collect(results, plugins),
+        out,
+        figures=figures_of(out),
+        results=_relative(results, out),
+        docs=_docs(out),
+    )
 
 
 def check(results: Path, out: Path, plugins: Path | None = None) -> list[str]:
-    """Builds the report again and compares: returns the files that are stale, missing or left over.
+    """Builds the report in memory and compares it with the files; returns stale, missing and superfluous files.
 
-    Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the values in
-    it are.
+    Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the drawn
+    values are equal.
     """
     figures = figures_of(out)
-    page, pictures = _render(collect(results, plugins), figures, _way(results, out))
+    page, pictures = _render(collect(results, plugins), figures, _relative(results, out), _docs(out))
     old = _read(out)
     stale = [] if old == page else [str(out)]
     folder = out.parent / figures
@@ -122,30 +137,38 @@ def check(results: Path, out: Path, plugins: Path | None = None) -> list[str]:
     )
 
 
-def _render(material: ReportData, figures: str, results: str | None) -> tuple[bytes, dict[str, bytes]]:
-    context = Context(material, figures, results)
-    figures_to_come = 2 * len(context.tables)
+def _render(data: ReportData, figures: str, results: str | None, docs: str | None) -> tuple[bytes, dict[str, bytes]]:
+    """Returns the page and its figures by name."""
+    context = Context(data, figures, results, docs)
+    expected_figures = 2 * len(context.tables)
     with (
-        # Alone it takes as long as the rest.
-        parallel.beside(significance.build, context, worth_it=figures_to_come >= parallel.MANY) as compared,
-        parallel.at_work(figures_to_come) as context.draw,
+        # The comparisons take as long as all other sections together.
+        parallel.in_background(significance.build, context, worth_it=expected_figures >= parallel.MANY) as compared,
+        parallel.drawing(expected_figures) as context.draw,
     ):
         made = [compared() if builder is significance.build else builder(context) for builder in SECTIONS]
         sections = [section for section in made if section.markdown]
-        drawn = {name: data for section in sections for name, data in section.figures.items()}
-        pictures = {name: data if isinstance(data, bytes) else data() for name, data in drawn.items()}
+        drawn = {name: figure for section in sections for name, figure in section.figures.items()}
+        pictures = {name: figure if isinstance(figure, bytes) else figure() for name, figure in drawn.items()}
     text = "\n\n".join(section.markdown.strip("\n") for section in sections) + "\n"
     return text.encode(), pictures
 
 
-def _way(results: Path, out: Path) -> str | None:
-    """Path of the results from the page, if they lie below its folder."""
-    way = os.path.relpath(results.absolute(), out.absolute().parent)
-    return None if way.startswith("..") else Path(way).as_posix()
+def _relative(folder: Path, out: Path) -> str | None:
+    """Path of a folder relative to the page; None if it is not below the folder of the page."""
+    path = os.path.relpath(folder.absolute(), out.absolute().parent)
+    return None if path.startswith("..") else Path(path).as_posix()
+
+
+def _docs(out: Path) -> str | None:
+    """Path of this repository's documentation relative to the page, or None."""
+    from harness.system.paths import REPOSITORY
+
+    return _relative(REPOSITORY / DOCS, out)
 
 
 def _linked(page: str, figures: str) -> set[str]:
-    """Names of the figures that a page shows."""
+    """Names of the figures shown on a page."""
     return set(re.findall(rf"\]\({re.escape(figures)}/([\w.-]+\.png)\)", page))
 
 
@@ -157,7 +180,7 @@ def _read(path: Path) -> bytes:
 
 
 def _put(path: Path, data: bytes, *, flush: bool = True) -> Path:
-    """Writes a file whole or not at all, and not if it is there already."""
+    """Writes a file atomically, unless it has this content already."""
     if _read(path) != data:
         path.parent.mkdir(parents=True, exist_ok=True)
         files.replace(path, data, flush=flush)

@@ -1,4 +1,4 @@
-"""The result tables: one a dataset and recipe, published beside reproduced, a word in every cell without a number."""
+"""The result tables, one per dataset and recipe, with published numbers; every cell without a number has a reason."""
 
 from __future__ import annotations
 
@@ -10,11 +10,14 @@ from harness.reporting.parallel import Drawn
 from harness.reporting.rows import Row, RunGroup, Table, TableKey, matched_in
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 
-RIGHT = ("Params (M)", "GFLOPs", "mAP", "rank-1", "mINP", "Seeds", "Images/s")
+RIGHT = ("mAP", "rank-1", "mINP", "Seeds", "Params (M)", "GFLOPs", "Images/s")
 MOST_DRAWN = 12
-"""Settings in a figure; more could not be told apart."""
+"""Configurations per figure; more would be indistinguishable."""
 
-SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "features": "features from outside"}
+SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "features": "features extracted elsewhere"}
+
+
+DIFFERENCE = "Reproduced minus published"
 
 
 def build(context: Context) -> Section:
@@ -22,28 +25,40 @@ def build(context: Context) -> Section:
     figures: dict[str, Drawn] = {}
     parts = [_one(context, table, figures) for table in context.tables]
     if not parts:
-        return Section("## Results\n\nThere is no record of a scored run here yet.")
-    return Section(paragraphs("## Results", _legend(), *parts), figures)
+        return Section("## Results\n\nThere are no scored runs yet.")
+    return Section(paragraphs("## Results", *_legend(context), *parts), figures)
 
 
 def heading(context: Context, key: TableKey) -> str:
-    """Title of a table: dataset, recipe, and what is special."""
-    name = context.material.title(key.dataset)
+    """Title of a table: dataset, protocol if there are several, and recipe."""
+    name = context.data.title(key.dataset)
     if key.dataset != key.trained_on:
-        name = f"{context.material.title(key.trained_on)} to {name} (cross-domain)"
+        name = f"{context.data.title(key.trained_on)} to {name} (cross-domain)"
     name += " (generated)" if key.generated else ""
     name += f", protocol {key.protocol}" if len(context.protocols) > 1 else ""
     return f"{name}, recipe {key.recipe}"
 
 
-def _legend() -> str:
-    return (
-        "mAP, rank-1 and mINP are in percent: the mean over seeds ± the sample standard deviation (the variance of "
-        "training). The 95 % interval is a bootstrap over the identities of the queries (the variance of the query "
-        "set), its bounds averaged over seeds. Flip test, re-ranking and the untrained model are rows of their own. "
-        "Parameters are those that the test-time feature depends on; cost stands in the first row of a setting. "
-        f"“{text.NOT_APPLICABLE}” means that a number cannot apply. {commands.PLACEHOLDERS}"
+def _legend(context: Context) -> tuple[str, str]:
+    """Introduction and explanation of the columns."""
+    about = (
+        "One table per dataset and recipe. All rows are scored by the same evaluation code; "
+        f"{context.doc('protocol.md')} explains the protocol and the metrics."
     )
+    columns = [
+        "**Test**: plain, with flip test, with re-ranking, or before training (the untrained model).",
+        "**mAP, rank-1, mINP**: percent, mean over seeds ± sample standard deviation. The deviation shows the variance "
+        "of training.",
+        "**95 % interval of mAP**: bootstrap over the identities of the queries, bounds averaged over seeds. It shows "
+        f"the variance of the query set; see {context.doc('statistics.md')}.",
+        "**Published mAP / rank-1**: as printed by the source in the footnote; “none” if nothing was published.",
+        "**Reproduced minus published**: difference in points for mAP / rank-1, if the input size is the same.",
+        "**Params (M), GFLOPs, Images/s**: cost of the test-time feature, in the first row of each configuration.",
+        "**Side information**: what the backbone uses besides the image, such as camera ids.",
+        f"“{text.NOT_APPLICABLE}” means not applicable.",
+        *commands.NOTES,
+    ]
+    return about, bullets(columns)
 
 
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
@@ -64,7 +79,7 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
 
 
 def stem(context: Context, key: TableKey) -> str:
-    """Start of the names of a table's figures; what is usual is left out."""
+    """Start of the file names of a table's figures; default properties are omitted."""
     parts = [key.dataset, key.recipe]
     parts += [f"from-{key.trained_on}"] if key.trained_on != key.dataset else []
     parts += ["generated"] if key.generated else []
@@ -73,34 +88,38 @@ def stem(context: Context, key: TableKey) -> str:
 
 
 def _warning(context: Context, key: TableKey) -> str:
-    """What a reader must know before the first number."""
+    """Warnings that a reader must see before the first number."""
     lines = []
     if key.generated:
         lines.append(
-            "**Generated stand-in, not the real dataset.** Its scores show that the program works; "
-            "they say nothing about accuracy on people, and no published number applies."
+            "**Generated stand-in, not the real dataset.** The scores only show that the program works. "
+            "They say nothing about accuracy on real people, and no published number applies."
         )
     for name in sorted({key.dataset, key.trained_on}):
-        card = context.material.datasets.get(name)
+        card = context.data.datasets.get(name)
         if card and card.notice:
             lines.append(f"*{text.escape(card.notice)}*")
     return "\n\n".join(lines)
 
 
 def _about(table: Table) -> str:
-    """What the recipe says of itself; `native` is one of each backbone."""
-    said: dict[str, list[str]] = {}
+    """Descriptions of the recipe; `native` has one per backbone."""
+    backbones: dict[str, list[str]] = {}
     for setting in table.settings():
         if about := commands.about_recipe(setting):
-            said.setdefault(about, []).append(setting.backbone)
-    if len(said) < 2:
-        return "".join(f"Recipe {text.escape(table.key.recipe)}: {text.escape(about)}" for about in said)
+            backbones.setdefault(about, []).append(setting.backbone)
+    if len(backbones) < 2:
+        return "".join(f"Recipe {text.escape(table.key.recipe)}: {text.escape(about)}" for about in backbones)
     return bullets(
-        [f"Recipe of {text.escape(', '.join(dict.fromkeys(of)))}: {text.escape(about)}" for about, of in said.items()]
+        [
+            f"Recipe of {text.escape(', '.join(dict.fromkeys(names)))}: {text.escape(about)}"
+            for about, names in backbones.items()
+        ]
     )
 
 
 def _with_first(rows: Sequence[Row]) -> list[tuple[Row, bool]]:
+    """Each row, and whether it is the first of its configuration."""
     seen: set[int] = set()
     marked = []
     for row in rows:
@@ -117,47 +136,47 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
     none = text.NOT_APPLICABLE
     return {
         "Backbone": text.escape(row.label),
-        "Test": row.way.label,
-        "Params (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
-        "GFLOPs": text.giga(row.efficiency("flops")) if first else none,
-        "Size": text.NOT_RECORDED if row.setting.source == "features" else text.size(row.image_size()),
-        "Side information": side_information(context, row.setting),
-        "Published mAP / rank-1": claimed,
+        "Test": row.test.label,
         "mAP": row.mAP(),
+        "95 % interval of mAP": text.interval(row.interval("mAP")),
         "rank-1": row.shown("rank-1"),
         "mINP": row.shown("mINP") if row.values("mINP") else text.NOT_RECORDED,
         "Seeds": str(len(row.scored)),
-        "Difference": difference,
-        "95 % interval of mAP": text.interval(row.interval("mAP")),
+        "Published mAP / rank-1": claimed,
+        DIFFERENCE: difference,
+        "Size": text.NOT_RECORDED if row.setting.source == "features" else text.size(row.image_size()),
+        "Params (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
+        "GFLOPs": text.giga(row.efficiency("flops")) if first else none,
         "Images/s": text.rate(row.efficiency("inference_images_per_second")) if first else none,
+        "Side information": side_information(context, row.setting),
         "Status": "; ".join(status),
     }
 
 
-def _filled(word: str, **cells: str) -> dict[str, str]:
-    """A row without results: the word stands where a number would."""
+def _filled(shown: str, **cells: str) -> dict[str, str]:
+    """A row without results, with the same text in place of every number."""
     return {
         "Backbone": cells["backbone"],
         "Test": "plain",
-        "Params (M)": word,
-        "GFLOPs": word,
-        "Size": cells.get("size", word),
-        "Side information": cells.get("side", text.NOT_RECORDED),
-        "Published mAP / rank-1": cells["published"],
-        "mAP": word,
-        "rank-1": word,
-        "mINP": word,
+        "mAP": shown,
+        "95 % interval of mAP": shown,
+        "rank-1": shown,
+        "mINP": shown,
         "Seeds": "0",
-        "Difference": word,
-        "95 % interval of mAP": word,
-        "Images/s": word,
+        "Published mAP / rank-1": cells["published"],
+        DIFFERENCE: shown,
+        "Size": cells.get("size", shown),
+        "Params (M)": shown,
+        "GFLOPs": shown,
+        "Images/s": shown,
+        "Side information": cells.get("side", text.NOT_RECORDED),
         "Status": cells["status"],
     }
 
 
 def _unfinished(context: Context, table: Table, label: str, setting: RunGroup) -> dict[str, str]:
     last = setting.runs[-1]
-    if setting.ok:  # it finished, but was not scored on this dataset
+    if setting.ok:  # finished, but not scored on this dataset
         return _filled("not scored", backbone=text.escape(label), published=text.NOT_APPLICABLE, status="not scored")
     size = setting.spec["values"].get("augmentation", {}).get("image_size")
     message = last["error"]["message"] if last["error"] else ""
@@ -172,7 +191,7 @@ def _unfinished(context: Context, table: Table, label: str, setting: RunGroup) -
 
 
 def _planned(context: Context, table: Table) -> list[dict[str, str]]:
-    """Cells that were planned for this table and did not run, and published backbones that were not run here."""
+    """Rows for planned runs without results, and for backbones with published numbers that were not requested."""
     key = table.key
     if key.dataset != key.trained_on or key.generated:
         return []
@@ -181,12 +200,12 @@ def _planned(context: Context, table: Table) -> list[dict[str, str]]:
         cell["backbone"]: ("blocked", f"blocked: {cell['reason']}")
         if cell["state"] == "blocked"
         else ("not run", "not run: planned")
-        for cell in context.material.plan
+        for cell in context.data.plan
         if (cell["dataset"], cell["recipe"]) == (key.dataset, key.recipe)
     }
-    for card in context.material.backbones.values():
+    for card in context.data.backbones.values():
         if card.name not in planned and any(p.dataset == key.dataset and not p.variant for p in card.published):
-            planned[card.name] = ("not run", "not run: nobody asked for it")
+            planned[card.name] = ("not run", "not run: not requested")
     return [
         _filled(
             word,
@@ -201,29 +220,29 @@ def _planned(context: Context, table: Table) -> list[dict[str, str]]:
 
 
 def side_information(context: Context, setting: RunGroup) -> str:
-    """What the backbone sees beside the image; a switched-off camera embedding sees nothing."""
+    """Input of the backbone besides the image; none if its camera embedding is off."""
     cameras = setting.spec["options"].get("camera_embedding")
     if cameras in (False, 0):
         return "none"
     if cameras == "mean":
-        return "mean of the cameras"
+        return "mean of the training cameras"
     return _declared(context, setting.backbone)
 
 
 def _declared(context: Context, backbone: str) -> str:
-    card = context.material.backbone(backbone)
+    card = context.data.backbone(backbone)
     return (", ".join(map(text.escape, card.side_information)) or "none") if card else text.NOT_RECORDED
 
 
 def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, str]:
-    """Published numbers, and reproduced minus published in points where the input size is the same."""
+    """Published numbers, and reproduced minus published in points if the input size is the same."""
     size = row.image_size()
-    if row.setting.untrained or commands.changed_options(row.setting):  # another network than the published one
+    if row.setting.untrained or commands.changed_options(row.setting):  # not the published network
         return text.NOT_APPLICABLE, text.NOT_APPLICABLE
     known = published.find(
-        context, row.setting.backbone, key, size, row.way, checkpoint=row.setting.source == "published-checkpoint"
+        context, row.setting.backbone, key, size, row.test, checkpoint=row.setting.source == "published-checkpoint"
     )
-    shown = text.NOT_APPLICABLE if row.way.untrained else published.cell(context, key, known, size)
+    shown = text.NOT_APPLICABLE if row.test.untrained else published.cell(context, key, known, size)
     if known is None:
         return shown, text.NOT_APPLICABLE
     if not published.same_size(known, size):
@@ -233,10 +252,10 @@ def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, st
 
 
 def _remarks(table: Table) -> list[str]:
-    """What sets rows apart that look alike, and how many queries the numbers rest on."""
+    """Differences between rows, and the numbers of queries and gallery images."""
     scored = [(row, run, e) for row in table.rows for run, e in row.scored]
     remarks = [
-        f"{text.escape(row.label)} is built with {text.code(', '.join(f'{k}={v}' for k, v in options.items()))}."
+        f"{text.escape(row.label)} uses the options {text.code(', '.join(f'{k}={v}' for k, v in options.items()))}."
         for row in table.plain()
         if (options := commands.changed_options(row.setting))
     ]
@@ -244,15 +263,17 @@ def _remarks(table: Table) -> list[str]:
     for counts in sorted({tuple(e.get(n) or 0 for n in names) for _, _, e in scored}):
         queries, valid, gallery = counts
         remarks.append(
-            f"{text.count(queries, 'query')}, {valid:,} of them with a match; {text.count(gallery, 'gallery image')}."
+            f"{text.count(queries, 'query')}, of which {valid:,} have a match; {text.count(gallery, 'gallery image')}."
         )
     prints = {str(run["spec"].get("fingerprint", "")) for _, run, _ in scored}
     if len(prints) > 1:
         shown = ", ".join(text.code(p[:8] or "none") for p in sorted(prints))
-        remarks.append(f"**Not all rows saw the same files**: fingerprints {shown}.")
+        remarks.append(f"**Not all rows used the same files**: fingerprints {shown}.")
     for row in table.rows:
         if tied := max((e.get("tied_queries") or 0 for _, e in row.scored), default=0):
-            remarks.append(f"{text.escape(row.label)}, {row.way.label}: tied distances in {text.count(tied, 'query')}.")
+            remarks.append(
+                f"{text.escape(row.label)}, {row.test.label}: tied distances in {text.count(tied, 'query')}."
+            )
     for row, first in _with_first(table.rows):
         if first and (origins := row.origins()):
             parts = [f"{name} {', '.join(map(text.code, values))}" for name, values in origins.items()]
@@ -260,12 +281,12 @@ def _remarks(table: Table) -> list[str]:
             remarks.append(f"**{text.escape(row.label)} mixes runs of different origin**: {'; '.join(parts)}{changed}.")
     metrics = {e["metric"] for _, _, e in scored}
     if len(metrics) > 1:
-        remarks.append(f"Rows differ in the distance: {', '.join(map(text.escape, sorted(metrics)))}.")
+        remarks.append(f"Rows use different distances: {', '.join(map(text.escape, sorted(metrics)))}.")
     return remarks
 
 
 def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[str]:
-    """Accuracy against cost and CMC curves, of the plain rows."""
+    """Draws accuracy against cost and CMC curves of the plain rows; returns their Markdown."""
     title, links = heading(context, table.key), []
     plain = table.plain()
     title += "".join(f" ({words})" for words in matched_in(plain))
@@ -289,7 +310,7 @@ def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[
         figures[name] = context.draw(plots.cmc, f"{title}: CMC", curves, context.looks)
         links.append(context.image(name, f"{title}: CMC curves of all backbones"))
     if links and len(rows) < len(plain):
-        links.append(f"The figures show the {MOST_DRAWN} settings with the highest mAP, of {len(plain):,}.")
+        links.append(f"The figures show the {MOST_DRAWN} configurations with the highest mAP, of {len(plain):,}.")
     return links
 
 
@@ -313,6 +334,6 @@ def _devices(rows: Sequence[Row]) -> str:
 
 
 def device(record: Mapping[str, Any]) -> str:
-    """Name of what a run's speed was measured on."""
+    """Name of the device on which the speed of a run was measured."""
     environment, kind = record["environment"], record["efficiency"].get("device") or record["spec"]["device"]
     return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)

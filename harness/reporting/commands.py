@@ -1,7 +1,7 @@
-"""The commands that make a table's runs: all that enters their ids, with placeholders for the reader's folders.
+"""The commands that reproduce the runs of a table, with placeholders for the reader's folders.
 
-A command is derived from the spec and the files of this repository, so that it also fits after a recipe has changed.
-What the repository does not know, a recipe file or a plug-in of the user, is printed as it was typed.
+A command is derived from the spec and the files of this repository, so it is still correct after a recipe changes.
+Recipe files and plug-ins of the user are not part of the repository; they are printed as they were typed.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ from harness.tuning.state import Search
 
 MOST_COMMANDS = 30
 
-PLACEHOLDERS = (
-    "Words in capitals in the commands are placeholders for your folders and files. Run ids are equal only with equal "
-    "data, starting weights, backbone code, torch version and hardware. A recipe file has the path it had then."
+NOTES = (
+    "**Commands**: words in capitals are placeholders for your folders and files; paths of recipe files are those of "
+    "the original command. Equal run ids need equal data, starting weights, backbone code, torch version and hardware.",
 )
 FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
 
 
 @dataclass(frozen=True)
 class _Call:
-    """One backbone's part of a command, and what runs must share to stand in one command.
+    """The part of a command for one backbone. Calls with equal `shared` arguments can be joined to one command.
 
     Attributes:
-        backbone: with its variant.
-        shared: words that are the same for all backbones of a command.
-        options: words of its build options.
-        start: words about starting weights; none where the backbone has none.
-        plugins: words for plug-ins from outside; others do not mind them.
+        backbone: name with its variant.
+        shared: arguments that are the same for all backbones of a command.
+        options: arguments of its build options.
+        start: arguments about starting weights; empty if the backbone has none.
+        plugins: arguments for external plug-ins, which do not affect other backbones.
     """
 
     backbone: str
@@ -57,8 +57,8 @@ class _Call:
     start: tuple[str, ...] = ()
     plugins: tuple[str, ...] = ()
 
-    def goes_with(self, other: _Call) -> bool:
-        """Whether one command can make both; a build option of a backbone also reaches its variants."""
+    def compatible(self, other: _Call) -> bool:
+        """Whether one command can run both; a build option of a backbone also applies to its variants."""
         same_card = _base(self.backbone) == _base(other.backbone)
         apart = self.backbone == other.backbone or (same_card and bool(self.options or other.options))
         return not apart and (not self.start or not other.start or self.start == other.start)
@@ -66,13 +66,13 @@ class _Call:
 
 @dataclass(frozen=True)
 class _Setup:
-    """How a spec is asked for: recipe and what is laid over it.
+    """Recipe and overrides that give a spec.
 
     Attributes:
         recipe: name or path.
-        options: build options, by name.
-        settings: recipe keys, dotted.
-        preset: contents of a preset that gives recipe, device, start and generated data; or nothing.
+        options: build options by name.
+        settings: overridden recipe keys, dotted.
+        preset: contents of a preset that sets recipe, device, starting weights and generated data; may be empty.
     """
 
     recipe: str
@@ -82,7 +82,7 @@ class _Setup:
 
 
 def of_table(settings: Sequence[RunGroup]) -> str:
-    """The paragraph with the commands of the runs of a table."""
+    """Markdown with the commands for the runs of a table."""
     generated = {_data(run) for setting in settings for run in setting.runs if run["data"].get("generated")}
     trained = [setting for setting in settings if setting.source == "trained"]
     calls = [_training(setting, _data(setting.runs[0]) in generated) for setting in trained]
@@ -91,7 +91,7 @@ def of_table(settings: Sequence[RunGroup]) -> str:
 
 
 def of_profile(records: Iterable[Mapping[str, Any]]) -> str:
-    """The paragraph with the commands of the cells of the efficiency study."""
+    """Markdown with the commands for the cells of the efficiency study."""
     cells: dict[tuple[Any, ...], list[Condition]] = defaultdict(list)
     for record in records:
         spec = record["spec"]
@@ -109,19 +109,19 @@ def of_profile(records: Iterable[Mapping[str, Any]]) -> str:
 
 
 def of_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> str:
-    """The paragraph with the command of a search.
+    """Markdown with the command of a search.
 
     Args:
-        search: as it is kept.
-        records: by run id; those of its trials say what was typed, those of its final runs the epochs of the recipe.
+        search: the search, as read from its file.
+        records: by run id; trials give the original arguments, final runs the epochs of the recipe.
     """
     spec, how = search.spec.to_dict(), search.settings
     setup = _setup(spec, _asked_for_search(search, records))
     finals = [records[run] for final in search.finals for run in final.run_ids if run in records]
     trial, final = (_epochs(spec), _epochs(finals[0]["spec"]) if finals else None)
-    wanted = {key: value for key, value in setup.settings.items() if key != "training.epochs" or final == trial}
+    overrides = {key: value for key, value in setup.settings.items() if key != "training.epochs" or final == trial}
     if final is not None and final != trial:
-        wanted["training.epochs"] = final
+        overrides["training.epochs"] = final
     own = search.space.name in space.names() and space.load(search.space.name) == search.space
     return _paragraph(
         [
@@ -135,14 +135,14 @@ def of_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> str:
                 *("--final-seeds", ",".join(map(str, how.final_seeds)) or "none"),
                 *(*_recipe_words(spec, setup), *_start(spec), *_plugins(spec["backbone"], spec["dataset"])),
                 *_option_words(spec["backbone"], setup.options),
-                *_setting_words(wanted),
+                *_setting_words(overrides),
             )
         ]
     )
 
 
 def _asked_for_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """What was typed for a search: that of a trial without its point."""
+    """The original arguments of a search: those of a trial without its point."""
     found = (records[trial.run_id] for trial in search.trials if trial.run_id in records)
     if not (asked := next((record["request"] for record in found if record.get("request")), None)):
         return {}
@@ -161,13 +161,13 @@ def _epochs(spec: Mapping[str, Any]) -> Any:
 
 
 def changed_options(setting: RunGroup) -> dict[str, Any]:
-    """Build options of a trained setting that are not those of the card, the variant and the recipe."""
+    """Build options of a trained configuration that differ from card, variant and recipe."""
     known = setting.source == "trained" and _entry(setting.backbone) is not None
     return _setup(setting.spec, {}).options if known else {}
 
 
 def about_recipe(setting: RunGroup) -> str:
-    """The sentence that a recipe says of itself, if it is known."""
+    """The description of the recipe, if it is known."""
     asked, spec = _asked(setting), setting.spec
     if recipe.is_path(asked.get("recipe") or ""):
         return str(asked.get("about") or "")
@@ -178,22 +178,21 @@ def about_recipe(setting: RunGroup) -> str:
 def _paragraph(commands: Sequence[str]) -> str:
     if not commands:
         return ""
-    shown = [f"    {command}" for command in commands[:MOST_COMMANDS]]
     rest = len(commands) - MOST_COMMANDS
-    more = f"\n\nAnd {text.count(rest, 'more command')}; `spec` of each record says what it was." if rest > 0 else ""
-    return "To reproduce it:\n\n" + "\n".join(shown) + more
+    more = f"\n\n{text.count(rest, 'more command')} not shown; see `spec` in the records." if rest > 0 else ""
+    return "To reproduce these results:\n\n```bash\n" + "\n".join(commands[:MOST_COMMANDS]) + "\n```" + more
 
 
 def _joined(command: str, calls: Sequence[_Call]) -> list[str]:
-    """One command for all backbones that are run alike."""
+    """Joins calls with equal arguments to one command."""
     groups: dict[tuple[str, ...], list[list[_Call]]] = defaultdict(list)
     for call in calls:
         alike = groups[call.shared]
-        fitting = next((group for group in alike if all(call.goes_with(other) for other in group)), None)
-        if fitting is None:
+        group = next((group for group in alike if all(call.compatible(other) for other in group)), None)
+        if group is None:
             alike.append([call])
         else:
-            fitting.append(call)
+            group.append(call)
     return [
         _line(
             *(command, "--backbones", ",".join(call.backbone for call in group), *shared),
@@ -207,7 +206,7 @@ def _joined(command: str, calls: Sequence[_Call]) -> list[str]:
 
 
 def _training(setting: RunGroup, generated: bool) -> _Call:
-    """The part of a command that trains and scores a setting."""
+    """The part of a command that trains and scores a configuration."""
     spec = setting.spec
     setup = _setup(spec, _asked(setting), generated)
     seeds = ",".join(str(seed) for seed in sorted({run["spec"]["seed"] for run in setting.runs}))
@@ -240,7 +239,7 @@ def _scoring(setting: RunGroup) -> str:
 
 
 def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = False) -> _Setup:
-    """Recipe, options and keys that give the values of a spec."""
+    """Recipe, options and overrides that give the values of a spec."""
     entry, given = _entry(spec["backbone"]), asked.get("options") or {}
     if recipe.is_path(asked.get("recipe") or ""):
         return _Setup(asked["recipe"], given, _flat(asked.get("set") or {}))
@@ -255,13 +254,13 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
 
 
 def _asked(setting: RunGroup) -> Mapping[str, Any]:
-    """What was typed for a setting, where a record says so."""
+    """The original arguments of a configuration, if recorded."""
     return next((run["request"] for run in setting.runs if run.get("request")), {})
 
 
 @functools.cache
 def _nearest(name: str, backbone: str, dataset: str) -> tuple[str, Recipe]:
-    """The recipe of this name as a backbone runs it on a dataset, or the unified one, whose values then differ."""
+    """The recipe of this name for a backbone and dataset, or else the unified one, which needs overrides."""
     entry = _entry(backbone)
     for found in (name, "unified"):
         if found in recipe.names() and (entry or found != "native"):
@@ -269,29 +268,29 @@ def _nearest(name: str, backbone: str, dataset: str) -> tuple[str, Recipe]:
                 if entry:
                     return found, requests.load_recipe(requests.Request(recipe=found), entry, dataset)
                 return found, recipe.load(recipe.find(found), dataset)
-            except HarnessError:  # a backbone without a native recipe, a variant that does not fit
+            except HarnessError:  # no native recipe, or an unknown variant
                 continue
     return "unified", recipe.load(recipe.find("unified"))
 
 
 def _other_options(spec: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """The build options that are not what the card, the variant and `given` say; all of a backbone without a card."""
+    """Build options that differ from card, variant and `given`; all options of a backbone without a card."""
     entry = _entry(spec["backbone"])
     try:
         usual = entry.options(dict(given)) if entry else {}
-    except HarnessError:  # the card has changed
+    except HarnessError:  # the card has changed since
         usual = entry.options() if entry else {}
     known = {k: v for k, v in spec["options"].items() if not entry or k in usual}
     return {k: v for k, v in sorted(known.items()) if k not in usual or canonical(v) != canonical(usual[k])}
 
 
 def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) -> Mapping[str, Any]:
-    """The preset that was used, if it gives recipe, device and start, and the data are drawn by one; or nothing."""
+    """The preset of the original command, if it sets recipe, device and starting weights, and the data is generated."""
     if not generated or not (preset := _presets().get(str(asked.get("preset")))):
         return {}
     given = (preset.get("recipe"), preset.get("device"), preset.get("from_scratch", False))
-    wanted = (spec["recipe"], spec["device"], spec.get("pretrained", "none") == "none")
-    return preset if given == wanted else {}
+    used = (spec["recipe"], spec["device"], spec.get("pretrained", "none") == "none")
+    return preset if given == used else {}
 
 
 @functools.cache
@@ -300,7 +299,7 @@ def _presets() -> dict[str, dict[str, Any]]:
 
 
 def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:
-    """Recipe or preset, data, device, reader options."""
+    """Arguments for recipe or preset, data, device and reader options."""
     chosen = ["--preset", setup.preset["name"]] if setup.preset else ["--recipe", setup.recipe]
     device = [] if setup.preset else ["--device", spec["device"]]
     readers = spec.get("dataset_options") or {}
@@ -309,7 +308,7 @@ def _recipe_words(spec: Mapping[str, Any], setup: _Setup) -> list[str]:
 
 
 def _start(spec: Mapping[str, Any]) -> tuple[str, ...]:
-    """Where a run starts from; nothing for a backbone that has no starting weights."""
+    """Arguments for the starting weights; empty for a backbone without any."""
     if spec.get("pretrained", "none") != "none":
         return ("--weights-root", "WEIGHTS_ROOT")
     entry = _entry(spec["backbone"])
@@ -317,7 +316,7 @@ def _start(spec: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _option_words(backbone: str, options: Mapping[str, Any]) -> tuple[str, ...]:
-    """Build options; their text is read as Python, but where the default is text."""
+    """Arguments for build options: text as it is, other values as Python literals."""
     pairs = [f"{backbone}.{key}={value if isinstance(value, str) else repr(value)}" for key, value in options.items()]
     return tuple(word for pair in pairs for word in ("--option", pair))
 
@@ -327,11 +326,11 @@ def _setting_words(settings: Mapping[str, Any]) -> list[str]:
 
 
 def literal(value: Any, *, quoted: bool = False) -> str:
-    """A value as `--set` and `--data-option` read it: TOML, but text as a bare word where that is no TOML.
+    """Formats a value for `--set` and `--data-option`: as TOML, or as bare text if that is not valid TOML.
 
     Args:
         value: plain data.
-        quoted: quote text in any case, as inside a list.
+        quoted: always quote text, as inside a list.
     """
     if isinstance(value, list | tuple):
         return f"[{', '.join(literal(each, quoted=True) for each in value)}]"
@@ -350,21 +349,21 @@ def literal(value: Any, *, quoted: bool = False) -> str:
 
 
 def _plugins(backbone: str = "", *datasets: str) -> tuple[str, ...]:
-    """`--plugins` where a name is that of a plug-in from outside."""
+    """`--plugins` if any name belongs to an external plug-in."""
     outside = (backbone and _base(backbone) not in _own("backbone")) or not _own("dataset").issuperset(datasets)
     return ("--plugins", "PLUGINS_DIR") if outside else ()
 
 
 @functools.cache
 def _own(kind: str) -> frozenset[str]:
-    """Names of the plug-ins of this repository and of installed packages."""
+    """Names of the plug-ins in this repository and in installed packages."""
     entries: Sequence[Any] = registry.backbones() if kind == "backbone" else registry.datasets()
     return frozenset(e.card.name for e in entries if not e.package.startswith("harness_plugins."))
 
 
 @functools.cache
 def _entry(backbone: str) -> BackboneEntry | None:
-    """A backbone that everybody has, or None."""
+    """A registered backbone of this repository or an installed package, or None."""
     if _base(backbone) not in _own("backbone"):
         return None
     try:
@@ -374,7 +373,7 @@ def _entry(backbone: str) -> BackboneEntry | None:
 
 
 def _cell(values: dict[str, Any]) -> Condition | None:
-    """What a record of the study measured; None where it is not written as by this version."""
+    """The condition of a record of the study; None if the record was written by another version."""
     try:
         cell = Condition.from_values(values)
         alike = (int(cell.batch_size), *map(int, cell.image_size), str(cell.measure), str(cell.precision))
@@ -384,7 +383,7 @@ def _cell(values: dict[str, Any]) -> Condition | None:
 
 
 def _grids(cells: Sequence[Condition]) -> list[tuple[str, ...]]:
-    """Words for some cells of the study: image sizes and precisions with the same batches share a command."""
+    """Arguments for cells of the study; image sizes and precisions with the same batches share a command."""
     found: dict[tuple[str, str], dict[tuple[str, int], bool]] = defaultdict(dict)
     for cell in cells:
         height, width = cell.image_size
@@ -432,6 +431,6 @@ def _flat(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _line(*words: str) -> str:
-    """A shell command on one line; a line break would end the code block."""
+    """Quotes a shell command on one line; a line break could end the code block."""
     plain = ("".join(c if c.isprintable() else "?" for c in word) for word in ("python", "-m", "harness", *words))
     return " ".join(map(shlex.quote, plain))

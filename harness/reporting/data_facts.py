@@ -1,4 +1,4 @@
-"""What was read for a table, once: layout, counts, notes, how data was generated, further datasets that failed."""
+"""Facts about the data of a table: layout, counts, notes, generator settings, additional datasets that failed."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from harness.contracts import UNKNOWN_CAMERAS
 from harness.reporting import text
 from harness.reporting.rows import RunGroup, Table
 
-SAID_ELSEWHERE = {"junk", "own_train_labels"}
-"""Notes that are in another line, or say nothing about the numbers."""
+OMITTED_NOTES = {"junk", "own_train_labels"}
+"""Notes that are part of another fact, or do not affect the numbers."""
 
 MOST_LABELS = 3
 
 
 def caveats(table: Table) -> list[str]:
-    """Notes in whole sentences that all rows share: to be read before the first number."""
+    """Notes in whole sentences that apply to all rows; shown above the table."""
     rows = _settings(table)
     return [note for note, of in _labels(rows, partial(_sentences, table)).items() if len(of) == len(rows)]
 
 
 def lines(table: Table) -> list[str]:
-    """One line a fact; a fact of some rows alone names them."""
+    """One line per fact; a fact that applies to some rows only starts with their labels."""
     rows, above = _settings(table), caveats(table)
     labels = {**_labels(rows, partial(_facts, table)), **_labels(rows, partial(_sentences, table))}
     return [
@@ -37,7 +37,7 @@ def _settings(table: Table) -> dict[str, RunGroup]:
 
 
 def _labels(rows: Mapping[str, RunGroup], facts: Callable[[RunGroup], Iterator[str]]) -> dict[str, list[str]]:
-    """Each fact once, with the labels of the rows it is about."""
+    """Each fact with the labels of the rows it applies to."""
     labels: dict[str, list[str]] = {}
     for label, setting in rows.items():
         for fact in dict.fromkeys(facts(setting)):
@@ -46,7 +46,7 @@ def _labels(rows: Mapping[str, RunGroup], facts: Callable[[RunGroup], Iterator[s
 
 
 def _blocks(table: Table, run: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """The data that a run was trained on and those it was scored on, which may be the same."""
+    """The data blocks for training and for scoring, which may be the same."""
     data, key = run["data"], table.key
     return data, data if key.dataset == key.trained_on else (data.get("evaluated") or {}).get(key.dataset) or {}
 
@@ -61,20 +61,20 @@ def _sentences(table: Table, setting: RunGroup) -> Iterator[str]:
 
 
 def _sentence(key: str, value: Any) -> str:
-    """A note in words; empty where it is a plain value."""
+    """A note as a sentence; empty if it is a plain value."""
     if (key, value) == ("cameras", UNKNOWN_CAMERAS):
-        return "The cameras are unknown, so no image is ignored as taken by the query's own camera."
+        return "The cameras are unknown, so gallery images from the query's own camera are not ignored."
     if key == "value_range":
-        return f"Gray values from {value[0]:g} to {value[1]:g} are scaled to black and white."
+        return f"Gray values from {value[0]:g} (black) to {value[1]:g} (white) are scaled to 8 bits."
     return text.escape(value, limit=400) if isinstance(value, str) and " " in value.strip() else ""
 
 
 def _mismatches(table: Table) -> list[str]:
-    """How the data differ from the card, of any row."""
+    """Differences between the data of any row and the card."""
     runs = [run for row in table.rows for run, _ in row.scored]
     blocks = [block for run in runs for block in (run["data"], *(run["data"].get("evaluated") or {}).values())]
     found = sorted({sentence for block in blocks for sentence in block.get("count_mismatch") or ()})
-    note = ["The commands need `--allow-count-mismatch` to run on such data."] if found else []
+    note = ["On such data, add `--allow-count-mismatch` to the commands."] if found else []
     return [*map(text.escape, found), *note]
 
 
@@ -88,7 +88,7 @@ def _facts(table: Table, setting: RunGroup) -> Iterator[str]:
         data, test = _blocks(table, run)
         yield _read(data, test)
         if test is not data:
-            yield f"Scored on layout {text.code(test.get('layout') or text.NOT_RECORDED)}."
+            yield f"Layout of the scored dataset: {text.code(test.get('layout') or text.NOT_RECORDED)}."
         for block in (data, test):
             yield from _generated(block.get("generated") or {})
             yield from _notes(block.get("notes") or {})
@@ -99,19 +99,19 @@ def _facts(table: Table, setting: RunGroup) -> Iterator[str]:
 
 
 def _read(data: Mapping[str, Any], test: Mapping[str, Any]) -> str:
-    """The layout, which tells versions of a dataset apart, and what was trained on."""
+    """The layout, which identifies the version of a dataset, and the size of the training set."""
     train = (data.get("splits") or {}).get("train")
     junk = ((test.get("notes") or {}).get("junk") or {}).get("gallery")
-    parts = [f"Read as layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
+    parts = [f"Dataset layout {text.code(data.get('layout') or text.NOT_RECORDED)}"]
     if train:
         parts.append(f"{text.count(train['images'], 'training image')} of {train['identities']:,} identities")
     if junk:
-        parts.append(f"{text.count(junk, 'junk image')} of the gallery left out")
+        parts.append(f"{text.count(junk, 'junk image')} excluded from the gallery")
     return "; ".join(parts) + "."
 
 
 def _generated(block: Mapping[str, Any]) -> Iterator[str]:
-    """How data was generated."""
+    """Settings of the generator."""
     words = [
         f"{word} {text.size(value) if isinstance(value, list) else text.escape(value)}"
         for key, word in (("generator_version", "generator version"), ("seed", "seed"), ("size", "images of"))
@@ -122,9 +122,9 @@ def _generated(block: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _notes(notes: Mapping[str, Any]) -> Iterator[str]:
-    """What is no sentence, after its name."""
+    """Notes that are plain values, with their names."""
     for key, value in sorted(notes.items()):
-        if key not in SAID_ELSEWHERE and value not in (None, "", [], {}) and not _sentence(key, value):
+        if key not in OMITTED_NOTES and value not in (None, "", [], {}) and not _sentence(key, value):
             name = key.replace("_", " ")
             yield f"{text.escape(name[:1].upper() + name[1:])}: {text.escape(_plain(value), limit=400)}."
 
@@ -138,7 +138,7 @@ def _plain(value: Any) -> str:
 
 
 def _failed(evaluated: Mapping[str, Any]) -> Iterator[str]:
-    """Further datasets that could not be scored; the run's own score stands."""
+    """Additional datasets that could not be scored."""
     for name, block in sorted(evaluated.items()):
         if error := block.get("error"):
             message = error.get("message") if isinstance(error, dict) else error

@@ -1,4 +1,4 @@
-"""What every setting costs: the efficiency table of the scored runs."""
+"""The efficiency table of the scored runs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,29 @@ from typing import Any
 from harness.reporting import text
 from harness.reporting.accuracy import device
 from harness.reporting.rows import Row
-from harness.reporting.section import Context, Section, paragraphs
+from harness.reporting.section import Context, Section, bullets, paragraphs
 
-RIGHT = ("Params (M)", "At test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)")
+RIGHT = ("Params (M)", "Params at test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)")
 
 
 def build(context: Context) -> Section:
-    """One line a setting and dataset; medians over seeds."""
+    """One row per configuration and dataset; medians over seeds."""
     lines = [_line(context, row) for table in context.tables for row in table.plain()]
     if not lines:
         return Section()
     about = (
-        "Medians over seeds. Speeds compare only between equal devices, precisions and batch sizes; GFLOPs count two "
-        "operations a multiply-add, for one image; “at test” leaves out the classifiers and whatever else the "
-        "test-time feature does not need; memory is the peak of the run: what torch allocated on a GPU, what was "
-        "resident on a CPU. “Shared” says that other work, or another run, had part of the device during the test; "
-        "`profile` measures one at a time."
+        "Measured during the runs above; medians over seeds. Compare speeds only for the same device, precision and "
+        f"batch size. {context.doc('speed.md')} explains the measurements."
     )
-    return Section(paragraphs("## Efficiency", about, text.table(lines, RIGHT)))
+    columns = [
+        "**Params at test (M)**: parameters without classifiers and other parts that the test-time feature does not "
+        "need.",
+        "**GFLOPs**: two operations per multiply-add, for one image.",
+        "**Memory (GiB)**: peak of the run: memory allocated by torch on a GPU, resident memory on a CPU.",
+        "**(shared)**: other processes or runs used the device during the test. `python -m harness profile` measures "
+        "one cell at a time.",
+    ]
+    return Section(paragraphs("## Efficiency of the runs", about, bullets(columns), text.table(lines, RIGHT)))
 
 
 def _line(context: Context, row: Row) -> dict[str, str]:
@@ -33,11 +38,11 @@ def _line(context: Context, row: Row) -> dict[str, str]:
     numbers = record["efficiency"]
     return {
         "Backbone": text.escape(row.label),
-        "Dataset": text.escape(context.material.title(key["dataset"])),
+        "Dataset": text.escape(context.data.title(key["dataset"])),
         "Recipe": text.escape(key["recipe"]),
         "Size": text.size(row.image_size()),
         "Params (M)": text.millions(row.efficiency("parameters")),
-        "At test (M)": text.millions(row.efficiency("parameters_inference")),
+        "Params at test (M)": text.millions(row.efficiency("parameters_inference")),
         "GFLOPs": text.giga(row.efficiency("flops")),
         "Train images/s": text.rate(row.efficiency("train_images_per_second")),
         "Test images/s": text.rate(row.efficiency("inference_images_per_second")) + _shared(row),
@@ -50,12 +55,12 @@ def _line(context: Context, row: Row) -> dict[str, str]:
 
 
 def _shared(row: Row) -> str:
-    """A mark where other work slowed the measurement of a seed."""
+    """A mark if other processes used the device while a seed was measured."""
     return " (shared)" if any(other_work(record["efficiency"]) for record, _ in row.scored) else ""
 
 
 def other_work(numbers: Mapping[str, Any]) -> float:
-    """Processor cores, or on a GPU its memory in GiB, that others had in the meantime; 0 where it is too little."""
+    """CPU cores, or GiB of GPU memory, used by other processes during the measurement; 0 if negligible."""
     seen = numbers.get("conditions") or {}
     if numbers.get("device") == "cuda":
         found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
@@ -65,11 +70,11 @@ def other_work(numbers: Mapping[str, Any]) -> float:
 
 
 def _both(numbers: Mapping[str, Any], name: str) -> str:
-    """The value for training and the one for the test; a run that was only scored has no training."""
+    """The values for training and for the test; a run that was only scored has no training value."""
     trained = recorded(numbers, f"train_{name}") if numbers.get(f"train_{name}") else text.NOT_APPLICABLE
     return f"{trained} / {recorded(numbers, name)}"
 
 
 def recorded(numbers: Mapping[str, Any], name: str) -> str:
-    """A value as text, or that it was not recorded."""
+    """A value as text, or “not recorded”."""
     return text.NOT_RECORDED if numbers.get(name) is None else text.escape(numbers[name])

@@ -1,4 +1,4 @@
-"""Where the numbers come from: every environment seen, with how many runs it made."""
+"""Hardware and software environments of the runs, with the number of runs in each."""
 
 from __future__ import annotations
 
@@ -14,17 +14,20 @@ MOST_LINES = 50
 
 
 def build(context: Context) -> Section:
-    """One line an environment, most used first."""
-    found = {canonical(r["environment"]): r["environment"] for r in context.material.records}
+    """One row per environment, most runs first."""
+    found = {canonical(r["environment"]): r["environment"] for r in context.data.records}
     shown = {raw: _key(environment) for raw, environment in found.items()}
-    counts = Counter(shown[canonical(r["environment"])] for r in context.material.records)
+    counts = Counter(shown[canonical(r["environment"])] for r in context.data.records)
     names = ("Device", "Driver", "CUDA", "cuDNN", "Python", "torch", "Packages", "Commit", "Deterministic")
     order = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines = [{**dict(zip(names, key, strict=True)), "Runs": str(number)} for key, number in order]
     if not lines:
         return Section()
-    about = "Packages is a hash of all installed versions: equal hashes are equal environments."
-    rest = f"And {text.count(len(lines) - MOST_LINES, 'more environment')}." if len(lines) > MOST_LINES else ""
+    about = (
+        "Hardware and software of all runs. Packages is a hash of all installed package versions; Commit is the commit "
+        "of this repository."
+    )
+    rest = f"{text.count(len(lines) - MOST_LINES, 'more environment')} not shown." if len(lines) > MOST_LINES else ""
     return Section(paragraphs("## Environments", about, text.table(lines[:MOST_LINES], ("Runs",)), rest))
 
 

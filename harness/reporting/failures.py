@@ -1,4 +1,4 @@
-"""What did not work, and why: failed runs, blocked cells, records that cannot be read."""
+"""Failed runs, blocked runs and unreadable records, with reasons."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ MOST_LINES = 200
 
 
 def build(context: Context) -> Section:
-    """Failed runs by reason, then what was planned and could not start, then unreadable records."""
+    """Failed runs by reason, then blocked runs, then unreadable records."""
     parts = [
-        _part("### Runs that did not end well", _failed(context)),
-        _part("### Planned, but blocked", _blocked(context)),
-        _part("### Records that cannot be read", _unreadable(context)),
+        _part("### Failed runs", _failed(context)),
+        _part("### Blocked runs", _blocked(context)),
+        _part("### Unreadable records", _unreadable(context)),
     ]
     if not any(parts):
-        parts = ["Nothing failed and nothing was blocked."]
-    return Section(paragraphs("## Failed and blocked", *parts))
+        parts = ["No run failed and no run is blocked."]
+    return Section(paragraphs("## Failed and blocked runs", *parts))
 
 
 def _part(heading: str, body: str) -> str:
@@ -27,12 +27,12 @@ def _part(heading: str, body: str) -> str:
 
 
 def _failed(context: Context) -> str:
-    """Equal failures of a setting over its seeds are one line."""
+    """One row per configuration and reason, with the number of runs."""
     counts: Counter[tuple[str, ...]] = Counter()
-    for record in context.material.records:
-        if record["status"] != "ok" and record["source"] != "search":  # trials are told of with their search
+    for record in context.data.records:
+        if record["status"] != "ok" and record["source"] != "search":  # trials are listed under their search
             spec, error = record["spec"], record["error"] or {}
-            where = (context.material.title(spec["dataset"]), spec["backbone"], spec["recipe"])
+            where = (context.data.title(spec["dataset"]), spec["backbone"], spec["recipe"])
             reason = f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": ")
             counts[(*where, record["status"], record["stage"] or "unknown", reason)] += 1
     lines = [
@@ -51,15 +51,15 @@ def _failed(context: Context) -> str:
 
 
 def _blocked(context: Context) -> str:
-    """Cells the last plan could not start; a cell that has a finished run since is not among them."""
+    """Runs that were blocked in the last plan and have not finished since."""
     done = {
         (r["spec"]["backbone"], r["spec"]["dataset"], r["spec"]["recipe"])
-        for r in context.material.records
+        for r in context.data.records
         if r["status"] == "ok"
     }
     cells = {
-        (context.material.title(c["dataset"]), c["backbone"], c["recipe"], c["reason"])
-        for c in context.material.plan
+        (context.data.title(c["dataset"]), c["backbone"], c["recipe"], c["reason"])
+        for c in context.data.plan
         if c["state"] == "blocked" and (c["backbone"], c["dataset"], c["recipe"]) not in done
     }
     lines = [
@@ -75,9 +75,9 @@ def _blocked(context: Context) -> str:
 
 
 def _unreadable(context: Context) -> str:
-    problems = sorted(context.material.problems)
+    problems = sorted(context.data.problems)
     return paragraphs(bullets([text.escape(p, limit=400) for p in problems[:MOST_LINES]]), _rest(len(problems)))
 
 
 def _rest(number: int) -> str:
-    return f"And {text.count(number - MOST_LINES, 'more line')}, not shown." if number > MOST_LINES else ""
+    return f"{text.count(number - MOST_LINES, 'more line')} not shown." if number > MOST_LINES else ""

@@ -1,4 +1,4 @@
-"""Draws figures, and computes beside them, in other processes; the bytes are the same as from this process."""
+"""Draws figures and computes results in other processes; the results are the same as in this process."""
 
 from __future__ import annotations
 
@@ -19,29 +19,29 @@ from harness.system import processes
 T = TypeVar("T")
 
 Drawn = bytes | Callable[[], bytes]
-"""A PNG file, or what waits for it."""
+"""A PNG file, or a function that waits for it and returns it."""
 
 Draw = Callable[..., Drawn]
-"""From a function that draws and its arguments to the figure."""
+"""Takes a drawing function and its arguments; returns the figure."""
 
 MANY = 8
-"""Figures from which on processes are worth starting."""
+"""Number of figures from which starting processes saves time."""
 
 MOST_PROCESSES = 4
 
 
 @contextmanager
-def at_work(expected: int) -> Iterator[Draw]:
-    """Yields what draws a figure: at once, or in other processes where many are to come and forking is safe.
+def drawing(expected: int) -> Iterator[Draw]:
+    """Yields a function that draws figures: in other processes if there are many and forking is safe, else here.
 
     Args:
-        expected: about how many figures there will be.
+        expected: approximate number of figures.
     """
     if expected < MANY or not _may_fork():
         yield draw_here
         return
     get_ready()
-    gc.freeze()  # the collector of a new process would copy all that is in memory here
+    gc.freeze()  # otherwise garbage collection in a child process would copy all inherited memory
     try:
         with ProcessPoolExecutor(min(processes.cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
 
@@ -54,16 +54,16 @@ def at_work(expected: int) -> Iterator[Draw]:
 
 
 def get_ready() -> None:
-    """Imports what tables and figures need: once here, not once a process."""
+    """Imports the libraries of tables and figures before forking, so that child processes need not."""
     import pandas  # noqa: F401
 
 
 @contextmanager
-def beside(function: Callable[..., T], *values: Any, worth_it: bool = True) -> Iterator[Callable[[], T]]:
-    """Yields what waits for a result that a process of its own computes meanwhile, where forking is safe.
+def in_background(function: Callable[..., T], *values: Any, worth_it: bool = True) -> Iterator[Callable[[], T]]:
+    """Computes a result in a child process; yields a function that waits for it and returns it.
 
-    Where it is not, or not worth it, where the function raises or its process is ended, the result is computed here
-    when it is asked for.
+    The result is computed in this process instead, when it is requested, if forking is unsafe, if `worth_it` is False,
+    or if the child process raises or ends early.
     """
     if not worth_it or not _may_fork():
         yield partial(function, *values)
@@ -90,14 +90,14 @@ def beside(function: Callable[..., T], *values: Any, worth_it: bool = True) -> I
 
 
 def _send(send: Connection, function: Callable[..., Any], values: tuple[Any, ...]) -> None:
-    """What the process of `beside` does; an error is raised where its result is asked for."""
-    with send, suppress(Exception), collector_paused():  # it would copy all that is inherited
+    """Body of the child process of `in_background`; errors are ignored, because the parent then computes the result."""
+    with send, suppress(Exception), collector_paused():  # garbage collection would copy all inherited memory
         send.send(function(*values))
 
 
 @contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keeps the garbage collector from walking ten thousand new records again and again."""
+    """Pauses garbage collection, which is slow while thousands of records are created."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -108,7 +108,7 @@ def collector_paused() -> Iterator[None]:
 
 
 class _Waiting:
-    """A figure that another process draws; should that process be ended, it is drawn here."""
+    """A figure that another process draws; if that process is killed, it is drawn here."""
 
     def __init__(self, function: Callable[..., bytes], values: tuple[Any, ...], future: Future[bytes]) -> None:
         self.function, self.values, self.future = function, values, future
@@ -121,11 +121,11 @@ class _Waiting:
 
 
 def draw_here(function: Callable[..., bytes], *values: Any) -> Drawn:
-    """Draws at once, in this process."""
+    """Draws immediately, in this process."""
     return function(*values)
 
 
 def _may_fork() -> bool:
-    """Whether there is a core to spare, and no thread of others, whose locks a copy of this process would inherit."""
+    """Whether there is a spare core and forking is safe: other threads could hold locks, which a fork would copy."""
     alone = threading.active_count() == 1 and not {"ray", "torch"} & sys.modules.keys()
     return sys.platform == "linux" and processes.cores() > 1 and alone

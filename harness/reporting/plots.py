@@ -13,7 +13,15 @@ CMC_RANKS = 20
 
 
 class Point(NamedTuple):
-    """One setting in a scatter plot: accuracy in percent, its spread over seeds, and a cost."""
+    """One configuration in a scatter plot.
+
+    Attributes:
+        name: label.
+        backbone: selects colour and marker.
+        x: cost.
+        y: accuracy in percent.
+        error: standard deviation of the accuracy over seeds.
+    """
 
     name: str
     backbone: str
@@ -23,10 +31,10 @@ class Point(NamedTuple):
 
 
 def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks: Looks) -> bytes:
-    """Accuracy against cost, one panel a cost with a common mAP axis.
+    """Draws accuracy against cost, one panel per cost with a common mAP axis.
 
     Args:
-        title: of the figure.
+        title: title of the figure.
         panels: label of the cost, whether more is better, and its points.
         looks: colour and marker by backbone.
     """
@@ -64,11 +72,11 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
 
 
 def cmc(title: str, curves: Sequence[tuple[str, str, Sequence[float]]], looks: Looks) -> bytes:
-    """CMC curves of all backbones.
+    """Draws CMC curves.
 
     Args:
-        title: of the figure.
-        curves: label, backbone and the values at rank 1, 2, ..., fractions.
+        title: title of the figure.
+        curves: label, backbone, and values at rank 1, 2, ... as fractions.
         looks: colour and marker by backbone.
     """
     with style.style():
@@ -90,12 +98,12 @@ def cmc(title: str, curves: Sequence[tuple[str, str, Sequence[float]]], looks: L
 
 
 def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:
-    """One line a series over a common x axis, named at its right end.
+    """Draws one line per series, with its name at the right end.
 
     Args:
-        title: of the figure.
-        x_label: with the unit.
-        y_label: with the unit.
+        title: title of the figure.
+        x_label: label with unit.
+        y_label: label with unit.
         series: points (x, y) by name.
     """
     looks: Any = style.looks(series)
@@ -116,14 +124,14 @@ def lines(title: str, x_label: str, y_label: str, series: Mapping[str, Sequence[
 
 
 def _range(values: Sequence[float], least: float, most: float) -> tuple[float, float]:
-    """Limits with air around the values, within what is possible; never of zero width."""
+    """Axis limits with a margin around the values, within [least, most] and never of zero width."""
     low, high = min(values), max(values)
     air = max((high - low) * 0.12, 0.02 * abs(high), 0.5)
     return max(least, low - air), min(most + 0.02 * (most if most < 1e9 else 0), high + air)
 
 
 def _log_ticks(low: float, high: float) -> Any:
-    """Round numbers between the limits, few enough to be read."""
+    """Ticks at round numbers between the limits, at most seven."""
     from matplotlib.ticker import FixedLocator, MaxNLocator
 
     decades = [d * 10.0**e for e in range(-6, 16) for d in (1, 2, 5)]

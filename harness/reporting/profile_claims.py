@@ -1,4 +1,4 @@
-"""What the efficiency study says about the claim of ReIDMamba's paper, in words that follow from the records.
+"""Checks the efficiency claim of ReIDMamba's paper against the records of the efficiency study.
 
 The claim (arXiv 2511.07948, abstract): about one third of TransReID's parameters, less memory, faster inference.
 """
@@ -17,17 +17,17 @@ from harness.reporting.section import bullets, paragraphs
 
 NEW, OLD = "reidmamba", "transreid"
 THIRD = 0.36
-"""Largest ratio of parameters that rounds to one third in the claim's sense."""
+"""Largest ratio of parameters that counts as about one third."""
 
 STEADY = 0.1
-"""Times compare only where the fixed work beside them took the same time, to this part, and the repeats stayed so."""
+"""Largest relative difference of the fixed work, and relative drift of the repeats, for two times to be comparable."""
 
 Record = Mapping[str, Any]
 Pair = tuple[Record, Record]
 
 
 def build(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ...]]) -> str:
-    """The part of the section, or nothing where the two were not measured under one condition."""
+    """Markdown about the claim; empty if the two backbones share no condition."""
     pairs = _pairs(records, condition)
     if not pairs:
         return ""
@@ -37,25 +37,26 @@ def build(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ..
         _parameters(pairs[0]),
         *_speed(inference, "Inference speed", "latency"),
         *_memory(inference, "Memory of inference", _peak),
-        *_memory(inference, "Its activations alone, which grow with the batch", _activations),
+        *_memory(inference, "Activations of inference, which grow with the batch", _activations),
         *_speed(training, "Training speed", "train_step"),
         *_memory(training, "Memory of a training step", _peak),
-        *_memory(training, "Its activations alone, which grow with the batch", _activations),
+        *_memory(training, "Activations of a training step, which grow with the batch", _activations),
     ]
     if all(p[0]["efficiency"].get("device") != "cuda" for p in pairs):
         lines.append(
-            "All of this was measured on a processor. The paper's claim is about GPUs, where another scan runs and "
-            "speeds differ: about those, nothing was measured here."
+            "All numbers were measured on a CPU. The paper's claim is about GPUs, which use another implementation of "
+            "the scan; no GPU was measured here."
         )
     about = (
-        "ReIDMamba's paper claims about one third of TransReID's parameters, less memory and faster inference. Ratios "
-        "are ReIDMamba to TransReID under equal conditions on one device."
+        "The paper claims about one third of TransReID's parameters, less memory and faster inference. Ratios are "
+        "ReIDMamba to TransReID under equal conditions on one device; a speed ratio above 1 means that ReIDMamba is "
+        "faster."
     )
-    return paragraphs("### What this says about ReIDMamba's claim", about, bullets(lines))
+    return paragraphs("### ReIDMamba's efficiency claim", about, bullets(lines))
 
 
 def comparable(pair: Pair) -> bool:
-    """Whether the device was equally fast for both, and their times are free of other work."""
+    """Whether the device was equally fast for both records, and other processes did not affect their times."""
     watched = [record["efficiency"].get("conditions") for record in pair]
     if not all(watched):
         return False
@@ -65,20 +66,20 @@ def comparable(pair: Pair) -> bool:
     return all(map(_by_processor_time, pair)) or not any("other" in note for c in watched for note in c["notes"])
 
 
-def _told_apart(ratio: float, pair: Pair) -> bool:
-    """Whether a ratio of two times differs from 1 by more than twice its standard error, where that is recorded."""
+def _differs(ratio: float, pair: Pair) -> bool:
+    """Whether a ratio of two times differs from 1 by at least twice its standard error, if that is recorded."""
     errors = [record["efficiency"].get("relative_error") or 0.0 for record in pair]
     return abs(math.log(ratio)) >= 2 * math.hypot(*errors)
 
 
 def _by_processor_time(record: Record) -> bool:
-    """On one thread the processor time leaves waiting for others out; more threads also spend it waiting."""
+    """Whether to compare processor time: with one CPU thread it excludes waiting, with more threads it does not."""
     numbers = record["efficiency"]
     return numbers.get("device") == "cpu" and numbers.get("threads") == 1
 
 
 def _pairs(records: Sequence[Record], condition: Callable[[Record], tuple[Any, ...]]) -> list[Pair]:
-    """Records of both under one condition, in a fixed order."""
+    """Pairs of records of both backbones under the same condition, in a fixed order."""
 
     def by_condition(backbone: str) -> dict[tuple[Any, ...], Record]:
         return {(device(r), *condition(r)): r for r in records if r["spec"]["backbone"] == backbone}
@@ -88,7 +89,7 @@ def _pairs(records: Sequence[Record], condition: Callable[[Record], tuple[Any, .
 
 
 def _parameters(pair: Pair) -> str:
-    """Counts, and whether they are a third; FLOPs beside them."""
+    """Compares parameter counts with the claim of one third, and reports FLOPs."""
     new, old = (r["efficiency"] for r in pair)
     ratio = new["parameters"] / old["parameters"]
     at_test = new["parameters_inference"] / old["parameters_inference"]
@@ -101,7 +102,7 @@ def _parameters(pair: Pair) -> str:
 
 
 def _speed(pairs: Sequence[Pair], what: str, name: str) -> list[str]:
-    """How many times as fast; only where the device was equally fast for both."""
+    """Speed ratios under conditions where the device was equally fast for both."""
 
     def seconds(record: Record) -> float | None:
         numbers = record["efficiency"]
@@ -111,18 +112,18 @@ def _speed(pairs: Sequence[Pair], what: str, name: str) -> list[str]:
     found = [(seconds(old) / seconds(new), (new, old)) for new, old in pairs if seconds(new) and seconds(old)]  # type: ignore[operator]
     if not found:
         return []
-    fair = [(ratio, pair) for ratio, pair in found if comparable(pair) and _told_apart(ratio, pair)]
-    left_out = len(found) - len(fair)
-    why = "the device was not equally fast, or not steady, or the difference is within twice its error"
-    unfair = f" {text.count(left_out, 'condition')} left out: {why}." if left_out else ""
-    if not fair:
-        return [f"{what}: not decided.{unfair}"]
-    how = ", by processor time" if all(_by_processor_time(r) for _, pair in fair for r in pair) else ""
-    return [_verdict(what + how, fair, "above", sum(ratio > 1 for ratio, _ in fair)) + unfair]
+    used = [(ratio, pair) for ratio, pair in found if comparable(pair) and _differs(ratio, pair)]
+    excluded = len(found) - len(used)
+    why = "the device was not equally fast or not steady, or the difference is within twice its standard error"
+    note = f" {text.count(excluded, 'condition')} excluded: {why}." if excluded else ""
+    if not used:
+        return [f"{what}: not decided.{note}"]
+    how = ", by processor time" if all(_by_processor_time(r) for _, pair in used for r in pair) else ""
+    return [_verdict(what + how, used, "above", sum(ratio > 1 for ratio, _ in used)) + note]
 
 
 def _memory(pairs: Sequence[Pair], what: str, read: Callable[[Record], float | None]) -> list[str]:
-    """Ratios of memory, which does not depend on how busy the device was."""
+    """Memory ratios, which do not depend on other processes."""
     found = [(read(new) / read(old), (new, old)) for new, old in pairs if read(new) and read(old)]  # type: ignore[operator]
     return [_verdict(what, found, "below", sum(ratio < 1 for ratio, _ in found))] if found else []
 
@@ -136,10 +137,10 @@ def _activations(record: Record) -> float | None:
 
 
 def _verdict(what: str, found: Sequence[tuple[float, Pair]], better: str, holds: int) -> str:
-    """In how many conditions the claim holds, and every ratio."""
+    """The number of conditions in which the claim holds, and all ratios."""
     verdict = "supported" if holds == len(found) else "supported in part" if holds else "not supported"
     ratios = ", ".join(f"{ratio:.2f} ({_where(pair[0])})" for ratio, pair in found)
-    return f"{what}: {verdict}, {better} 1 in {holds} of {text.count(len(found), 'condition')}. Ratios: {ratios}."
+    return f"{what}: {verdict}, ratio {better} 1 in {holds} of {text.count(len(found), 'condition')}. Ratios: {ratios}."
 
 
 def _where(record: Record) -> str:

@@ -1,4 +1,4 @@
-"""The efficiency study: profile records, one a backbone, device, precision, batch and input size."""
+"""The efficiency study: one record per backbone, device, precision, batch size and input size."""
 
 from __future__ import annotations
 
@@ -15,48 +15,58 @@ from harness.reporting.section import Context, Section, bullets, file_name, para
 from harness.spec.run_spec import canonical
 
 RIGHT = (
-    *("Params (M)", "At test (M)", "GFLOPs", "Images/s", "Latency (ms)", "Memory (GiB)", "Batch", "Threads"),
-    *("Step (ms)", "CPU (ms)", "Weights", "Gradients", "Optimiser", "Activations", "Repeats", "Error (%)"),
+    *("Images/s", "Latency (ms)", "Memory (GiB)", "Batch", "Threads", "CPU (ms)", "Repeats", "Error (%)"),
+    *("Params (M)", "Params at test (M)", "GFLOPs", "Step (ms)"),
+    *("Weights (GiB)", "Gradients (GiB)", "Optimiser (GiB)", "Activations (GiB)"),
 )
 MOST_FIGURES = 6
 
 Build = tuple[str, str, tuple[int, ...]]
-"""What is fast or slow: a backbone, its options, and the size of its input."""
+"""A backbone, its options, and its input size."""
 
-ABOUT = (
-    "Median of repeated, synchronised calls, in brackets the quartiles; random images, random weights, one process a "
-    "cell. GFLOPs count two operations a multiply-add, for one image, the selective scan included. “At test” are the "
-    "parameters the test-time feature depends on. Memory is the peak of one batch: weights, inputs and what the call "
-    "needs beyond them; on a CPU a process holds more than it needs, docs/speed.md says what is counted. "
-    "CPU is the processor time of the latency, over all threads. Error is the standard error of the "
-    "median of the latency; repeats end below 1 %, or when the time given to a cell is over."
+COLUMNS = (
+    "**Images/s, Latency (ms)**: from the median of repeated, synchronised calls; quartiles in brackets.",
+    "**Memory (GiB)**: peak of one batch: weights, inputs and the additional memory of the call.",
+    "**CPU (ms)**: processor time of one call, over all threads.",
+    "**Error (%)**: standard error of the median latency. Repeats stop when it is below 1 %, or at the time limit.",
+    "**Params at test (M)**: parameters that the test-time feature depends on.",
+    "**GFLOPs**: two operations per multiply-add, for one image, including the selective scan.",
 )
 ABOUT_TRAINING = (
-    "Forward pass, losses, backward pass, clipping and optimiser, with the losses and the optimiser of the unified "
-    "recipe; images lie on the device. Memory in GiB: its peak, and what the parts hold; activations are what the "
-    "forward pass keeps for the backward pass, and as not all parts live at once, they may exceed the peak."
+    "One step is forward pass, losses, backward pass, gradient clipping and optimiser, with the losses and the "
+    "optimiser of the unified recipe. Images are already on the device."
+)
+TRAINING_COLUMNS = (
+    "**Memory (GiB)**: peak of one step. The last columns give the memory of its parts.",
+    "**Activations (GiB)**: memory that the forward pass keeps for the backward pass. Not all parts exist at the same "
+    "time, so their sum may exceed the peak.",
 )
 
 
 def build(context: Context) -> Section:
-    """Tables of inference and training, what the claim of ReIDMamba's paper comes to, doubts and plots."""
-    records = current([r for r in context.material.records if r["source"] == "profile" and r["status"] == "ok"])
+    """Tables of inference and training, the claim of ReIDMamba's paper, measurement conditions and figures."""
+    records = current([r for r in context.data.records if r["source"] == "profile" and r["status"] == "ok"])
     if not records:
         return Section()
     inference = [r for r in records if not _is_training(r)]
     training = [r for r in records if _is_training(r)]
     figures: dict[str, Drawn] = {}
     links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
-    parts = ["## Efficiency study", ABOUT, _lines(context, inference, _inference)]
+    about = (
+        "Measured by `python -m harness profile` with random images and random weights, one process per cell. "
+        f"{context.doc('speed.md')} explains the method."
+    )
+    parts = ["## Efficiency study", about, bullets(COLUMNS), _lines(context, inference, _inference)]
     if training:
-        parts += ["### Training step", ABOUT_TRAINING, _lines(context, training, _training)]
-    as_named = [r for r in records if named(context, r) == r["spec"]["backbone"]]
-    parts += [profile_claims.build(as_named, condition), _doubts(records), commands.of_profile(records), *links]
+        parts += ["### Training step", ABOUT_TRAINING, bullets(TRAINING_COLUMNS), _lines(context, training, _training)]
+    default_options = [r for r in records if named(context, r) == r["spec"]["backbone"]]
+    claims = profile_claims.build(default_options, condition)
+    parts += [claims, _conditions(records), commands.of_profile(records), *links]
     return Section(paragraphs(*parts), figures)
 
 
 def current(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The newest record of each backbone, build and condition: a code change makes a new one beside the old."""
+    """The newest record of each backbone, options and condition; changed code leaves older records beside it."""
     newest: dict[str, Mapping[str, Any]] = {}
     for record in sorted(records, key=lambda r: (str(r["timing"].get("started")), r["run_id"])):
         spec = record["spec"]
@@ -73,13 +83,13 @@ def _lines(
     records: Sequence[Mapping[str, Any]],
     line: Callable[[Context, Mapping[str, Any]], dict[str, str]],
 ) -> str:
-    """A table sorted by device, condition and backbone, so that what compares stands together."""
+    """A table sorted by device, condition and backbone, so that comparable rows are adjacent."""
     ordered = sorted(records, key=lambda r: (device(r), *condition(r), named(context, r), r["run_id"]))
     return text.table([line(context, record) for record in ordered], RIGHT)
 
 
 def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What must be equal for two records of one device to compare."""
+    """The values that must be equal for two records of one device to be comparable."""
     numbers = record["efficiency"]
     size = image_size(record) or []
     return (
@@ -93,9 +103,9 @@ def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
 
 
 def named(context: Context, record: Mapping[str, Any]) -> str:
-    """The backbone, with the build options in which it differs from what its card says."""
+    """Name of the backbone, with the build options that differ from its card."""
     spec = record["spec"]
-    card = context.material.backbone(spec["backbone"])
+    card = context.data.backbone(spec["backbone"])
     if card is None:
         return str(spec["backbone"])
     variant = card.variants.get(spec["backbone"].partition(":")[2])
@@ -120,15 +130,15 @@ def _inference(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
     numbers = record["efficiency"]
     return {
         **_common(context, record),
-        "Params (M)": text.millions(numbers.get("parameters")),
-        "At test (M)": text.millions(numbers.get("parameters_inference")),
-        "GFLOPs": text.giga(numbers.get("flops")),
         "Images/s": _rate(numbers, "inference_images_per_second"),
         "Latency (ms)": _milliseconds(numbers, "latency"),
-        "CPU (ms)": _milliseconds(numbers, "latency_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
+        "CPU (ms)": _milliseconds(numbers, "latency_cpu"),
         "Repeats": recorded(numbers, "repeats"),
         "Error (%)": _error(numbers),
+        "Params (M)": text.millions(numbers.get("parameters")),
+        "Params at test (M)": text.millions(numbers.get("parameters_inference")),
+        "GFLOPs": text.giga(numbers.get("flops")),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
     }
 
@@ -140,19 +150,19 @@ def _training(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
         **_common(context, record),
         "Images/s": _rate(numbers, "train_images_per_second"),
         "Step (ms)": _milliseconds(numbers, "train_step"),
-        "CPU (ms)": _milliseconds(numbers, "train_step_cpu"),
         "Memory (GiB)": text.gibibytes(numbers.get("peak_memory_bytes")),
-        "Weights": text.gibibytes(parts.get("weights")),
-        "Gradients": text.gibibytes(parts.get("gradients")),
-        "Optimiser": text.gibibytes(parts.get("optimizer_state")),
-        "Activations": text.gibibytes(parts.get("activations")),
+        "CPU (ms)": _milliseconds(numbers, "train_step_cpu"),
         "Repeats": recorded(numbers, "repeats"),
         "Error (%)": _error(numbers),
+        "Weights (GiB)": text.gibibytes(parts.get("weights")),
+        "Gradients (GiB)": text.gibibytes(parts.get("gradients")),
+        "Optimiser (GiB)": text.gibibytes(parts.get("optimizer_state")),
+        "Activations (GiB)": text.gibibytes(parts.get("activations")),
     }
 
 
 def _milliseconds(numbers: Mapping[str, Any], name: str) -> str:
-    """Median, and the quartiles where recorded."""
+    """Median, and the quartiles if recorded."""
     if (median := numbers.get(f"{name}_ms")) is None:
         return text.NOT_RECORDED
     quartiles = numbers.get(f"{name}_quartiles_ms")
@@ -167,12 +177,12 @@ def _error(numbers: Mapping[str, Any]) -> str:
 
 
 def _rate(numbers: Mapping[str, Any], key: str) -> str:
-    """Images per second, marked where others had part of the processor."""
+    """Images per second, marked if other processes used the device."""
     return text.rate(numbers.get(key)) + (" (shared)" if other_work(numbers) else "")
 
 
 def _others(conditions: Mapping[str, Any]) -> float:
-    """Cores that other work used; 0 where it was too little to count."""
+    """CPU cores used by other processes; 0 if negligible."""
     return found if (found := conditions.get("others_cores", 0.0)) > 0.1 else 0.0
 
 
@@ -181,8 +191,8 @@ def _three(value: float) -> str:
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
-    """Which cells were measured on a device that was shared or not steady."""
+def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
+    """How many cells were measured on a shared or unsteady device."""
     watched = [r["efficiency"]["conditions"] for r in records if r["efficiency"].get("conditions")]
     if not watched:
         return ""
@@ -191,22 +201,22 @@ def _doubts(records: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     if shared:
         lines.append(
-            f"In {len(shared)} of {text.count(len(watched), 'cell')} other work used the processor meanwhile, "
-            f"{min(shared):.1f} to {max(shared):.1f} cores (“shared” in the tables): latencies and images/s are worse "
-            "there than on a machine of its own."
+            f"In {len(shared)} of {text.count(len(watched), 'cell')}, other processes used {min(shared):.1f} to "
+            f"{max(shared):.1f} CPU cores during the measurement (“shared” in the tables). Latencies and images/s of "
+            "these cells are worse than on an idle machine."
         )
     unsteady = sum(any(not note.startswith("other work") for note in c["notes"]) for c in watched)
     if unsteady:
-        lines.append(f"In {text.count(unsteady, 'cell')} the device was not steady, as the records' `notes` say.")
+        lines.append(f"In {text.count(unsteady, 'cell')}, the device was not steady; see `notes` in the records.")
     if len({r["efficiency"]["device"] for r in records}) == 1:
         lines.append(
-            f"One fixed matrix product took {min(fixed):.1f} to {max(fixed):.1f} ms of the device over all cells."
+            f"The same matrix product, timed before and after each cell, took {min(fixed):.1f} to {max(fixed):.1f} ms."
         )
-    return paragraphs("### How steady the device was", bullets(lines)) if lines else ""
+    return paragraphs("### Measurement conditions", bullets(lines)) if lines else ""
 
 
 def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:
-    """Memory and throughput against resolution, a figure each a device, precision and batch with two sizes or more."""
+    """Draws memory and throughput against resolution, per device, precision and batch size with at least two sizes."""
     drawn = (
         ("Memory against resolution", "memory", "peak memory (GiB)", "peak_memory_bytes", 2**30),
         ("Throughput against resolution", "throughput", "images/s", "inference_images_per_second", 1),
@@ -230,7 +240,7 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
 
 
 def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:
-    """MAP of a table against the highest measured throughput of the same build at the same size."""
+    """Draws mAP against the highest measured throughput of the same backbone, options and input size."""
     links: list[str] = []
     for name in sorted({device(r) for r in records}):
         fastest: dict[Build, float] = {}

@@ -1,4 +1,4 @@
-"""Published numbers: found for a row, printed with a footnote, and listed for reference."""
+"""Published numbers: looked up for a row, printed with a footnote, and listed in a table."""
 
 from __future__ import annotations
 
@@ -17,34 +17,34 @@ def find(
     backbone: str,
     key: TableKey,
     size: Sequence[int] | None,
-    way: EvalVariant = PLAIN,
+    test: EvalVariant = PLAIN,
     *,
     checkpoint: bool = False,
 ) -> Published | None:
-    """The published number of a backbone on a dataset, scored the same way.
+    """Looks up the published number of a backbone on a dataset with the same test.
 
-    If there are several, one for the same input size comes first, then one whose set-up is a released checkpoint or
-    is not, as the row is, then the first of the card.
+    Of several numbers, prefers one with the same input size, then one whose set-up matches `checkpoint`, then the
+    first on the card.
 
     Args:
         context: holds the cards.
-        backbone: with its variant.
+        backbone: name with its variant.
         key: the table the number is for.
         size: (height, width) of the row.
-        way: how the row was scored.
-        checkpoint: whether the row is of a published checkpoint.
+        test: how the row was scored.
+        checkpoint: whether the row scores a published checkpoint.
     """
-    card = context.material.backbone(backbone)
-    if card is None or _cannot_apply(key) or way.untrained:
+    card = context.data.backbone(backbone)
+    if card is None or _cannot_apply(key) or test.untrained:
         return None
-    wanted = (key.dataset, backbone.partition(":")[2], way.flip, way.rerank)
-    fitting = [p for p in card.published if (p.dataset, p.variant, p.flip, p.rerank) == wanted]
+    required = (key.dataset, backbone.partition(":")[2], test.flip, test.rerank)
+    fitting = [p for p in card.published if (p.dataset, p.variant, p.flip, p.rerank) == required]
     order = [(not same_size(p, size), ("checkpoint" in p.setup) != checkpoint) for p in fitting]
     return fitting[order.index(min(order))] if fitting else None
 
 
 def footnote(published: Published) -> str:
-    """Source and set-up of a published number, as a sentence; the footnote."""
+    """Text of the footnote: source and set-up of a published number."""
     setup = [f"input {text.size(published.image_size)}", *([text.escape(published.setup)] if published.setup else [])]
     return f"{text.escape(published.source)}. Set-up: {', '.join(setup)}."
 
@@ -55,7 +55,7 @@ def same_size(published: Published, size: Sequence[int] | None) -> bool:
 
 
 def cell(context: Context, key: TableKey, published: Published | None, size: Sequence[int] | None) -> str:
-    """MAP and rank-1 as published, the input size if it is another one, and the footnote mark."""
+    """Published mAP and rank-1 with the footnote mark, and the input size if it differs from `size`."""
     if published is None:
         return text.NOT_APPLICABLE if _cannot_apply(key) else "none"
     other = "" if same_size(published, size) else f" at {text.size(published.image_size)}"
@@ -63,10 +63,10 @@ def cell(context: Context, key: TableKey, published: Published | None, size: Seq
 
 
 def build(context: Context) -> Section:
-    """Every published number of the cards, by dataset; there before anything has been run."""
+    """All published numbers of the cards, sorted by dataset."""
     lines = [
         {
-            "Dataset": text.escape(context.material.title(p.dataset)),
+            "Dataset": text.escape(context.data.title(p.dataset)),
             "Backbone": text.escape(f"{card.title} ({p.variant})" if p.variant else card.title),
             "Size": text.size(p.image_size),
             "Test": EvalVariant(False, p.rerank, p.flip).label,
@@ -77,15 +77,15 @@ def build(context: Context) -> Section:
             "mINP": _or_none(p.mINP),
             "Source": context.note(footnote(p)),
         }
-        for card in context.material.backbones.values()
+        for card in context.data.backbones.values()
         for p in card.published
     ]
     if not lines:
         return Section()
     lines.sort(key=lambda line: [line[k] for k in ("Dataset", "Backbone", "Size", "Test", "mAP")])
     about = (
-        "In percent, as the sources print them; “none” where a source does not give the number. "
-        "Their loaders, recipes and evaluators differ, as the footnotes say."
+        "Numbers in percent, as printed in the sources; “none” where a source gives no number. Data loaders, recipes "
+        "and evaluation code differ between sources; the footnotes give the set-ups."
     )
     notes = "\n".join(f"[^{number}]: {source}" for number, source in context.noted)
     return Section(paragraphs("## Published numbers", about, text.table(lines, NUMBERS), notes))
@@ -96,5 +96,5 @@ def _or_none(percent: float | None) -> str:
 
 
 def _cannot_apply(key: TableKey) -> bool:
-    """Nothing was published of generated data, nor of the datasets a run was not trained on."""
+    """Whether no published number can apply: generated data, or a dataset that the run was not trained on."""
     return key.generated or key.dataset != key.trained_on

@@ -1,4 +1,4 @@
-"""What the report is made of: records, per-query values, cards, the plan. Nothing else reaches the page."""
+"""Input of the report: records, per-query values, cards, searches and the plan."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ from harness.reporting.parallel import collector_paused
 from harness.tuning import state
 
 MANY_RECORDS = 2_000
-"""From here on it pays to share the reading between processes."""
+"""Number of records from which reading in two processes saves time."""
 
 COMPARED = ("query", "pid", "camid", "AP")
 """The per-query columns that comparisons need."""
 
 LoadPerQuery = Callable[[Mapping[str, Any], str], Mapping[str, Any]]
-"""From a record and a file name of `evaluations[].per_query` to its columns; raises RecordError."""
+"""Takes a record and a file name of `evaluations[].per_query`; returns its columns or raises RecordError."""
 
 
 def no_per_query(record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """Stands where no per-query values are at hand."""
-    raise RecordError(f"The per-query values {name} of run {record['run_id'][:12]} are not at hand.")
+    """Default loader: raises RecordError, because there are no per-query values."""
+    raise RecordError(f"The per-query values {name} of run {record['run_id'][:12]} are not available.")
 
 
 @dataclass(frozen=True)
 class ReportData:
-    """All the report may use.
+    """All input of the report.
 
     Attributes:
-        records: valid records, in any order; the page does not depend on it.
+        records: valid records, in any order; the order does not affect the page.
         per_query: loads the per-query values of a record.
         backbones: cards by name, for titles, side information and published numbers.
         datasets: cards by name, for titles, notices and access.
-        plan: cells that were planned and did not run: `backbone`, `dataset`, `recipe`, `state`, `reason`.
-        problems: records that could not be read, one sentence each.
-        searches: searches of settings, in order of their ids.
+        plan: planned runs without results: `backbone`, `dataset`, `recipe`, `state`, `reason`.
+        problems: messages about files that could not be read.
+        searches: hyperparameter searches, sorted by id.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -55,7 +55,7 @@ class ReportData:
     searches: Sequence[state.Search] = ()
 
     def backbone(self, name: str) -> BackboneCard | None:
-        """Card of a backbone given with or without its variant."""
+        """Card of a backbone, by its name with or without variant."""
         return self.backbones.get(name) or self.backbones.get(name.partition(":")[0])
 
     def title(self, dataset: str) -> str:
@@ -64,7 +64,7 @@ class ReportData:
 
 
 def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iterable[DatasetCard] = ()) -> ReportData:
-    """Reads the material of a results folder; what cannot be read becomes a problem on the page."""
+    """Reads a results folder; files that cannot be read are listed as problems."""
     problems: list[str] = []
 
     def note(error: RecordError) -> None:
@@ -102,10 +102,10 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
 
 
 def _records(results: Path) -> tuple[list[Record], list[str]]:
-    """All records, and why others could not be read; with many, another process reads more than half."""
+    """Reads all records; returns them with messages about unreadable ones. Uses a second process for many records."""
     paths = store.paths_of(results)
     own = len(paths) * 2 // 5 if len(paths) >= MANY_RECORDS else len(paths)
-    with parallel.beside(_read, results, paths[own:], worth_it=own < len(paths)) as others:
+    with parallel.in_background(_read, results, paths[own:], worth_it=own < len(paths)) as others:
         if own < len(paths):
             parallel.get_ready()
         first, rest = _read(results, paths[:own]), others()
@@ -118,5 +118,5 @@ def _read(results: Path, paths: Sequence[str]) -> tuple[list[Record], list[str]]
 
 
 def _portable(error: RecordError, results: Path) -> str:
-    """The message without the place of the results on this machine: the page is the same elsewhere."""
+    """The error message without the path of the results folder, so that the page is the same on every machine."""
     return str(error).replace(f"{results}{os.sep}", "")

@@ -1,4 +1,4 @@
-"""From records to rows: runs that differ in the seed alone are one setting; each way of scoring it is a row."""
+"""Groups records into rows: runs that differ only in the seed form one configuration; each test of it is a row."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from harness.spec.run_spec import canonical
 
 EPOCHS = "training.epochs"
 SHOWN_DIFFERENCES = 3
-"""Keys that tell two settings of one backbone apart; more are counted."""
+"""Number of differing keys shown in the label of a configuration; further ones are counted."""
 
 
 class EvalVariant(NamedTuple):
-    """A way of scoring; sorts from the plain test to re-ranking, the untrained model last."""
+    """How features are scored; sorts from the plain test to re-ranking, with the untrained model last."""
 
     untrained: bool
     rerank: bool
@@ -31,7 +31,7 @@ class EvalVariant(NamedTuple):
 
     @property
     def label(self) -> str:
-        """Words for the table."""
+        """Text of the column Test."""
         extras = [name for name, on in (("flip", self.flip), ("re-ranking", self.rerank)) if on]
         return "before training" if self.untrained else " + ".join(extras) or "plain"
 
@@ -40,7 +40,7 @@ PLAIN = EvalVariant(untrained=False, rerank=False, flip=False)
 
 
 class TableKey(NamedTuple):
-    """What the rows of one table share; nothing else is comparable."""
+    """What all rows of a table have in common; rows of different tables are not comparable."""
 
     dataset: str
     trained_on: str
@@ -51,7 +51,7 @@ class TableKey(NamedTuple):
 
 @dataclass(frozen=True)
 class RunGroup:
-    """Runs of one backbone under one recipe on one dataset that differ in the seed alone, by seed."""
+    """A configuration: runs of one backbone, recipe and dataset that differ only in the seed; sorted by seed."""
 
     runs: Sequence[Mapping[str, Any]]
 
@@ -67,7 +67,7 @@ class RunGroup:
 
     @property
     def source(self) -> str:
-        """Where the numbers come from: trained here, a published checkpoint, features from outside."""
+        """Origin of the numbers: `trained`, `published-checkpoint` or `features`."""
         return self.runs[0]["source"]
 
     @cached_property
@@ -77,7 +77,7 @@ class RunGroup:
 
     @cached_property
     def flat(self) -> dict[str, Any]:
-        """Everything of the spec that may tell this setting from another one, by dotted key."""
+        """All parts of the spec that may differ between configurations, by dotted key."""
         spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
         flat: dict[str, Any] = {"source of the numbers": self.source}
         flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
@@ -86,16 +86,16 @@ class RunGroup:
 
     @property
     def untrained(self) -> bool:
-        """Whether the start was scored as it is, without an epoch of training."""
+        """Whether the starting weights were scored without training."""
         return self.source == "trained" and self.flat.get(EPOCHS) == 0
 
     @property
     def start(self) -> str:
-        """Words for a start that was scored as it is."""
+        """Status text for starting weights that were scored without training."""
         return "pretrained start, not trained" if self.spec.get("pretrained", "none") != "none" else "not trained"
 
     def status(self) -> str:
-        """'ok', or how many runs ended how."""
+        """'ok', or the number of runs per status."""
         counts = Counter(run["status"] for run in self.runs)
         if set(counts) == {"ok"}:
             return "ok"
@@ -104,19 +104,19 @@ class RunGroup:
 
 @dataclass(frozen=True)
 class Row:
-    """One setting scored in one way on one dataset: its evaluations, one a finished run."""
+    """One configuration with one test on one dataset: its evaluations, one per finished run."""
 
     setting: RunGroup
-    way: EvalVariant
+    test: EvalVariant
     label: str
     scored: Sequence[tuple[Mapping[str, Any], Mapping[str, Any]]]
 
     def values(self, name: str) -> list[float]:
-        """The values of a metric over the seeds, where recorded."""
+        """The recorded values of a metric over the seeds."""
         return [e[name] for _, e in self.scored if e.get(name) is not None]
 
     def mean(self, name: str) -> float:
-        """Mean of a metric over the seeds, a fraction."""
+        """Mean of a metric over the seeds, as a fraction."""
         return statistics.fmean(self.values(name))
 
     def deviation(self, name: str) -> float | None:
@@ -128,12 +128,12 @@ class Row:
         return math.sqrt(math.fsum((v - mean) ** 2 for v in values) / (len(values) - 1))
 
     def interval(self, name: str) -> list[float] | None:
-        """Bounds of the interval over the query set, each averaged over the seeds; None where not recorded."""
+        """Interval over the query set, with bounds averaged over the seeds; None if any is not recorded."""
         bounds = [e["interval"][name] for _, e in self.scored if e["interval"].get(name)]
         return [statistics.fmean(b[i] for b in bounds) for i in (0, 1)] if len(bounds) == len(self.scored) else None
 
     def efficiency(self, *names: str) -> float | None:
-        """Median over the seeds of the first of these efficiency numbers that is recorded."""
+        """Median over the seeds of the first of these metrics that is recorded."""
         for name in names:
             values = [r["efficiency"][name] for r, _ in self.scored if r["efficiency"].get(name) is not None]
             if values:
@@ -141,15 +141,15 @@ class Row:
         return None
 
     def matched(self) -> str:
-        """How many queries have a match, in words, where not all have one."""
+        """Text about queries without a match; empty if all queries have one."""
         return "; ".join(sorted({matched(e) for _, e in self.scored} - {""}))
 
     def shown(self, name: str) -> str:
-        """A metric in percent: mean and deviation."""
+        """Mean and deviation of a metric, in percent."""
         return text.spread(self.mean(name), self.deviation(name))
 
     def mAP(self) -> str:
-        """MAP in percent, and beside it how many queries have a match where not all have one."""
+        """Mean and deviation of mAP, in percent, with a note about queries without a match."""
         return self.shown("mAP") + (f" ({words})" if (words := self.matched()) else "")
 
     def image_size(self) -> list[int] | None:
@@ -157,7 +157,7 @@ class Row:
         return image_size(self.scored[0][0])
 
     def origins(self) -> dict[str, list[str]]:
-        """Commits and package hashes of its runs, where they differ; what is not recorded tells nothing."""
+        """Commits and package hashes of its runs, if they differ."""
         environments = [run["environment"] for run, _ in self.scored]
         commits = {
             f"{e['git_commit'][:12]}{'+' * bool(e.get('git_dirty'))}" for e in environments if e.get("git_commit")
@@ -169,39 +169,39 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """The rows of one dataset and recipe, and the settings of it that have no finished run."""
+    """The rows of one dataset and recipe, and its configurations without a finished run, with their labels."""
 
     key: TableKey
     rows: Sequence[Row]
     unfinished: Sequence[tuple[str, RunGroup]]
 
     def settings(self) -> list[RunGroup]:
-        """Every setting once, those without a finished run last."""
+        """All configurations, those without a finished run last."""
         found = [*(row.setting for row in self.rows), *(setting for _, setting in self.unfinished)]
         return list({id(setting): setting for setting in found}.values())
 
     def plain(self) -> list[Row]:
-        """One row a setting: the plain test, or where there is none, with the flip; never re-ranked or untrained."""
+        """One row per configuration: the plain test, or else the flip test; never re-ranked or untrained."""
         best: dict[str, Row] = {}
         for row in self.rows:
-            if not row.way.untrained and not row.way.rerank:
+            if not row.test.untrained and not row.test.rerank:
                 best.setdefault(row.label, row)
         return list(best.values())
 
 
 def matched_in(rows: Sequence[Row]) -> list[str]:
-    """How many queries have a match, in words, for all rows where not all have one."""
+    """Texts about queries without a match, for all rows that have such queries."""
     return sorted({row.matched() for row in rows} - {""})
 
 
 def image_size(record: Mapping[str, Any]) -> list[int] | None:
-    """(height, width) that a run used."""
+    """Input size of a run, (height, width)."""
     size = record["efficiency"].get("image_size")
     return size or record["spec"]["values"].get("augmentation", {}).get("image_size")
 
 
 def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
-    """Groups records that differ in the seed alone; sorted, whatever the order of the records."""
+    """Groups records that differ only in the seed; the result does not depend on their order."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         spec = {k: v for k, v in record["spec"].items() if k != "seed"}
@@ -210,10 +210,10 @@ def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
     return [RunGroup(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"]))) for key in order]
 
 
-def tables(material: ReportData) -> list[Table]:
-    """All tables of scored runs, sorted: real data before generated, a dataset's own before cross-domain ones."""
+def tables(data: ReportData) -> list[Table]:
+    """All tables of scored runs; real before generated data, same-dataset before cross-domain tables."""
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
-    scored = [r for r in material.records if r["source"] in SCORED]
+    scored = [r for r in data.records if r["source"] in SCORED]
     generated = {part for record in scored for part in _generated(record)}
     for setting in settings(scored):
         for key in _keys(setting, generated):
@@ -223,12 +223,12 @@ def tables(material: ReportData) -> list[Table]:
 
 
 def fingerprint(spec: Mapping[str, Any], dataset: str) -> str:
-    """Fingerprint of a dataset that a run trained or was scored on; empty if it is not recorded."""
+    """Fingerprint of a dataset that a run used; empty if not recorded."""
     return dict(_fingerprints(spec)).get(dataset, "")
 
 
 def _generated(record: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Name and fingerprint of the datasets that a run found to be generated."""
+    """Name and fingerprint of the generated datasets of a run."""
     spec, data = record["spec"], record["data"]
     read = {spec["dataset"]: data, **(data.get("evaluated") or {})}
     return [part for part in _fingerprints(spec) if (read.get(part[0]) or {}).get("generated")]
@@ -239,9 +239,9 @@ def _fingerprints(spec: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 
 def _keys(setting: RunGroup, generated: set[tuple[str, str]]) -> list[TableKey]:
-    """A setting belongs to the table of every dataset it was scored on, or of its own if it never finished.
+    """Tables of a configuration: one per dataset it was scored on, or that of its own dataset if no run finished.
 
-    A run that failed before it read its data is told from the others by the fingerprint.
+    For runs that failed before reading their data, the fingerprint shows whether it was generated.
     """
     spec, protocol = setting.spec, setting.runs[0]["protocol_version"]
     own = (spec["dataset"], spec.get("fingerprint", "")) in generated
@@ -256,20 +256,20 @@ def _table(key: TableKey, members: Sequence[RunGroup]) -> Table:
     labels = _labels(members)
     rows, unfinished = [], []
     for setting, label in zip(members, labels, strict=True):
-        ways: dict[EvalVariant, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
+        tests: dict[EvalVariant, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
         for run in setting.ok:
             for e in run["evaluations"]:
                 if e["dataset"] == key.dataset:
                     before = not e["trained"] and not setting.untrained
-                    ways[EvalVariant(before, e["rerank"], e["flip"])].append((run, e))
-        rows += [Row(setting, way, label, ways[way]) for way in sorted(ways)]
-        if not ways:
+                    tests[EvalVariant(before, e["rerank"], e["flip"])].append((run, e))
+        rows += [Row(setting, test, label, tests[test]) for test in sorted(tests)]
+        if not tests:
             unfinished.append((label, setting))
     return Table(key, rows, unfinished)
 
 
 def _labels(members: Sequence[RunGroup]) -> list[str]:
-    """Name of each setting: the backbone, and what tells it from the table's other settings of that backbone."""
+    """Label of each configuration: its backbone, and its differences from others with the same backbone."""
     of_backbone: dict[str, list[RunGroup]] = defaultdict(list)
     for setting in members:
         of_backbone[setting.backbone].append(setting)
@@ -279,8 +279,9 @@ def _labels(members: Sequence[RunGroup]) -> list[str]:
 
 def _different(group: Sequence[RunGroup]) -> list[str]:
     keys = sorted({key for setting in group for key in setting.flat}) if len(group) > 1 else []
-    told = {key: [s for s in group if key != EPOCHS or not s.untrained] for key in keys}  # their label says it
-    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in told[key]}) > 1]
+    # The label of an untrained configuration already says that it has no epochs.
+    compared = {key: [s for s in group if key != EPOCHS or not s.untrained] for key in keys}
+    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in compared[key]}) > 1]
 
 
 def _label(setting: RunGroup, keys: Sequence[str]) -> str:
@@ -293,13 +294,13 @@ def _label(setting: RunGroup, keys: Sequence[str]) -> str:
 
 
 def _short(value: Any) -> str:
-    """A value in a label; hashes are cut to eight digits."""
+    """A value in a label; hashes are shortened to eight digits."""
     words = value if isinstance(value, str) else canonical(value)
     return words[:8] if len(words) > 24 and all(c in "0123456789abcdef" for c in words) else words
 
 
 def flatten(value: Any, prefix: str, flat: dict[str, Any]) -> None:
-    """Puts the leaves of nested tables into `flat`, by dotted key."""
+    """Adds the leaves of nested tables to `flat`, by dotted key."""
     for key, inner in value.items():
         name = f"{prefix}.{key}" if prefix else key
         if isinstance(inner, dict):

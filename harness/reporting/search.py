@@ -1,4 +1,4 @@
-"""Searches: what was tried on held-out training identities, and what the chosen points give on the test split."""
+"""Searches: trials scored on held-out training identities, and final runs scored on the test split."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ RIDGE = 1e-2
 
 
 def build(context: Context) -> Section:
-    """One part a search: points, importance, contour and curves, the final runs."""
+    """One part per search: points, importance of parameters, figures and final runs."""
     figures: dict[str, Drawn] = {}
-    parts = [_one(context, search, figures) for search in context.material.searches if search.trials]
+    parts = [_one(context, search, figures) for search in context.data.searches if search.trials]
     if not parts:
         return Section()
     about = (
-        "Trials train on part of the training identities and are scored on the held-out rest; the test split is not "
-        "read before the choice is made. Held-out numbers serve to choose and do not compare with any table above."
+        "Trials train on part of the training identities and are scored on the held-out rest. The test split is only "
+        "used for the final runs. Do not compare held-out mAP with the tables above."
     )
     return Section(paragraphs("## Searches", about, *parts), figures)
 
 
 def _one(context: Context, search: Search, figures: dict[str, Drawn]) -> str:
     spec = search.spec
-    title = f"{search.space.name}: {spec.backbone} on {context.material.title(spec.dataset)}, recipe {spec.recipe}"
+    title = f"{search.space.name}: {spec.backbone} on {context.data.title(spec.dataset)}, recipe {spec.recipe}"
     return paragraphs(
         f"### Search {text.escape(title)}",
         text.escape(search.space.about) if search.space.about else "",
@@ -54,23 +54,23 @@ def _one(context: Context, search: Search, figures: dict[str, Drawn]) -> str:
 
 
 def _facts(context: Context, search: Search) -> list[str]:
-    """What was done, in numbers."""
+    """Numbers of trials and epochs, the held-out part, and the search file."""
     settings, (spent, full) = search.settings, search.epochs
     ends = {word: sum(t.state == word for t in search.trials) for word in dict.fromkeys(t.state for t in search.trials)}
     words = ", ".join(f"{number} {word}" for word, number in ends.items())
     lines = [
-        f"{text.count(len(search.trials), 'trial')} of {settings.samples} by {settings.sampler}: {words}.",
-        f"{spent:,} epochs spent; without stopping they would be {full:,} ({spent / max(1, full):.0%}).",
+        f"Trials: {len(search.trials)} of {settings.samples}, sampler {settings.sampler}; {words}.",
+        f"Epochs: {spent:,} of {full:,} without early stopping ({spent / max(1, full):.0%}).",
         f"Scored on {search.holdout.fraction:.0%} of the training identities (seed {search.holdout.seed}).",
     ]
     runs = {trial.run_id for trial in search.trials}
-    if any((r["data"] or {}).get("generated") for r in context.material.records if r["run_id"] in runs):
+    if any((r["data"] or {}).get("generated") for r in context.data.records if r["run_id"] in runs):
         lines.append("**Generated data**: the numbers say nothing about real people.")
-    return [*lines, f"Kept in {text.code(f'searches/{search.id}/search.json')}."]
+    return [*lines, f"Search file: {text.code(f'searches/{search.id}/search.json')}."]
 
 
 def _points(search: Search) -> list[dict[str, str]]:
-    """The best finished points, and every named one."""
+    """Table rows of the best finished points and of all named points."""
     finished = sorted((t for t in search.trials if t.state == FINISHED), key=lambda t: (-(t.value or 0.0), t.number))
     shown = [*finished[:MOST_POINTS], *(t for t in search.trials if t.name and t not in finished[:MOST_POINTS])]
     return [
@@ -91,14 +91,15 @@ def _value(point: Point, name: str) -> str:
 
 
 def importance(search: Search) -> tuple[dict[str, float], int, int]:
-    """How much of the variance of held-out mAP each parameter explains, by a functional ANOVA of a quadratic fit.
+    """Share of the variance of held-out mAP that each parameter explains: a functional ANOVA of a quadratic fit.
 
-    Every parameter enters with the Legendre polynomials of degree one and two of its position (a choice with one
-    column a value), fitted by ridge regression at the last epoch that half of the trials reached. Their squared
-    coefficients are shares of variance over the whole space, not only over where the sampler looked.
+    The features are Legendre polynomials of degree one and two of each parameter's position, and one column per value
+    of a choice. They are fitted by ridge regression to held-out mAP at the last epoch that half of the trials reached.
+    The squared coefficients are shares of variance over the whole space, not only over the sampled points.
 
     Returns:
-        Share by parameter (they add up to one), the number of trials, and the epoch; no shares if there are too few.
+        Share by parameter (they sum to one), the number of trials, and the epoch. There are no shares if there are too
+        few trials.
     """
     epoch = search_plots.common_epoch(search)
     scored = search_plots.at_epoch(search, epoch)
@@ -133,13 +134,13 @@ def _importance(search: Search) -> str:
         return ""
     shares, trials, epoch = importance(search)
     if not shares:
-        return f"Importance of the parameters: {text.count(trials, 'trial')} with a score are too few to tell."
+        return f"Importance of the parameters: not computed, {text.count(trials, 'scored trial')} are too few."
     lines = [
         {"Parameter": text.escape(name), "Share of the explained variance": f"{share:.0%}"}
         for name, share in sorted(shares.items(), key=lambda pair: -pair[1])
     ]
     about = (
-        f"Importance by a functional ANOVA of a quadratic fit to held-out mAP after epoch {epoch} "
+        f"Importance of the parameters, by a functional ANOVA of a quadratic fit to held-out mAP after epoch {epoch} "
         f"({text.count(trials, 'trial')}):"
     )
     return paragraphs(about, text.table(lines, ("Share of the explained variance",)))
@@ -154,25 +155,25 @@ def _pictures(context: Context, search: Search, title: str, figures: dict[str, D
         x, y = (text.escape(axis) for axis in search_plots.axes_of(search))
         links += [
             context.image(name, f"Held-out mAP over {x} and {y}"),
-            f"*Held-out mAP after epoch {epoch}, the last that half of the trials reached, over {x} and {y}. Each "
-            "point is a trial, named ones are diamonds; the colour between is a kernel mean over the trials, other "
-            "parameters averaged; white where no trial is near.*",
+            f"*Held-out mAP over {x} and {y} after epoch {epoch}, the last that half of the trials reached. Points are "
+            "trials, diamonds are named points. The background is a kernel mean over the trials, averaged over other "
+            "parameters; it is white where no trial is near.*",
         ]
     if any(trial.curve for trial in search.trials):
         name = file_name("search", search.id, "curves") + ".png"
         figures[name] = context.draw(search_plots.curves, title, search)
         links += [
             context.image(name, "Held-out mAP of every trial by epoch"),
-            "*Held-out mAP of every trial by epoch. Grey curves that end in a cross did not finish; dotted lines are "
-            "the epochs after which trials are judged; named points (orange) always run to the end.*",
+            "*Held-out mAP of every trial by epoch. Grey curves that end in a cross did not finish. Dotted lines mark "
+            "the rungs, where trials may be stopped. Named points (orange) are never stopped.*",
         ]
     return links
 
 
 def _finals(context: Context, search: Search) -> str:
-    """The chosen points on the test split, and the best one against each other."""
+    """The chosen points on the test split, with comparisons between the best and each other point."""
     if not search.finals:
-        return "No final runs yet: the chosen points were not trained on the whole training set."
+        return "There are no final runs yet."
     records = context.by_id
     best = next((final for final in search.finals if final.name == "best"), None)
     lines = []
@@ -192,9 +193,10 @@ def _finals(context: Context, search: Search) -> str:
             }
         )
     about = (
-        "The chosen points, trained on the whole training set and scored once on the test split. Difference: best "
-        "minus this point, in percentage points, over the same queries, AP averaged over seeds; 95 % interval by a "
-        "bootstrap over query identities; p of a paired randomisation test, one comparison a row, not corrected."
+        "Final runs: the chosen points, trained on the whole training set and scored on the test split. “Best minus "
+        "this” is the difference in mAP, in percentage points, on the same queries and averaged over seeds. The 95 % "
+        "interval is a bootstrap over query identities; p is of a paired randomisation test, not corrected for several "
+        "rows."
     )
     return paragraphs(about, text.table(lines, ("Seeds", "Test mAP", "Best minus this", "p")))
 
@@ -209,7 +211,7 @@ def _against(
         runs = [[records[r] for r in f.run_ids if _ok(records.get(r))] for f in (best, final)]
         if not all(runs):
             return dict.fromkeys(columns, "not comparable")
-        one, other = (mean_ap(context.material, [(run, _plain(run)) for run in each]) for each in runs)
+        one, other = (mean_ap(context.data, [(run, _plain(run)) for run in each]) for each in runs)
         if not one.comparable(other):
             return dict.fromkeys(columns, "not comparable")
         test = stats.paired_test(one.ap, other.ap, one.queries["pid"])
@@ -230,7 +232,7 @@ def _plain(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _bad(search: Search) -> str:
-    """Trials that broke; stopped ones are in the figure."""
+    """Failed and diverged trials with their reasons."""
     bad: list[Trial] = [t for t in search.trials if t.state not in (FINISHED, STOPPED) and t.reason]
     worst = "counted as mAP 0: " if any(t.state == DIVERGED for t in bad) else ""
     return bullets([f"Trial {t.number} {t.state}, {worst}{text.escape(t.reason, limit=200)}" for t in bad])

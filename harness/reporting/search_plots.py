@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from harness.tuning.state import Search, Trial
 
 WIDTH = 0.15
-"""Of the smoothing kernel, as a part of an axis."""
+"""Width of the smoothing kernel, as a fraction of an axis."""
 
 NAMED, FREE, STOPPED = "#D55E00", "#0072B2", "#9a9a9a"
 
 
 def common_epoch(search: Search) -> int:
-    """The last epoch that at least half of the trials reached; 0 if there is none."""
+    """Returns the last epoch that at least half of the trials reached; 0 if there is none."""
     reached = sorted((trial.epochs for trial in search.trials), reverse=True)
     epoch = reached[(len(reached) - 1) // 2] if reached else 0
     return next((e for e in range(epoch, 0, -1) if 2 * sum(e in t.curve for t in search.trials) >= len(reached)), 0)
 
 
 def at_epoch(search: Search, epoch: int) -> list[tuple[Trial, float]]:
-    """Trials that have a score of an epoch, with it."""
+    """Trials with a score after an epoch, and that score."""
     return [(trial, trial.curve[epoch]) for trial in search.trials if epoch in trial.curve]
 
 
 def axes_of(search: Search) -> list[str]:
-    """The first two parameters with an order."""
+    """The first two parameters whose values are ordered."""
     return [name for name, p in search.space.parameters.items() if p.distribution != "choice"][:2]
 
 
 def contour(title: str, search: Search) -> bytes:
-    """Held-out mAP over two parameters: trials as points, between them a kernel mean; white where no trial is near."""
+    """Draws held-out mAP over two parameters: trials as points on a kernel mean; white where no trial is near."""
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
     from matplotlib.patheffects import withStroke
@@ -89,7 +89,7 @@ def contour(title: str, search: Search) -> bytes:
 
 
 def smooth(xs: np.ndarray, ys: np.ndarray, values: np.ndarray, side: np.ndarray) -> np.ndarray:
-    """Gaussian kernel mean on a square grid [y, x]; masked where the kernel hardly reaches a point."""
+    """Gaussian kernel mean on a square grid [y, x]; masked beyond 1.5 kernel widths from every point."""
     square = (side[None, :, None] - xs) ** 2 + (side[:, None, None] - ys) ** 2
     weights = np.exp(-square / (2 * WIDTH**2))
     total = weights.sum(-1)
@@ -97,7 +97,7 @@ def smooth(xs: np.ndarray, ys: np.ndarray, values: np.ndarray, side: np.ndarray)
 
 
 def _axis(axis: Any, parameter: Parameter, name: str) -> None:
-    """Ticks at values; a choice of zero has its own place at the low end."""
+    """Sets ticks at round values; a possible zero has its own tick at the low end."""
     low, high = parameter.low, parameter.high
     if parameter.distribution == "log-uniform":
         ticks = [d * 10.0**e for e in range(-9, 10) for d in (1, 2, 5) if low <= d * 10.0**e <= high]
@@ -110,7 +110,7 @@ def _axis(axis: Any, parameter: Parameter, name: str) -> None:
 
 
 def curves(title: str, search: Search) -> bytes:
-    """Held-out mAP by epoch: finished trials, stopped ones ending in a cross, named ones and the best by name."""
+    """Draws held-out mAP by epoch: unfinished trials end in a cross; named points and the best trial have labels."""
     best = search.best
     order = sorted(search.trials, key=lambda trial: (trial is best, bool(trial.name), trial.state == "finished"))
     shown = [trial for trial in order if trial.curve]

@@ -1,4 +1,4 @@
-"""What sections share: the material as tables, footnotes, one look a backbone; and what a section returns."""
+"""Context and result of a section builder, and helpers for Markdown."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from harness.reporting.report_data import ReportData
 
 @dataclass(frozen=True)
 class Section:
-    """One section of the page, with its heading; empty Markdown leaves the section out.
+    """One section of the page; a section with empty Markdown is omitted.
 
     Attributes:
         markdown: starts with a heading of level two.
-        figures: PNG files by name, or what waits for them, linked from the Markdown through `Context.image`.
+        figures: PNG files, or functions that return them, by name; linked from the Markdown by `Context.image`.
     """
 
     markdown: str = ""
@@ -30,43 +30,45 @@ class Section:
 
 @dataclass
 class Context:
-    """What every section builder gets.
+    """Input of every section builder.
 
     Attributes:
-        material: records, cards and plan.
-        figures: folder of the figures as the page links it, relative to the page.
-        results: folder of the results relative to the page, or None where it does not lie below the page.
-        draw: calls a function that draws with its arguments, here or in another process.
+        data: records, cards and plan.
+        figures: folder of the figures, relative to the page.
+        results: folder of the results, relative to the page; None if it is not below the folder of the page.
+        docs: folder of the documentation, relative to the page; None if it is not below the folder of the page.
+        draw: calls a drawing function with its arguments, in this or another process.
     """
 
-    material: ReportData
+    data: ReportData
     figures: str
     results: str | None = None
+    docs: str | None = None
     draw: Draw = parallel.draw_here
     _notes: dict[str, int] = field(default_factory=dict)
 
     @cached_property
     def tables(self) -> list[rows.Table]:
-        """One table a dataset and recipe, sorted."""
-        return rows.tables(self.material)
+        """One table per dataset and recipe, sorted."""
+        return rows.tables(self.data)
 
     @cached_property
     def by_id(self) -> dict[str, Mapping[str, Any]]:
         """Records by run id."""
-        return {record["run_id"]: record for record in self.material.records}
+        return {record["run_id"]: record for record in self.data.records}
 
     @cached_property
     def looks(self) -> dict[str, dict[str, Any]]:
         """Colour and marker of each backbone, the same in every figure."""
-        return style.looks(r["spec"]["backbone"] for r in self.material.records)
+        return style.looks(r["spec"]["backbone"] for r in self.data.records)
 
     def note(self, footnote: str) -> str:
-        """A mark for a footnote; numbers count up in order of first use."""
+        """Returns the mark of a footnote; footnotes are numbered in order of first use."""
         return f"[^{self._notes.setdefault(footnote, len(self._notes) + 1)}]"
 
     @property
     def noted(self) -> list[tuple[int, str]]:
-        """The footnotes that were marked, with their numbers."""
+        """Numbers and texts of all footnotes used so far."""
         return [(number, footnote) for footnote, number in self._notes.items()]
 
     @cached_property
@@ -78,23 +80,27 @@ class Context:
         """Markdown that shows a figure of the section."""
         return f"![{text.escape(alt)}]({self.figures}/{name})"
 
+    def doc(self, name: str) -> str:
+        """Markdown that names a page of the documentation, as a link where possible."""
+        return f"[docs/{name}]({self.docs}/{name})" if self.docs else f"`docs/{name}`"
+
 
 Builder = Callable[[Context], Section]
 """A section builder is a pure function of the context."""
 
 
 def file_name(*parts: str) -> str:
-    """A file name that differs where the parts do: what is not a plain letter, digit or hyphen becomes a hash."""
+    """Returns a unique file name: if any part had to be changed to plain characters, a hash is appended."""
     plain = [re.sub(r"[^a-z0-9_-]+", "-", part.lower()).strip("-")[:40] for part in parts]
     changed = [] if plain == list(parts) else [hashlib.sha256("\0".join(parts).encode()).hexdigest()[:8]]
     return ".".join([*plain, *changed])
 
 
 def paragraphs(*parts: str) -> str:
-    """Joins what is not empty by blank lines."""
+    """Joins the non-empty parts with blank lines."""
     return "\n\n".join(part for part in parts if part)
 
 
 def bullets(lines: Sequence[str]) -> str:
-    """A list, one line an entry."""
+    """A Markdown list with one entry per line."""
     return "\n".join(f"- {line}" for line in lines)

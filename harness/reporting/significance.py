@@ -1,4 +1,4 @@
-"""Which differences between backbones the query set supports: difference and interval first, the p-value last."""
+"""Pairwise comparisons of backbones: difference in mAP, its interval, and a corrected p-value."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from harness.stats import Comparison
 
 MOST_SETTINGS = 8
-"""Settings of a table that are compared pairwise: those with the highest mAP."""
+"""Number of configurations per table that are compared, those with the highest mAP."""
 
 MOST_SEEDS = 5
-"""Seeds of a setting whose per-query values are averaged: the lowest ones."""
+"""Number of seeds whose per-query values are averaged, lowest seeds first."""
 
 RESAMPLES = 10_000
 FEWEST_RESAMPLES = 1_000
 FULL_PAIRS = 10
-"""Up to so many pairs on the page get `RESAMPLES`; beyond, fewer, so that the page stays quick to build."""
+"""Number of pairs on the page up to which each gets `RESAMPLES`; with more pairs, each gets fewer to save time."""
 
 LEVEL = 0.05
 
@@ -38,7 +38,7 @@ Loaded = tuple[Row, Scores]
 
 @dataclass(frozen=True)
 class Family:
-    """The settings of one table that can be compared: same queries, per-query values at hand."""
+    """Comparable configurations of one table: same queries, and available per-query values."""
 
     table: Table
     rows: Sequence[Row]
@@ -48,30 +48,40 @@ class Family:
 
 
 def build(context: Context) -> Section:
-    """Pairwise comparisons within every table, corrected over the table."""
+    """Pairwise comparisons within every table, with Holm correction per table."""
     with collector_paused():
         families = [family for table in context.tables if (family := _family(context, table))]
     pairs = sum(math.comb(len(f.scores), 2) for f in families)
     if not families:
         return Section()
     resamples = RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
-    return Section(paragraphs("## Significance", _legend(resamples), *(_one(context, f, resamples) for f in families)))
+    parts = [_one(context, family, resamples) for family in families]
+    return Section(paragraphs("## Significance", *_legend(context, resamples), *parts))
 
 
-def _legend(resamples: int) -> str:
-    return (
-        "Backbones are compared on the AP of the same queries, averaged over their seeds. The difference in mAP is in "
-        "percentage points, its 95 % interval a bootstrap over query identities, p of a randomisation test with "
-        f"identities as blocks ({resamples:,} resamples), corrected by Holm over the table. **What may be concluded:** "
-        "an interval without zero speaks for other queries like these, seen by these trained models. It says nothing "
-        "about training the models again: that is the seed spread, and one seed allows no statement about it. "
-        "“No difference shown” does not mean that two backbones are equal; and a small p does not make a small "
-        "difference matter."
+def _legend(context: Context, resamples: int) -> tuple[str, str]:
+    """Introduction and explanation of the columns."""
+    about = (
+        "Each pair of backbones in a table is compared on the AP of the same queries, averaged over seeds. "
+        f"{context.doc('statistics.md')} explains the methods."
     )
+    columns = [
+        "**Difference (points)**: mAP of the first minus mAP of the second backbone, in percentage points.",
+        "**95 % interval**: bootstrap over the identities of the queries.",
+        f"**p (Holm)**: paired randomisation test with identities as blocks ({resamples:,} resamples), Holm-corrected "
+        "within the table.",
+        "**On this query set**: a backbone is ahead if p < 0.05 and the interval excludes zero. This holds for similar "
+        "queries and these trained models. It says nothing about training the models again.",
+        "**Compared with seeds**: the difference relative to the standard deviation over seeds. With one seed, nothing "
+        "is known about training again.",
+        "“No difference shown” does not mean that two backbones are equal. A small p-value does not make a small "
+        "difference relevant.",
+    ]
+    return about, bullets(columns)
 
 
 def _family(context: Context, table: Table) -> Family | None:
-    """The comparable settings of a table, and why others are left out; None if there is nothing to say."""
+    """The comparable configurations of a table, with remarks on the others; None for fewer than two configurations."""
     candidates = table.plain()
     if len(candidates) < 2:
         return None
@@ -79,17 +89,19 @@ def _family(context: Context, table: Table) -> Family | None:
     loaded: list[Loaded] = []
     for row in sorted(candidates, key=lambda r: (-r.mean("mAP"), r.label)):
         if len(loaded) == MOST_SETTINGS:
-            remarks.append(f"Only the {MOST_SETTINGS} settings with the highest mAP and per-query values are compared.")
+            remarks.append(
+                f"Only the {MOST_SETTINGS} configurations with the highest mAP and per-query values are compared."
+            )
             break
         try:
-            loaded.append((row, mean_ap(context.material, row.scored[:MOST_SEEDS])))
+            loaded.append((row, mean_ap(context.data, row.scored[:MOST_SEEDS])))
         except RecordError as error:
             remarks.append(f"{text.escape(row.label)} is not compared: {text.escape(error, limit=160)}")
     if not loaded:
-        return Family(table, [], {}, None, ["Nothing is compared: no setting has its per-query values at hand."])
+        return Family(table, [], {}, None, ["Nothing is compared: no configuration has per-query values here."])
     alike = [(row, values) for row, values in loaded if _same_test(table, (row, values), loaded[0])]
     remarks += [
-        f"{text.escape(row.label)} is not compared: it was scored on other queries or files than "
+        f"{text.escape(row.label)} is not compared: its queries or files differ from those of "
         f"{text.escape(loaded[0][0].label)}."
         for row, values in loaded
         if not _same_test(table, (row, values), loaded[0])
@@ -100,7 +112,7 @@ def _family(context: Context, table: Table) -> Family | None:
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
-    """Same queries, and files of the same fingerprint, so the same gallery."""
+    """Whether queries and file fingerprints are equal, and so the gallery as well."""
     prints = [fingerprint(row.setting.spec, table.key.dataset) for row, _ in (one, other)]
     return prints[0] == prints[1] and one[1].comparable(other[1])
 
@@ -117,7 +129,7 @@ def _one(context: Context, family: Family, resamples: int) -> str:
             remarks.append(f"Not compared: {text.escape(error)}")
     remarks += [f"{words}." for words in matched_in(family.rows)]
     if any(len(row.scored) > MOST_SEEDS for row in family.rows):
-        remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each setting.")
+        remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each configuration.")
     by_label = {row.label: row for row in family.rows}
     lines = [_line(c, by_label[c.first], by_label[c.second]) for c in comparisons]
     title = text.escape(accuracy.heading(context, family.table.key))
@@ -133,7 +145,7 @@ def _line(comparison: Comparison, first: Row, second: Row) -> dict[str, str]:
         "Difference (points)": text.signed(100 * comparison.difference),
         "95 % interval": f"[{text.signed(100 * low)}, {text.signed(100 * high)}]",
         "On this query set": _verdict(comparison, first, second),
-        "About training": _training(comparison.difference, first, second),
+        "Compared with seeds": _training(comparison.difference, first, second),
         "p (Holm)": f"{comparison.p_holm:.4f}" if comparison.p_holm >= 0.0001 else "< 0.0001",
     }
 
@@ -146,7 +158,7 @@ def _verdict(comparison: Comparison, first: Row, second: Row) -> str:
 
 
 def _training(difference: float, first: Row, second: Row) -> str:
-    """The spread over seeds beside the difference; no test, for there are few seeds."""
+    """Compares the difference with the deviation over seeds; no test, because there are too few seeds."""
     deviations: list[Any] = [row.deviation("mAP") for row in (first, second)]
     if None in deviations:
         return "one seed: no statement"

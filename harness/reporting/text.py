@@ -1,4 +1,4 @@
-"""Text for Markdown: escaping, number formats with fixed digits, tables by pandas and tabulate."""
+"""Text for Markdown: escaping, number formats, and tables by pandas and tabulate."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 NOT_APPLICABLE = "–"
-"""Where a number can have no meaning, for example a published one of a generated dataset."""
+"""Shown where no number can exist, for example a published result on a generated dataset."""
 
 NOT_RECORDED = "not recorded"
 
@@ -18,14 +18,14 @@ _SPACE = re.compile(r"\s+")
 
 
 def escape(value: Any, limit: int = 0) -> str:
-    """Returns text that Markdown, HTML and a table cell show as it is, on one line.
+    """Escapes text so that Markdown, HTML and table cells show it unchanged, on one line.
 
-    Names, file names and error messages come from users and from other programs: none of their characters may
-    end a cell, start a tag, a link, an image or a formula, or address a person.
+    Names, file names and error messages are untrusted: they must not end a cell, start a tag, link, image or
+    formula, or mention a user.
 
     Args:
-        value: anything; shown as text.
-        limit: longest text in characters, 0 for no limit; what is cut is replaced by an ellipsis.
+        value: shown as text.
+        limit: maximum length in characters; longer text ends in an ellipsis. 0 means no limit.
     """
     text = "".join(c if _printable(c) else " " for c in str(value))
     text = _SPACE.sub(" ", text).strip()
@@ -34,11 +34,11 @@ def escape(value: Any, limit: int = 0) -> str:
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     text = _PUNCTUATION.sub(r"\\\1", text)
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
-    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda m: f"{m[1]}&#{ord(m[2])};", text)  # not the first entry of a list
+    return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda m: f"{m[1]}&#{ord(m[2])};", text)  # prevents a numbered list
 
 
 def code(value: Any) -> str:
-    """Returns text as a code span, safe inside a table cell."""
+    """Formats text as a code span that is safe inside a table cell."""
     text = _SPACE.sub(" ", "".join(c if _printable(c) else " " for c in str(value))).strip()
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * (longest + 1)
@@ -47,7 +47,7 @@ def code(value: Any) -> str:
 
 
 def address(path: str) -> str:
-    """Returns a relative path as the target of a link."""
+    """Quotes a relative path as the target of a link."""
     return urllib.parse.quote(path, safe="/._-+")
 
 
@@ -55,18 +55,21 @@ def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = ()) -> str:
     """Renders rows as a Markdown table; the keys of the first row are the header.
 
     Args:
-        rows: cells that are Markdown already; None of them may be missing.
-        right: columns to align to the right.
+        rows: cells by column, already in Markdown; no cell may be missing.
+        right: columns to align right.
+
+    Raises:
+        ValueError: a cell is missing.
     """
     import pandas
     import tabulate
 
-    tabulate.WIDE_CHARS_MODE = False  # else the padding depends on whether wcwidth is installed
+    tabulate.WIDE_CHARS_MODE = False  # otherwise the padding depends on whether wcwidth is installed
     frame = pandas.DataFrame(list(rows), dtype=object)
     if frame.empty:
         return ""
     if frame.isna().any(axis=None):
-        raise ValueError("a cell of a table is empty; say why there is no value")
+        raise ValueError("A table cell is empty; write the reason for the missing value into it.")
     align = ["right" if column in right else "left" for column in frame.columns]
     return tabulate.tabulate(
         frame, headers="keys", tablefmt="pipe", showindex=False, disable_numparse=True, colalign=align
@@ -79,17 +82,17 @@ def percent(fraction: float | None) -> str:
 
 
 def spread(mean: float, deviation: float | None) -> str:
-    """Mean and standard deviation over seeds in percent; one seed has no spread."""
+    """Mean and standard deviation over seeds, in percent; a single seed has no deviation."""
     return percent(mean) + ("" if deviation is None else f" ± {100 * deviation:.1f}")
 
 
 def signed(points: float) -> str:
-    """A difference in percentage points, with its sign; no '-0.0'."""
+    """A difference in percentage points, with its sign; never '-0.0'."""
     return f"{points:+.1f}" if abs(round(points, 1)) > 0 else "0.0"
 
 
 def interval(bounds: Sequence[float] | None) -> str:
-    """An interval of fractions in percent: '[84.0, 86.2]'."""
+    """Converts bounds from fractions to percent: '[84.0, 86.2]'."""
     return NOT_RECORDED if not bounds else f"[{100 * bounds[0]:.1f}, {100 * bounds[1]:.1f}]"
 
 
@@ -109,14 +112,14 @@ def gibibytes(count: float | None) -> str:
 
 
 def rate(value: float | None) -> str:
-    """Images per second, three significant digits below 100."""
+    """Images per second, with three significant digits below 100."""
     if value is None:
         return NOT_RECORDED
     return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def count(number: int, noun: str) -> str:
-    """'1 run', '2,000 runs'; `noun` is a singular whose plural ends in s, y -> ies."""
+    """Number and noun: '1 run', '2,000 runs', '3 queries'; `noun` is the singular."""
     plural = f"{noun[:-1]}ies" if noun.endswith("y") else f"{noun}s"
     return f"{number:,} {noun if number == 1 else plural}"
 
@@ -127,5 +130,5 @@ def size(value: Sequence[int] | None) -> str:
 
 
 def _printable(char: str) -> bool:
-    """No control, format, surrogate or private characters: they hide or turn text around."""
+    """Excludes control, format, surrogate and private characters, which can hide or reverse text."""
     return unicodedata.category(char)[0] != "C"

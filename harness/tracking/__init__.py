@@ -1,13 +1,13 @@
-"""MLflow as a view of the results: sends runs and their records to a tracking server.
+"""Sends runs and their records to an MLflow tracking server.
 
-The only package that names MLflow. The driver is the only writer, in one thread of its own; a tracker that is slow,
-down or full loses nothing, because records are written first. What was not sent is sent by `status --sync`.
+This is the only package that imports MLflow. Records are written to disk first, and the driver sends them from a
+separate thread. If the server is slow or down, nothing is lost: `status --sync` sends the missing records later.
 
-    server.py     one server and one experiment on it: the calls
-    content.py    what of a spec and a record is sent
-    tracker.py    a driver's thread that sends events and records
-    presence.py   drivers that died, whose runs others close
-    transfer.py   results to a server, and back
+    server.py     calls to one tracking server and one experiment
+    content.py    parameters, metrics, tags and files of a run
+    tracker.py    the thread that sends events and records
+    presence.py   finds the runs of crashed drivers and closes them
+    transfer.py   sends missing results, and restores results from a server
 """
 
 from harness.tracking.content import metrics_of, parameters_of

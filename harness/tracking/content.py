@@ -1,4 +1,4 @@
-"""What of a spec and a record is sent to MLflow."""
+"""Parameters, metrics, tags and files that are sent to MLflow."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.system.redact import mask
 from harness.tracking.server import Server
 
 SIDECAR = ".mlflow.json"
-"""Beside a record: which server has got which attempt of it."""
+"""File beside a record that names the server and the attempt that was sent."""
 
 
 def parameters_of(spec: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,7 +38,7 @@ def parameters_of(spec: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def metrics_of(record: Any) -> dict[str, Any]:
-    """The figures of a record as flat metrics; the plain test has the bare names."""
+    """The numbers of a record as flat metrics; names of the plain test have no prefix."""
     values: dict[str, Any] = {}
     for row in record["evaluations"]:
         marks = [] if row["trained"] else ["untrained"]
@@ -76,7 +76,7 @@ def name_of(spec: Mapping[str, Any]) -> str:
 
 
 def epochs_of(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and metrics of every epoch that a run noted in its folder."""
+    """Number and metrics of every epoch in the run's `metrics.jsonl`."""
     with contextlib.suppress(OSError):
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
             with contextlib.suppress(ValueError, KeyError):
@@ -85,7 +85,7 @@ def epochs_of(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def is_sent(folder: Path, uri: str) -> bool:
-    """Whether this server has got the record in a folder, as it is now, whole."""
+    """Whether the current record of a folder was sent to this server completely."""
     try:
         sent = json.loads((folder / SIDECAR).read_bytes())
         return bool(sent["uri"] == mask(uri) and sent["attempts"] == _attempts(folder))
@@ -99,7 +99,7 @@ def _attempts(folder: Path) -> int:
 
 
 def send(server: Server, folder: Path, parent: str) -> None:
-    """Sends a record and all that belongs to it; what an earlier, broken attempt to do so left is deleted.
+    """Sends a record with its files; deletes incomplete MLflow runs of the same attempt.
 
     Raises:
         RecordError: the record cannot be read.
@@ -115,7 +115,7 @@ def send(server: Server, folder: Path, parent: str) -> None:
 
 
 def finish(server: Server, run: str, folder: Path, record: Any) -> None:
-    """Logs the figures and files of a record and closes its run; then notes that all was sent."""
+    """Logs the metrics and files of a record, closes its run, and marks the record as sent."""
     server.metrics(run, [(0, metrics_of(record))])
     names = [
         "record.json",

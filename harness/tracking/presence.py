@@ -1,7 +1,7 @@
-"""A driver's sign of life: a locked file in the results folder, whose lock ends with its process, however that ends.
+"""Marks living drivers by a locked file in the results folder; the lock ends with the process.
 
-Runs of a driver that was killed would stay open on the server for ever. The next driver on the same results folder
-finds files nobody locks, closes what they name, and removes them.
+The MLflow runs of a killed driver would stay open forever. The next driver on the same results folder finds unlocked
+files, closes the runs of their drivers, and removes the files.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ TAG = "harness.driver"
 
 
 class Presence:
-    """Holds the sign of life of this process until `end`.
+    """Holds the lock file of this process until `end`.
 
     Args:
-        results: the results folder. Where it takes no file, there is no sign, and `tags` is empty.
+        results: the results folder. If it is not writable, there is no lock file and `tags` is empty.
     """
 
     def __init__(self, results: Path) -> None:
@@ -36,19 +36,19 @@ class Presence:
 
     @property
     def tags(self) -> dict[str, str]:
-        """What a parent run is marked with, to be found by."""
+        """Tags by which other drivers find the parent run."""
         return {TAG: self._path.name} if self._held else {}
 
     @staticmethod
     def dead(results: Path) -> bool:
-        """Whether a driver of this folder is gone without having closed its runs."""
+        """Whether a driver of this folder ended without closing its runs."""
         for path in (results / FOLDER).glob("*"):
             with contextlib.suppress(OSError), _of_dead(path, shared=True):
                 return True
         return False
 
     def close_dead(self, server: Server) -> None:
-        """Closes the runs of drivers that are gone."""
+        """Closes the runs of drivers that ended without closing them."""
         for path in sorted(self._folder.glob("*")) if self._held else ():
             with contextlib.suppress(OSError), _of_dead(path):
                 for parent in server.find({TAG: path.name}, running=True):
@@ -58,12 +58,12 @@ class Presence:
                 path.unlink(missing_ok=True)
 
     def end(self) -> None:
-        """The process closed its runs itself."""
+        """Removes the lock file; call it after closing the runs."""
         if self._held:
             self._path.unlink(missing_ok=True)
             self._lock.close()
 
 
 def _of_dead(path: Path, *, shared: bool = False) -> contextlib.AbstractContextManager[None]:
-    """Holds the sign of life of another driver; raises where that driver lives."""
+    """Locks the file of another driver; raises BlockingIOError if that driver is alive."""
     return files.locked(path, wait=False, shared=shared, make=False)

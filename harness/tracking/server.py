@@ -1,4 +1,4 @@
-"""A tracking server and one experiment on it; no other file calls MLflow to write."""
+"""Calls to one MLflow tracking server and one experiment on it."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ from harness.system.redact import mask
 
 EXPERIMENT = "reid-harness"
 BATCH = 100
-"""Parameters or tags in one call; the server takes no more. Metrics go ten times as many."""
+"""Maximum number of parameters or tags per call; ten times as many metrics are allowed."""
 
 SQLITE = "sqlite:///"
 NO_ROOM = 1 << 16
-"""Bytes of a disk below which a database on it failed for lack of room."""
+"""Free bytes on a disk below which a database error is reported as a full disk."""
 
 
 VARIABLE = "MLFLOW_TRACKING_URI"
 DATABASE, LAST = "mlflow.db", ".mlflow-uri"
-"""In a results folder: its own database, and the address that was used last."""
+"""Files in a results folder: the default database, and the address that was used last."""
 PLAIN = "/ #:~+@"
-"""What the path in an address may hold as it is, beside letters and digits."""
-LATER = "Results are kept; 'python -m harness status --sync' sends them later."
+"""Characters that need no quoting in the path of an address, besides letters and digits."""
+LATER = "Results are kept on disk; run 'python -m harness status --sync' to send them later."
 
 
 def default_uri(results: Path) -> str:
-    """`MLFLOW_TRACKING_URI` where it is set, else a sqlite file in the results folder."""
+    """Returns `MLFLOW_TRACKING_URI` if it is set, else a SQLite file in the results folder."""
     return expand_uri(os.environ.get(VARIABLE, "")) or local_uri(results)
 
 
 def address(results: Path, given: str = "") -> str:
-    """Where runs are tracked: the address that was given, or the default.
+    """Returns the tracking address: `given`, or the default.
 
     Raises:
-        UsageError: nothing would be kept there.
+        UsageError: it is a SQLite address without a file.
     """
     uri = given or default_uri(results)
     file_of(uri)
@@ -57,22 +57,22 @@ def address(results: Path, given: str = "") -> str:
 
 
 def used_address(results: Path, given: str = "", *, whole: bool = True) -> str:
-    """Where records of a results folder belong: as `address`, but without either the one that was used last.
+    """Returns the tracking address of a results folder: given, from the environment, or else the last one used.
 
     Args:
         results: the results folder.
         given: the address the user gave, or empty.
-        whole: whether it is to be called, for which its password is needed.
+        whole: whether the address is used for a call, which needs its password.
 
     Raises:
-        UsageError: the password is needed, and was not kept.
+        UsageError: the password is needed; it is never stored.
     """
     if given or os.environ.get(VARIABLE) or not (last := _last(results)):
         return address(results, given)
     if whole and "***" in last:
         raise UsageError(
-            f"The records in {results} are tracked at {last}, whose password is not kept; "
-            f"give the whole address by --mlflow-uri or {VARIABLE}."
+            f"The records in {results} are tracked at {last}, but passwords are not stored. "
+            f"Pass the full address with --mlflow-uri or {VARIABLE}."
         )
     return last
 
@@ -83,7 +83,7 @@ def is_tracked(results: Path) -> bool:
 
 
 def remember_address(results: Path, uri: str) -> None:
-    """Keeps where the records of a results folder go, without passwords; does without where the disk takes no file."""
+    """Stores the tracking address of a results folder, without passwords; ignores an unwritable disk."""
     with contextlib.suppress(OSError):
         if _last(results) != mask(uri):
             results.mkdir(parents=True, exist_ok=True)
@@ -97,27 +97,29 @@ def _last(results: Path) -> str:
 
 
 def local_uri(results: Path) -> str:
-    """The address of the sqlite file in a results folder; a `?` would begin its options."""
+    """The address of the SQLite file in a results folder; quoted, because `?` would start its options."""
     return SQLITE + quote(str((results / DATABASE).resolve()), safe=PLAIN)
 
 
 def file_of(uri: str) -> Path | None:
-    """The file of a sqlite address, None for any other.
+    """Returns the file of a SQLite address, None for other addresses.
 
     Raises:
-        UsageError: it names no file, so nothing would be kept.
+        UsageError: the address names no file.
     """
     if not uri.startswith("sqlite:"):
         return None
     path = unquote(uri.removeprefix(SQLITE).partition("?")[0]) if uri.startswith(SQLITE) else ""
     if path in ("", ":memory:"):
-        raise UsageError(f"The tracking address {uri} names no file, so nothing is kept; give sqlite:////path/runs.db.")
+        raise UsageError(
+            f"The tracking address {uri} names no file, so nothing would be stored. Pass one, as sqlite:////path/runs.db."
+        )
     return Path(path)
 
 
 @dataclass
 class Server:
-    """A tracking server and one experiment on it, made if absent."""
+    """A tracking server and one experiment on it, created if missing."""
 
     client: Any
     experiment: str
@@ -125,14 +127,14 @@ class Server:
 
     @classmethod
     def connect(cls, uri: str, results: Path) -> Server:
-        """Connects; for a local file store, artifacts lie beside the results."""
+        """Connects to a server; with a local database, artifacts are stored in the results folder."""
         quiet()
         remember_address(results, uri)
         from mlflow import MlflowClient
 
         if (path := file_of(uri)) is None:
             return cls._open(MlflowClient(tracking_uri=uri), uri, None)
-        with _alone(results), _no_folder_of_quotes(uri, path):  # two that make one database break it
+        with _alone(results), _no_folder_of_quotes(uri, path):  # concurrent creation breaks the database
             _make_sqlite(path)
             return cls._open(MlflowClient(tracking_uri=uri), uri, (results / ".mlflow-artifacts").resolve().as_uri())
 
@@ -141,7 +143,7 @@ class Server:
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
             try:
                 return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
-            except Exception:  # another driver may have made it in between
+            except Exception:  # another driver may have created it in the meantime
                 if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
                     raise
         return cls(client, usable(experiment, uri), uri)
@@ -152,7 +154,7 @@ class Server:
         return str(self.client.create_run(self.experiment, tags=tags).info.run_id)
 
     def parameters(self, run: str, values: dict[str, Any]) -> None:
-        """Logs flat scalars; they can never be changed afterwards."""
+        """Logs parameters; MLflow does not allow changing them later."""
         from mlflow.entities import Param
 
         params = [Param(name, str(value)[:500]) for name, value in values.items()]
@@ -160,7 +162,7 @@ class Server:
             self.client.log_batch(run, params=params[first : first + BATCH])
 
     def metrics(self, run: str, rows: list[tuple[int, dict[str, Any]]]) -> None:
-        """Logs finite numbers by step, as few calls as the server allows."""
+        """Logs finite numbers by step, with as few calls as possible."""
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
@@ -174,26 +176,26 @@ class Server:
             self.client.log_batch(run, metrics=metrics[first : first + 10 * BATCH])
 
     def find(self, tags: dict[str, str], *, running: bool = False) -> list[str]:
-        """Ids of the runs that have all these tags, the newest first; only those not closed where `running`."""
+        """Ids of the runs that have all these tags, newest first; with `running`, only open runs."""
         query = " AND ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
         query += " AND attributes.status = 'RUNNING'" if running else ""
         return [str(run.info.run_id) for run in self.client.search_runs([self.experiment], query, max_results=1000)]
 
     def end(self, run: str, status: str) -> None:
-        """Closes a run; MLflow knows fewer statuses than a record, which stays in the tag `status`."""
+        """Closes a run; the tag `status` keeps the status of the record, because MLflow has fewer statuses."""
         self.client.set_tag(run, "status", status)
         known = {"ok": "FINISHED", "interrupted": "KILLED"}
         self.client.set_terminated(run, known.get(status, "FAILED"))
 
 
 def usable(experiment: Any, uri: str) -> str:
-    """Id of an experiment that takes and gives runs.
+    """Returns the id of an experiment.
 
     Raises:
-        HarnessError: it was deleted, or what gave it is no MLflow server.
+        HarnessError: it was deleted, or the server is not an MLflow server.
     """
     if not experiment.experiment_id:
-        raise HarnessError(f"What answers at {mask(uri)} is no MLflow server; check the address.")
+        raise HarnessError(f"The server at {mask(uri)} is not an MLflow server. Check the address.")
     if experiment.lifecycle_stage == "deleted":
         command = f"{VARIABLE}={shlex.quote(mask(uri))} python -m mlflow experiments restore --experiment-id"
         raise HarnessError(
@@ -204,7 +206,7 @@ def usable(experiment: Any, uri: str) -> str:
 
 
 def trouble(error: BaseException, uri: str) -> str:
-    """What is wrong with a tracking server, as sentences: its own answer, or that it gives none."""
+    """Error message about a tracking server: its own answer, or that it does not answer."""
     if isinstance(error, HarnessError):
         return str(error)
     where, chain = f"MLflow at {mask(uri)}", _chain(error)
@@ -217,14 +219,14 @@ def trouble(error: BaseException, uri: str) -> str:
     silent = (ConnectionError, TimeoutError, requests.ConnectionError, requests.Timeout)
     if any(isinstance(one, silent) for one in chain):
         last = next(one for one in reversed(chain) if isinstance(one, OSError))
-        return f"{where} does not answer ({reason(last)}); start it, or set {VARIABLE}."
+        return f"{where} does not answer ({reason(last)}). Start it, or set {VARIABLE} to another server."
     if not uri.startswith("http") or isinstance(error, OSError | ImportError):
         return f"{where} cannot be used: {_shortened(str(error))}"
     return f"{where} answers with an error: {_shortened(str(error))}"
 
 
 def _chain(error: BaseException) -> list[BaseException]:
-    """An error and what led to it, the beginning last."""
+    """An error and its causes, the root cause last."""
     found = [error]
     while (before := found[-1].__cause__ or found[-1].__context__) is not None:
         found.append(before)
@@ -232,7 +234,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 
 
 def _database(error: BaseException, uri: str) -> str:
-    """What is wrong with a database: it tells a full disk in several ways."""
+    """Reason of a database error; databases report a full disk in several ways."""
     with contextlib.suppress(OSError, HarnessError):
         if (path := file_of(uri)) and shutil.disk_usage(path.parent).free < NO_ROOM:
             return os.strerror(errno.ENOSPC)
@@ -240,19 +242,19 @@ def _database(error: BaseException, uri: str) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error, without the addresses of objects that requests puts into it."""
+    """The first line of an error, without the object addresses that requests adds."""
     lines = re.sub(r"<[\w.]+ object at 0x\w+>: ", "", str(error)).splitlines()
     return mask(f"{type(error).__name__}: {lines[0][:160]}" if lines else type(error).__name__)
 
 
 def _shortened(text: str) -> str:
-    """An answer of a server in a line; a page of HTML comes from something else than MLflow."""
+    """The answer of a server in one line; an HTML page means that it is not an MLflow server."""
     line = mask(textwrap.shorten(" ".join(text.split()), 300, placeholder=" ..."))
     return f"{line} Check whether this is the address of an MLflow server." if "<html" in text.lower() else line
 
 
 def _answer(uri: str) -> str:
-    """What a server says that answers every request with an error: MLflow only counts its attempts."""
+    """Asks a failing server for its error message, because MLflow only reports the number of retries."""
     import requests
 
     place = f"{uri.rstrip('/')}/api/2.0/mlflow/experiments/get-by-name"
@@ -263,7 +265,7 @@ def _answer(uri: str) -> str:
 
 
 def quiet() -> None:
-    """A server that is down should be noticed in seconds, and nobody phones home."""
+    """Sets short timeouts, disables telemetry and silences MLflow's logs."""
     for name, value in (
         ("MLFLOW_DISABLE_TELEMETRY", "true"),
         ("MLFLOW_LOGGING_LEVEL", "CRITICAL"),
@@ -280,26 +282,26 @@ def quiet() -> None:
 
 @contextlib.contextmanager
 def _alone(results: Path) -> Iterator[None]:
-    """Waits until no other driver opens the database of this folder."""
+    """Holds a lock, so that only one driver opens the database of this folder."""
     results.mkdir(parents=True, exist_ok=True)
     with files.locked(results / ".mlflow.lock"):
         yield
 
 
 def _make_sqlite(path: Path) -> None:
-    """Makes a new store beside its place and renames it, so that a driver killed meanwhile leaves no half store."""
+    """Creates the database under a temporary name and renames it, so that a killed driver leaves no incomplete file."""
     from mlflow import MlflowClient
 
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.replacing(path) as fresh:
-            fresh.touch()  # sqlite itself makes files that a group cannot write, whatever the umask is
+            fresh.touch()  # SQLite ignores a umask that lets the group write
             MlflowClient(tracking_uri=SQLITE + quote(str(fresh), safe=PLAIN)).search_experiments()
 
 
 @contextlib.contextmanager
 def _no_folder_of_quotes(uri: str, path: Path) -> Iterator[None]:
-    """Removes the empty folder that MLflow makes of a quoted address, because it takes it for a path."""
+    """Removes the empty folder that MLflow creates when it takes a quoted address for a path."""
     written = Path(uri.removeprefix(SQLITE)).parent
     made = [p for p in (written, *written.parents) if not p.exists()] if written != path.parent else []
     try:

@@ -1,4 +1,4 @@
-"""A driver's thread that sends events and records to MLflow."""
+"""The thread of a driver that sends events and records to MLflow."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.tracking.server import LATER, Server, trouble
 EVERY = 10.0
 """Seconds between two calls with the epochs of one run."""
 AWAY = 30.0
-"""Seconds without a call after one that failed."""
+"""Seconds to wait after a failed call."""
 
 Warn = Callable[[str], None]
 
 
 class Tracker:
-    """Sends events and records to MLflow from a thread of its own; never raises, never waits.
+    """Sends events and records to MLflow from a separate thread; `event` never raises or blocks.
 
     Args:
         results: the results folder.
@@ -34,9 +34,8 @@ class Tracker:
         warn: called once when the server cannot be reached.
         name: name of the parent run.
         tags: tags of the parent run, for example the command.
-        search: id of a search, whose parent run and child runs are continued.
-        folders: gives the folders of all runs of this invocation; records in them that were not sent, of
-            runs that were finished before or while it was away, are sent at the end.
+        search: id of a search; its existing parent run and child runs are continued.
+        folders: returns the folders of all runs of this invocation; `close` sends their missing records.
     """
 
     def __init__(
@@ -59,7 +58,7 @@ class Tracker:
         self._parent = ""
         self._down_until = 0.0
         self._children: dict[str, str] = {}
-        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # epochs that wait to be sent together
+        self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # epochs not sent yet
         self._sent: dict[str, set[int]] = {}
         self._flushed: dict[str, float] = {}
         self._thread = threading.Thread(target=self._work, daemon=True)
@@ -67,14 +66,14 @@ class Tracker:
         self._thread.start()
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Takes an event of a run; epochs and ends are logged, the rest is not."""
+        """Handles an event of a run; only epochs and ends are logged."""
         if event["event"] == "epoch":
             self._queue.put(lambda: self._epoch(job, event))
         elif event["event"] == "finished":
             self._queue.put(lambda: self._finished(job, event["status"]))
 
     def close(self, status: str, timeout: float = 120.0) -> bool:
-        """Sends what is queued; returns False if that took too long or something was not sent."""
+        """Sends all queued events; returns False after `timeout` seconds or if anything was not sent."""
         self._queue.put(lambda: self._end(status))
         self._queue.put(None)
         self._thread.join(timeout)
@@ -116,7 +115,7 @@ class Tracker:
         return self._server
 
     def _child(self, job: Job) -> str:
-        """The child run of a job's attempt; its parameters are logged when it is made."""
+        """Returns the MLflow run of a job's attempt; creates it and logs its parameters on first use."""
         key = job.folder
         if key not in self._children:
             server = self._require()
@@ -131,7 +130,7 @@ class Tracker:
         return self._children[key]
 
     def _epoch(self, job: Job, event: dict[str, Any]) -> None:
-        """Keeps epochs together for a while: one call is as dear as ten epochs."""
+        """Collects epochs and sends them in batches, because a call costs as much as ten epochs."""
         rows = self._rows.setdefault(job.folder, [])
         rows.append((int(event["epoch"]), event["metrics"]))
         now = time.monotonic()
@@ -145,7 +144,7 @@ class Tracker:
         self._sent.setdefault(job.folder, set()).update(epoch for epoch, _ in rows)
 
     def _finished(self, job: Job, status: str) -> None:
-        """Sends the epochs that wait or that were lost while the server was away, then the record."""
+        """Sends all epochs that were not sent yet, then the record."""
         hooks.reached("track")
         folder = Path(job.folder)
         rows = dict([*self._rows.pop(job.folder, []), *epochs_of(folder)])
@@ -154,7 +153,7 @@ class Tracker:
         run = self._child(job)
         try:
             record = store.read(folder)
-        except RecordError:  # a full disk, or a folder that only another node sees
+        except RecordError:  # full disk, or a folder on another node
             self._require().end(run, status)
         else:
             finish(self._require(), run, folder, record)

@@ -1,4 +1,4 @@
-"""Results to a tracking server, and a results folder back from one."""
+"""Sends missing results to a tracking server, and restores a results folder from one."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, 
 
 
 def unsent(results: Path, uri: str) -> list[Path]:
-    """Folders of records that were not sent to this server completely."""
+    """Returns the folders of records that were not sent to this server completely."""
     folders = [(results / entry.path).parent for entry in store.index(results).values()]
     return [folder for folder in folders if not is_sent(folder, uri)]
 
 
 def sync(results: Path, uri: str) -> int:
-    """Sends every unsent record; returns how many.
+    """Sends all missing records; returns how many.
 
     Raises:
-        HarnessError: the server cannot be reached, or does not take them.
+        HarnessError: the server cannot be reached or returns an error.
     """
     return send_missing(results, uri, unsent(results, uri), "sync", {"command": "status --sync"})
 
 
 def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, tags: dict[str, str]) -> int:
-    """Sends the unsent records of some folders, below a parent run; returns how many.
+    """Sends the missing records of some folders as children of a new parent run; returns how many.
 
-    Runs that a killed driver of this results folder left open are closed as well.
+    Also closes the open runs of killed drivers of this results folder.
 
     Raises:
-        HarnessError: the server cannot be reached, or does not take them.
+        HarnessError: the server cannot be reached or returns an error.
     """
     missing = [folder for folder in folders if (folder / store.RECORD).is_file() and not is_sent(folder, uri)]
     if not missing and not Presence.dead(results):
@@ -60,14 +60,14 @@ def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, ta
 
 
 def restore(uri: str, results: Path) -> int:
-    """Rebuilds a results folder from a tracking server alone: the newest attempt of every run; returns how many.
+    """Restores a results folder from a tracking server: the newest attempt of every run; returns how many.
 
     Raises:
         HarnessError: the server or its artifact store cannot be reached, or has no runs of this harness.
     """
     quiet()
     if (path := file_of(uri)) and not path.is_file():
-        raise HarnessError(f"{path}, the database of MLflow at {mask(uri)}, does not exist.")
+        raise HarnessError(f"The MLflow database {path} does not exist. Check the address.")
     try:
         from mlflow import MlflowClient
 
@@ -87,30 +87,30 @@ def restore(uri: str, results: Path) -> int:
             _download(client, run.info.run_id, files, results)
     except HarnessError:
         raise
-    except Exception as error:  # the files of runs may lie elsewhere than what is known of the runs
+    except Exception as error:  # the artifact store may be another server
         raise HarnessError(
-            f"MLflow at {mask(uri)} does not give the files of its runs ({reason(error)}); "
-            "see whether its artifact store is up, then try again."
+            f"Cannot download the files of the runs from MLflow at {mask(uri)} ({reason(error)}). "
+            "Check whether its artifact store is running, then try again."
         ) from error
     if not seen:
-        raise HarnessError(f"MLflow at {mask(uri)} has no finished runs of the experiment '{EXPERIMENT}'.")
+        raise HarnessError(f"MLflow at {mask(uri)} has no finished runs in the experiment '{EXPERIMENT}'.")
     return len(seen)
 
 
 def _download(client: Any, run: str, files: list[str], results: Path) -> None:
-    """Brings the record of a run and its per-query values into their folder below `results`."""
+    """Downloads the record and the per-query values of a run into their folder in `results`."""
     with tempfile.TemporaryDirectory(prefix="harness-mlflow-") as place:
-        wanted = [f for f in files if f == "record.json" or (f.startswith("per_query") and f.endswith(".csv"))]
-        for file in wanted:
+        needed = [f for f in files if f == "record.json" or (f.startswith("per_query") and f.endswith(".csv"))]
+        for file in needed:
             client.download_artifacts(run, file, place)
         folder = store.folder_of(results, store.read(Path(place)))
         folder.mkdir(parents=True, exist_ok=True)
-        for file in wanted:
+        for file in needed:
             shutil.copyfile(Path(place) / Path(file).name, folder / Path(file).name)
 
 
 def children(client: Any, experiment: str) -> list[Any]:
-    """Every child run, the last attempt first (clocks may go backwards), page by page."""
+    """All child runs, last attempt first; sorted by attempt because clocks may differ."""
     runs: list[Any] = []
     token = None
     while True:

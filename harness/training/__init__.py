@@ -1,1 +1,1 @@
-"""The training loop, with its optimizer, schedule and checkpoints."""
+"""The training loop, with its optimiser, schedule and checkpoints."""

@@ -1,8 +1,8 @@
 """Asynchronous successive halving (ASHA; Li et al., A System for Massively Parallel Hyperparameter Tuning, 2020).
 
-This is the stopping variant: at a rung a trial goes on if it is among the best 1/reduction_factor of all trials that
-have reached the rung so far. Nobody waits, so no state is needed but the curves. What this harness adds to ASHA is in
-`harness.tuning.stopping`.
+This is the stopping variant: at a rung, a trial continues if it is among the best 1/reduction_factor of all trials that
+have reached the rung so far. Trials never wait for each other, so the curves are the only state. See
+`harness.tuning.stopping` for the additional rules.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ from harness.errors import UsageError
 
 
 class Asha(Struct, frozen=True, forbid_unknown_fields=True):
-    """When trials are compared, and which of them go on.
+    """When trials are compared, and which of them continue.
 
     Attributes:
-        epochs: of a whole trial.
-        grace_period: first rung, in epochs; 0 is the epochs over `reduction_factor` squared.
-        reduction_factor: one trial in so many goes on at a rung, to so many times the epochs; 0 stops none.
+        epochs: epochs of a complete trial.
+        grace_period: first rung, in epochs; 0 means `epochs` / `reduction_factor` squared.
+        reduction_factor: keep the best 1/reduction_factor of trials at each rung; the next rung is at
+            `reduction_factor` times the epochs. 0 disables early stopping.
     """
 
     epochs: int
@@ -31,13 +32,13 @@ class Asha(Struct, frozen=True, forbid_unknown_fields=True):
     def __post_init__(self) -> None:
         if self.epochs < 1 or self.grace_period < 0 or self.reduction_factor < 0 or self.reduction_factor == 1:
             raise UsageError(
-                "ASHA needs epochs of at least 1, a grace period of at least 0 and a reduction factor of 0 or from 2 "
-                f"on; found {self.epochs}, {self.grace_period} and {self.reduction_factor}."
+                "ASHA needs at least 1 epoch, a grace period of at least 0, and a reduction factor of 0 or at least 2; "
+                f"found {self.epochs}, {self.grace_period} and {self.reduction_factor}."
             )
 
     @property
     def rungs(self) -> list[int]:
-        """Epochs after which trials are compared; the last epoch is not among them."""
+        """Epochs after which trials are compared, without the last epoch."""
         if not self.reduction_factor:
             return []
         rung = self.grace_period or math.ceil(self.epochs / self.reduction_factor**2)
@@ -48,14 +49,14 @@ class Asha(Struct, frozen=True, forbid_unknown_fields=True):
         return found
 
     def quota(self, trials: int) -> int:
-        """How many of so many trials at a rung go on, at least one."""
+        """Number of trials at a rung that may continue, out of `trials`; at least one."""
         return max(1, trials // self.reduction_factor)
 
-    def goes_on(self, value: float, others: Sequence[float]) -> bool:
-        """Whether a trial goes on at a rung.
+    def promotes(self, value: float, others: Sequence[float]) -> bool:
+        """Whether a trial continues after a rung.
 
         Args:
-            value: its held-out mAP there.
-            others: those of all other trials that reached the rung.
+            value: its held-out mAP at the rung.
+            others: held-out mAP of all other trials that reached the rung.
         """
         return sum(other > value for other in others) < self.quota(len(others) + 1)

@@ -1,4 +1,4 @@
-"""After the search: the chosen points are trained on the whole training set and scored once on the test split."""
+"""Plans the final runs of a search, which train on the whole training set and score the test split."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from harness.tuning.space import Point
 from harness.tuning.state import Final, Search
 
 PlanFinal = Callable[[Point], list[Planned]]
-"""From a point to its planned runs, one a seed."""
+"""Takes a point; returns its planned runs, one per seed."""
 
 
 def chosen(search: Search) -> list[tuple[str, Point]]:
-    """The best point by held-out mAP, then the named points that are marked as final."""
+    """The best point by held-out mAP, and the named points marked as final."""
     named = [(p.name, search.space.canonical(p.values)) for p in search.space.points if p.final]
     return [("best", search.best.point), *named] if search.best else named
 
 
 def plan(search: Search, plan_final: PlanFinal) -> list[Planned]:
-    """Plans the final runs and notes them in the search; points that are the same share their runs."""
+    """Plans the final runs and adds them to the search; equal points share their runs."""
     cells: dict[str, Planned] = {}
     finals = []
     for name, point in chosen(search):

@@ -1,7 +1,7 @@
-"""Which point comes next: named points first, then Optuna's TPE, random search, or a grid.
+"""Chooses the next point: named points first, then Optuna's TPE, random search, or a grid.
 
-A suggestion is a function of the space, the seed, the number of the trial and what is known so far. Nothing else is
-kept, so a resumed search is told of finished trials by asking again, and every scheduler asks the same function.
+A suggestion is a function of the space, the seed, the number of the trial and the trials so far. There is no other
+state, so a search can be resumed with any scheduler.
 """
 
 from __future__ import annotations
@@ -18,29 +18,29 @@ from harness.tuning.space import Point, Space
 
 SAMPLERS = ("tpe", "random", "grid")
 STARTUP = 10
-"""Trials known before TPE takes over from random search; named points count."""
+"""Number of trials, named points included, before TPE replaces random search."""
 
 TPE: dict[str, Any] = {"n_startup_trials": 1, "multivariate": True, "constant_liar": True}
-"""Arguments of Optuna's sampler. Optuna 4 and 5 have other defaults for the last two.
+"""Arguments of Optuna's sampler. The defaults of the last two differ between Optuna 4 and 5.
 
-`multivariate` models the parameters jointly. With `constant_liar` a running trial counts as a bad one, so trials side
-by side do not try the same region. Both versions then run the same method; their kernel widths differ, so a suggestion
-repeats exactly with one version only.
+`multivariate` models the parameters jointly. `constant_liar` counts a running trial as a bad one, so that concurrent
+trials do not explore the same region. With these arguments both versions use the same method, but with different kernel
+widths; exact repetition needs the same version.
 """
 
 TRIES = 50
-"""Draws for a point that was not tried yet."""
+"""Maximum number of draws to find a new point."""
 
 
 @dataclass(frozen=True)
 class Known:
-    """What is known of a trial.
+    """A trial as the sampler sees it.
 
     Attributes:
-        point: its point.
-        value: held-out mAP after the last epoch; None for a trial that was stopped or still runs.
+        point: its values by parameter name.
+        value: held-out mAP after the last epoch; None for a stopped or running trial.
         curve: held-out mAP by epoch.
-        running: it has not ended.
+        running: whether it has not ended.
     """
 
     point: Point
@@ -52,15 +52,15 @@ class Known:
 def suggest(
     space: Space, sampler: str, *, seed: int, number: int, samples: int, known: Sequence[Known]
 ) -> Point | None:
-    """The point of trial `number` (from zero), one that is not among the known; None if all were tried.
+    """Suggests a new point for a trial; None if all points were tried.
 
     Args:
-        space: what is searched.
+        space: the search space.
         sampler: `tpe`, `random` or `grid`.
-        seed: of the search.
-        number: of the trial.
-        samples: trials of the whole search; a grid without values of its own has about so many points.
-        known: all earlier trials that did not fail, in the order of their numbers.
+        seed: seed of the search.
+        number: number of the trial, from zero.
+        samples: trials of the whole search; a grid over ranges has about as many points.
+        known: all earlier trials, in order of their numbers.
     """
     tried = [trial.point for trial in known]
     for named in space.points:
@@ -80,7 +80,7 @@ def suggest(
 
 
 def grid(space: Space, samples: int) -> list[Point]:
-    """All points of the grid, the last parameter varying fastest; points that mean the same are one."""
+    """All points of the grid, with the last parameter varying fastest, without duplicates."""
     free = [p for p in space.parameters.values() if not p.grid and p.distribution != "choice"]
     each = max(2, int(samples ** (1 / max(1, len(free)))))
     axes: list[Sequence[Any]] = []
@@ -94,13 +94,13 @@ def grid(space: Space, samples: int) -> list[Point]:
 
 
 def _tpe(space: Space, seed: int, known: Sequence[Known]) -> dict[str, float]:
-    """Asks Optuna's tree-structured Parzen estimator; stopped trials rank below finished ones, by their last epoch."""
+    """Asks Optuna's TPE sampler for positions; stopped trials are passed as pruned, with their curves."""
     import optuna
     from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
     from optuna.trial import TrialState, create_trial
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # Optuna 4 warns of both
+    warnings.filterwarnings("ignore", category=optuna.exceptions.ExperimentalWarning)  # for both arguments in Optuna 4
     axes: dict[str, BaseDistribution] = {
         name: CategoricalDistribution(list(range(len(p.values))))
         if p.distribution == "choice"

@@ -1,7 +1,7 @@
-"""A search space is a small TOML file: named parameters with a distribution and the key they set, and named points.
+"""Search spaces, read from TOML: parameters with a distribution and the key they set, and named points.
 
-Inside a search every parameter is a position in [0, 1]; equal lengths are equally likely. A choice of zero beside a
-logarithmic range is the lowest part of that axis: to a loss weight, zero is what lies beyond very small.
+Inside a search, the value of a parameter is a position in [0, 1], uniformly distributed. If a logarithmic range
+includes zero, zero takes the lowest part of the axis, because for a loss weight it is the limit of small values.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from harness.errors import UsageError, unknown
 FOLDER = Path(__file__).parent / "spaces"
 
 FORMER_KEYS = {"zero": "zero_probability", "matters_with": "active_if"}
-"""Former names of a parameter's keys. They are still read, and ids of searches are made of them."""
+"""Former names of a parameter's keys. They can still be read, and ids of searches are computed from them."""
 
 Point = dict[str, Any]
 """A value for every parameter, by name."""
 
 
 class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
-    """One searched setting.
+    """One parameter of a search space.
 
     Attributes:
-        key: what it sets: `recipe.` and a recipe key, or `option.` and a build option of the backbone.
+        key: what it sets: `recipe.KEY` for a recipe key, `option.NAME` for a build option of the backbone.
         distribution: `uniform`, `log-uniform`, `integer` (both ends included) or `choice`.
-        low: least value.
-        high: greatest value.
+        low: smallest value.
+        high: largest value.
         zero_probability: for `log-uniform`, the probability of exactly zero.
-        values: of a choice.
-        grid: values of a grid search; without them, evenly spaced positions.
-        default: the value where the parameter has no effect.
-        active_if: parameters of which at least one must not be zero for this one to have an effect.
+        values: values of a `choice`.
+        grid: values for a grid search; without them, evenly spaced positions are used.
+        default: value if the parameter has no effect.
+        active_if: names of parameters; this one only has an effect if at least one of them is not zero.
     """
 
     key: str
@@ -64,7 +64,7 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         return float(f"{self.low * (self.high / self.low) ** above:.4g}")
 
     def position(self, value: Any) -> float:
-        """Where a value lies in [0, 1]; values beyond the range lie at its ends."""
+        """The position of a value in [0, 1]; values outside the range are clipped."""
         if self.distribution == "choice":
             return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
         if self.distribution == "integer":
@@ -79,22 +79,32 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         return min(max(found, 0.0), 1.0)
 
     def check(self, where: str) -> None:
-        """Refuses what cannot be searched."""
+        """Checks that the parameter is valid.
+
+        Raises:
+            UsageError: names the invalid key; the message starts with `where`.
+        """
         kind, _, name = self.key.partition(".")
         if kind not in ("recipe", "option") or not name:
             raise UsageError(f"{where}: key must be 'recipe.KEY' or 'option.NAME', found '{self.key}'.")
         if self.distribution == "choice" and len(self.values) < 2:
-            raise UsageError(f"{where}: a choice needs at least two values.")
+            raise UsageError(f"{where}: a choice needs at least two values, found {len(self.values)}.")
         if self.distribution != "choice" and not self.low < self.high:
             raise UsageError(f"{where}: low must be below high, found {self.low:g} and {self.high:g}.")
         if self.distribution == "log-uniform" and self.low <= 0:
-            raise UsageError(f"{where}: a log-uniform range starts above zero; 'zero_probability = 0.15' adds zero.")
+            raise UsageError(
+                f"{where}: low must be above zero for log-uniform, found {self.low:g}. "
+                "To include zero, set zero_probability."
+            )
         if not 0 <= self.zero_probability < 1 or (self.zero_probability and self.distribution != "log-uniform"):
-            raise UsageError(f"{where}: zero_probability must be 0 or above and below 1, and belongs to log-uniform.")
+            raise UsageError(
+                f"{where}: zero_probability must be at least 0 and below 1, and needs log-uniform; found "
+                f"{self.zero_probability:g} with {self.distribution}."
+            )
 
 
 class NamedPoint(Struct, frozen=True, forbid_unknown_fields=True):
-    """A point that is tried first; `final` points are trained on the whole training set, too."""
+    """A point that is tried first; a `final` point also gets final runs on the whole training set."""
 
     name: str
     values: Point
@@ -102,7 +112,14 @@ class NamedPoint(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Space(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is searched."""
+    """A search space.
+
+    Attributes:
+        name: name of the space.
+        parameters: parameters by name.
+        points: named points.
+        about: description for the report.
+    """
 
     name: str
     parameters: dict[str, Parameter]
@@ -110,7 +127,7 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
     about: str = ""
 
     def canonical(self, point: Mapping[str, Any]) -> Point:
-        """The point with parameters that have no effect at their defaults, so that equal trials look equal."""
+        """Sets parameters that have no effect to their defaults, so that equivalent points are equal."""
         return {
             name: parameter.default
             if parameter.active_if and all(point[other] == 0 for other in parameter.active_if)
@@ -119,19 +136,19 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         }
 
     def at(self, positions: Mapping[str, float]) -> Point:
-        """The point at some positions."""
+        """Returns the point at given positions."""
         return self.canonical({name: p.value(positions[name]) for name, p in self.parameters.items()})
 
     def positions(self, point: Mapping[str, Any]) -> dict[str, float]:
-        """The positions of a point."""
+        """Returns the positions of a point."""
         return {name: p.position(point[name]) for name, p in self.parameters.items()}
 
     def recipe(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Recipe keys (dotted) that a point sets."""
+        """Recipe keys (dotted) and values that a point sets."""
         return self._keys(point, "recipe.")
 
     def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Build options that a point sets."""
+        """Build options and values that a point sets."""
         return self._keys(point, "option.")
 
     def _keys(self, point: Mapping[str, Any], prefix: str) -> dict[str, Any]:
@@ -139,22 +156,22 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         return {key: point[name] for name, key in keys.items()}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON; a list keeps the order of the parameters where keys are sorted."""
+        """Converts to plain data for JSON; parameters are a list, because JSON keys are sorted."""
         table = to_builtins(self)
         return table | {"parameters": [[name, p] for name, p in table["parameters"].items()]}
 
     def identity(self) -> dict[str, Any]:
-        """What the id of a search is made of: `to_dict` with former keys, so that renaming them keeps ids."""
+        """Input of the search id: the space with former keys, so that renaming keys does not change ids."""
         former = {new: old for old, new in FORMER_KEYS.items()}
         parameters = [[name, rename(to_builtins(p), former)] for name, p in self.parameters.items()]
         return to_builtins(self) | {"parameters": parameters}
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], where: str = "space") -> Space:
-        """Inverse of `to_dict`, and what reads a file.
+        """Inverse of `to_dict`; also reads the contents of a TOML file.
 
         Raises:
-            UsageError: an unknown key, or a space that cannot be searched.
+            UsageError: an unknown key, or an invalid parameter or point.
         """
         table = dict(data)
         if isinstance(table.get("parameters"), list):
@@ -163,32 +180,32 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
             table["parameters"] = {name: rename(keys, FORMER_KEYS) for name, keys in parameters.items()}
         space = from_table(cls, table, where)
         if not space.parameters:
-            raise UsageError(f"{where} has no [parameters.NAME] table, so there is nothing to search.")
+            raise UsageError(f"{where} has no parameters. Add at least one table [parameters.NAME].")
         for name, parameter in space.parameters.items():
             parameter.check(f"{where}: parameter {name}")
             for other in parameter.active_if:
                 if other not in space.parameters:
                     raise unknown(f"parameter in active_if of {name} in {where}", other, space.parameters)
             if parameter.active_if and parameter.default is None:
-                raise UsageError(f"{where}: {name} has active_if, so it needs a default.")
+                raise UsageError(f"{where}: parameter {name} has active_if, so it also needs a default.")
         for point in space.points:
             if point.values.keys() != space.parameters.keys():
                 raise UsageError(
-                    f"{where}: point '{point.name}' must name {', '.join(space.parameters)}, "
+                    f"{where}: point '{point.name}' must set exactly {', '.join(space.parameters)}; "
                     f"found {', '.join(point.values) or 'nothing'}."
                 )
         if len({point.name for point in space.points}) < len(space.points) or "best" in {p.name for p in space.points}:
-            raise UsageError(f"{where}: points need different names, none of them 'best'.")
+            raise UsageError(f"{where}: names of points must be unique, and 'best' is reserved.")
         return space
 
 
 def rename(table: Any, names: Mapping[str, str]) -> Any:
-    """A table with other names for some keys; anything else is returned as it is, for `from_table` to refuse."""
+    """Renames some keys of a table; returns other values unchanged, because `from_table` reports them."""
     return {names.get(key, key): value for key, value in table.items()} if isinstance(table, dict) else table
 
 
 def names() -> list[str]:
-    """Spaces that come with the harness."""
+    """Names of the spaces that come with the harness."""
     return sorted(path.stem for path in FOLDER.glob("*.toml"))
 
 
@@ -196,18 +213,18 @@ def load(name: str) -> Space:
     """Reads a space given by name or by path.
 
     Raises:
-        UsageError: no such space, or it cannot be used.
+        UsageError: the space does not exist or is invalid.
     """
     path = Path(name) if name.endswith(".toml") or "/" in name else FOLDER / f"{name}.toml"
     if not path.is_file():
         if path.parent == FOLDER:
             raise unknown("space", name, names())
-        raise UsageError(f"Space file {name} does not exist. Spaces by name: {', '.join(names())}.")
+        raise UsageError(f"The space file {name} does not exist. Built-in spaces: {', '.join(names())}.")
     return Space.from_dict({"name": path.stem, **read_toml(path)}, path.name)
 
 
 def label(point: Mapping[str, Any]) -> str:
-    """A point in words: `intra 1, inter 0, temperature 0.1`."""
+    """Formats a point: `intra 1, inter 0, temperature 0.1`."""
     return ", ".join(
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
     )

@@ -1,7 +1,7 @@
-"""What is kept of a search: `results/searches/<id>/search.json`, replaced whole after every change.
+"""The state of a search: `results/searches/<id>/search.json`, replaced atomically after every change.
 
-The id is a hash of all that makes trials comparable, so the same command goes on with the same search, here or on
-another machine that has the folder, and another search has another file. More samples belong to the same search.
+The id is a hash of everything that affects the trials. The same command therefore resumes the same search, also on
+another machine with a copy of the folder. A change in the number of samples or in the final seeds keeps the id.
 """
 
 from __future__ import annotations
@@ -28,28 +28,28 @@ from harness.tuning.space import Point, Space, rename
 FOLDER = "searches"
 FILE = "search.json"
 VERSION = 2
-"""Of the file. Version 1 had other names for some keys; it is still read."""
+"""Version of the file. Version 1 has other names for some keys and can still be read."""
 
 FORMER_ASHA_KEYS = {"grace": "grace_period", "factor": "reduction_factor"}
-"""Former names of settings. They are still read, and ids are made of them."""
+"""Former names of settings. They can still be read, and ids are computed from them."""
 
 RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped", "diverged", "failed"
-"""States of a trial. `running` means not ended: such a trial resumes from its checkpoint when the search does."""
+"""States of a trial. A `running` trial has not ended; it resumes from its checkpoint when the search is resumed."""
 
 
 class Trial(msgspec.Struct, forbid_unknown_fields=True):
-    """One point that was tried.
+    """One trial of a search.
 
     Attributes:
-        number: from zero, in the order of asking.
+        number: counts from zero, in order of creation.
         point: values by parameter name.
-        run_id: run that trains it.
-        name: of a named point, or empty.
-        state: see above.
+        run_id: id of its run.
+        name: name of a named point, or empty.
+        state: `running`, `finished`, `stopped`, `diverged` or `failed`.
         reason: why it did not finish.
-        value: held-out mAP after the last epoch of a finished trial; 0 for one that diverged.
+        value: held-out mAP after the last epoch of a finished trial; 0 for a diverged one.
         curve: held-out mAP by epoch.
-        stopped_after: the rung at which it was told to stop; a few more epochs may have been done until it did.
+        stopped_after: rung, in epochs, at which it was asked to stop; it may have run a few more epochs.
     """
 
     number: int
@@ -64,16 +64,16 @@ class Trial(msgspec.Struct, forbid_unknown_fields=True):
 
     @property
     def epochs(self) -> int:
-        """Epochs that were spent on it."""
+        """Number of epochs it has run."""
         return max(self.curve, default=0)
 
     def known(self) -> Known:
-        """What the sampler may know of it."""
+        """The trial as the sampler needs it."""
         return Known(self.point, self.value, self.curve, self.state == RUNNING)
 
 
 class Final(msgspec.Struct, forbid_unknown_fields=True):
-    """A chosen point, trained on the whole training set: one run a seed, scored once on the test split."""
+    """A chosen point and its final runs, one per seed: trained on the whole training set, scored on the test split."""
 
     name: str
     point: Point
@@ -81,7 +81,7 @@ class Final(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How is searched. `samples` and `final_seeds` may grow from one call to the next, the rest makes the id."""
+    """Settings of a search. `samples` and `final_seeds` may change between calls; the others are part of the id."""
 
     sampler: str = "tpe"
     seed: int = 0
@@ -91,7 +91,7 @@ class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Holdout(NamedTuple):
-    """Which training identities trials are scored on."""
+    """Selects the training identities that trials are scored on: a random fraction with a seed."""
 
     seed: int
     fraction: float
@@ -102,11 +102,11 @@ class Search:
     """A search and its trials.
 
     Attributes:
-        space: what is searched.
-        settings: how.
-        spec: a trial's run spec without a point laid over it; tells data, backbone, recipe and versions.
-        trials: in the order of their numbers.
-        finals: the chosen points, once the search is over.
+        space: the search space.
+        settings: sampler, early stopping and numbers of trials.
+        spec: run spec of a trial before any point is applied: data, backbone, recipe and versions.
+        trials: all trials, in order of their numbers.
+        finals: the chosen points, after the search.
     """
 
     space: Space
@@ -117,7 +117,7 @@ class Search:
 
     @property
     def id(self) -> str:
-        """`<space>-<backbone>-<dataset>-<hash>`: a name for people and for the folder."""
+        """`<space>-<backbone>-<dataset>-<hash>`, also the name of the folder."""
         asha = rename(msgspec.to_builtins(self.settings.asha), {new: old for old, new in FORMER_ASHA_KEYS.items()})
         fixed = msgspec.to_builtins(msgspec.structs.replace(self.settings, samples=0, final_seeds=()))
         content = canonical(
@@ -128,27 +128,27 @@ class Search:
 
     @property
     def holdout(self) -> Holdout:
-        """Which training identities trials are scored on."""
+        """Selects the training identities that trials are scored on."""
         held = self.spec.holdout or {}
         return Holdout(int(held["seed"]), float(held["share"]))
 
     @property
     def best(self) -> Trial | None:
-        """The finished trial with the highest held-out mAP; of equals the first."""
+        """The finished trial with the highest held-out mAP; of equal ones, the first."""
         finished = [trial for trial in self.trials if trial.state == FINISHED]
         return max(finished, key=lambda trial: (trial.value or 0.0, -trial.number), default=None)
 
     @property
     def epochs(self) -> tuple[int, int]:
-        """Epochs that were spent on all trials, and what they would be if no trial was stopped."""
+        """Epochs run by all trials, and the epochs if no trial had been stopped."""
         return sum(trial.epochs for trial in self.trials), len(self.trials) * self.settings.asha.epochs
 
     def trial(self, run_id: str) -> Trial:
-        """The trial of a run."""
+        """Returns the trial of a run."""
         return next(trial for trial in self.trials if trial.run_id == run_id)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain data, ready for JSON."""
+        """Converts to plain data for JSON."""
         trials = [msgspec.to_builtins(trial) | {"curve": sorted(trial.curve.items())} for trial in self.trials]
         return {
             "version": VERSION,
@@ -163,7 +163,7 @@ class Search:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Search:
         """Inverse of `to_dict`."""
-        how = {key: value for key, value in data["settings"].items() if key != "holdout"}  # version 1 had it twice
+        how = {key: value for key, value in data["settings"].items() if key != "holdout"}  # in version 1 only
         how["asha"] = rename(how["asha"], FORMER_ASHA_KEYS)
         space, settings = Space.from_dict(data["space"]), from_table(Settings, how, "settings")
         curves = [{int(epoch): value for epoch, value in trial["curve"]} for trial in data["trials"]]
@@ -173,20 +173,20 @@ class Search:
         for point in [trial.point for trial in trials] + [final.point for final in finals]:
             space.positions(point)
         search = cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals)
-        search.holdout  # noqa: B018  refuses a file without it
+        search.holdout  # noqa: B018  raises if it is missing
         return search
 
 
 def path_of(results: Path, identity: str) -> Path:
-    """Where a search is kept."""
+    """Path of the file of a search."""
     return results / FOLDER / identity / FILE
 
 
 def write(results: Path, search: Search) -> None:
-    """Keeps a search, whole or not at all.
+    """Writes a search atomically.
 
     Raises:
-        RecordError: the disk did not take it.
+        RecordError: the file could not be written.
     """
     path = path_of(results, search.id)
     try:
@@ -194,9 +194,7 @@ def write(results: Path, search: Search) -> None:
         files.write_json(path, search.to_dict())
     except OSError as error:
         reason = error.strerror or error
-        raise RecordError(
-            f"{path} could not be written ({reason}); free space, and start the command again."
-        ) from error
+        raise RecordError(f"Cannot write {path} ({reason}). Free some space, then start the command again.") from error
 
 
 def read(path: Path) -> Search:
@@ -208,37 +206,39 @@ def read(path: Path) -> Search:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if not 1 <= data["version"] <= VERSION:
-            raise RecordError(f"{path} has version {data['version']}; this harness reads up to {VERSION}: update it.")
+            raise RecordError(
+                f"{path} has version {data['version']}, but this harness reads up to version {VERSION}; update it."
+            )
         return Search.from_dict(data)
     except (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
-        raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
+        raise RecordError(f"{path} is damaged ({error}). Delete it; the search reuses its finished runs.") from error
     except RecursionError as error:
-        raise RecordError(f"{path} is damaged ({error}); delete it, the search then starts from its runs.") from error
+        raise RecordError(f"{path} is damaged ({error}). Delete it; the search reuses its finished runs.") from error
 
 
-def go_on(results: Path, search: Search) -> Search:
-    """The search as it was left, with the samples and final seeds asked for now; or the new one.
+def resume(results: Path, search: Search) -> Search:
+    """Loads the trials of a search with the same id, if there is one; settings are those of `search`.
 
     Raises:
-        RecordError: what was left is damaged.
+        RecordError: the search file is damaged.
     """
     if not (path := path_of(results, search.id)).is_file():
         return search
-    left = read(path)
-    return replace(search, trials=left.trials, finals=left.finals)
+    stored = read(path)
+    return replace(search, trials=stored.trials, finals=stored.finals)
 
 
 def every(results: Path) -> Iterator[Path]:
-    """Files of all searches, in order."""
+    """Paths of all search files, sorted."""
     yield from sorted((results / FOLDER).glob(f"*/{FILE}"))
 
 
 @contextlib.contextmanager
-def only_one(results: Path, identity: str) -> Iterator[None]:
-    """Holds a search; a second driver of the same search is refused.
+def exclusive(results: Path, identity: str) -> Iterator[None]:
+    """Holds the lock of a search, so that only one driver works on it.
 
     Raises:
-        UsageError: another process holds it, or the disk takes no files.
+        UsageError: another process holds it, or the folder is not writable.
     """
     folder = path_of(results, identity).parent
     with contextlib.ExitStack() as lock:
@@ -246,8 +246,12 @@ def only_one(results: Path, identity: str) -> Iterator[None]:
             folder.mkdir(parents=True, exist_ok=True)
             lock.enter_context(files.locked(folder / ".lock", wait=False))
         except BlockingIOError as error:
-            raise UsageError(f"Another process works on search {identity}; wait for it or end it.") from error
+            raise UsageError(
+                f"Another process is working on the search {identity}. Wait until it ends, or stop it."
+            ) from error
         except OSError as error:
             reason = error.strerror or error
-            raise UsageError(f"{folder} takes no files ({reason}); free space, or choose --results.") from error
+            raise UsageError(
+                f"Cannot write to {folder} ({reason}). Free some space, or choose another folder with --results."
+            ) from error
         yield

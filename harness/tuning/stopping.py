@@ -1,11 +1,11 @@
-"""When a trial of a search stops early: ASHA, and three rules of this harness that are no part of it.
+"""Decides whether a trial stops early: by ASHA, with three additional rules.
 
-1. Named points are never stopped. They are yardsticks: the paper's values, or a term switched off.
-2. The best trial at a rung so far is never stopped, whatever the third rule says.
-3. The promotion cap: of the trials judged at a rung, no more than 1/reduction_factor go on. A good sampler improves, so
-   by ASHA alone nearly every new trial would be among the best so far, and nothing would be saved.
+1. Named points are never stopped. They are references, such as the values of the paper.
+2. The best trial so far at a rung is never stopped.
+3. The promotion cap: at most 1/reduction_factor of the trials judged at a rung are promoted. A good sampler improves
+   over time, so with ASHA alone nearly every new trial would be among the best and would not be stopped.
 
-A decision depends on the curves and on who was stopped where, so a resumed search decides as it would have.
+Decisions depend only on the curves and on which trials stopped at which rung, so a resumed search decides identically.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from harness.tuning.asha import Asha
 
 @dataclass(frozen=True)
 class Rung:
-    """What is known of a rung, without the trial that has reached it.
+    """The other trials at a rung, without the one to be judged.
 
     Attributes:
-        others: held-out mAP of all other trials that reached it, named points included.
-        judged: how many of them could have been stopped here: all but the named points.
-        promoted: how many of those went on.
+        others: held-out mAP of all other trials that reached the rung, named points included.
+        judged: number of these trials that are not named points.
+        promoted: number of judged trials that were not stopped here.
     """
 
     others: Sequence[float]
@@ -32,20 +32,20 @@ class Rung:
 
 
 def stop_reason(asha: Asha, epoch: int, value: float, rung: Rung, *, named: bool = False) -> str:
-    """Why a trial must stop after this epoch; empty if it goes on.
+    """Returns the reason why a trial must stop after this epoch; empty if it continues.
 
     Args:
-        asha: the rule.
-        epoch: epochs it has done.
-        value: its held-out mAP.
+        asha: the ASHA rule.
+        epoch: number of finished epochs.
+        value: held-out mAP of the trial.
         rung: the other trials at this epoch.
-        named: whether it is a named point.
+        named: whether the trial is a named point.
     """
     better = sum(other > value for other in rung.others)
     if epoch not in asha.rungs or named or not better:
         return ""
-    if not asha.goes_on(value, rung.others):
-        rule, limit = "ASHA", f"one in {asha.reduction_factor} goes on"
+    if not asha.promotes(value, rung.others):
+        rule, limit = "ASHA", f"1 in {asha.reduction_factor} trials continues"
     elif rung.promoted >= asha.quota(rung.judged + 1):
         rule, limit = "the promotion cap", f"{rung.promoted} of {rung.judged + 1} have been promoted"
     else:

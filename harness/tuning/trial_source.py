@@ -1,7 +1,7 @@
-"""Turns a search into jobs: asks the sampler, hears of epochs, stops trials, keeps what they found.
+"""Turns a search into jobs: asks the sampler for points, stops trials early, and stores their results.
 
-`SearchTrials` is a `harness.execution.sources.TrialSource`: the executors, with or without Ray, ask it for the
-next job and pass every event to it. The sampler and the rule that stops trials are the same with both.
+`SearchTrials` is a `harness.execution.sources.TrialSource`: executors ask it for the next job and pass all events to
+it. Sampler and stopping rules are the same with and without Ray.
 """
 
 from __future__ import annotations
@@ -28,24 +28,24 @@ MakeJob = Callable[[Planned], Job]
 OnTrial = Callable[[Trial], None]
 
 ATTEMPTS = 2
-"""How often one call tries a trial that fails; a killed one resumes from its checkpoint."""
+"""Attempts per call for a failing trial; a killed one resumes from its checkpoint."""
 
 
 class SearchTrials:
-    """One call of `tune`: goes on with a search until it has its samples.
+    """One call of `tune`: continues a search until it has all its samples.
 
     Args:
-        search: as it was left, or new.
+        search: a new or a resumed search.
         results: folder of the records.
-        plan: from a point to its planned run.
-        make_job: from a planned run to its job.
-        stop: set when nothing new may start; trials that end now are left to go on later.
+        plan: returns the planned run of a point.
+        make_job: returns the job of a planned run.
+        stop: set when no new trial may start; interrupted trials can be resumed later.
         on_trial: called with every trial that ended.
-        warn: called once if the disk does not take the state; it is rebuilt from the runs, which keep theirs.
+        warn: called once if the search file cannot be written; the runs themselves keep their results.
     """
 
     ahead = 0
-    """A point is chosen only when it can start, from all that is known then."""
+    """A point is chosen only when its trial can start, to use all results so far."""
 
     def __init__(
         self,
@@ -66,23 +66,23 @@ class SearchTrials:
         self._exhausted = False
 
     def next(self) -> Job | None:
-        """The next job: first what was left unfinished, then a new point; None if there is nothing to start now."""
+        """Returns the next job: unfinished trials first, then new points; None if there is nothing to start now."""
         with self._lock:
             if self.stop.is_set():
                 return None
-            trial = self._waiting.pop(0) if self._waiting else self._ask()
+            trial = self._waiting.pop(0) if self._waiting else self._new_trial()
             if trial is None:
                 return None
             if trial.state == FAILED:
                 trial.state, trial.reason, trial.stopped_after = RUNNING, "", 0
             self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
             job = self._make_job(self._plan(trial.point))
-            self._catch_up(trial, Path(job.folder))
-            self._keep()
+            self._judge_missed_epochs(trial, Path(job.folder))
+            self._save()
             return job
 
     def event(self, job: Job, event: dict[str, Any]) -> bool:
-        """Takes an event of a trial; returns whether the trial must stop."""
+        """Handles an event of a trial; returns whether the trial must stop."""
         with self._lock:
             trial = self.search.trial(job.spec.run_id)
             if event["event"] == "finished":
@@ -91,27 +91,28 @@ class SearchTrials:
                 return False
             trial.curve[int(event["epoch"])] = float(event["metrics"]["mAP"])
             if not trial.stopped_after:
-                trial.reason = self._verdict(trial, int(event["epoch"]))
-            self._keep()
+                trial.reason = self._stop_reason(trial, int(event["epoch"]))
+            self._save()
             return bool(trial.stopped_after)
 
-    def _keep(self) -> None:
+    def _save(self) -> None:
         try:
             state.write(self.results, self.search)
         except RecordError as error:
             if not self._warned:
-                self._warn(f"{error} The search goes on meanwhile.")
+                self._warn(f"{error} The search continues in the meantime.")
             self._warned = True
 
-    def _catch_up(self, trial: Trial, folder: Path) -> None:
-        """Judges epochs that were done while no driver listened; a trial that must stop does so after its next one."""
+    def _judge_missed_epochs(self, trial: Trial, folder: Path) -> None:
+        """Judges epochs that finished while no driver was running; a trial to be stopped ends after its next epoch."""
         found = curve(folder)
         for epoch in sorted(found.keys() - trial.curve.keys()):
             trial.curve[epoch] = found[epoch]
             if not trial.stopped_after:
-                trial.reason = self._verdict(trial, epoch)
+                trial.reason = self._stop_reason(trial, epoch)
 
-    def _ask(self) -> Trial | None:
+    def _new_trial(self) -> Trial | None:
+        """Asks the sampler for a new trial; None if all samples or all points are used."""
         search, settings = self.search, self.search.settings
         if self._exhausted or len(search.trials) >= settings.samples:
             return None
@@ -123,7 +124,7 @@ class SearchTrials:
             samples=settings.samples,
             known=[trial.known() for trial in search.trials],
         )
-        if point is None:  # the space has no other point
+        if point is None:  # all points of the space were tried
             self._exhausted = True
             return None
         named = {n.name: search.space.canonical(n.values) for n in search.space.points}
@@ -132,7 +133,8 @@ class SearchTrials:
         search.trials.append(trial)
         return trial
 
-    def _verdict(self, trial: Trial, epoch: int) -> str:
+    def _stop_reason(self, trial: Trial, epoch: int) -> str:
+        """Judges a trial after an epoch; returns why it must stop, or an empty string."""
         others = [
             t for t in self.search.trials if t is not trial and epoch in t.curve and not 0 < t.stopped_after < epoch
         ]
@@ -144,6 +146,7 @@ class SearchTrials:
         return reason
 
     def _finish(self, trial: Trial, folder: Path, event: dict[str, Any]) -> None:
+        """Updates a trial whose run ended; a failed run may be retried."""
         status, stopped_for = event["status"], trial.reason if trial.stopped_after else ""
         record = _read(folder)
         trial.curve |= curve(folder)
@@ -157,7 +160,7 @@ class SearchTrials:
             trial.state, trial.reason = STOPPED, stopped_for
             _mark_stopped(folder, record, stopped_for)
         elif status == "interrupted" and self.stop.is_set():
-            return  # it goes on when the search does
+            return  # resumed with the search
         elif status == "diverged" or error.get("type") == "FeatureError":
             trial.state, trial.value = DIVERGED, 0.0
         elif self._attempts[trial.run_id] < ATTEMPTS:
@@ -165,14 +168,14 @@ class SearchTrials:
             return
         else:
             trial.state = FAILED
-        for checkpoint in folder.glob("checkpoint*.pt"):  # forty models would fill a disk, and nobody scores them
+        for checkpoint in folder.glob("checkpoint*.pt"):  # not needed any more, and large
             checkpoint.unlink(missing_ok=True)
-        self._keep()
+        self._save()
         self._on_trial(trial)
 
 
 def curve(folder: Path) -> dict[int, float]:
-    """Held-out mAP by epoch, as the run wrote it down; also for a run that another search finished."""
+    """Reads held-out mAP by epoch from the `metrics.jsonl` of a run, which another search may have written."""
     found: dict[int, float] = {}
     with contextlib.suppress(OSError):
         for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
@@ -189,8 +192,8 @@ def _read(folder: Path) -> Record | None:
 
 
 def _mark_stopped(folder: Path, record: Record | None, reason: str) -> None:
-    """Says in the record of a stopped trial why it was stopped."""
+    """Adds the reason to the record of a stopped trial."""
     if record is not None and record["status"] == "interrupted":
         record["error"] = {"type": "Stopped", "message": reason, "log_tail": ""}
-        with contextlib.suppress(HarnessError):  # a full disk: the search file still says so
+        with contextlib.suppress(HarnessError):  # on a full disk, only the search file has the reason
             store.write(folder, record)

@@ -1,1 +1,1 @@
-"""One run inside its own process: loads data, builds, trains, scores, measures, and writes the record."""
+"""Executes one run in its own process: loads data, builds, trains, scores, measures, and writes the record."""

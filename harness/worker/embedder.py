@@ -1,4 +1,4 @@
-"""A trained backbone that turns images into the features that are ranked."""
+"""A trained backbone that converts images to the features used for ranking."""
 
 from __future__ import annotations
 
@@ -24,18 +24,20 @@ from harness.system.device import exact_float32, place
 from harness.system.paths import expand
 from harness.training.trained import from_checkpoint
 
-Pictures = Tensor | Sequence[Any]
-"""Images as a tensor, or as paths and PIL images."""
+Images = Tensor | Sequence[Any]
+"""Images as a tensor, or as a sequence of paths and PIL images."""
 
 BATCH = 64
 
 
 class Embedder(nn.Module):
-    """A backbone in evaluation mode. Calling it is calling the backbone; `embed` also reads, resizes and normalises.
+    """A backbone in evaluation mode.
+
+    Calling it calls the backbone on normalised tensors; `embed` also reads, resizes and normalises images.
 
     Args:
         module: the backbone.
-        input_card: mean, standard deviation and memory order of its input.
+        input_card: mean, standard deviation and memory format of its input.
         image_size: (height, width) in pixels.
         interpolation: `bicubic` or `bilinear`.
         device: where it runs.
@@ -58,27 +60,27 @@ class Embedder(nn.Module):
         self._normalization = Normalization.of(input_card.mean, input_card.std)
 
     def forward(self, images: Tensor, camera_ids: Tensor) -> Tensor:
-        """Returns the backbone's feature [B, feature_dim] of normalised images [B, 3, height, width]."""
+        """Returns the features [B, feature_dim] of normalised images [B, 3, height, width]."""
         feature: Tensor = self.module(images, camera_ids)
         return feature
 
     @torch.inference_mode()
-    def embed(self, images: Pictures, camera_ids: Sequence[int] | None = None) -> Tensor:
+    def embed(self, images: Images, camera_ids: Sequence[int] | None = None) -> Tensor:
         """Returns features [N, feature_dim] of unit length on the CPU.
 
         Args:
             images: paths or PIL images of any size; or a tensor [N, 3, height, width] of the backbone's size, uint8, or
                 float from 0 to 1.
             camera_ids: camera of each image, numbered from zero in the order of the training cameras. Without them, a
-                backbone that embeds cameras uses the mean of its trained ones.
+                backbone with a camera embedding uses the mean of its trained cameras.
 
         Raises:
-            UsageError: a tensor of another size or type, or not as many cameras as images.
+            UsageError: a tensor of another size or type, or a number of cameras that differs from that of images.
             DataError: an image that cannot be read.
         """
         count = len(images)
         if camera_ids is not None and len(camera_ids) != count:
-            raise UsageError(f"{len(camera_ids)} cameras for {count} images; give one camera per image.")
+            raise UsageError(f"Found {len(camera_ids)} camera ids for {count} images; pass one per image.")
         self._check(camera_ids or [])
         changed = set_camera_mode(self.module, "mean") if camera_ids is None else []
         try:
@@ -90,14 +92,14 @@ class Embedder(nn.Module):
         return nn.functional.normalize(features, dim=1) if count else features
 
     def _check(self, camera_ids: Sequence[int]) -> None:
-        """Refuses cameras without a row, where the backbone embeds them."""
+        """Checks that every camera has a row in the camera embedding, if there is one."""
         if camera_parts(self.module) and (wrong := [c for c in camera_ids if not 0 <= c < self.num_cameras]):
             raise UsageError(
-                f"Camera {wrong[0]} has no embedding: the network was trained on {self.num_cameras} cameras, numbered "
-                f"0 to {self.num_cameras - 1}. Leave camera_ids out to use their mean."
+                f"Camera {wrong[0]} has no embedding: the model was trained on {self.num_cameras} cameras, numbered "
+                f"0 to {self.num_cameras - 1}. Omit camera_ids to use their mean."
             )
 
-    def _batch(self, images: Pictures, camera_ids: Sequence[int] | None, start: int) -> Tensor:
+    def _batch(self, images: Images, camera_ids: Sequence[int] | None, start: int) -> Tensor:
         part = images[start : start + BATCH]
         levels = self._levels(part)
         for image in levels:
@@ -107,18 +109,18 @@ class Embedder(nn.Module):
             cameras = torch.tensor(list(camera_ids[start : start + BATCH]), dtype=torch.int64)
         return self(torch.from_numpy(levels).to(self.device), cameras).float().cpu()
 
-    def _levels(self, images: Pictures) -> np.ndarray:
-        """Pixels as float32 levels 0 .. 255, [B, 3, height, width]."""
+    def _levels(self, images: Images) -> np.ndarray:
+        """Pixel values from 0 to 255 as float32, [B, 3, height, width]."""
         if isinstance(images, Tensor):
             if tuple(images.shape[1:]) != (3, *self.image_size):
                 raise UsageError(
                     f"Images must have shape [N, 3, {self.image_size[0]}, {self.image_size[1]}], found "
-                    f"{list(images.shape)}; give paths or PIL images to have them resized."
+                    f"{list(images.shape)}. Pass paths or PIL images to have them resized."
                 )
             if images.dtype == torch.uint8:
                 return images.cpu().numpy().astype(np.float32)
             if not images.is_floating_point():
-                raise UsageError(f"Images must be uint8, or float from 0 to 1, found {images.dtype}.")
+                raise UsageError(f"Images must be uint8, or floats from 0 to 1; found {images.dtype}.")
             return (images.float() * 255).cpu().numpy()
         return np.stack([self._pixels(image) for image in images]).astype(np.float32)
 
@@ -143,14 +145,14 @@ def load(
     """Loads a trained backbone; see `harness.load_backbone`."""
     exact_float32()
     if run and checkpoint:
-        raise UsageError("Give either checkpoint or run.")
+        raise UsageError("Pass either checkpoint or run, not both.")
     folder = Path(expand(plugins)) if plugins else None
     interpolation = "bicubic"
     if run:
         record, path = _of_run(Path(expand(results)), run)
         spec = record["spec"]
         if name and registry.backbone(name, folder).name != spec["backbone"]:
-            raise UsageError(f"Run {run} is of {spec['backbone']}, not of {name}.")
+            raise UsageError(f"Run {run} trained {spec['backbone']}, not {name}.")
         name, checkpoint = spec["backbone"], path
         options = {**spec["options"], **(options or {})}
         image_size = image_size or spec["values"]["augmentation"]["image_size"]
@@ -170,7 +172,7 @@ def _module(
     image_size: tuple[int, int],
     trust_pickle: bool,
 ) -> tuple[nn.Module, int]:
-    """The module, and the rows of its camera embedding."""
+    """Builds the module; returns it with the number of rows of its camera embedding."""
     if checkpoint is None:
         return entry.build(num_classes=1, num_cameras=1, image_size=image_size, **options), 1
     state = weights.load_state(Path(expand(checkpoint)), trust_pickle)
@@ -178,12 +180,15 @@ def _module(
 
 
 def _of_run(results: Path, run: str) -> tuple[Any, Path]:
-    """Record and checkpoint of a run, given by the first letters of its id."""
+    """Finds the record and checkpoint of a run by the first characters of its id."""
     found = [entry for run_id, entry in store.index(results).items() if run_id.startswith(run)]
     if len(found) != 1:
-        raise UsageError(f"{len(found)} runs in {results} have an id that begins with '{run}'; see 'harness status'.")
+        raise UsageError(
+            f"The run id must match one run, but {len(found)} runs in {results} have an id that starts with '{run}'. "
+            "Run 'python -m harness status' to list them."
+        )
     folder = (results / found[0].path).parent
     path = folder / "checkpoint.pt"
     if not path.is_file():
-        raise UsageError(f"Run {run} has no checkpoint in {folder}; train it here, or pass a checkpoint file.")
+        raise UsageError(f"Run {run} has no checkpoint in {folder}. Train it here, or pass a checkpoint file.")
     return store.read(folder), path

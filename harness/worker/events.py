@@ -1,4 +1,4 @@
-"""What a run tells its driver while it runs: JSON lines on standard output."""
+"""Events that a run sends to its driver: JSON lines on standard output."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from harness.system import hooks
 
 
 class Interrupted(BaseException):
-    """The run was asked to stop; it keeps its checkpoint and says so in its record."""
+    """The run was asked to stop; it keeps its checkpoint and writes a record with status `interrupted`."""
 
 
 class Progress:
-    """Writes events as JSON lines, and remembers the stage and how long each took."""
+    """Writes events as JSON lines and measures the duration of each stage, in seconds."""
 
     def __init__(self, out: IO[str]) -> None:
         self._out = out
@@ -27,13 +27,13 @@ class Progress:
         self.started = datetime.now(UTC).isoformat(timespec="seconds")
 
     def emit(self, event: str, **values: Any) -> None:
-        """Writes one event; a reader that is gone does not stop the run."""
+        """Writes one event; ignores a closed pipe, so that the run continues."""
         with contextlib.suppress(OSError, ValueError):
             self._out.write(json.dumps({"event": event, **values}) + "\n")
             self._out.flush()
 
     def enter(self, stage: str) -> None:
-        """Begins a stage."""
+        """Starts a stage."""
         now = time.monotonic()
         self.seconds[self.stage] = round(self.seconds.get(self.stage, 0.0) + now - self._since, 3)
         self.stage, self._since = stage, now

@@ -1,7 +1,7 @@
-"""One run in one process: seed, data, build, train, evaluate, measure, record. It always ends in a record.
+"""Entry point of one run: executes its job and writes a record, whatever happens.
 
-`python -m harness run-one FOLDER` reads FOLDER/job.json and speaks JSON lines on standard output; it is the same
-with and without Ray, so a debugger sees exactly what a cluster does.
+`python -m harness run-one FOLDER` reads FOLDER/job.json and prints events as JSON lines on standard output. It works
+the same with and without Ray, so a run on a cluster can be debugged locally.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from harness.system.redact import mask, readable
 from harness.worker.events import Interrupted, Progress
 
 FORCED = ".forced"
-"""Names the attempt for which `--force` removed what was there."""
+"""File with the number of the attempt for which `--force` removed the old files."""
 
 
 def main(folder: Path) -> int:
@@ -48,17 +48,17 @@ def main(folder: Path) -> int:
 
 
 def _run(job: Job, folder: Path, progress: Progress) -> int:
-    """What `main` does once it has the run to itself."""
-    known = _known(folder)
+    """Executes the job while holding the lock of its folder; returns the exit code."""
+    known = _existing_record(folder)
     if known is not None and known["status"] == "ok" and (not job.force or known.get("attempts") == job.attempt):
         progress.emit("end", status="ok", cached=True)
         return 0
     _clear(folder, job)
     record, tables = _attempt(job, folder, progress)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # what is done is written down, also when asked to stop
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop request must not prevent the record
     try:
         store.write(folder, record, tables)
-    except RecordError as error:  # the driver tries once more, without the results
+    except RecordError as error:  # the driver then writes a record without results
         _log(str(error))
         reason, stage = (record["error"]["message"], record["stage"]) if record["error"] else (str(error), "record")
         progress.emit("end", status=record["status"] if record["error"] else "failed", error=reason, stage=stage)
@@ -70,10 +70,10 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
 
 
 def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[str, Any]]:
-    """Runs the job and turns whatever happens into a record and its per-query tables."""
+    """Runs the job; returns a record of its success or failure, and the per-query tables."""
     pipeline, status, error, stage = None, "ok", None, None
     try:
-        from harness.worker.pipelines import PIPELINES  # here, so that a library that fails to load ends in a record
+        from harness.worker.pipelines import PIPELINES  # imported here, so that a failing import ends in a record
 
         pipeline = PIPELINES[job.spec.purpose](job, folder, progress)
         pipeline.run()
@@ -96,22 +96,22 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[s
 
 
 def _log(text: str) -> None:
-    """Writes into the run's log; a disk that is full does not stop the record."""
+    """Writes to the log of the run; ignores a full disk, so that the record is still written."""
     with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
-def _known(folder: Path) -> Record | None:
-    """The record that is there already; a damaged one counts as none and is rewritten."""
+def _existing_record(folder: Path) -> Record | None:
+    """Reads the existing record; a damaged one counts as missing and is overwritten."""
     with contextlib.suppress(HarnessError):
         return store.read(folder)
     return None
 
 
 def _clear(folder: Path, job: Job) -> None:
-    """Removes half-written files of a killed process; with `--force` also the checkpoints it would resume from.
+    """Removes temporary files of a killed process; with `--force` also the checkpoints it would resume from.
 
-    The latter once per attempt: a run that was lost with its worker resumes from its own checkpoint.
+    Checkpoints are removed once per attempt only: if Ray restarts a lost run, it resumes from its own checkpoint.
     """
     note = folder / FORCED
     everything = job.force and not (note.is_file() and note.read_text(encoding="utf-8") == str(job.attempt))
@@ -125,25 +125,25 @@ def _clear(folder: Path, job: Job) -> None:
 
 
 def _status_of(problem: Exception) -> str:
-    """`diverged` and `oom` are told from other failures by type, and by text where torch has no type."""
+    """Returns `diverged`, `oom` or `failed`, by the exception's type, or its text where torch has no type."""
     if type(problem).__name__ == "Diverged":
         return "diverged"
     return "oom" if out_of_memory(problem) else "failed"
 
 
 def _private_stdout() -> IO[str]:
-    """Keeps standard output for events; whatever else is printed goes to standard error, which is the log."""
+    """Reserves standard output for events; redirects all other prints to standard error, which is the log."""
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return out
 
 
 def _die_with_parent() -> None:
-    """On Linux the run ends when its driver or Ray worker dies, so that nothing is left behind."""
+    """On Linux, lets the kernel kill this process when its driver or Ray worker dies."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.environ.get("HARNESS_PARENT", str(os.getppid())) != str(os.getppid()):
-            os._exit(1)  # the parent died before the line above
+            os._exit(1)  # the parent died before prctl took effect
 
 
 @contextlib.contextmanager
@@ -161,7 +161,7 @@ def _stop_on_signals() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _only_one(folder: Path, progress: Progress) -> Iterator[None]:
-    """Holds the run's lock; a second process of the same run waits and then finds it done."""
-    waiting = functools.partial(progress.emit, "warning", text="Another process works on this run; waiting for it.")
+    """Holds the lock of the run; a second process waits, then usually finds the run finished."""
+    waiting = functools.partial(progress.emit, "warning", text="Another process is working on this run; waiting.")
     with files.locked(folder / ".lock", on_wait=waiting):
         yield

@@ -1,4 +1,4 @@
-"""One run in its process, after set-up: a straight line of stages. Which class runs depends on the run's purpose."""
+"""Base classes of pipelines: the stages of one run, in order. The purpose of the run selects the class."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ if TYPE_CHECKING:
 
 
 class Pipeline:
-    """What all runs on datasets do: read and check the data, and keep scores.
+    """Base class of all runs on datasets: reads and checks the data, and stores scores.
 
     Attributes:
-        blocks: blocks of the record, each as soon as it is known.
+        blocks: blocks of the record, each added as soon as it is known.
         tables: per-query rows, by file name.
-        decoded: splits whose images are decoded, of every dataset.
+        decoded: splits whose images are decoded, for every dataset.
     """
 
     decoded: tuple[str, ...] = ("query", "gallery")
@@ -54,7 +54,7 @@ class Pipeline:
         self.others: dict[str, tuple[DatasetEntry, Splits]] = {}
 
     def run(self) -> None:
-        """All stages, in order."""
+        """Executes all stages in order."""
         exact_float32()
         if self.recipe.training.deterministic:
             repeat_bit_for_bit()
@@ -64,14 +64,14 @@ class Pipeline:
         self._after_data()
 
     def _after_data(self) -> None:
-        """The stages after `data`."""
+        """Executes the stages after `data`."""
         raise NotImplementedError
 
     def _enter(self, stage: str) -> None:
         self.progress.enter(stage)
 
     def _look_up(self) -> None:
-        """Finds the datasets and, where the run has one, the backbone."""
+        """Looks up the datasets and, if the run has one, the backbone."""
         self.dataset = registry.dataset(self.spec.dataset, self._plugins())
         self.other_datasets = [registry.dataset(name, self._plugins()) for name, _ in self.spec.evaluate_on]
 
@@ -79,16 +79,16 @@ class Pipeline:
         return Path(self.job.paths.plugins) if self.job.paths.plugins else None
 
     def _check_all(self) -> None:
-        """Reads and checks every dataset, so that nothing is trained that cannot be scored."""
+        """Reads and checks every dataset before training, so that data errors show early."""
         self.splits = self._check(self.dataset)
         self.cameras: dict[int, int] | None = camera_rows(self.splits.train)
         self._check_model()
         for entry in self.other_datasets:
-            with self._on_its_own(entry):
+            with self._isolated(entry):
                 self.others[entry.name] = entry, self._check(entry)
 
     def _check_model(self) -> None:
-        """Checks that the run's data fit its backbone and recipe."""
+        """Checks that the data fit the backbone and the recipe."""
 
     def _check(self, entry: DatasetEntry) -> Splits:
         """Reads a dataset and checks its counts, labels and image files."""
@@ -99,35 +99,40 @@ class Pipeline:
         else:
             self.blocks["data"].setdefault("evaluated", {})[entry.name] = block
         checks.labels(splits)
-        block["image_sizes"] = checks.images(entry, splits, self._used(entry))
+        block["image_sizes"] = checks.images(entry, splits, self._decoded_splits(entry))
         return splits
 
     def _read(self, entry: DatasetEntry) -> tuple[Splits, list[str]]:
-        """The splits, and how they differ from the card."""
+        """Reads the splits; returns them with their differences from the card.
+
+        Raises:
+            DataError: counts differ from the card, and `--allow-count-mismatch` was not passed.
+        """
         options = self.spec.dataset_options.get(entry.name, {})
-        splits = layouts.load(entry, Path(self.job.paths.data_root), splits=self._wanted(), **options)
-        problems = [p for p in dataset_checks.check_counts(entry, splits) if p.startswith(self._wanted())]
+        names = self._official_splits()
+        splits = layouts.load(entry, Path(self.job.paths.data_root), splits=names, **options)
+        problems = [p for p in dataset_checks.check_counts(entry, splits) if p.startswith(names)]
         if problems and not self.job.allow_count_mismatch:
             raise DataError(
-                f"{entry.name} is not what its card says: {' '.join(problems)} "
-                "Repair the folder, or pass --allow-count-mismatch to go on; the record will say so."
+                f"{entry.name} differs from its card: {' '.join(problems)} "
+                "Repair the folder, or pass --allow-count-mismatch to continue; the record will note the difference."
             )
         return splits, problems
 
-    def _wanted(self) -> tuple[str, ...]:
-        """The official splits that are read."""
+    def _official_splits(self) -> tuple[str, ...]:
+        """The official splits to read."""
         return SPLITS
 
-    def _used(self, entry: DatasetEntry) -> tuple[str, ...]:
+    def _decoded_splits(self, entry: DatasetEntry) -> tuple[str, ...]:
         """The splits whose images are decoded."""
         return self.decoded
 
     @contextlib.contextmanager
-    def _on_its_own(self, entry: DatasetEntry) -> Iterator[None]:
-        """A further dataset that fails costs its own scores alone; the record and a warning say why."""
+    def _isolated(self, entry: DatasetEntry) -> Iterator[None]:
+        """Catches errors of an additional dataset; its scores are then missing, and the record gives the reason."""
         try:
             yield
-        except Exception as problem:  # whatever it is, the run's own score does not depend on it
+        except Exception as problem:  # the scores on the run's own dataset do not depend on it
             text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
             reason = readable(mask(text))
             self.others.pop(entry.name, None)
@@ -135,7 +140,7 @@ class Pipeline:
             self.progress.emit("warning", text=f"{entry.name} is not scored: {reason}")
 
     def _keep(self, scored: list[Scored]) -> None:
-        """Puts scores into the record; the untrained model's per-query values are not worth a file."""
+        """Adds scores to the record, with per-query tables for the trained model only."""
         for one in scored:
             row = one.row
             own = row["dataset"] == self.spec.dataset
@@ -151,7 +156,7 @@ class Pipeline:
 
 
 class ModelPipeline(Pipeline):
-    """A run with a backbone: what it builds is scored on all datasets, drawn and measured."""
+    """A run with a backbone: scores the module on all datasets, draws figures and measures efficiency."""
 
     module: torch.nn.Module
 
@@ -163,7 +168,7 @@ class ModelPipeline(Pipeline):
         self._enter("evaluate")
         scored += self._score(self.dataset, self.splits)
         for entry, splits in list(self.others.values()):
-            with self._on_its_own(entry), mean_camera(self.module):
+            with self._isolated(entry), mean_camera(self.module):
                 scored += self._score(entry, splits)
         self._keep(scored)
         self._after_scoring(scored)
@@ -172,7 +177,7 @@ class ModelPipeline(Pipeline):
         raise NotImplementedError
 
     def _before_scoring(self) -> list[Scored]:
-        """What happens to the module before it is scored; returns scores that were taken on the way."""
+        """Prepares the module, for example by training; returns scores from before."""
         return []
 
     def _after_scoring(self, scored: list[Scored]) -> None:
@@ -186,15 +191,15 @@ class ModelPipeline(Pipeline):
         self.input = self.backbone.input
 
     def _decode_all(self) -> None:
-        """Builds the caches of decoded images, which opens every image in full."""
+        """Decodes all images into the cache, which also finds unreadable ones."""
         self._decode(self.dataset, self.splits)
         for entry, splits in list(self.others.values()):
-            with self._on_its_own(entry):
+            with self._isolated(entry):
                 self._decode(entry, splits)
 
     def _decode(self, entry: DatasetEntry, splits: Splits) -> None:
         augmentation, bad = self.recipe.augmentation, []
-        for split in self._used(entry):
+        for split in self._decoded_splits(entry):
             how = augmentation.interpolation_train if split == "train" else augmentation.interpolation_test
             try:
                 paths = [item.path for item in getattr(splits, split)]
@@ -213,11 +218,11 @@ class ModelPipeline(Pipeline):
             raise UnreadableImages(bad)
 
     def _num_cameras(self) -> int:
-        """Rows of a camera embedding: one for each camera of the training images."""
+        """Rows of a camera embedding: one per camera of the training images."""
         return len(camera_rows(self.splits.train)) or 1
 
     def _draw(self, scored: list[Scored]) -> None:
-        """Pictures of the plain test on the run's own dataset."""
+        """Draws the figures of the plain test on the run's own dataset."""
         if os.environ.get("HARNESS_PICTURES") == "0":
             return
         plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
@@ -275,7 +280,7 @@ class ModelPipeline(Pipeline):
         )
 
     def _decoding(self, done: int, total: int) -> None:
-        """Says how far the cache of decoded images is."""
+        """Reports the progress of decoding images."""
         if done % 500 == 0 or done == total:
             self.progress.emit("progress", stage="decode", done=done, total=total)
 
@@ -294,7 +299,7 @@ class ModelPipeline(Pipeline):
 
 
 def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
-    """The `data` block of a record: what was read, and how it differs from the card."""
+    """The `data` block of a record: layout, counts, notes, and differences from the card."""
     return {
         "layout": splits.layout,
         "generated": splits.generated,
@@ -313,7 +318,7 @@ def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def mean_camera(module: torch.nn.Module) -> Iterator[None]:
-    """On another dataset the cameras are unknown: a camera embedding gives the mean of the trained ones."""
+    """Lets a camera embedding return the mean of its trained cameras, for datasets with other cameras."""
     parts = set_camera_mode(module, "mean")
     try:
         yield

@@ -1,4 +1,4 @@
-"""The pipeline of each purpose of runs. Importing it imports torch."""
+"""Maps each purpose of a run to its pipeline. Imports torch."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from harness.worker.training_runs import SearchTrial, TrainingRun
 
 
 class Runnable(Protocol):
-    """One run, before and after it ran.
+    """A run that can be executed.
 
     Attributes:
-        blocks: blocks of the record, each as soon as it is known.
+        blocks: blocks of the record, each added as soon as it is known.
         tables: per-query rows, by file name.
     """
 
@@ -26,7 +26,7 @@ class Runnable(Protocol):
     tables: dict[str, list[dict[str, Any]]]
 
     def run(self) -> None:
-        """All stages, in order."""
+        """Executes all stages in order."""
 
 
 PIPELINES: dict[Purpose, Callable[[Job, Path, Progress], Runnable]] = {

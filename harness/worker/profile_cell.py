@@ -1,4 +1,4 @@
-"""One cell of the efficiency study: a backbone under one condition, in a process of its own."""
+"""One cell of the efficiency study: measures a backbone under one condition, in its own process."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
 
 class ProfileCell:
-    """Measures one condition. What it finds out is in `blocks` as soon as it is known, as in a `Pipeline`.
+    """Measures one condition; like a `Pipeline`, it adds results to `blocks` as soon as they are known.
 
     Attributes:
         blocks: the `efficiency` block of the record.
-        tables: empty; there are no queries.
+        tables: empty, because there are no queries.
     """
 
     def __init__(self, job: Job, folder: Path, progress: Progress) -> None:
@@ -47,7 +47,7 @@ class ProfileCell:
         self.tables: dict[str, list[dict[str, Any]]] = {}
 
     def run(self) -> None:
-        """Builds the module and measures it; want of memory ends in status `oom`."""
+        """Builds and measures the module; running out of memory raises RunError, which gives status `oom`."""
         pinned = pin(self.condition.threads)
         exact_float32()
         self._check_hardware()
@@ -69,10 +69,13 @@ class ProfileCell:
             raise RunError(f"Out of memory: {self.condition}.") from None
 
     def _check_hardware(self) -> None:
-        """Refuses another GPU than the one whose name is in the key of this cell."""
+        """Raises RunError if the GPU is not the one this cell was planned for."""
         planned = self.spec.values["hardware"]
         if self.device.type == "cuda" and not torch.cuda.get_device_name().startswith(planned):
-            raise RunError(f"The plan is for {planned}, this process sees {torch.cuda.get_device_name()}.")
+            raise RunError(
+                f"The cell was planned for a {planned}, but this process sees a {torch.cuda.get_device_name()}. "
+                "Select one GPU with CUDA_VISIBLE_DEVICES and start the command again."
+            )
 
     def _build(self) -> torch.nn.Module:
         plugins = Path(self.job.paths.plugins) if self.job.paths.plugins else None
@@ -97,7 +100,7 @@ class ProfileCell:
         }
 
     def _inference(self, module: torch.nn.Module) -> Callable[[], object]:
-        """Memory of the test-time feature of one batch, as `evaluate` computes it; the call to time."""
+        """Measures the memory of one batch at test time; returns the call to time."""
         module.eval()
         images, cameras = self._batch()
         called = self._compiled(module)
@@ -116,7 +119,7 @@ class ProfileCell:
         return call
 
     def _training(self, module: torch.nn.Module) -> Callable[[], object]:
-        """Memory of a training step: forward, losses, backward, clipping, optimiser; the step to time."""
+        """Measures the memory of a training step (forward, losses, backward, clipping, optimiser); returns the step."""
         settings = recipe.from_values("profile", self.spec.values["recipe"])
         stand_in = cast(TrainingData, SimpleNamespace(num_classes=NUM_CLASSES, batch_size=self.condition.batch_size))
         module.train()
@@ -168,7 +171,7 @@ class ProfileCell:
         return step
 
     def _time(self, call: Callable[[], object], kind: str, unit: str) -> None:
-        """Times a call that ran twice before, between two looks at the machine."""
+        """Times a warmed-up call, and checks the state of the machine before and after."""
         conditions = Conditions(self.device)
         conditions.start()
         timing = repeat(call, self.device, seconds=self.condition.seconds, warm_up=1)
@@ -184,7 +187,7 @@ class ProfileCell:
         }
 
     def _warm(self, call: Callable[[], object]) -> None:
-        """The first call compiles kernels and starts threads; its time is told apart."""
+        """Times the first call separately, because it compiles kernels and starts threads."""
         started = time.perf_counter()
         call()
         efficiency.synchronise(self.device)
@@ -203,7 +206,7 @@ class ProfileCell:
 
 
 def pin(threads: int) -> bool:
-    """Sets the number of threads and, where the system allows it, keeps them on as many cores."""
+    """Sets the number of threads; returns whether they could be pinned to as many cores."""
     torch.set_num_threads(threads)
     try:
         allowed = sorted(os.sched_getaffinity(0))
@@ -214,7 +217,7 @@ def pin(threads: int) -> bool:
 
 
 def limit_memory() -> None:
-    """Lets an allocation beyond the memory that is free fail here, before the system ends somebody's process."""
+    """Limits this process to the free memory, so that an allocation fails before the system kills a process."""
     with contextlib.suppress(OSError, ValueError, StopIteration, IndexError):
         lines = Path("/proc/meminfo").read_text().splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

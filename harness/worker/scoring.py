@@ -1,4 +1,4 @@
-"""Scoring a module on the test split of a dataset: features, ranking, intervals, and the rows of the record."""
+"""Scores a module on the test split of a dataset: features, ranking, intervals, and the rows of the record."""
 
 from __future__ import annotations
 
@@ -25,7 +25,12 @@ LoadItems = Callable[[Sequence[Item]], EvaluationData]
 
 @dataclass(frozen=True)
 class Features:
-    """Test-time features of a split [N, D], in item order, as the module returns them; flip-averaged if asked."""
+    """Test-time features of a split, [N, D], in item order.
+
+    Attributes:
+        plain: features as the module returns them.
+        flipped: mean of the features of each image and its mirror image; None without flip test.
+    """
 
     plain: torch.Tensor
     flipped: torch.Tensor | None
@@ -42,10 +47,7 @@ class Scored:
 
 @torch.inference_mode()
 def extract(module: nn.Module, data: EvaluationData, device: torch.device, *, flip: bool, emit: Emit) -> Features:
-    """Runs the module in evaluation mode over a split.
-
-    With `flip`, the second tensor holds the mean of the outputs for the image and its mirror image.
-    """
+    """Extracts the features of a split in evaluation mode; `flip` adds those of the flip test."""
     module.eval()
     plain: list[torch.Tensor] = []
     flipped: list[torch.Tensor] = []
@@ -78,21 +80,19 @@ def score_module(
     flip: bool = True,
     emit: Emit,
 ) -> list[Scored]:
-    """Scores a module on one dataset; flip test and re-ranking are rows of their own.
-
-    A protocol without re-ranking has no re-ranked row.
+    """Scores a module on one dataset; flip test and re-ranking are separate rows.
 
     Args:
         module: the backbone.
         query: query items.
         gallery: gallery items.
-        load: makes the evaluation batches of a sequence of items.
+        load: creates the evaluation batches of a sequence of items.
         dataset: name for the rows.
-        device: where the module lies.
-        settings: the recipe's evaluation part.
-        protocol: the dataset card's evaluation rule.
+        device: device of the module.
+        settings: the evaluation part of the recipe.
+        protocol: evaluation rule of the dataset card; a rule without re-ranking gives no re-ranked row.
         trained: False for the module before training.
-        flip: False leaves the flip row out whatever the settings say.
+        flip: False omits the flip row, regardless of the settings.
         emit: receives progress events.
     """
     flip = flip and settings.flip and trained
@@ -101,12 +101,12 @@ def score_module(
     pairs = [(False, queries.plain, galleries.plain)]
     if queries.flipped is not None and galleries.flipped is not None:
         pairs.append((True, queries.flipped, galleries.flipped))
-    return score_ways(
+    return score_variants(
         pairs, query, gallery, dataset=dataset, settings=settings, protocol=protocol, trained=trained, emit=emit
     )
 
 
-def score_ways(
+def score_variants(
     pairs: Sequence[tuple[bool, Any, Any]],
     query: Sequence[Item],
     gallery: Sequence[Item],
@@ -117,15 +117,15 @@ def score_ways(
     trained: bool = True,
     emit: Emit,
 ) -> list[Scored]:
-    """Ranks features [N, D] of both splits, plain and, if the settings say so, re-ranked.
+    """Ranks features [N, D] of both splits, plain and, if set in the recipe, re-ranked.
 
     Args:
-        pairs: whether the features are flip-averaged, those of the query and those of the gallery.
+        pairs: (whether they are flip-averaged, query features, gallery features).
         query: query items; the other arguments are those of `score_module`.
     """
     rows = []
     if (rerank_too := settings.rerank and trained) and not rule_of(protocol).reranks:
-        emit("warning", text=f"{dataset} is scored under {protocol}, which does not define re-ranking: it is left out.")
+        emit("warning", text=f"{dataset} uses the protocol {protocol}, which has no re-ranking; this row is left out.")
         rerank_too = False
     for flipped, q, g in pairs:
         for rerank in (False, True) if rerank_too else (False,):
@@ -147,13 +147,13 @@ def score_features(
     """Ranks features [N, D] of both splits under the protocol and completes the row.
 
     Raises:
-        UsageError: a protocol that does not exist.
+        UsageError: unknown protocol.
     """
     score: Callable[..., metrics.Ranking] = getattr(metrics, rule_of(protocol).scorer)
     pids, camids = _labels(query)
     gallery_pids, gallery_camids = _labels(gallery)
     labels = (pids, gallery_pids, camids, gallery_camids)
-    length = max(settings.max_rank, *SHOWN_RANKS)  # of the curve; the recipe's is how much of it is kept
+    length = max(settings.max_rank, *SHOWN_RANKS)  # the record keeps the first `max_rank` ranks of the curve
     if row["rerank"]:
         distances = metrics.rerank(query_features, gallery_features, metric=settings.metric)
         result = metrics.evaluate_distances(distances, *labels, max_rank=length)
@@ -180,10 +180,10 @@ def score_features(
 
 
 def rule_of(protocol: str) -> EvaluationRule:
-    """The evaluation rule of a name.
+    """Looks up an evaluation rule by name.
 
     Raises:
-        UsageError: a protocol that does not exist.
+        UsageError: unknown protocol.
     """
     if protocol not in PROTOCOLS:
         raise unknown("protocol", protocol, PROTOCOLS)
@@ -191,7 +191,7 @@ def rule_of(protocol: str) -> EvaluationRule:
 
 
 def _intervals(values: dict[str, np.ndarray], groups: np.ndarray) -> dict[str, list[float]]:
-    """95 % bounds over the identities of the queries; none where there is a single identity."""
+    """95 % bootstrap intervals over the identities of the queries; none for a single identity."""
     bounds = {name: stats.bootstrap_interval(scores, groups) for name, scores in values.items()}
     return {name: list(pair) for name, pair in bounds.items() if np.isfinite(pair).all()}
 
@@ -201,7 +201,7 @@ def _labels(items: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _per_query(pids: np.ndarray, camids: np.ndarray, result: metrics.Ranking) -> list[dict[str, Any]]:
-    """The raw values behind a row; metrics and tests can be derived from them later without a GPU."""
+    """Per-query values of a row, from which metrics and tests can be computed later without a GPU."""
     columns = {
         "query": range(len(pids)),
         "pid": pids.tolist(),

@@ -1,4 +1,4 @@
-"""Runs that score a file from outside: a checkpoint, or features."""
+"""Runs that score an existing file: a checkpoint, or features."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from harness.spec.job import Job
 from harness.system.device import place
 from harness.training.trained import check_cameras, from_checkpoint
 from harness.worker.pipeline import ModelPipeline, Pipeline
-from harness.worker.scoring import score_ways
+from harness.worker.scoring import score_variants
 
 
 class CheckpointRun(ModelPipeline):
     """Scores the model of a checkpoint."""
 
     def _build(self) -> torch.nn.Module:
-        """A trained model out of its file; what the file tells about its build goes before the options' defaults."""
+        """Builds the trained model; build options found in the file override the defaults."""
         module, rows = from_checkpoint(
             self.backbone,
             weights.load_state(stored_file(self.job), self.job.trust_pickle),
@@ -34,21 +34,21 @@ class CheckpointRun(ModelPipeline):
 
 
 class FeatureRun(Pipeline):
-    """Scores features that were extracted elsewhere; the name of the backbone need not be a registered one."""
+    """Scores features that were extracted elsewhere; the backbone name need not be registered."""
 
     decoded = ()
 
     def _after_data(self) -> None:
-        """Ranks the features after their rows were put in the order of the images."""
+        """Brings the features into the order of the images and ranks them."""
         self._enter("evaluate")
         splits, settings = self.splits, self.recipe.evaluation
         arranged = arrange(stored_file(self.job), splits.query, splits.gallery)
         if settings.flip:
-            splits.notes["flip_test"] = "Stored features have no flip test, which needs the images."
+            splits.notes["flip_test"] = "Stored features have no flip test, because it needs the images."
         splits.notes.update(arranged.notes)
         for sentence in filter(None, map(splits.notes.get, ("row_order", "rows_left_out", "flip_test"))):
             self.progress.emit("warning", text=sentence)
-        scored = score_ways(
+        scored = score_variants(
             [(False, arranged.query, arranged.gallery)],
             splits.query,
             splits.gallery,
@@ -61,12 +61,12 @@ class FeatureRun(Pipeline):
 
 
 def stored_file(job: Job) -> Path:
-    """The checkpoint or features of the job.
+    """Path of the job's checkpoint or features.
 
     Raises:
-        WeightsError: another file than the one that was planned.
+        WeightsError: the file changed since the run was planned.
     """
     path = Path(job.input_file)
     if f"sha256:{weights.checksum(path)}" != job.spec.pretrained:
-        raise WeightsError(f"{path} changed since the run was planned; start the command again.")
+        raise WeightsError(f"{path} has changed since the run was planned. Start the command again.")
     return path

@@ -1,4 +1,4 @@
-"""Runs that train: on the whole training set, or on part of it as a trial of a search."""
+"""Runs that train: on the whole training set, or on part of it as a search trial."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from harness.worker.scoring import Scored
 
 
 class TrainingRun(ModelPipeline):
-    """Trains on the whole training set and scores the test split; zero epochs score the starting weights."""
+    """Trains on the whole training set and scores the test split; with zero epochs, scores the starting weights."""
 
     def _look_up(self) -> None:
         super()._look_up()
@@ -37,7 +37,7 @@ class TrainingRun(ModelPipeline):
         if self.backbone.embeds_cameras(self.spec.options):
             checks.cameras(self.backbone, camera_rows(self.splits.train), [*self.splits.query, *self.splits.gallery])
 
-    def _used(self, entry: DatasetEntry) -> tuple[str, ...]:
+    def _decoded_splits(self, entry: DatasetEntry) -> tuple[str, ...]:
         return SPLITS if self.trains and entry.name == self.spec.dataset else self.decoded
 
     def _build(self) -> torch.nn.Module:
@@ -52,14 +52,18 @@ class TrainingRun(ModelPipeline):
         return place(module, self.device, self.input)
 
     def _starting_weights(self) -> Path | None:
-        """The pretrained file the plan saw; another file under its name is refused."""
+        """Path of the pretrained file, or None.
+
+        Raises:
+            WeightsError: the file changed since the run was planned.
+        """
         if self.spec.pretrained == "none":
             return None
         card, root = self.backbone.card, self.job.paths.weights_root
         if (found := weights.identity(card, root, self.spec.options)) != self.spec.pretrained:
             raise WeightsError(
-                f"The starting weights of {card.name} below {root} changed since the plan: expected "
-                f"{self.spec.pretrained[:20]}..., found {found[:20]}...; plan again."
+                f"The starting weights of {card.name} in {root} have changed since the run was planned: expected "
+                f"{self.spec.pretrained[:20]}..., found {found[:20]}... Start the command again."
             )
         return weights.locate(card, root, self.spec.options)
 
@@ -118,20 +122,20 @@ class TrainingRun(ModelPipeline):
         }
 
     def _may_take_over(self) -> bool:
-        """Whether training may begin with the checkpoint of another run."""
+        """Whether training may start from the checkpoint of another run with the same training settings."""
         return not self.job.force
 
     def _on_epoch(self) -> OnEpoch | None:
-        """What is called after each epoch."""
+        """Returns the callback after each epoch, or None."""
         return None
 
     def _training_key(self) -> str:
-        """Names the training, so that runs which differ only in what they score can share it."""
+        """Identifies the training, so that runs that differ only in evaluation can share it."""
         alone = Splits(self.splits.train, (), (), self.splits.root)
         return training_key(self.spec, fingerprint_cache.digest(alone))
 
     def _emit(self, event: str, **values: Any) -> None:
-        """Passes an event on; an epoch's metrics are also kept in metrics.jsonl."""
+        """Emits an event; also appends the metrics of an epoch to metrics.jsonl."""
         if event == "epoch":
             with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"epoch": values["epoch"], **values["metrics"]}) + "\n")
@@ -141,14 +145,14 @@ class TrainingRun(ModelPipeline):
 class SearchTrial(TrainingRun):
     """Trains on part of the training identities and scores the held-out rest after every epoch.
 
-    A trial is known by its held-out score alone, and the test split is not read.
+    It does not read the test split.
     """
 
-    def _wanted(self) -> tuple[str, ...]:
+    def _official_splits(self) -> tuple[str, ...]:
         return ("train",)
 
     def _read(self, entry: DatasetEntry) -> tuple[Splits, list[str]]:
-        """The splits cut out of the training images."""
+        """Splits the training images into training, query and gallery images."""
         splits, _ = super()._read(entry)
         held_out = holdout_split(
             splits.train,
@@ -162,13 +166,13 @@ class SearchTrial(TrainingRun):
         return []
 
     def _may_take_over(self) -> bool:
-        return False  # a trial needs the score of each of its own epochs
+        return False  # a trial needs its own score after every epoch
 
     def _on_epoch(self) -> OnEpoch:
-        return self._held_out
+        return self._score_held_out
 
-    def _held_out(self, epoch: int, module: torch.nn.Module) -> dict[str, float]:
-        """Held-out mAP after an epoch."""
+    def _score_held_out(self, epoch: int, module: torch.nn.Module) -> dict[str, float]:
+        """Scores the held-out identities after an epoch; returns mAP and rank-1."""
         row = self._score(self.dataset, self.splits)[0].row
         return {"mAP": row["mAP"], "rank-1": row["rank-1"]}
 
@@ -176,4 +180,4 @@ class SearchTrial(TrainingRun):
         return replace(self.recipe.evaluation, flip=False, rerank=False)
 
     def _after_scoring(self, scored: list[Scored]) -> None:
-        """Nothing is drawn or measured."""
+        """Draws and measures nothing."""

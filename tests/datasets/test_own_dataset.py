@@ -1,4 +1,4 @@
-"""A user's own dataset: one card and no code, as `datasets/README.md` says."""
+"""A user's own dataset: one card and no code, as `docs/own-dataset.md` says."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from harness.system.paths import REPOSITORY
 from harness.worker.scoring import score_features
 from tests.support import small_datasets as small
 
-README = Path(REPOSITORY / "datasets" / "README.md").read_text(encoding="utf-8")
+GUIDE = Path(REPOSITORY / "docs" / "own-dataset.md").read_text(encoding="utf-8")
 
 
 def block(language: str) -> str:
-    found = re.search(rf"( *)```{language}\n(.*?)```", README, re.DOTALL)
+    found = re.search(rf"( *)```{language}\n(.*?)```", GUIDE, re.DOTALL)
     assert found
     return textwrap.dedent(found[2])
 
@@ -57,7 +57,7 @@ def test_the_example_of_the_guide_works(tmp_path: Path) -> None:
     (tmp_path / "data" / "office" / "items.csv").write_text(table)
     splits = entry.load(tmp_path / "data")
     assert [(item.path.name, item.pid, item.camid) for item in (*splits.query, *splits.gallery)] == [
-        ("0005.jpg", 7, 0), ("0006.jpg", 7, 2), ("0007.jpg", 7, 0)
+        ("0005.jpg", 7, 0), ("0006.jpg", 7, 1), ("0007.jpg", 7, 0)
     ]  # fmt: skip
     assert dataset_checks.check_counts(entry, splits) == []
     assert [f.level for f in dataset_checks.check_images(splits)] == ["info"]
@@ -99,6 +99,18 @@ def test_a_reader_of_ones_own(tmp_path: Path) -> None:
     )
     small.picture(tmp_path / "own" / "5.jpg")
     assert [(item.pid, item.camid) for item in entry.load(tmp_path).train] == [(5, 3)]
+
+
+def test_the_reader_of_the_guide_works(tmp_path: Path) -> None:
+    entry = plugin(tmp_path, card("reader.py:read", 'split_file = "lines.txt"'))
+    (entry.folder / "reader.py").write_text(block("python"))
+    for name in ("1.jpg", "2.jpg", "3.jpg"):
+        small.picture(tmp_path / "office" / name)
+    (tmp_path / "office" / "lines.txt").write_text("train 1.jpg 1 0\nquery 2.jpg 2 0\ngallery 3.jpg 2 1\n")
+    splits = entry.load(tmp_path)
+    assert [(item.path.name, item.pid, item.camid) for item in (*splits.train, *splits.query, *splits.gallery)] == [
+        ("1.jpg", 1, 0), ("2.jpg", 2, 0), ("3.jpg", 2, 1)
+    ]  # fmt: skip
 
 
 CARDS: dict[str, tuple[str, str, type[Exception]]] = {

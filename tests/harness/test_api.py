@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ Cli = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module")
-def example(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the example in docs/python.md leaves behind."""
+def example(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+    """The variables of the example in docs/python.md, in the folder where it ran."""
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "python.md").read_text("utf-8"), re.DOTALL)
-    names: dict[str, Any] = {"folder": tmp_path_factory.mktemp("example")}
-    exec(code, names)
-    return names
+    names: dict[str, Any] = {}
+    with contextlib.chdir(folder := tmp_path_factory.mktemp("example")):
+        exec(code, names)
+        yield names | {"folder": folder / names["folder"]}
 
 
 def without_times(record: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +87,7 @@ def test_images_may_be_tensors_pictures_or_paths(example: dict[str, Any]) -> Non
         torch.testing.assert_close(one, same[0], atol=1e-5, rtol=0)
     with pytest.raises(UsageError, match="shape"):
         network.embed(pixels[..., 1:])
-    with pytest.raises(UsageError, match="2 cameras for 1 images"):
+    with pytest.raises(UsageError, match="2 camera ids for 1 images"):
         network.embed([path], [0, 1])
 
 

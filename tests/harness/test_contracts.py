@@ -77,7 +77,7 @@ def test_what_a_checkpoint_says_is_complete_or_none():
 
 def test_optional_parts_are_read_in_one_place_and_explained():
     assert {"camera_mode", "load_published", "infer"} <= OPTIONAL
-    guide = (REPOSITORY / "backbones" / "README.md").read_text(encoding="utf-8")
+    guide = (REPOSITORY / "docs" / "own-backbone.md").read_text(encoding="utf-8")
     assert [name for name in sorted(OPTIONAL) if f"| `{name}" not in guide] == []
     for path in sorted((REPOSITORY / "harness").rglob("*.py")):
         text = path.read_text(encoding="utf-8")

@@ -90,7 +90,7 @@ def test_run_of_a_lost_node_resumes_elsewhere(story: Story) -> None:
 def test_driver_without_its_head_keeps_what_is_finished(story: Story) -> None:
     assert story.code == 1
     (error,) = [line for line in story.said.splitlines() if line.startswith("Error:")]
-    assert "is gone" in error and "same command" in error
+    assert "no longer answers" in error and "same command" in error
     assert story.after_head == story.after_node
 
 

@@ -56,7 +56,7 @@ def test_records(tmp_path: Path, kind: str) -> None:
             text = json.dumps(content) if "e999" not in text else text
         with only_documented():
             record = store.parse(text.encode("utf-8", "surrogatepass"), "here")
-            status._line(store._entry("x", record)).encode("utf-8", "backslashreplace")
+            "".join(*status._rows([store._entry("x", record)])).encode("utf-8", "backslashreplace")
             tracking.parameters_of(record["spec"])
             tracking.metrics_of(record)
             tags_of(record["spec"], 1)
@@ -91,7 +91,7 @@ def test_files_of_results(tmp_path: Path) -> None:
         entries = store.index(tmp_path)
         assert entries.keys() == listed.keys()
         for entry in entries.values():
-            status._line(entry)
+            status._rows([entry])
 
     def per_query(content: bytes) -> None:
         (tmp_path / "per_query.csv").write_bytes(content)

@@ -154,12 +154,15 @@ def test_a_run_whose_worker_is_killed_ends_and_is_taken_over(story: Story) -> No
 
 def test_ctrl_c_lets_runs_save_and_exits_with_130(story: Story) -> None:
     assert story.worker.code == 130, story.worker.said
-    assert "runs keep their last epoch" in story.worker.said and "same command resumes here" in story.worker.said
+    assert (
+        "runs keep the checkpoint of their last epoch" in story.worker.said
+        and "same command resumes" in story.worker.said
+    )
 
 
 def test_ctrl_c_twice_ends_at_once_with_130(story: Story) -> None:
     assert story.twice.code == 130, story.twice.said
-    assert story.twice.seconds < 5 and "Stopping at once" in story.twice.said
+    assert story.twice.seconds < 5 and "Stopping immediately" in story.twice.said
 
 
 @pytest.mark.parametrize("name", ["head", "raylet"])
@@ -168,7 +171,7 @@ def test_a_driver_without_its_head_says_so_and_ends_with_1(story: Story, name: s
     assert act.code == 1, act.said
     assert act.seconds < 30 and "Traceback" not in act.said
     (error,) = [line for line in act.said.splitlines() if line.startswith("Error:")]
-    assert "is gone" in error and "same command" in error
+    assert "no longer answers" in error and "same command" in error
 
 
 def test_the_same_command_finishes_and_repeats_nothing(story: Story) -> None:

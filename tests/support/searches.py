@@ -108,4 +108,4 @@ def train(driver: SearchTrials, job: Job, tick: Callable[[], None], status: str)
 
 def reload(results: Path, search: Search) -> Search:
     """What a new driver knows."""
-    return state.go_on(results, new_search(search.settings.sampler, search.settings.seed, search.settings.samples))
+    return state.resume(results, new_search(search.settings.sampler, search.settings.seed, search.settings.samples))

@@ -75,7 +75,7 @@ REFUSED = {
         {**BACKBONE, "options": {"a": datetime.date(2020, 1, 1)}},
         "x: options.a must be plain data",
     ),
-    "half a surrogate pair": (BackboneCard, {**BACKBONE, "\ud800": 1}, "x holds text that is not valid Unicode"),
+    "half a surrogate pair": (BackboneCard, {**BACKBONE, "\ud800": 1}, "x contains text that is not valid Unicode"),
     "keys that lack": (BackboneCard, {"name": "a"}, "x lacks feature_dim, input, title."),
     "an entry of a list": (
         BackboneCard,

@@ -109,7 +109,10 @@ def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path
     assert found["mAP"] == pytest.approx(expected["mAP"], abs=1e-3) and found["n_query"] == expected["n_query"]
     np.savez(tmp_path / "f.npz", query=features(splits.query)[1:], gallery=features(splits.gallery))
     code, out, err = cli(*words, *places(world, tmp_path / "b"))
-    assert code == 2 and f"{len(splits.query) - 1} query features for {len(splits.query)} images" in out + err
+    assert (
+        code == 2
+        and f"{len(splits.query) - 1} query features, but the dataset has {len(splits.query)} images" in out + err
+    )
 
 
 @pytest.mark.slow

@@ -141,7 +141,7 @@ def test_a_dry_run_draws_nothing_and_says_what_would_be(
     plural = "s" if command == "run" else ""
     words = [command, f"--backbone{plural}", "dummy", f"--dataset{plural}", "market1501", "--preset", "smoke"]
     code, out, err = cli(*words, "--data-root", tmp_path / "data", "--dry-run")
-    assert code == 0 and "would be drawn into data first, for market1501" in out, err
+    assert code == 0 and "Would first generate data in data for market1501" in out, err
     assert state(tmp_path) == {} and not list((tmp_path / "data").iterdir())
 
 

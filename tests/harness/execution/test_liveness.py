@@ -28,16 +28,16 @@ def test_an_address_is_host_and_port_or_nothing_to_knock_at() -> None:
 
 def test_work_ends_as_it_does_while_the_server_answers(server: socket.socket) -> None:
     done: list[int] = []
-    liveness.while_open(lambda: done.append(1), [server.getsockname()], patience=0.0, lost="gone")
+    liveness.run_while_alive(lambda: done.append(1), [server.getsockname()], patience=0.0, lost="gone")
     assert done == [1]
     with pytest.raises(ZeroDivisionError):
-        liveness.while_open(lambda: 1 / 0, [server.getsockname()], patience=0.0, lost="gone")
+        liveness.run_while_alive(lambda: 1 / 0, [server.getsockname()], patience=0.0, lost="gone")
 
 
 def test_work_is_left_behind_when_the_server_is_gone(server: socket.socket) -> None:
     threading.Timer(0.5, server.close).start()
     with pytest.raises(liveness.Lost, match="gone"):
-        liveness.while_open(lambda: time.sleep(60), [server.getsockname()], patience=0.0, lost="gone")
+        liveness.run_while_alive(lambda: time.sleep(60), [server.getsockname()], patience=0.0, lost="gone")
 
 
 def test_what_work_says_of_a_lost_server_is_said_in_our_words(server: socket.socket) -> None:
@@ -46,7 +46,7 @@ def test_what_work_says_of_a_lost_server_is_said_in_our_words(server: socket.soc
         raise OSError("a page of text")
 
     with pytest.raises(liveness.Lost, match="gone"):
-        liveness.while_open(work, [server.getsockname()], patience=60.0, lost="gone")
+        liveness.run_while_alive(work, [server.getsockname()], patience=60.0, lost="gone")
 
 
 def test_all_descendants_are_found_and_no_other() -> None:

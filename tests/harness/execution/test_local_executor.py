@@ -42,7 +42,7 @@ def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pyt
     assert given(2, 2, 2) == ["4,5", "GPU-a,7"]
     assert given(0.5, 8, 8) == sorted(["4", "5", "GPU-a", "7"] * 2)
     for gpus, at_once in ((1, 5), (0.5, 9), (2, 3), (0.6, 5)):
-        with pytest.raises(UsageError, match=f"{at_once} runs at once .* shows 4 GPU"):
+        with pytest.raises(UsageError, match=f"{at_once} runs at once .* has 4 GPU"):
             given(gpus, at_once, 8)
     with pytest.raises(UsageError, match="whole number"):
         given(1.5, 1, 1)

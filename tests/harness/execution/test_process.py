@@ -108,7 +108,7 @@ def test_run_that_closes_its_output_is_ended(job_of: Start, way: str) -> None:
 
 
 def test_a_helper_that_holds_the_output_open_holds_nobody_up(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(process, "DRAIN_SECONDS", 0.5)
     job = job_of(
         """
 helper = subprocess.Popen(["sleep", "600"])
@@ -122,7 +122,7 @@ say("end", status="ok")
 
 
 def test_a_helper_in_a_session_of_its_own_holds_nobody_up(job_of: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "LAST_WORDS_SECONDS", 0.5)
+    monkeypatch.setattr(process, "DRAIN_SECONDS", 0.5)
     job = job_of(
         """
 helper = subprocess.Popen(["sleep", "600"], start_new_session=True)
@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_made_ends_this_run_alone(job_of: Start, tmp_pat
     job = job_of("")
     (tmp_path / "results").write_text("a file")
     status, events, _ = carry_out(job)
-    assert status == "failed" and "could not be started" in events[0]["text"]
+    assert status == "failed" and "Cannot start the run" in events[0]["text"]
 
 
 def test_written_record_holds_whatever_follows(job_of: Start) -> None:

@@ -81,7 +81,7 @@ def test_half_a_gpu_a_run_is_two_runs_a_gpu_at_most(cluster: Any, tmp_path: Path
 
 
 def test_what_no_node_has_is_refused(cluster: Any, tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="asks for 9 GPU, the cluster has 4"):
+    with pytest.raises(RunError, match="needs 9 GPU, but the cluster has 4"):
         carry_out(cluster, tmp_path, 1, Resources(gpus=9.0, address=cluster.address))
 
 

@@ -165,7 +165,7 @@ def test_ray_runs_the_same_line(cli: Cli, world: Path, plugin_folder: Path, tmp_
 def test_no_data_ends_with_2_before_anything_is_scheduled(cli: Cli, tmp_path: Path) -> None:
     (tmp_path / "nothing").mkdir()
     code, out, err = cli(*arguments(tmp_path / "nothing", tmp_path))
-    assert code == 2 and "Market-1501-v15.09.15" in out and "blocked" in err
+    assert code == 2 and "no data" in out and "prepare --datasets market1501" in out and "blocked" in err
     assert not (tmp_path / "results").exists()
 
 
@@ -189,7 +189,7 @@ def test_a_results_folder_that_is_a_file_is_refused(cli: Cli, world: Path, tmp_p
     [
         (["rum"], "Did you mean 'run'"),
         (["run", "--preset", "dmeo"], "Did you mean 'demo'"),
-        (["run", "--timeout", "soon"], "90s, 30m or 10h"),
+        (["run", "--timeout", "soon"], "90s, 30m, 10h or 2d"),
         (["run", "--set", "seed"], "KEY=VALUE"),
         (["run", "--schedular", "ray"], "No such option"),
         (["compare", "bot", "dummy", "--dataset", "market1501"], "No finished run"),

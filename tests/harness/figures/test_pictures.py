@@ -124,5 +124,5 @@ def test_an_empty_histogram_is_drawn(tmp_path):
 def test_nothing_to_draw_is_one_clear_sentence(tmp_path):
     with pytest.raises(UsageError, match="at least one"):
         pictures.ranked_sheet([], tmp_path / "a.png")
-    with pytest.raises(UsageError, match="3 edges needs 2 counts; found 1 and 2"):
+    with pytest.raises(UsageError, match="3 edges needs 2 counts per kind of pair; found 1 and 2"):
         pictures.distance_histogram([0, 1, 2], [1], [1, 2], tmp_path / "a.png")

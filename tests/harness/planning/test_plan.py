@@ -63,7 +63,7 @@ def test_plan_prints_json_and_text(cli: Cli, world: Path, tmp_path: Path) -> Non
     code, out, _ = cli("plan", *arguments, "--format", "json")
     cells = json.loads(out)
     assert code == 0 and [c["dataset"] for c in cells] == ["cuhk03-detected", "cuhk03-labeled"]
-    assert set(cells[0]) == {"run_id", "backbone", "dataset", "recipe", "seed", "state", "reason"}
+    assert set(cells[0]) == {"run_id", "backbone", "dataset", "recipe", "seed", "state", "reason", "short_reason"}
     code, out, _ = cli("plan", *arguments)
     assert "2 runs on cpu: 2 to do." in out
 

@@ -18,7 +18,7 @@ import os
 from harness.reporting import plots, parallel
 looks = {"a": {"color": "#0072B2", "marker": "o"}}
 draws = [(plots.cmc, f"figure {i}", [("a", "a", [0.5, 0.6, 0.7 + i / 100])], looks) for i in range(8)]
-with parallel.at_work(len(draws)) as draw:
+with parallel.drawing(len(draws)) as draw:
     there = [draw(*one) for one in draws]
     assert not any(isinstance(one, bytes) for one in there), "drawn in other processes"
     there = [one() for one in there]
@@ -43,7 +43,7 @@ KILLED = """
 import os, sys
 from harness.reporting import parallel
 from tests.harness.reporting.test_parallel import end_unless
-with parallel.at_work(8) as draw:
+with parallel.drawing(8) as draw:
     there = [draw(end_unless, os.getpid()) for _ in range(8)]
     assert [one() for one in there] == [b"drawn here"] * 8
 """
@@ -56,13 +56,13 @@ def test_what_a_lost_process_should_have_drawn_is_drawn_here() -> None:
 
 
 def test_few_figures_and_processes_with_threads_draw_here() -> None:
-    with parallel.at_work(parallel.MANY - 1) as draw:
+    with parallel.drawing(parallel.MANY - 1) as draw:
         assert draw is parallel.draw_here
     stop = threading.Event()
     thread = threading.Thread(target=stop.wait)
     thread.start()
     try:
-        with parallel.at_work(100) as draw:
+        with parallel.drawing(100) as draw:
             assert draw is parallel.draw_here
     finally:
         stop.set()
@@ -73,11 +73,11 @@ BESIDE = """
 import os, sys
 from harness.reporting import parallel
 from tests.harness.reporting.test_parallel import end_unless
-with parallel.beside(os.getpid) as there, parallel.beside(os.getpid, worth_it=False) as few:
+with parallel.in_background(os.getpid) as there, parallel.in_background(os.getpid, worth_it=False) as few:
     assert there() != os.getpid() and few() == os.getpid()
-with parallel.beside(end_unless, os.getpid()) as there:
+with parallel.in_background(end_unless, os.getpid()) as there:
     assert there() == b"drawn here"
-with parallel.beside(int, "x") as there:
+with parallel.in_background(int, "x") as there:
     try:
         there()
     except ValueError:

@@ -13,7 +13,11 @@ from harness.reporting.section import Context
 from tests.support import record_samples as samples
 
 STEADY = {"fixed_work_ms": [10.0, 10.0], "others_cores": 0.0, "notes": []}
-SHARED = {"fixed_work_ms": [10.0, 10.0], "others_cores": 1.2, "notes": ["other work used 1.2 cores meanwhile"]}
+SHARED = {
+    "fixed_work_ms": [10.0, 10.0],
+    "others_cores": 1.2,
+    "notes": ["other work used 1.2 cores during the measurement"],
+}
 
 
 def cell(backbone: str, *, latency: float, cpu: float | None = None, **changes: Any) -> dict[str, Any]:
@@ -37,9 +41,10 @@ def test_the_claim_is_held_against_equal_conditions():
     old = cell("transreid", latency=100.0, parameters=96_000_000, parameters_inference=93_000_000)
     said = claim(new, old)
     assert "Parameters: supported" in said and "ratio 0.33" in said
-    assert "Inference speed: supported, above 1 in 1 of 1 condition. Ratios: 2.00 (256 × 128, batch 64, fp32)." in said
+    assert "Inference speed: supported, ratio above 1 in 1 of 1 condition." in said
+    assert "Ratios: 2.00 (256 × 128, batch 64, fp32)." in said
     assert "Memory of inference: not supported" in said  # both need the same
-    assert "nothing was measured here" in said
+    assert "no GPU was measured here" in said
 
 
 def test_nothing_is_said_where_conditions_differ():
@@ -51,7 +56,7 @@ def test_nothing_is_said_where_conditions_differ():
 @pytest.mark.parametrize("conditions", [SHARED, {**STEADY, "fixed_work_ms": [10.0, 14.0]}])
 def test_times_of_a_shared_or_unsteady_device_decide_nothing(conditions):
     said = claim(cell("reidmamba", latency=50.0), cell("transreid", latency=100.0, conditions=conditions))
-    assert "Inference speed: not decided. 1 condition left out" in said
+    assert "Inference speed: not decided. 1 condition excluded" in said
     assert "Memory of inference" in said  # which does not depend on it
 
 
@@ -65,9 +70,9 @@ def test_on_one_thread_processor_time_leaves_other_work_out():
 def test_a_difference_within_its_error_decides_nothing():
     old = cell("transreid", latency=100.0, relative_error=0.02)
     said = claim(cell("reidmamba", latency=103.0, relative_error=0.02), old)
-    assert "Inference speed: not decided. 1 condition left out" in said and "within twice its error" in said
+    assert "Inference speed: not decided. 1 condition excluded" in said and "within twice its standard error" in said
     said = claim(cell("reidmamba", latency=110.0, relative_error=0.02), old)
-    assert "Inference speed: not supported, above 1 in 0 of 1 condition" in said
+    assert "Inference speed: not supported, ratio above 1 in 0 of 1 condition" in said
 
 
 def test_training_has_its_own_table_and_doubts_are_told():
@@ -77,7 +82,7 @@ def test_training_has_its_own_table_and_doubts_are_told():
     said = section(trained, cell("bot", latency=7.5, conditions=SHARED, latency_quartiles_ms=[7.0, 8.25]))
     assert "### Training step" in said and "1,234 (1,200 .. 1,300)" in said
     assert "7.5 (7 .. 8.25)" in said
-    assert "In 1 of 2 cells other work used the processor meanwhile" in said
+    assert "In 1 of 2 cells, other processes used" in said
 
 
 def test_build_with_other_options_is_a_row_of_its_own():

@@ -88,7 +88,7 @@ def test_table_holds_hand_computed_numbers(tmp_path):
     assert row["rank-1"] == "71.0 ± 3.6"
     assert row["Seeds"] == "3"
     assert row["Published mAP / rank-1"] == "60.0 / 75.5[^1]"
-    assert row["Difference"] == "+1.0 / -4.5"
+    assert row["Reproduced minus published"] == "+1.0 / -4.5"
     assert row["95 % interval of mAP"] == "[57.0, 65.0]"
     assert (row["Params (M)"], row["GFLOPs"], row["Size"]) == ("23.50", "4.10", "256 × 128")
     assert (row["Images/s"], row["Side information"], row["Status"]) == ("200", "camera", "ok")
@@ -112,7 +112,7 @@ def test_every_way_of_scoring_is_a_row(tmp_path):
     ]  # fmt: skip
     assert [line["mAP"] for line in lines[:4]] == ["61.0", "62.0", "68.0", "2.0"]
     assert lines[1]["Published mAP / rank-1"].startswith("70.0 / 80.0 at 384 × 128")
-    assert lines[1]["Difference"] == "other size"
+    assert lines[1]["Reproduced minus published"] == "other size"
     assert lines[2]["Published mAP / rank-1"] == "none"
     assert lines[3]["Published mAP / rank-1"] == "–"
 
@@ -121,7 +121,7 @@ def test_a_published_checkpoint_stands_beside_its_own_number(tmp_path):
     one = samples.ok(samples.spec(), samples.evaluation(mAP=0.61), source="published-checkpoint")
     row = table(page(tmp_path, one), "### Market")[0]
     assert row["Published mAP / rank-1"].startswith("61.0 / 76.0")
-    assert row["Difference"].startswith("0.0 / ")
+    assert row["Reproduced minus published"].startswith("0.0 / ")
     assert row["Status"] == "ok; published checkpoint, evaluated here"
 
 
@@ -145,7 +145,7 @@ def test_generated_data_has_no_published_number_and_says_so(tmp_path):
     text = page(tmp_path, one)
     row = table(text, "### Market-1501 (generated), recipe unified")[0]
     assert "**Generated stand-in, not the real dataset.**" in text
-    assert (row["Published mAP / rank-1"], row["Difference"]) == ("–", "–")
+    assert (row["Published mAP / rank-1"], row["Reproduced minus published"]) == ("–", "–")
     assert "## Overview" not in text
 
 
@@ -170,9 +170,9 @@ def test_every_gap_has_a_word(tmp_path):
     assert rows["alpha"]["Status"] == "1 oom in train: CUDA out of memory"
     assert rows["alpha"]["mAP"] == "oom" and rows["alpha"]["Published mAP / rank-1"].startswith("60.0")
     assert rows["delta"]["Status"] == "blocked: no weights" and rows["delta"]["mAP"] == "blocked"
-    assert rows["gamma"]["Status"] == "not run: nobody asked for it" and rows["gamma"]["mAP"] == "not run"
+    assert rows["gamma"]["Status"] == "not run: not requested" and rows["gamma"]["mAP"] == "not run"
     assert all(cell for row in rows.values() for cell in row.values())
-    blocked = table(text, "### Planned, but blocked")
+    blocked = table(text, "### Blocked runs")
     assert [(row["Dataset"], row["Reason"]) for row in blocked] == [
         ("DukeMTMC-reID", "no data"),
         ("Market-1501", "no weights"),
@@ -180,7 +180,7 @@ def test_every_gap_has_a_word(tmp_path):
     overview = {row["Backbone"]: row for row in table(text, "## Overview")}
     assert (overview["alpha"]["Market-1501"], overview["delta"]["DukeMTMC-reID"]) == ("oom", "blocked")
     assert overview["beta"]["DukeMTMC-reID"] == "not run"
-    reasons = table(text, "### Runs that did not end well")
+    reasons = table(text, "### Failed runs")
     assert reasons[0]["Reason"] == "OutOfMemoryError: CUDA out of memory"
 
 
@@ -227,7 +227,7 @@ def test_what_rows_do_not_share_is_said(tmp_path):
     one["data"]["count_mismatch"] = ["train has 10 images, expected 12,936"]
     other = samples.ok(samples.spec("beta", fingerprint="b" * 64))
     text = page(tmp_path, one, other)
-    assert "**Not all rows saw the same files**: fingerprints `bbbbbbbb`, `ffffffff`." in text
+    assert "**Not all rows used the same files**: fingerprints `bbbbbbbb`, `ffffffff`." in text
     assert "- train has 10 images, expected 12,936" in text
     assert "- alpha, plain: tied distances in 2 queries." in text
 
@@ -294,7 +294,7 @@ def test_other_files_in_the_figures_folder_are_left_alone(tmp_path):
 
 def test_the_page_of_nothing_says_how_to_begin(tmp_path):
     text = page(tmp_path)
-    assert "Nothing has been run here yet" in text and "python -m harness run" in text
+    assert "There are no results yet" in text and "python -m harness run" in text
     rows = table(text, "## Published numbers")
     assert ("Alpha net", "60.0", "75.5") in {(r["Backbone"], r["mAP"], r["rank-1"]) for r in rows}
     assert "Alpha paper, Table 2. Set-up: input 256 × 128, stride 12." in text
@@ -304,7 +304,7 @@ def test_reproduce_command_names_what_was_run(tmp_path):
     """Those of one table; `test_report_commands.py` lets `plan` read them."""
     text = page(tmp_path, *three_seeds(), *three_seeds("beta"))
     command = "python -m harness run --backbones alpha,beta --datasets market1501 --seeds 0,1,2 --recipe unified"
-    assert f"    {command} --data-root DATA_ROOT --device cpu --set training.epochs=3 --from-scratch" in text
+    assert f"\n{command} --data-root DATA_ROOT --device cpu --set training.epochs=3 --from-scratch" in text
     text = page(tmp_path, samples.ok(samples.spec(pretrained="sha256:0")))
     assert "--weights-root WEIGHTS_ROOT" in text and "--from-scratch" not in text
 
@@ -313,7 +313,7 @@ def test_a_table_tells_what_was_read(tmp_path):
     run = samples.ok(samples.spec())
     train = {"images": 12936, "identities": 751, "cameras": 6}
     run["data"] |= {"layout": "MSMT17_V2", "splits": {"train": train}, "notes": {"junk": {"gallery": 3819}}}
-    said = "Read as layout `MSMT17_V2`; 12,936 training images of 751 identities; 3,819 junk images of the gallery left"
+    said = "Dataset layout `MSMT17_V2`; 12,936 training images of 751 identities; 3,819 junk images excluded"
     assert said in page(tmp_path, run)
 
 
@@ -352,7 +352,8 @@ def test_a_cross_domain_table_tells_of_both_datasets(tmp_path):
     run["data"]["evaluated"] = {"dukemtmc": {"layout": "duke", "notes": {"cameras": "none"}}}
     text = page(tmp_path, run)
     own, cross = text[text.index("### Market-1501,") :].split("### Market-1501 to DukeMTMC-reID")
-    assert "- Scored on layout `duke`." in cross and "- Cameras: none." in cross and "- Cameras: none." not in own
+    assert "- Layout of the scored dataset: `duke`." in cross
+    assert "- Cameras: none." in cross and "- Cameras: none." not in own
 
 
 def test_an_untrained_start_is_not_called_trained(tmp_path):
@@ -370,7 +371,7 @@ def test_an_untrained_start_is_not_called_trained(tmp_path):
     assert len(names) == 3 and sum("not trained" in name for name in names) == 2
     pretrained = next(row for row in found.values() if row["Status"] == "ok; pretrained start, not trained")
     assert "(not trained" in pretrained["Backbone"] and pretrained["Test"] == "plain"
-    assert pretrained["Published mAP / rank-1"] == pretrained["Difference"] == "–"
+    assert pretrained["Published mAP / rank-1"] == pretrained["Reproduced minus published"] == "–"
     assert sum("training.epochs" in name for name in names) == 0
 
 
@@ -434,7 +435,7 @@ def test_pictures_are_linked_where_results_lie_below_the_page(tmp_path):
 def test_a_figure_shows_no_more_settings_than_can_be_told_apart(tmp_path):
     records = [samples.ok(samples.spec(f"net{i:02}"), samples.evaluation(mAP=0.3 + i / 100)) for i in range(26)]
     text = page(tmp_path, *records)
-    assert "The figures show the 12 settings with the highest mAP, of 26." in text
+    assert "The figures show the 12 configurations with the highest mAP, of 26." in text
     assert len([row for row in table(text, "### Market") if row["Backbone"].startswith("net")]) == 26
 
 

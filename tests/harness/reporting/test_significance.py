@@ -46,7 +46,7 @@ def test_numbers_are_those_of_the_paired_test(tmp_path):
     assert row["95 % interval"] == f"[{100 * wanted.interval[0]:+.1f}, {100 * wanted.interval[1]:+.1f}]"
     assert row["p (Holm)"] == f"{wanted.p_value:.4f}" != "1.0000"
     assert row["On this query set"] == "beta is ahead"
-    assert row["About training"] == "one seed: no statement"
+    assert row["Compared with seeds"] == "one seed: no statement"
 
 
 def test_p_comes_last(tmp_path):
@@ -84,7 +84,7 @@ def test_seeds_are_averaged_and_their_spread_is_said_apart(tmp_path):
     assert row["Difference (points)"] == f"{100 * (np.mean(a) - np.mean(b)):+.1f}"
     deviations = [0.7 * abs(np.mean(x[0]) - np.mean(x[1])) / 2**0.5 for x in (a, b)]  # records hold 0.7 of the mean
     spread = " and ".join(f"{100 * d:.1f}" for d in deviations)
-    assert row["About training"] == f"larger than the seed spread (std {spread}; 2 and 2 seeds)"
+    assert row["Compared with seeds"] == f"larger than the seed spread (std {spread}; 2 and 2 seeds)"
 
 
 def test_queries_without_a_match_are_left_out(tmp_path):
@@ -104,7 +104,7 @@ def test_other_queries_or_files_are_not_compared(tmp_path):
     text = section(tmp_path)
     assert [(r["First"], r["Second"]) for r in table(text, "### Differences")] == [("alpha", "beta")]
     for name in ("gamma", "delta"):
-        assert f"- {name} is not compared: it was scored on other queries or files than alpha." in text
+        assert f"- {name} is not compared: its queries or files differ from those of alpha." in text
 
 
 def test_missing_values_are_said_without_the_place(tmp_path):
@@ -119,7 +119,7 @@ def test_missing_values_are_said_without_the_place(tmp_path):
 def test_no_values_at_all_is_one_sentence(tmp_path):
     keep(tmp_path, samples.ok(samples.spec("alpha")), samples.ok(samples.spec("beta")))
     text = section(tmp_path)
-    assert text.count("compared:") == 1 and "Nothing is compared: no setting has its per-query values at hand." in text
+    assert text.count("compared:") == 1 and "Nothing is compared: no configuration has per-query values here." in text
 
 
 def test_one_backbone_needs_no_comparison(tmp_path):
@@ -134,7 +134,7 @@ def test_a_large_table_compares_the_best_and_says_so(tmp_path):
     rows = table(text, "### Differences")
     assert len(rows) == significance.MOST_SETTINGS * (significance.MOST_SETTINGS - 1) // 2
     assert "net0" not in {name for r in rows for name in (r["First"], r["Second"])}
-    assert "Only the 8 settings with the highest mAP and per-query values are compared." in text
+    assert "Only the 8 configurations with the highest mAP and per-query values are compared." in text
     resamples = significance.RESAMPLES * significance.FULL_PAIRS // len(rows)
     assert f"({resamples:,} resamples)" in text
 

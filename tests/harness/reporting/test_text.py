@@ -101,7 +101,7 @@ def test_long_text_is_cut_before_it_is_escaped():
 
 
 def test_an_empty_cell_is_an_error():
-    with pytest.raises(ValueError, match="say why"):
+    with pytest.raises(ValueError, match="write the reason"):
         text.table([{"A": "1", "B": "2"}, {"A": "3"}])
 
 

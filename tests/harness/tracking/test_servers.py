@@ -66,7 +66,7 @@ def test_deleted_experiment_names_the_restoring_command(tmp_path: Path) -> None:
     ("code", "body", "message"),
     [
         (200, "<html><body>Welcome</body></html>", "Welcome.*Check whether this is the address"),
-        (200, "{}", "is no MLflow server; check the address"),
+        (200, "{}", "is not an MLflow server. Check the address"),
         (404, "<html>Not Found</html>", "404.*Not Found.*Check whether this is the address"),
         (401, "log in first", "401.*log in first"),
         (403, '{"error_code": "PERMISSION_DENIED", "message": "not yours"}', "PERMISSION_DENIED: not yours"),
@@ -122,16 +122,16 @@ def test_records_go_where_the_runs_went(cli: Cli, tmp_path: Path, monkeypatch: p
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     results, uri = tmp_path / "results", f"sqlite:///{tmp_path}/elsewhere.db"
     finished(results, spec())
-    assert "not sent" not in cli("status", "--results", results)[1], "nobody tracks them"
+    assert "missing in MLflow" not in cli("status", "--results", results)[1], "nobody tracks them"
     tracker = make(results, uri)
     assert tracker.close("ok")
-    assert f"1 of them are not sent to MLflow at {uri}" in cli("status", "--results", results)[1]
+    assert f"1 of them is missing in MLflow at {uri}" in cli("status", "--results", results)[1]
     code, out, _ = cli("status", "--results", results, "--sync")
-    assert code == 0 and f"Sent 1 records to MLflow at {uri}." in out
+    assert code == 0 and f"Sent 1 record to MLflow at {uri}." in out
     assert len(children(uri)) == 1 and not (results / "mlflow.db").exists()
-    assert "not sent" not in cli("status", "--results", results)[1]
+    assert "missing in MLflow" not in cli("status", "--results", results)[1]
     monkeypatch.setenv("MLFLOW_TRACKING_URI", sqlite(tmp_path))
-    assert f"1 of them are not sent to MLflow at {sqlite(tmp_path)}" in cli("status", "--results", results)[1]
+    assert f"1 of them is missing in MLflow at {sqlite(tmp_path)}" in cli("status", "--results", results)[1]
 
 
 @pytest.mark.usefixtures("quick_runs")
@@ -145,9 +145,9 @@ def test_an_address_with_a_password_is_asked_for_and_never_kept(
         make(tmp_path, secret).close("ok", timeout=60)
     assert not [p for p in tmp_path.rglob("*") if p.is_file() and b"s3cret" in p.read_bytes()]
     code, out, _ = cli("status", "--results", tmp_path)
-    assert code == 0 and "1 of them are not sent to MLflow at http://***@127.0.0.1" in out
+    assert code == 0 and "1 of them is missing in MLflow at http://***@127.0.0.1" in out
     code, _, err = cli("status", "--results", tmp_path, "--sync")
-    assert code == 2 and "whose password is not kept" in err and "--mlflow-uri" in err
+    assert code == 2 and "passwords are not stored" in err and "--mlflow-uri" in err
 
 
 @pytest.fixture

@@ -78,12 +78,15 @@ def test_a_temperature_without_weights_is_not_searched() -> None:
     ("text", "message"),
     [
         ("", "lacks parameters"),
-        ("[parameters]", "nothing to search"),
+        ("[parameters]", "has no parameters"),
         ('[parameters.a]\nkey = "loss.margin"', "recipe.KEY"),
         ('[parameters.a]\nkey = "recipe.loss.margin"\nlow = 2.0', "below high"),
         ('[parameters.a]\nkey = "recipe.loss.margin"\ndistribution = "log-uniform"', "above zero"),
         ('[parameters.a]\nkey = "recipe.loss.margin"\ndistribution = "uniforn"', "Did you mean 'uniform'"),
-        ('[parameters.a]\nkey = "recipe.loss.margin"\n[[points]]\nname = "p"\nvalues = { b = 1 }', "must name a"),
+        (
+            '[parameters.a]\nkey = "recipe.loss.margin"\n[[points]]\nname = "p"\nvalues = { b = 1 }',
+            "must set exactly a",
+        ),
     ],
 )
 def test_a_bad_space_is_refused_with_the_reason(tmp_path: Path, text: str, message: str) -> None:
@@ -143,8 +146,8 @@ def test_asha_lets_the_best_third_go_on() -> None:
     assert rule.rungs == [3, 9] and Asha(12, grace_period=2, reduction_factor=2).rungs == [2, 4, 8]
     assert not Asha(12, reduction_factor=0).rungs
     others = [0.1, 0.2, 0.3, 0.4, 0.5]
-    assert [rule.goes_on(value, others) for value in (0.6, 0.45, 0.35)] == [True, True, False]
-    assert [rule.goes_on(value, [0.5]) for value in (0.6, 0.4)] == [True, False], "one goes on where there are few"
+    assert [rule.promotes(value, others) for value in (0.6, 0.45, 0.35)] == [True, True, False]
+    assert [rule.promotes(value, [0.5]) for value in (0.6, 0.4)] == [True, False], "one goes on where there are few"
 
 
 def test_beyond_asha_named_points_and_the_best_go_on_and_promotions_are_capped() -> None:
@@ -203,7 +206,7 @@ def test_killed_at_any_moment_it_goes_on_with_the_same_trials(
 def test_more_samples_go_on_with_the_same_search(tmp_path: Path) -> None:
     search = searches.new_search(samples_=6)
     searches.play(search, tmp_path)
-    more = state.go_on(tmp_path, searches.new_search(samples_=8))
+    more = state.resume(tmp_path, searches.new_search(samples_=8))
     assert len(searches.play(more, tmp_path)) == 2 and more.id == search.id
 
 
@@ -235,7 +238,7 @@ def test_spaces_and_searches_with_former_names_are_still_read(tmp_path: Path) ->
     path.write_text(json.dumps({**former, "version": 1}))
     assert state.read(path).to_dict() == search.to_dict()
     path.write_text(json.dumps({**former, "version": 3}))
-    with pytest.raises(RecordError, match="reads up to 2: update it"):
+    with pytest.raises(RecordError, match="reads up to version 2; update it"):
         state.read(path)
 
 
@@ -269,15 +272,15 @@ def test_a_full_disk_is_said_once_and_the_search_goes_on(tmp_path: Path, monkeyp
         patch.setattr(state.files, "write_json", full)
         while (one := driver.next()) is not None:
             searches.train(driver, one, lambda: None, "ok")
-        with pytest.raises(RecordError, match="could not be written"):
+        with pytest.raises(RecordError, match="Cannot write"):
             state.write(tmp_path, search)
-    assert len(said) == 1 and "goes on" in said[0]
+    assert len(said) == 1 and "search continues" in said[0]
     assert [trial.state for trial in search.trials] == ["finished"] * 3
     state.write(tmp_path, search)
     assert state.read(state.path_of(tmp_path, search.id)).to_dict() == search.to_dict(), "room again: nothing is lost"
     with monkeypatch.context() as patch:
         patch.setattr(state.files, "locked", full)
-        with pytest.raises(UsageError, match="takes no files"), state.only_one(tmp_path, search.id):
+        with pytest.raises(UsageError, match="Cannot write to"), state.exclusive(tmp_path, search.id):
             pass
 
 
@@ -287,11 +290,11 @@ def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
     path.parent.mkdir(parents=True)
     path.write_text("{")
     with pytest.raises(RecordError, match="damaged"):
-        state.go_on(tmp_path, search)
+        state.resume(tmp_path, search)
     with (
-        state.only_one(tmp_path, search.id),
+        state.exclusive(tmp_path, search.id),
         pytest.raises(UsageError, match="Another process"),
-        state.only_one(tmp_path, search.id),
+        state.exclusive(tmp_path, search.id),
     ):
         pass
 

@@ -44,7 +44,7 @@ def test_who_interrupts_it_is_told_how_to_go_on(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(driver, "executor", lambda name: pressed)
-    for more, words in (((), "the same command resumes here"), (("--force",), "without --force resumes")):
+    for more, words in (((), "The same command resumes the rest"), (("--force",), "without --force resumes")):
         code, _, err = cli(*arguments(world, tmp_path, *more))
         assert code == 130 and words in err
 

@@ -76,4 +76,4 @@ def test_single_shots_are_not_reranked_and_that_is_said() -> None:
             emit=emit,
         )
         assert [one.row["rerank"] for one in rows] == kinds
-    assert said == ["people is scored under cuhk03-classic, which does not define re-ranking: it is left out."]
+    assert said == ["people uses the protocol cuhk03-classic, which has no re-ranking; this row is left out."]

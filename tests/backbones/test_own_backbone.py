@@ -1,29 +1,34 @@
-"""The guide "add your own backbone": its example is a plug-in that keeps the contract."""
+"""docs/own-backbone.md: its example is a plug-in that keeps the contract, and its table has every key of a card."""
 
 from __future__ import annotations
 
 import re
+import textwrap
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import fields
 
 from harness import registry
+from harness.cards import BackboneCard
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
 from harness.registry import backbone_checks
 from harness.system.paths import REPOSITORY
 
-GUIDE = REPOSITORY / "backbones" / "README.md"
+GUIDE = REPOSITORY / "docs" / "own-backbone.md"
+TEXT = GUIDE.read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def plugins(tmp_path_factory) -> Path:
-    blocks = dict(re.findall(r"```(toml|python)\n(.*?)```", GUIDE.read_text(encoding="utf-8"), flags=re.DOTALL))
     folder = tmp_path_factory.mktemp("plugins") / "stripes"
     folder.mkdir()
-    (folder / "card.toml").write_text(blocks["toml"], encoding="utf-8")
-    (folder / "model.py").write_text(blocks["python"], encoding="utf-8")
+    for name in ("card.toml", "model.py"):
+        shown = re.search(rf"`my_plugins/stripes/{name}`:.*?```\w+\n(.*?)```", TEXT, re.DOTALL)
+        assert shown
+        (folder / name).write_text(textwrap.dedent(shown[1]), encoding="utf-8")
     return folder.parent
 
 
@@ -46,6 +51,12 @@ def test_the_example_keeps_the_contract(plugins: Path):
     assert [str(finding) for finding in findings if finding.level != "info"] == []
 
 
-def test_the_guide_names_every_backbone():
-    text = GUIDE.read_text(encoding="utf-8")
+def test_the_guide_explains_every_key_of_a_card():
+    table = TEXT[TEXT.index("## Keys of the card") :]
+    named = {key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
+    assert named == {field.name for field in fields(BackboneCard)}
+
+
+def test_the_overview_names_every_backbone():
+    text = (REPOSITORY / "backbones" / "README.md").read_text(encoding="utf-8")
     assert [entry.name for entry in registry.backbones() if f"`{entry.name}" not in text] == []
