@@ -1,8 +1,7 @@
-"""Builds this project with setuptools, but refuses wheels; the editable install and the source archive are as usual.
+"""Builds this project with setuptools, but refuses wheels. Editable installs and source archives work as usual.
 
-The packages `harness`, `backbones` and `datasets` lie side by side in the checkout. A wheel would install all three
-under these names, and `datasets` is also the name of Hugging Face's library: pip lets either overwrite the other's
-files without a word.
+A wheel would install the packages `harness`, `backbones` and `datasets` under these names. `datasets` is also the name
+of Hugging Face's library, and pip would overwrite the files of one with those of the other without a warning.
 """
 
 from __future__ import annotations
@@ -32,8 +31,12 @@ __all__ = [
 
 
 def build_wheel(*_: Any, **__: Any) -> NoReturn:
-    """Refuses, and says what to do instead."""
+    """Refuses to build a wheel.
+
+    Raises:
+        SystemExit: always; says how to install the project.
+    """
     raise SystemExit(
-        "reid-harness is not built as a wheel: its package 'datasets' and the Hugging Face library of the same name "
-        "would overwrite each other. Run it from the checkout, installed by 'pip install --editable .'."
+        "reid-harness cannot be built as a wheel, because its package 'datasets' and the Hugging Face library of the "
+        "same name would overwrite each other. Install it from the checkout with 'pip install --editable .'."
     )

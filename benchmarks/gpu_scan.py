@@ -1,12 +1,17 @@
-"""Checks and measures the Triton kernels on this GPU against those of mamba-ssm and causal-conv1d, in one command.
+"""Checks the Triton kernels on this GPU and compares their speed with that of mamba-ssm and causal-conv1d.
 
     python benchmarks/gpu_scan.py                  installs the two packages if missing (minutes), then measures
-    python benchmarks/gpu_scan.py --no-install     measures with what is there
+    python benchmarks/gpu_scan.py --no-install     measures with the installed packages
 
-Three parts: the Triton kernels against plain PyTorch in float64, values and gradients; the operators alone; the whole
-ReIDMamba-S, inference and training step. Implementations take turns in one process on one GPU; times are medians over
-all turns, memory is the peak PyTorch allocated. The last lines say whether the aims are met (inference 1.5 times and
-training step 1.3 times the throughput on mamba-ssm's kernels, at no higher peak memory); exit code 1 if not.
+It has three parts:
+
+- values and gradients of the Triton kernels, compared with plain PyTorch in float64
+- time and memory of the operators alone
+- time and memory of ReIDMamba-S: inference and training step
+
+Implementations take turns in one process on one GPU. Times are medians over all turns; memory is the peak allocated by
+PyTorch. The last lines say whether the targets are met: inference 1.5 times and training step 1.3 times the throughput
+of mamba-ssm's kernels, with no higher peak memory. The exit code is 1 if they are not met.
 """
 
 import argparse
@@ -45,7 +50,7 @@ def install() -> None:
     for module, requirement in PACKAGES.items():
         if importlib.util.find_spec(module) is None:
             print(f"installing {requirement} ...", flush=True)
-            # Their build needs these, and has to see the installed PyTorch instead of one of its own.
+            # The build needs these tools, and must use the installed PyTorch instead of installing its own.
             tools = ["setuptools", "wheel", "packaging", "ninja"]
             subprocess.run([sys.executable, "-m", "pip", "install", "-q", *tools], check=True)
             command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", requirement]
@@ -54,7 +59,7 @@ def install() -> None:
 
 
 def directions(batch: int, channels: int, length: int, states: int, dtype: torch.dtype, gradients: bool):
-    """Random tensors of both directions and z, in the layout a linear layer gives."""
+    """Returns random tensors of both directions and z, with the memory layout of a linear layer's output."""
     generator = torch.Generator("cuda").manual_seed(0)
 
     def sequence(width: int) -> Tensor:
@@ -79,7 +84,7 @@ def leaves(*parts: ScanInputs | Tensor) -> list[Tensor]:
 
 
 def mixer(batch: int, channels: int, length: int, states: int, dtype: torch.dtype) -> tuple[Tensor, ...]:
-    """Random x and z, halves of one projection, and the weights of both directions, as a mixer has them."""
+    """Returns random x and z, the halves of one projection, and the weights of both directions, as in a mixer."""
     generator = torch.Generator("cuda").manual_seed(1)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -104,7 +109,7 @@ def mix(x: Tensor, z: Tensor, *weights: Tensor, implementation: str = "auto") ->
 
 
 def largest_error(dtype: torch.dtype) -> float:
-    """Largest relative error, in the norm, of the output and all gradients of Triton against float64."""
+    """Returns the largest relative error (in the norm) of Triton's output and gradients, compared with float64."""
     forward, backward, z = directions(2, 200, 141, 16, dtype, True)
     exact = [tensor.detach().double().requires_grad_() for tensor in leaves(forward, backward, z)]
     grad = torch.randn_like(z)
@@ -121,7 +126,7 @@ def largest_error(dtype: torch.dtype) -> float:
         expected = causal_conv1d(*doubles, reverse=reverse, implementation="torch")
         found += [out, *torch.autograd.grad(out, inputs, grad)]
         wanted += [expected, *torch.autograd.grad(expected, doubles, grad.double())]
-    if dtype == torch.float32:  # between its parts the mixer rounds to the data type of its input
+    if dtype == torch.float32:  # between its parts, the mixer rounds to the dtype of its input
         tensors = mixer(2, 192, 141, 16, dtype)
         doubles = [tensor.detach().double().requires_grad_() for tensor in tensors]
         out, expected = mix(*tensors, implementation="triton"), mix(*doubles, implementation="torch")
@@ -132,7 +137,7 @@ def largest_error(dtype: torch.dtype) -> float:
 
 
 def clock(function: Callable[[], object], repeats: int) -> tuple[float, float]:
-    """Median milliseconds of one call, and the peak memory in MiB above what was allocated before."""
+    """Returns the median time of one call in milliseconds, and the peak of additional memory in MiB."""
     for _ in range(3):
         function()
     torch.cuda.synchronize()
@@ -150,7 +155,7 @@ def clock(function: Callable[[], object], repeats: int) -> tuple[float, float]:
 
 
 def compare(label: str, job: Callable[[], object], names: list[str], options) -> dict[str, tuple[float, float]]:
-    """Measures one job under each implementation, taking turns, and prints a line each."""
+    """Measures one job with each implementation in turn, and prints one line per implementation."""
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
     for _ in range(options.turns):
         for name in names:
@@ -164,7 +169,7 @@ def compare(label: str, job: Callable[[], object], names: list[str], options) ->
 
 
 def operator_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """The scan and the mixer of one block alone, at the sizes of ReIDMamba-S."""
+    """Returns jobs for the scan and the mixer of one block, with the sizes of ReIDMamba-S."""
     forward, backward, z = directions(options.batch, 768, 140, 16, dtype, True)
     grad = torch.randn_like(z)
 
@@ -184,7 +189,7 @@ def operator_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]
 
 
 def model_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
-    """Inference and one training step of ReIDMamba-S, under autocast for half precision."""
+    """Returns jobs for inference and one training step of ReIDMamba-S, with autocast for half precision."""
     from harness import registry
 
     size = (256, 128)
@@ -217,11 +222,11 @@ def main() -> int:
     parser.add_argument("--no-install", action="store_true", help="do not install missing packages")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", choices=DTYPES, default="bf16")
-    parser.add_argument("--repeats", type=int, default=20, help="calls a turn")
+    parser.add_argument("--repeats", type=int, default=20, help="calls per turn")
     parser.add_argument("--turns", type=int, default=3)
     options = parser.parse_args()
     if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
-        print("This measures a GPU: PyTorch sees none here, or TRITON_INTERPRET=1 is set.", file=sys.stderr)
+        print("This benchmark needs a GPU, but PyTorch finds none, or TRITON_INTERPRET=1 is set.", file=sys.stderr)
         return 2
     if not options.no_install:
         install()
@@ -231,7 +236,7 @@ def main() -> int:
     for name, state in states.items():
         print(f"{name}: {state}")
     if states["triton"] != "available":
-        print("Nothing to measure without Triton.", file=sys.stderr)
+        print("This benchmark needs Triton.", file=sys.stderr)
         return 2
 
     correct = True
@@ -249,7 +254,7 @@ def main() -> int:
         for label, job in jobs(options, DTYPES[options.precision]).items():
             results[label] = compare(label, job, names, options)
     if "mamba_ssm" not in names:
-        print(f"\nNo comparison, the aims cannot be judged: {states['mamba_ssm']}")
+        print(f"\nThe targets cannot be checked without mamba-ssm: {states['mamba_ssm']}")
         return 1
     met = correct
     for label, aim in (("model inference", INFERENCE_AIM), ("model training step", TRAINING_AIM)):

@@ -2,10 +2,10 @@
 
     python -m benchmarks.loader [--size 256x128] [--batches 20] [--rounds 5]
 
-Both make training batches of the recipe from the same JPEG files of Market-1501's size (128x64), written to a
-temporary folder: 64 identities with 16 images. The original pipeline decodes each image with PIL, resizes, pads,
-crops, flips, converts, normalises and erases it with torchvision, and stacks the batch, in a torch DataLoader without
-worker processes. Rounds of both alternate, so that other load on the machine falls on both; the median round counts.
+Both load training batches from the same JPEG files in a temporary folder: 64 identities with 16 images of Market-1501's
+size (128x64). The original pipeline decodes each image with PIL, resizes, pads, crops, flips, converts, normalises and
+erases it with torchvision, and stacks the batch, in a torch DataLoader without worker processes. Rounds of both
+alternate, so that other load of the machine affects both; the result is the median round.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 def write_images(folder: Path) -> list[Item]:
-    """Writes smooth random pictures with some grain, about 3 kB each."""
+    """Writes smooth random images with some noise, about 3 kB each."""
     rng, items = np.random.default_rng(0), []
     for number in range(IDENTITIES * IMAGES):
         coarse = Image.fromarray(rng.integers(0, 256, (16, 8, 3), dtype=np.uint8))
@@ -47,7 +47,7 @@ def write_images(folder: Path) -> list[Item]:
 
 
 class PerImage(Dataset):
-    """The pipeline that the toolboxes share: one image after the other through PIL and torchvision."""
+    """The pipeline of the original toolboxes: one image at a time with PIL and torchvision."""
 
     def __init__(self, items: list[Item], augmentation: Augmentation) -> None:
         erasing, size = augmentation.erasing, augmentation.image_size
@@ -71,7 +71,7 @@ class PerImage(Dataset):
 
 
 def rate(batches: Iterable) -> float:
-    """Images per second; a batch's images come first."""
+    """Returns images per second; the images are the first element of a batch."""
     start, images = time.perf_counter(), 0
     for batch in batches:
         images += len(batch[0])
@@ -81,7 +81,7 @@ def rate(batches: Iterable) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="256x128", help="height x width")
-    parser.add_argument("--batches", type=int, default=20, help="batches of 64 in a round")
+    parser.add_argument("--batches", type=int, default=20, help="batches of 64 per round")
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()
     if hasattr(os, "sched_setaffinity"):

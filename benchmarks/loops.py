@@ -1,9 +1,10 @@
-"""Choices inside the training and evaluation loops, each beside its alternative, in alternating rounds.
+"""Compares implementation choices of the training and evaluation loops with their alternatives.
 
     python -m benchmarks.loops [--device cpu] [--threads 1] [--size 256x128] [--rounds 3] [--tiny]
 
-Whether ResNet-50 gains by channels-last, optimisers by being fused, extraction by larger batches. A choice enters the
-loops only where it pays here. `--tiny` takes the small builds, to try the script.
+It measures whether channels-last makes ResNet-50 faster, fused implementations make optimizers faster, and larger
+batches make extraction faster. The loops use a choice only if it is faster here. Alternatives take turns. `--tiny` uses
+small builds, to try the script.
 """
 
 from __future__ import annotations
@@ -29,13 +30,13 @@ OPTIMISERS = {
 
 
 def build(name: str, size: tuple[int, int], device: torch.device) -> nn.Module:
-    """A backbone with random weights."""
+    """Builds a backbone with random weights."""
     module = registry.backbone(name).build(num_classes=CLASSES, num_cameras=CAMERAS, image_size=size)
     return module.to(device)
 
 
 def inference(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> Call:
-    """Test-time features of a batch."""
+    """Returns a function that computes the test-time features of a batch."""
     module.eval()
 
     def call() -> None:
@@ -46,7 +47,7 @@ def inference(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) ->
 
 
 def training(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> Call:
-    """Forward and backward pass of a batch, with a plain loss over the features."""
+    """Returns a function that runs forward and backward pass of a batch, with a simple loss on the features."""
     module.train()
 
     def call() -> None:
@@ -57,7 +58,7 @@ def training(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> 
 
 
 def optimiser(kind: str, module: nn.Module, **how: bool) -> Call:
-    """One step over all parameters."""
+    """Returns a function that runs one optimizer step over all parameters."""
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.grad = torch.full_like(p, 1e-3)
@@ -67,14 +68,14 @@ def optimiser(kind: str, module: nn.Module, **how: bool) -> Call:
 def compare(
     title: str, calls: dict[str, Call], device: torch.device, rounds: int, images: dict[str, int] | None = None
 ) -> None:
-    """Times calls in turns and prints medians, the spread, and the ratio to the first.
+    """Times functions in turn and prints medians, the range, and the ratio to the first.
 
     Args:
-        title: of the comparison.
-        calls: by name; the first is the alternative that the others are held against.
-        device: synchronised after every call.
-        rounds: how often each is timed.
-        images: how many a call takes, by name, for images a second; without it milliseconds are printed.
+        title: title of the comparison.
+        calls: functions by name; the first is the reference.
+        device: device to synchronise after every call.
+        rounds: number of timed calls of each function.
+        images: number of images per call, by name, to print images per second instead of milliseconds.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for call in calls.values():

@@ -1,4 +1,4 @@
-"""What a benchmark prints beside its figures: the machine, and memory in bytes."""
+"""Description of the machine and memory measurements, for benchmarks."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from benchmarks.process import process_memory
 
 
 def describe(threads: int, device: torch.device) -> str:
-    """Names processor or GPU, threads, and versions."""
+    """Returns processor or GPU, threads, and versions of torch and Python."""
     model = platform.processor() or platform.machine()
     info = Path("/proc/cpuinfo")
     if info.exists():
@@ -22,12 +22,12 @@ def describe(threads: int, device: torch.device) -> str:
 
 
 def resident_memory(device: torch.device) -> int:
-    """Bytes held now: of the GPU, or resident in memory (Linux)."""
+    """Returns the bytes currently allocated on the GPU, or the resident memory of the process (Linux)."""
     return torch.cuda.memory_allocated(device) if device.type == "cuda" else process_memory("VmRSS")
 
 
 def reset_peak_memory(device: torch.device) -> None:
-    """Starts a new measurement of the peak."""
+    """Resets the peak memory."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     else:
@@ -35,5 +35,5 @@ def reset_peak_memory(device: torch.device) -> None:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Bytes held at most since the last reset."""
+    """Returns the peak memory in bytes since the last reset."""
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else process_memory("VmHWM")

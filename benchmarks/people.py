@@ -1,14 +1,14 @@
-"""Generated people beside photographs: mAP of the colour histogram, of untrained and of trained networks.
+"""Compares generated people with photographs: mAP of a colour histogram, of untrained and of trained networks.
 
     python -m benchmarks.people [--real DATA_ROOT] [--seeds 0,1,2] [--backbones dummy,reidmamba,transreid,bot]
 
-Scores the stand-in of CUHK03 (detected) that `--preset demo` draws, and with `--real` as many photographs of as many
-people, with the preset's recipe and build options. Needs CUHK03 in any layout that `cuhk03-detected` reads.
+It scores the stand-in of CUHK03 (detected) of `--preset demo` and, with `--real`, the same number of photographs and
+people, with the recipe and build options of the preset. `--real` needs CUHK03 in any layout of `cuhk03-detected`.
 
-Seed N trains with seed N, draws stand-in N, and chooses photographs with numpy's `default_rng(N)`: `choice` without
+Seed N trains with seed N, generates stand-in N, and chooses photographs with numpy's `default_rng(N)`: `choice` without
 replacement of 150 training identities, then of 80 test identities, among those with enough images in both cameras,
-sorted by label; of each split and camera the first images by path. The subset is a temporary folder of links.
-Takes about two minutes of a core per side and seed.
+sorted by label; for each split and camera the first images by path. The subset is a temporary folder of links.
+It takes about two minutes on one core per side and seed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Scores = dict[tuple[str, bool], float]  # mAP in percent, by backbone and whethe
 
 
 def needs(scale: Scale) -> list[tuple[Need, int]]:
-    """Images that an identity must have, and how many such identities the stand-in has; training before test."""
+    """Returns the images that an identity must have, and the number of such identities; training before test."""
     images: dict[tuple[bool, int], Counter[tuple[str, int]]] = defaultdict(Counter)
     for file in LAYOUTS[DATASET].plan(scale, 0).files:
         images[file.split != "train", file.seen.pid][file.split, file.seen.camid] += 1
@@ -71,7 +71,7 @@ def choose(data_root: Path, scale: Scale, seed: int) -> Iterator[tuple[str, Item
 
 
 def link_photographs(data_root: Path, scale: Scale, seed: int, target: Path) -> None:
-    """Lays subset ``seed`` out below ``target``, in the layout of the stand-in, as links."""
+    """Writes links to the photographs of subset ``seed`` below ``target``, in the layout of the stand-in."""
     folder = target / LAYOUTS[DATASET].folder
     for number, (split, item) in enumerate(choose(data_root, scale, seed), start=1):
         link = folder / FOLDERS[split] / f"{item.pid:04d}_c{item.camid + 1}_{number}.png"
@@ -80,7 +80,7 @@ def link_photographs(data_root: Path, scale: Scale, seed: int, target: Path) -> 
 
 
 def score(data_root: Path, backbones: str, seed: int, results: Path, overrides: list[str]) -> Scores:
-    """Runs the demo's recipe on what lies below ``data_root`` and returns the scores of its records."""
+    """Runs the demo recipe on the dataset below ``data_root`` and returns the scores of its records."""
     command = [sys.executable, "-m", "harness", "run", "--backbones", backbones, "--datasets", DATASET]
     command += ["--recipe", PRESET["recipe"], "--device", "cpu", "--from-scratch", "--seeds", str(seed)]
     command += ["--data-root", str(data_root), "--results", str(results), "--cache", str(results / "cache")]
@@ -104,12 +104,12 @@ def score(data_root: Path, backbones: str, seed: int, results: Path, overrides: 
 
 
 def main() -> int:
-    """Prints the table; exit code 1 where a mean of the stand-in is not within a factor of two of the photographs'."""
+    """Prints the table; the exit code is 1 if a mean of the stand-in is not within a factor of 2 of the photographs."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--real", type=Path, metavar="DATA_ROOT", help="data root that holds CUHK03 (detected)")
+    parser.add_argument("--real", type=Path, metavar="DATA_ROOT", help="data root with CUHK03 (detected)")
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--backbones", default="dummy,reidmamba,transreid,bot")
-    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe key, as of `run`")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="recipe key, as for `run`")
     given = parser.parse_args()
     sides = ["stand-in", *(["photographs"] if given.real else [])]
     found: dict[str, list[Scores]] = {side: [] for side in sides}
@@ -127,7 +127,7 @@ def main() -> int:
                 f"{name}{' trained' * trained} {value:.1f}" for (name, trained), value in found[side][-1].items()
             )
             print(f"seed {seed}, {side}: {values}", flush=True)
-    print(f"\nmAP in percent, mean of seeds {given.seeds} (least to greatest)")
+    print(f"\nmAP in percent, mean over seeds {given.seeds} (minimum to maximum)")
     print(f"| | {' | '.join(sides)} |\n|---|{'---|' * len(sides)}")
     far = False
     for key in sorted(found[sides[0]][0], key=lambda key: (key[1], key[0])):

@@ -1,14 +1,14 @@
-"""Memory of this process, without importing torch, which would take a share of its own."""
+"""Memory of this process, without importing torch, which needs memory itself."""
 
 from pathlib import Path
 
 
 def process_memory(key: str) -> int:
-    """Bytes this process holds now ("VmRSS") or held at most ("VmHWM"), as Linux counts them.
+    """Returns the current ("VmRSS") or peak ("VmHWM") resident memory of this process in bytes (Linux).
 
-    Not ``ru_maxrss``: that one begins with the peak of the process which started this one.
+    ``ru_maxrss`` is not used, because it includes the peak of the parent process.
     """
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith(key + ":"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError(f"/proc/self/status has no {key}; memory can only be measured on Linux.")
+    raise RuntimeError(f"/proc/self/status has no {key}. Memory can only be measured on Linux.")

@@ -1,17 +1,17 @@
-"""Cost of the ranking metrics at the size of MSMT17, against the matrix product alone.
+"""Time and memory of the ranking metrics at the size of MSMT17, compared with the matrix product alone.
 
     python -m benchmarks.ranking [--lists DIR] [--features trained random separated] [--dim 768 3456] [--threads 2]
                                 [--queries 11659] [--repeats 3] [--device cuda]
 
-`--lists` names the folder with MSMT17's list_query.txt and list_gallery.txt; without it, identities and cameras are
-drawn with the same counts. Product and evaluation run in turn. The features are drawn:
+`--lists` is the folder with MSMT17's list_query.txt and list_gallery.txt; without it, identities and cameras are random
+with the same counts. Product and evaluation take turns. The features are random:
 
-- `trained`: a centre for each identity in 256 directions, an offset for each camera, and noise whose size differs
-  between images as their difficulty does, chosen so that mAP is about 0.7, as of a trained network;
-- `random`: no relation to the identity, so that matches lie anywhere in the gallery;
-- `separated`: as `trained` with a fifth of the noise, so that matches come first.
+- `trained`: a centre per identity in 256 directions, an offset per camera, and noise of different size per image, such
+  that mAP is about 0.7, like that of a trained network
+- `random`: independent of the identity, so that matches are anywhere in the ranking
+- `separated`: as `trained` with a fifth of the noise, so that matches rank first
 
-Needs about 4 GB of memory at full size.
+It needs about 4 GB of memory at full size.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def clustered_features(
     noise: float = 1.0,
     directions: int = 256,
 ) -> torch.Tensor:
-    """Draws features [n, dim] around one centre an identity, moved by the camera, with noise of log-normal size."""
+    """Draws features [n, dim] around one centre per identity, shifted per camera, with noise of log-normal size."""
     shared, generator = torch.Generator().manual_seed(0), torch.Generator().manual_seed(seed)
     directions = min(dim, directions)
     centres = torch.randn(N_IDENTITIES, directions, generator=shared)
@@ -84,12 +84,12 @@ def timed(work: Callable[[], Any], device: torch.device) -> tuple[float, Any]:
 
 
 def shown(seconds: list[float]) -> str:
-    """Writes all repetitions, in order."""
+    """Formats all repetitions in order."""
     return ", ".join(f"{value:.2f}" for value in seconds)
 
 
 def product(query: torch.Tensor, gallery: torch.Tensor) -> None:
-    """Multiplies queries and gallery in blocks of 256 MB, keeping nothing."""
+    """Multiplies queries and gallery in blocks of 256 MB and discards the results."""
     size = max(1, min(len(query), 2**26 // len(gallery)))
     buffer = torch.empty(size, len(gallery), device=query.device)
     for start in range(0, len(query), size):
@@ -104,8 +104,8 @@ def main() -> None:
     parser.add_argument("--features", nargs="+", default=KINDS, choices=KINDS)
     parser.add_argument("--dim", type=int, nargs="+", default=[768, 3456])
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--queries", type=int, default=N_QUERY, help="use the first queries only")
-    parser.add_argument("--repeats", type=int, default=1, help="product and evaluation in turn, so many times")
+    parser.add_argument("--queries", type=int, default=N_QUERY, help="number of queries to use, from the first")
+    parser.add_argument("--repeats", type=int, default=1, help="repeats of product and evaluation, in turn")
     parser.add_argument("--device", default="cpu")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)

@@ -1,9 +1,9 @@
-"""Speed and memory of the listing, the lookup, the plan and the report over many records.
+"""Time and memory of listing, lookup, plan and report with many records.
 
     python benchmarks/report.py [--records 10000] [--backbones 8] [--seeds 7] [--keep DIR]
 
-Prints one line a step; commands start in processes of their own and tell their own peak of memory. The numbers of the
-records are drawn, so nothing here says anything about a backbone.
+It prints one line per step. Commands run in their own processes and report their peak memory. The numbers in the
+records are random and say nothing about any backbone.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ QUERIES = {
     "occluded-duke": (2210, 519),
     "synthetic": (1000, 250),
 }
-"""Queries and their identities, of each dataset as it is; those of `synthetic` are made up."""
+"""Numbers of queries and of their identities for each dataset; those of `synthetic` are arbitrary."""
 
 RECIPES = ("unified", "native")
 
 
 def populate(results: Path, number: int, backbones: int, per_query_seeds: int) -> None:
-    """Writes drawn records: a few fail, those of the first seeds of every row carry per-query values."""
+    """Writes random records. A few are failed runs; those of the first seeds have per-query values."""
     draw = random.Random(0)
     cells = list(itertools.product(QUERIES, RECIPES, range(backbones)))
     for i in range(number):
@@ -121,7 +121,7 @@ def _evaluation(dataset: str, draw: random.Random, **way: bool) -> dict[str, Any
 
 
 def timed(what: str, work: Callable[[], Any]) -> Any:
-    """Runs the work and prints wall clock seconds and the peak resident memory of the process so far."""
+    """Runs a function and prints its wall-clock time and the peak resident memory of the process so far."""
     started = time.perf_counter()
     result = work()
     peak = process_memory("VmHWM") / 2**20
@@ -133,11 +133,11 @@ COMMAND = (
     "import sys; from harness.cli import main; from benchmarks.process import process_memory; code = main(); "
     "print(process_memory('VmHWM'), file=sys.stderr); sys.exit(code)"
 )
-"""A command of the harness that tells its peak of memory at its end."""
+"""Runs a command of the harness and prints its peak memory at the end."""
 
 
 def command(*words: object) -> None:
-    """Runs a command in a process of its own; prints its wall clock seconds and its peak resident memory."""
+    """Runs a command in its own process and prints its wall-clock time and peak resident memory."""
     started = time.perf_counter()
     line = [sys.executable, "-c", COMMAND, *map(str, words)]
     done = subprocess.run(line, cwd=REPOSITORY, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
@@ -149,12 +149,14 @@ def command(*words: object) -> None:
 
 
 def main() -> None:
-    """Populates a folder and times what reads it."""
+    """Writes records to a folder and times the commands that read them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--records", type=int, default=10_000)
-    parser.add_argument("--backbones", type=int, default=8, help="of each of 14 tables")
-    parser.add_argument("--seeds", type=int, default=7, help="with per-query values; the report averages over five")
-    parser.add_argument("--keep", type=Path, help="write here and keep it")
+    parser.add_argument("--backbones", type=int, default=8, help="backbones in each of 14 tables")
+    parser.add_argument(
+        "--seeds", type=int, default=7, help="seeds with per-query values; the report averages over five"
+    )
+    parser.add_argument("--keep", type=Path, help="folder to write to and keep")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="benchmark-report-") as place:
         base = chosen.keep or Path(place)
@@ -177,7 +179,7 @@ def main() -> None:
 
         stale = timed("report --check, in this process", lambda: reporting.check(results, page))
         largest = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**10
-        print(f"largest process that draws: {largest:,.0f} MiB, most of it shared with its parent")
+        print(f"largest process that draws figures: {largest:,.0f} MiB, most of it shared with its parent")
         print(f"{len(entries):,} records, page {page.stat().st_size / 1024:,.0f} KiB, stale files: {len(stale)}")
 
 

@@ -3,9 +3,9 @@
     python -m benchmarks.rerank [--queries 3368] [--gallery 15913] [--dim 3456] [--identities 751]
                              [--cameras 6] [--threads 2] [--device cuda]
 
-The size of MSMT17 is `--queries 11659 --gallery 82161 --dim 768 --identities 3060 --cameras 15`.
+For the size of MSMT17, pass `--queries 11659 --gallery 82161 --dim 768 --identities 3060 --cameras 15`.
 
-Features are clustered around the identities, so that the reciprocal sets are as full as those of a trained model.
+Features are clustered by identity, so that the reciprocal sets are as large as those of a trained model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from harness.metrics import evaluate_distances, evaluate_ranking, rerank
 
 
 def main() -> None:
-    """Runs the benchmark and prints its figures."""
+    """Runs the benchmark and prints the results."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--queries", type=int, default=3368)
     parser.add_argument("--gallery", type=int, default=15_913)
@@ -53,7 +53,7 @@ def main() -> None:
     after = evaluate_distances(distances, *labels)
     print(
         f"re-ranking {seconds:.1f} s   peak memory of the process {peak / 1e9:.2f} GB, "
-        f"{(peak - resident) / 1e9:.2f} GB above what it held before   "
+        f"{(peak - resident) / 1e9:.2f} GB above the memory before   "
         f"mAP {before.mAP:.4f} -> {after.mAP:.4f}   rank-1 {before.rank(1):.4f} -> {after.rank(1):.4f}"
     )
 

@@ -1,14 +1,18 @@
-"""Measures the selective scan on this CPU against the reference formula and other ways to compute it, in one run.
+"""Compares the selective scan on this CPU with the reference formula and with other implementations.
 
     python benchmarks/selective_scan.py                     the table of backbones/selective_scan/README.md
     python benchmarks/selective_scan.py --shape 4 192 64 16 --repeats 3
 
-The reference is ``selective_scan_ref`` of mamba-ssm where that package can be imported, else the same formula written
-out below: the discretised matrices as [B, D, L, N] tensors, a Python loop over the steps, gradients by autograd (the
-forward rows run without gradients on all sides). The other ways: `stepwise` discretises inside the loop, `compiled`
-is that loop under torch.compile, `chunked` the project's plain PyTorch implementation with its own backward pass. Each
-measurement is a child process of its own, so that its peak memory is its own. All take turns, so that what else the
-machine does falls on each; times are medians over all turns.
+The reference is ``selective_scan_ref`` of mamba-ssm if that package can be imported, otherwise the same formula below:
+the discretised matrices as [B, D, L, N] tensors, a Python loop over the steps, and gradients by autograd. All forward
+rows are measured without gradients. The other implementations are:
+
+- `stepwise`: discretises inside the loop
+- `compiled`: that loop with torch.compile
+- `chunked`: the project's plain PyTorch implementation with its own backward pass
+
+Each measurement runs in its own child process, so that peak memory is measured separately. Implementations take turns,
+so that other load of the machine affects all of them; times are medians over all turns.
 """
 
 import argparse
@@ -31,7 +35,7 @@ from benchmarks.process import process_memory
 
 
 def formula(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
-    """The reference: every discretised matrix at once, then one step after the other."""
+    """The reference: discretises all matrices first, then runs the steps one by one."""
     delta = delta + delta_bias[:, None]
     delta = torch.nn.functional.softplus(delta) if delta_softplus else delta
     decay = torch.exp(torch.einsum("bdl,dn->bdln", delta, A))
@@ -46,7 +50,7 @@ def formula(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
 
 
 def stepwise(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
-    """The formula with one step's matrices at a time."""
+    """The formula with the matrices of one step at a time."""
     delta = delta + delta_bias[:, None]
     delta = torch.nn.functional.softplus(delta) if delta_softplus else delta
     h, outputs = torch.zeros_like(u[:, :, :1] * A), []
@@ -57,7 +61,7 @@ def stepwise(u, delta, A, B, C, D, z, delta_bias, delta_softplus):
 
 
 def function_of(who: str):
-    """What is measured under a name."""
+    """Returns the function to measure for a name."""
     ways = {
         "ours": lambda: selective_scan,
         "reference": lambda: reference()[0],
@@ -69,10 +73,10 @@ def function_of(who: str):
 
 
 def reference():
-    """The reference function and what it is called in the table."""
+    """Returns the reference function and its name."""
     try:
         from mamba_ssm.ops.selective_scan_interface import selective_scan_ref
-    except Exception:  # not installed, or without its compiled part
+    except Exception:  # not installed, or without its compiled extension
         return formula, "reference formula"
     return selective_scan_ref, "mamba-ssm selective_scan_ref"
 
@@ -94,10 +98,10 @@ def tensors(shape, gradients):
 
 
 def measure(who: str, shape: list[int], backward: bool, repeats: int, threads: int) -> dict:
-    """Seconds of each repeat after one warm-up, and the growth of this process's peak memory over its inputs."""
+    """Returns the seconds of each repeat after one warm-up, and the growth of the process's peak memory."""
     torch.set_num_threads(threads)
     function = function_of(who)
-    # Code is loaded and compiled before memory is read.
+    # Loads and compiles code before the memory is measured.
     warm = function(**tensors([1, 2, 3, 2], True), delta_softplus=True)
     warm.sum().backward()
     values = tensors(shape, backward)
@@ -132,10 +136,12 @@ def processor() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shape", type=int, nargs=4, default=[16, 768, 140, 16], metavar=("B", "D", "L", "N"))
-    parser.add_argument("--repeats", type=int, default=7, help="measurements of ours a turn; the reference takes one")
-    parser.add_argument("--turns", type=int, default=3, help="how often ours and the reference take turns")
+    parser.add_argument("--repeats", type=int, default=7, help="measurements of our scan per turn; others have one")
+    parser.add_argument("--turns", type=int, default=3, help="number of turns")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--ways", default="ours,reference,chunked,stepwise", help="with `compiled`: minutes more")
+    parser.add_argument(
+        "--ways", default="ours,reference,chunked,stepwise", help="implementations; `compiled` takes minutes more"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--backward", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -146,7 +152,7 @@ def main() -> None:
     ours = implementation_for("cpu", torch.float32)
     print(f"{processor()}, {options.threads} threads; Python {platform.python_version()}, {versions}")
     print(f'ours: "{ours}"; reference: {reference()[1]}; batch, channels, length, state: {options.shape}, float32\n')
-    print("| | way | ms | ours is faster by | peak MiB | ours takes |")
+    print("| | implementation | ms | ours is faster by | peak MiB | ours takes |")
     print("|---|---|---|---|---|---|")
     for backward, label in ((False, "forward"), (True, "forward + backward")):
         runs = {who: [] for who in options.ways.split(",")}

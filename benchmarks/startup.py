@@ -1,9 +1,9 @@
-"""Start-up and planning: what a user waits for before anything runs.
+"""Time of start-up and planning: how long a user waits before runs start.
 
     python benchmarks/startup.py [--runs 10000] [--repeats 5]
 
-Commands start in processes of their own; the alternative beside them is the same interpreter importing what a training
-script imports first. Planning happens in this process, over many seeds. `benchmarks/report.py` times the report.
+Commands run in their own processes. For comparison, the same interpreter imports the usual packages of a training
+script. Planning runs in this process, over many seeds. `benchmarks/report.py` times the report.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 def started(command: list[str], place: str) -> float:
-    """Seconds of one process."""
+    """Returns the seconds of one process."""
     extra = ["--results", place] if {"plan", "profile"} & set(command) else []
     before = time.perf_counter()
     done = subprocess.run([*command, *extra], cwd=REPOSITORY, capture_output=True, text=True)
@@ -45,7 +45,7 @@ def started(command: list[str], place: str) -> float:
 
 
 def planned(runs: int, place: Path) -> Callable[[], int]:
-    """A call that plans at least so many runs; returns how many they were."""
+    """Returns a function that plans at least ``runs`` runs and returns their number."""
     from harness.planning import plan
     from harness.planning.request import Request
 
@@ -55,7 +55,7 @@ def planned(runs: int, place: Path) -> Callable[[], int]:
 
 
 def main() -> None:
-    """Prints medians with the fastest and slowest, and the limit that was set."""
+    """Prints medians, the fastest and slowest times, and the limits."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=10_000)
     parser.add_argument("--repeats", type=int, default=5)
@@ -78,9 +78,9 @@ def main() -> None:
 
 
 def line(name: str, times: list[float], limit: float | None) -> None:
-    """One line of the table."""
+    """Prints one line of the table."""
     median = statistics.median(times)
-    verdict = "" if limit is None else f"   limit {limit:.1f} s: {'kept' if median <= limit else 'MISSED'}"
+    verdict = "" if limit is None else f"   limit {limit:.1f} s: {'met' if median <= limit else 'MISSED'}"
     print(f"{name:<46} {median:6.2f} s  ({min(times):.2f} .. {max(times):.2f}){verdict}", flush=True)
 
 

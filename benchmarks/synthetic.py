@@ -1,9 +1,9 @@
-"""Speed of the generated people on one core: drawn, and written to disk.
+"""Speed of generating people on one core: drawing only, and including writing to disk.
 
     python -m benchmarks.synthetic [--size 128x64] [--images 600] [--rounds 5]
 
-Prints images a second of every world, best round of several: the machine may be shared, and the best is the speed of
-the program. The target is 200 images a second at 128x64, encoding and writing included.
+It prints images per second for every world. The best of several rounds counts, because other load of the machine only
+makes rounds slower. The target is 200 images per second at 128x64, including encoding and writing.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ TARGET = 200
 
 
 def drawing_rate(name: str, size: tuple[int, int], images: int, seed: int) -> float:
-    """Images a second, drawn and not encoded."""
+    """Returns images per second for drawing without encoding."""
     layout = LAYOUTS[name]
     seen = [file.seen for file in layout.plan(SCALES["demo"], seed).files][:images]
     start = time.perf_counter()
@@ -31,7 +31,7 @@ def drawing_rate(name: str, size: tuple[int, int], images: int, seed: int) -> fl
 
 
 def writing_rate(name: str, size: tuple[int, int], images: int, seed: int) -> float:
-    """Images a second of a whole dataset of about ``images`` images, written to a temporary folder."""
+    """Returns images per second for a dataset of about ``images`` images, written to a temporary folder."""
     scale = replace(SCALES["demo"], train_identities=max(2, images // 20), test_identities=max(2, images // 24))
     counted: list[int] = []
     with tempfile.TemporaryDirectory() as root:
@@ -41,7 +41,7 @@ def writing_rate(name: str, size: tuple[int, int], images: int, seed: int) -> fl
 
 
 def main() -> int:
-    """Prints the table; exit code 1 if the slowest world misses the target."""
+    """Prints the table; the exit code is 1 if the slowest world misses the target."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", default="128x64", help="height x width")
     parser.add_argument("--images", type=int, default=600)
@@ -53,7 +53,7 @@ def main() -> int:
     slowest = float("inf")
     print(f"{height}x{width}, one core, best of {given.rounds} rounds\n{'world':18} {'drawn/s':>9} {'written/s':>9}")
     for name in ("market1501", "dukemtmc", "msmt17", "cuhk03-detected", "synthetic"):
-        # every round has its own seed, so that no person or place is remembered from the one before
+        # every round has its own seed, so that no person or place is cached from an earlier round
         drawn = max(drawing_rate(name, (height, width), given.images, seed) for seed in range(given.rounds))
         written = max(writing_rate(name, (height, width), given.images, seed) for seed in range(given.rounds))
         slowest = min(slowest, written)

@@ -1,11 +1,11 @@
-"""What tracking costs the runs of a driver, and how much work it is for the thread that does it.
+"""Cost of tracking for the runs of a driver and for the tracking thread.
 
     python -m benchmarks.tracking [--runs 200] [--epochs 120] [--seconds 30] [--at-once 8] [--every 10]
 
-The real `Tracker`, fed as `harness run` feeds it: the threads of runs call one listener with the events of a training,
-the board beside it. Once into sqlite, once into an MLflow server on loopback. Events come as fast as the threads can
-send them, which no training does: nearly all epochs of a run are then sent in one call. `--every 0` sends each epoch in
-a call of its own, as it is where epochs are longer than 10 s. Shares are those of epochs of `--seconds`.
+It uses the real `Tracker` as `harness run` does: the threads of runs pass training events to one listener and to the
+progress display. It measures a sqlite database and an MLflow server on this machine. Events arrive as fast as the
+threads can send them, faster than in any training, so nearly all epochs of a run are sent in one call. `--every 0`
+sends each epoch in its own call, as happens with epochs longer than 10 s. Percentages assume epochs of `--seconds`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ CALLS = ("create_run", "log_batch", "log_artifact", "set_tag", "set_terminated",
 
 
 def job(results: Path, seed: int) -> Job:
-    """A run like those of the unified recipe: about sixty parameters."""
+    """Returns a job with the unified recipe: about sixty parameters."""
     from harness.spec import recipe
 
     values = recipe.load(recipe.find("unified"), "market1501").values()
@@ -55,7 +55,7 @@ def job(results: Path, seed: int) -> Job:
 
 
 def finish(job: Job, epochs: list[dict[str, Any]]) -> None:
-    """Leaves the files of a finished run, which the tracker sends at its end."""
+    """Writes the files of a finished run, which the tracker sends at its end."""
     import random
 
     rows = [_evaluation("market1501", random.Random(job.spec.seed), flip=flip, rerank=False) for flip in (False, True)]
@@ -68,7 +68,7 @@ def finish(job: Job, epochs: list[dict[str, Any]]) -> None:
 
 
 def events(epochs: int) -> list[dict[str, Any]]:
-    """One event an epoch, with the metrics of the training loop."""
+    """Returns one event per epoch, with the metrics of the training loop."""
     names = ("loss", "loss/identity", "loss/triplet", "lr", "images_per_second", "seconds")
     return [
         {
@@ -105,22 +105,22 @@ class Counting:
 
 
 def measure(uri: str, results: Path, chosen: argparse.Namespace) -> None:
-    """Runs all events through a tracker and prints what they cost."""
+    """Sends all events to a tracker and prints the cost."""
     counting = Counting()
     import mlflow
 
     original = {name: getattr(mlflow.MlflowClient, name) for name in CALLS}
     counting.watch(mlflow.MlflowClient)
     jobs = [job(results, seed) for seed in range(chosen.runs)]
-    told = events(chosen.epochs)
+    of_a_run = events(chosen.epochs)
     for one in jobs:
-        finish(one, told)
+        finish(one, of_a_run)
     said: list[str] = []
     waited: list[float] = []
     lock = threading.Lock()
     with ProgressDisplay(io.StringIO(), jobs) as board:
         tracker = tracking.Tracker(results, uri, said.append, name="benchmark", tags={})
-        while tracker._queue.qsize() or not tracker._parent:  # a driver waits for nobody, but this is not its cost
+        while tracker._queue.qsize() or not tracker._parent:  # a driver does not wait, and start-up is not measured
             time.sleep(0.05)
 
         def on_event(one: Job, event: dict[str, Any]) -> None:
@@ -132,7 +132,7 @@ def measure(uri: str, results: Path, chosen: argparse.Namespace) -> None:
                 waited.append(spent)
 
         def run(one: Job) -> None:
-            for event in told:
+            for event in of_a_run:
                 on_event(one, event)
             on_event(one, {"event": "finished", "status": "ok"})
 
@@ -152,16 +152,16 @@ def measure(uri: str, results: Path, chosen: argparse.Namespace) -> None:
         f"{where}: {chosen.runs} runs of {chosen.epochs} epochs, {chosen.at_once} at once, "
         f"every {tracker_module.EVERY:g} s"
     )
-    print(f"  in the path of the runs: {middle * 1e6:.1f} us an event (most {max(waited) * 1e3:.1f} ms),")
-    print(f"    {each * 1e3:.2f} ms a run, {each / training:.5%} of {chosen.epochs} epochs of {chosen.seconds:g} s")
+    print(f"  in the threads of runs: {middle * 1e6:.1f} us per event (maximum {max(waited) * 1e3:.1f} ms),")
+    print(f"    {each * 1e3:.2f} ms per run, {each / training:.5%} of {chosen.epochs} epochs of {chosen.seconds:g} s")
     print(f"  the tracking thread: {counting.seconds:.1f} s in {calls:,} calls ({dict(counting.calls)}),")
-    print(f"    {busy:.2f} s a run, {busy / training:.4%} of its training")
-    print(f"  events given in {sent - began:.1f} s, the last of them sent {flushed - sent:.1f} s later", flush=True)
+    print(f"    {busy:.2f} s per run, {busy / training:.4%} of its training")
+    print(f"  events passed in {sent - began:.1f} s; the last was sent {flushed - sent:.1f} s later", flush=True)
 
 
 @contextlib.contextmanager
 def serving(folder: Path) -> Iterator[str]:
-    """A tracking server on loopback, with its database and artifacts in a folder."""
+    """Runs a tracking server on this machine, with its database and artifacts in a folder."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -193,9 +193,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=120)
-    parser.add_argument("--seconds", type=float, default=30.0, help="assumed length of an epoch")
-    parser.add_argument("--at-once", type=int, default=8, help="threads of runs")
-    parser.add_argument("--every", type=float, default=tracker_module.EVERY, help="seconds between calls of a run")
+    parser.add_argument("--seconds", type=float, default=30.0, help="assumed length of an epoch, in seconds")
+    parser.add_argument("--at-once", type=int, default=8, help="number of parallel runs")
+    parser.add_argument("--every", type=float, default=tracker_module.EVERY, help="seconds between calls per run")
     chosen = parser.parse_args()
     tracker_module.EVERY = chosen.every
     print(f"Python {platform.python_version()}, {os.cpu_count()} cores")

@@ -1,4 +1,4 @@
-"""Facts about datasets, remembered between calls while the folders they were taken from do not change."""
+"""A cache of facts about datasets, valid while the folders of the dataset do not change."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from harness.system import files, paths
 
 EXAMPLES = 3
 SETTLED = 2.0
-"""Seconds a folder must have been unchanged to be remembered; some file systems count time no finer."""
+"""Seconds that a folder must be unchanged before facts are cached; some file systems have such coarse timestamps."""
 
 
 class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What planning needs to know of a dataset without reading it.
+    """Facts about a dataset that planning needs, so that it does not have to read the dataset.
 
     Attributes:
         fingerprint: see `digest`.
         images: number of training images.
         identities: number of training identities.
         queries: number of query images.
-        matched: number of those that have a match in the gallery.
-        unseen: an image of each test camera that has no training image, the first few.
+        matched: number of query images with a match in the gallery.
+        unseen: one image of each test camera without training images, for the first few cameras.
     """
 
     fingerprint: str
@@ -46,7 +46,7 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @classmethod
     def of(cls, splits: Splits) -> Facts:
-        """The facts about splits that were read."""
+        """Returns the facts about splits."""
         trained = {item.camid for item in splits.train}
         test = (*splits.query, *splits.gallery)
         unseen = {item.camid: str(item.path) for item in reversed(test) if item.camid not in trained}
@@ -61,10 +61,10 @@ class Facts(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 def digest(splits: Splits) -> str:
-    """SHA-256 over (split, relative path, size, identity, camera) of every item, sorted.
+    """Returns the SHA-256 over (split, relative path, size, identity, camera) of every item, sorted.
 
     Raises:
-        DataError: an image disappeared meanwhile.
+        DataError: an image has disappeared since the splits were read.
     """
     total = hashlib.sha256()
     skip = len(str(splits.root)) + 1
@@ -79,13 +79,13 @@ def digest(splits: Splits) -> str:
             rows.append((os.fsencode(name[skip:].replace(os.sep, "/")), size, pid, camid))
         for relative, size, pid, camid in sorted(rows):
             total.update(b"%s\0%s\0%d\0%d\0%d\n" % (split.encode(), relative, size, pid, camid))
-    if splits.value_range:  # other pixels of the same files
+    if splits.value_range:  # changes the pixels of the same files
         total.update(b"value_range %r %r\n" % splits.value_range)
     return total.hexdigest()
 
 
 def key(card_folder: Path, request: list[Any]) -> str:
-    """Name of an entry: what was asked for, the card with its code, and the code of the readers."""
+    """Returns the key of an entry: a hash of the request, the card with its code, and the code of the readers."""
     total = hashlib.sha256(canonical(request).encode())
     total.update(_readers().encode())
     for path in [card_folder / "card.toml", *sorted(card_folder.glob("*.py"))]:
@@ -103,7 +103,7 @@ def _readers() -> str:
 
 
 def recall(key: str, folder: Path) -> Facts | None:
-    """The remembered facts, or `None` where nothing is remembered or something changed."""
+    """Returns the cached facts, or `None` if there are none or a folder has changed."""
     try:
         entry = json.loads(_file(key).read_text(encoding="utf-8"))
         facts = from_table(Facts, entry["facts"], "facts")
@@ -120,7 +120,7 @@ def recall(key: str, folder: Path) -> Facts | None:
 
 
 def remember(key: str, facts: Facts, stamps: dict[str, tuple[int, int]]) -> None:
-    """Keeps facts; silently does without where the cache cannot be written or a folder changed just now."""
+    """Caches facts, unless the cache cannot be written or a folder has changed within the last seconds."""
     if not stamps or max(modified for modified, _ in stamps.values()) > (time.time() - SETTLED) * 1e9:
         return
     target = _file(key)

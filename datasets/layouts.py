@@ -1,4 +1,4 @@
-"""Finds a dataset below the data root and reads it, by the layouts its card declares."""
+"""Finds a dataset below the data root and reads it, using the layouts that its card declares."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ KINDS = {
     "value_range": "Sequence[float]",
 }
 OURS = tuple(KINDS)
-"""Layout options read here; all others go to the reader."""
+"""Layout options used in this module; all others are passed to the reader."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Where a dataset was found: layout name, folder, and the other places that would do as (layout, folder)."""
+    """Where a dataset was found: layout name, folder, and alternatives as (layout name, folder)."""
 
     layout: str
     folder: Path
@@ -50,20 +50,23 @@ class Found:
 def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[str] = SPLITS) -> Found:
     """Finds the folder of a dataset without reading it.
 
-    Layouts are tried in the card's order; the first complete one is chosen and the others are reported.
+    Layouts are tried in the order of the card. The first complete one is used, and the others are reported.
 
     Args:
         entry: the dataset.
-        root: the folder that holds the datasets, or the dataset's own folder.
-        version: name of the layout to take, or its last word (`v2` for `msmt17-v2`); empty takes the first found.
-        splits: what must be there.
+        root: folder that contains the datasets, or the dataset's own folder.
+        version: name of the layout, or its last part (`v2` for `msmt17-v2`); empty for the first complete one.
+        splits: splits that must exist.
 
     Raises:
-        DataError: nothing is found; says what was tried, what is incomplete, and where to ask for the data.
+        DataError: the dataset is not found; names the accepted and incomplete folders, and where to get the data.
     """
     root = Path(os.path.abspath(root))
     if not root.is_dir():
-        raise DataError(f"The data root {root} is not a folder. Name it with --data-root, or set REID_DATASETS.")
+        raise DataError(
+            f"The data root {root} does not exist or is not a folder. Set --data-root or REID_DATASETS to the folder "
+            "of the datasets."
+        )
     layouts = _chosen(entry, version)
     found: list[tuple[str, Path]] = []
     refused: dict[str, None] = {}
@@ -73,7 +76,7 @@ def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[st
                 refused[f"{folder} ({layout.name}): {reason}"] = None
             elif not any(name == layout.name and os.path.samefile(folder, other) for name, other in found):
                 found.append((layout.name, folder))
-    if not found:  # last, the root itself under any name
+    if not found:  # finally, the root itself, whatever its name is
         reasons = {layout.name: refusal(entry, layout, root, splits) for layout in layouts}
         found = [(name, root) for name, reason in reasons.items() if not reason][:1]
         refused |= {f"{root} ({name}): {why}": None for name, why in reasons.items() if not why.startswith(LACKS)}
@@ -84,43 +87,43 @@ def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[st
 
 
 def load(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> Splits:
-    """Reads the splits of a dataset; no image is opened.
+    """Reads the splits of a dataset without opening images.
 
     Args:
         entry: the dataset.
-        root: the folder that holds the datasets, or the dataset's own folder.
-        splits: those to read; the files of the others may be absent, and they are returned empty.
+        root: folder that contains the datasets, or the dataset's own folder.
+        splits: splits to read; the others are returned empty, and their files may be missing.
         **options: reader options of the card, and `version`.
 
     Raises:
-        DataError: nothing found, or what was found is damaged.
-        UsageError: an option the card does not declare.
+        DataError: the dataset is missing or damaged.
+        UsageError: the card does not declare an option.
     """
     values = _options(entry, options)
     return _read(entry, find(entry, root, values.pop(VERSION), splits), values, splits)[0]
 
 
 def fingerprint(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any) -> str:
-    """Hash over (split, relative path, size, identity, camera) of every item `load` returns; see `facts`."""
+    """Returns a hash over (split, relative path, size, identity, camera) of every item; cached, see `facts`."""
     return facts(entry, root, splits=splits, **options).fingerprint
 
 
 def facts(
     entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **options: Any
 ) -> fingerprint_cache.Facts:
-    """Fingerprint and counts of a dataset, without opening an image.
+    """Returns fingerprint and counts of a dataset, without opening images.
 
-    They are remembered in the cache folder, and used again as long as the folders and lists that were read keep
-    their modification times. An image rewritten in place under its old name is noticed once the cache is emptied.
+    They are stored in the cache folder and valid while the folders and lists of the dataset keep their modification
+    times. Limitation: an image that is overwritten in place is noticed only after the cache is deleted.
 
     Args:
         entry: the dataset.
-        root: the folder that holds the datasets, or the dataset's own folder.
-        splits: those to read, as for `load`.
+        root: folder that contains the datasets, or the dataset's own folder.
+        splits: splits to read, as for `load`.
         **options: reader options of the card, and `version`.
 
     Raises:
-        DataError: nothing found, or what was found is damaged.
+        DataError: the dataset is missing or damaged.
     """
     values = _options(entry, options)
     found = find(entry, root, values.pop(VERSION), splits)
@@ -154,7 +157,7 @@ def _chosen(entry: DatasetEntry, version: str) -> list[Layout]:
 
 
 def _places(layout: Layout, root: Path) -> Iterator[Path]:
-    """Existing folders of a layout: below the root, or the root itself or its parent being a part of the way."""
+    """Yields the existing folders of a layout below the root; the root may already include part of their path."""
     for folder in layout.folders:
         parts = Path(folder).parts
         for known in range(len(parts) + 1):
@@ -165,23 +168,27 @@ def _places(layout: Layout, root: Path) -> Iterator[Path]:
 
 
 def refusal(entry: DatasetEntry, layout: Layout, folder: Path, splits: Sequence[str] = SPLITS) -> str:
-    """Why this folder does not hold the layout; empty if it seems to."""
+    """Returns why this folder does not have the layout; an empty string if it seems to have it."""
     if missing := [name for name in needed(entry, layout, splits) if not (folder / name).exists()]:
         return f"{LACKS} {', '.join(missing)}"
     return _quick_reader(entry, layout).probe(folder, **_reader_options(layout))
 
 
 def needed(entry: DatasetEntry, layout: Layout, splits: Sequence[str] = SPLITS) -> list[str]:
-    """Names of the folders and files that must exist below the folder of a layout."""
+    """Returns the names of the folders and files that must exist below the folder of a layout.
+
+    Raises:
+        UsageError: the options of the layout do not fit the reader.
+    """
     try:
         needs = _quick_reader(entry, layout).needs(**_reader_options(layout), splits=splits)
     except TypeError as error:
-        raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
+        raise _unfit_options(entry, layout, error) from error
     return [*needs, *layout.options.get("needs", ())]
 
 
 def _quick_reader(entry: DatasetEntry, layout: Layout) -> Reader:
-    """The reader without code of the plug-in, which runs when the data is read, not before."""
+    """Returns the reader of a layout, or a stand-in for a reader of a plug-in, whose code runs only to read data."""
     return Reader(read=lambda: {}, needs=lambda **_: []) if ":" in layout.reader else _reader(entry, layout)
 
 
@@ -197,18 +204,25 @@ def _reader_options(layout: Layout) -> dict[str, Any]:
     options = {key: value for key, value in layout.options.items() if key not in OURS}
     for key, kind in KINDS.items():
         if key in layout.options and not _is(kind, layout.options[key]):
-            raise UsageError(f"Layout '{layout.name}': {key} must be {kind}, found {layout.options[key]!r}.")
+            raise UsageError(
+                f"Layout '{layout.name}': the option {key} must be {_words(kind)}, found {layout.options[key]!r}."
+            )
     if layout.reader in READERS:
         for key, parameter in inspect.signature(READERS[layout.reader].read).parameters.items():
             if key in options and not _is(parameter.annotation, options[key]):
-                raise UsageError(
-                    f"Layout '{layout.name}': {key} must be {parameter.annotation}, found {options[key]!r}."
-                )
+                kind = _words(parameter.annotation)
+                raise UsageError(f"Layout '{layout.name}': the option {key} must be {kind}, found {options[key]!r}.")
     return options
 
 
+def _words(kind: str) -> str:
+    """Describes the type of an option in words."""
+    words = {"Sequence[str]": "a list of text", "Sequence[float]": "a list of numbers", "str": "text"}
+    return {**words, "int": "a whole number", "bool": "true or false"}.get(kind, kind)
+
+
 def _is(kind: str, value: Any) -> bool:
-    """Whether an option of a layout is of the type that a reader's signature names."""
+    """Returns whether the value of an option has the type given in a reader's signature."""
     if kind == "Sequence[str]":
         return isinstance(value, list) and all(isinstance(one, str) for one in value)
     if kind == "Sequence[float]":
@@ -239,7 +253,7 @@ def _read(entry: DatasetEntry, found: Found, values: dict[str, Any], wanted: Seq
 
 @contextmanager
 def _collector_paused() -> Iterator[None]:
-    """Keeps the garbage collector from walking a hundred thousand new items again and again."""
+    """Pauses the garbage collector, which would repeatedly scan hundreds of thousands of new items."""
     enabled = gc.isenabled()
     gc.disable()
     try:
@@ -250,27 +264,37 @@ def _collector_paused() -> Iterator[None]:
 
 
 def _stand_in(entry: DatasetEntry, source: Source) -> dict[str, Any] | None:
-    """Contents of `stand-in.json`, which marks generated data."""
+    """Returns the content of `stand-in.json`, which marks generated data; `None` for real data.
+
+    Raises:
+        DataError: the file is damaged or belongs to another dataset.
+    """
     path = source.folder / STAND_IN
     if not os.path.lexists(path):
         return None
     try:
         content = json.loads(source.text(STAND_IN))
-        canonical(content)  # it goes into the record: no NaN, no infinity
+        canonical(content)  # refuses NaN and infinity, because the content is stored in the record
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{path} is not valid JSON; generate the stand-in again.") from error
+        raise DataError(f"{path} is not valid JSON. Generate the dataset again.") from error
     if not isinstance(content, dict) or content.get("generated") is not True:
-        raise DataError(f"{path} must say '\"generated\": true'; generate the stand-in again.")
+        raise DataError(f"{path} does not contain '\"generated\": true'. Generate the dataset again.")
     made_for = content.get("layout", entry.name)
     if entry.name != made_for and not entry.name.startswith(f"{made_for}-"):
-        raise DataError(f"{source.folder} holds generated data for {made_for}, not for {entry.name}.")
+        raise DataError(f"{source.folder} contains generated data for {made_for}, not for {entry.name}.")
     return content
 
 
 def _range(layout: Layout, low_high: list[float]) -> list[float]:
-    """The gray values that are black and white in images of more than 8 bits."""
+    """Checks and returns the gray values of black and white in images of more than 8 bits.
+
+    Raises:
+        UsageError: it is not a pair of increasing values.
+    """
     if len(low_high) != 2 or not low_high[0] < low_high[1]:
-        raise UsageError(f"Layout '{layout.name}': value_range must be [low, high], low first, found {low_high!r}.")
+        raise UsageError(
+            f"Layout '{layout.name}': value_range must be [low, high] with low below high, found {low_high!r}."
+        )
     return low_high
 
 
@@ -278,33 +302,43 @@ def _check_arguments(entry: DatasetEntry, layout: Layout, read: Callable[..., An
     try:
         inspect.signature(read).bind(None, **options)
     except TypeError as error:
-        raise UsageError(f"Layout '{layout.name}' of {entry.name} does not fit its reader: {error}.") from error
+        raise _unfit_options(entry, layout, error) from error
+
+
+def _unfit_options(entry: DatasetEntry, layout: Layout, error: TypeError) -> UsageError:
+    return UsageError(
+        f"The options of layout '{layout.name}' of {entry.name} do not fit the reader '{layout.reader}': {error}."
+    )
 
 
 def _check_items(entry: DatasetEntry, layout: Layout, source: Source, splits: dict[str, list[Item]]) -> None:
-    """What every reader must keep: the wanted splits there and not empty, sorted, below the folder."""
+    """Checks the items of a reader: no wanted split is empty, and all images are below the folder.
+
+    Raises:
+        DataError: a split is empty, an image is outside the folder, or a label is negative.
+    """
     folder = source.folder
-    below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # the readers here keep it by construction
+    below = f"{folder}{os.sep}" if ":" in layout.reader else ""  # our own readers guarantee it
     for split, items in splits.items():
         if not items:
             others = ", ".join(f"{n:,} {kind}" for kind, n in source.notes.get("ignored_kinds", {}).items())
-            left_out = f"; files of kinds that are not read: {others}" if others else ""
-            raise DataError(f"{folder} ({layout.name}) holds no images of the {split} split{left_out}.")
+            left_out = f", only files of unsupported formats: {others}" if others else ""
+            raise DataError(f"{folder} ({layout.name}) has no images of the {split} split{left_out}.")
         if below and any(i.pid < 0 or i.camid < 0 or not str(i.path).startswith(below) for i in items):
             raise DataError(f"The reader of {entry.name} returned an image outside {folder} or a negative label.")
 
 
 def _without_cameras(source: Source, splits: dict[str, list[Item]]) -> dict[str, list[Item]]:
-    """Numbers unknown cameras so that the protocol ignores no image: all queries 1, everything else 0.
+    """Numbers unknown cameras so that the protocol ignores no image: queries have camera 1, all other images 0.
 
     Raises:
-        DataError: an image is in query and gallery, and nothing would keep it from being its own match.
+        DataError: an image is in query and gallery, so it would match itself.
     """
     searched = {item.path for item in splits.get("gallery", [])}
     if own := [item.path.name for item in splits.get("query", []) if item.path in searched]:
         raise DataError(
-            f"{source.folder}: {len(own)} image(s) are both query and gallery: {first(own)}. Without cameras each "
-            "would be its own match; leave them out of one of the two."
+            f"{source.folder}: {len(own)} image(s) are both query and gallery: {first(own)}. With unknown cameras each "
+            "would match itself. Remove them from one of the two."
         )
     return {split: [item._replace(camid=int(split == "query")) for item in items] for split, items in splits.items()}
 
@@ -315,10 +349,10 @@ def _nowhere(entry: DatasetEntry, layouts: list[Layout], root: Path, refused: li
     hints = dict.fromkeys(str(layout.options["hint"]) for layout in layouts if "hint" in layout.options)
     sentences = [
         f"{card.title} was not found below {root}.",
-        *(f"Incomplete or something else: {reason}." for reason in refused),
+        *(f"Not usable: {reason}." for reason in refused),
         f"Accepted folders: {accepted}.",
         *hints,
-        f"Where to get it: {card.ask}" if card.ask else (f"See {card.url}." if card.url else ""),
+        card.ask or (f"See {card.url}." if card.url else ""),
         card.notice,
     ]
     return " ".join(sentence for sentence in sentences if sentence)

@@ -1,9 +1,9 @@
-"""Gets datasets ready for use, from what a user holds. Nothing is downloaded.
+"""Prepares datasets from archives, folders and files of the user. It does not download anything.
 
-prepare.py      one dataset: unpack, build, check
+prepare.py      prepares one dataset: unpack, build, check
 archive.py      finds the dataset in an archive and moves it into place
-unpack.py       unpacks zip and tar archives, trusting nothing in them
+unpack.py       unpacks untrusted zip and tar archives
 builders.py     builds the folders of CUHK03, Occluded-Duke and the synthetic dataset
-from_folder.py  makes a dataset of a folder of images: table, card, link
-split.py        reads identities and cameras off paths, and splits by identity
+from_folder.py  creates a dataset from a folder of images: table, card, link
+split.py        finds identities and cameras in paths, and splits by identity
 """

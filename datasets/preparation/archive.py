@@ -1,4 +1,4 @@
-"""Finds a dataset in an archive that a user brings, whatever folders lie around it; keeps only what fits the card."""
+"""Finds a dataset anywhere in an archive of the user, and keeps only the files that fit the card."""
 
 from __future__ import annotations
 
@@ -19,41 +19,41 @@ from harness.errors import DataError
 from harness.registry import DatasetEntry
 
 NESTED = 2
-"""Archives in each other that are opened, beside the outer one."""
+"""Maximum depth of archives inside the outer archive."""
 
 MOST_INNER = 8
-"""Archives in one archive that are opened."""
+"""Maximum number of archives in one archive to open."""
 
 SEARCHED = 300
-"""Folders in which another dataset is looked for, to name it."""
+"""Maximum number of folders to search for another dataset, to name it in the message."""
 
 ARCHIVE_ENDINGS = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".tbz2", ".xz", ".txz")
 
 
 class UnfitArchive(DataError):
-    """An archive that is sound and holds something else."""
+    """A valid archive does not contain the dataset."""
 
 
 @dataclass(frozen=True)
 class Taken:
-    """What was taken out of an archive: one sentence, and the paths that are new below the data root."""
+    """What was taken from an archive: a sentence, and the new paths below the data root."""
 
     sentence: str
     paths: tuple[Path, ...] = ()
 
 
 def take(entry: DatasetEntry, archive: Path, root: Path, progress: Progress | None = None) -> Taken:
-    """Unpacks an archive beside its place, finds the dataset or its raw inputs in it, and moves them into place.
+    """Unpacks an archive to a temporary folder, finds the dataset or its raw inputs, and moves them into place.
 
     Args:
         entry: the dataset.
-        archive: zip or tar; archives in it are opened, too.
+        archive: zip or tar archive; archives inside it are opened, too.
         root: the data root.
-        progress: called with (bytes unpacked, bytes in all).
+        progress: called with the number of unpacked bytes and the total.
 
     Raises:
-        UnfitArchive: it holds something else; nothing of it is kept.
-        DataError: it is damaged or unsafe.
+        UnfitArchive: the archive does not contain the dataset; nothing is kept.
+        DataError: the archive is damaged or unsafe.
     """
     names = {folder for layout in entry.card.layouts for folder in layout.folders}
     there = [root / top for top in top_folders(archive) if top in names and _filled(root / top)]
@@ -79,9 +79,9 @@ def take(entry: DatasetEntry, archive: Path, root: Path, progress: Progress | No
 
 
 def _take_folder(entry: DatasetEntry, archive: Path, content: Path, root: Path) -> Taken | None:
-    """Moves the first folder that a layout of the card reads."""
+    """Moves the first folder that fits a layout of the card into place; folders with accepted names come first."""
     accepted = {Path(name).name for layout in entry.card.layouts for name in layout.folders}
-    for folder in sorted(_folders(content), key=lambda folder: folder.name not in accepted):  # else near the top first
+    for folder in sorted(_folders(content), key=lambda folder: folder.name not in accepted):
         try:
             splits = layouts.load(entry, folder)
         except DataError:
@@ -94,12 +94,12 @@ def _take_folder(entry: DatasetEntry, archive: Path, content: Path, root: Path) 
             return Taken(_left_alone(archive, target))
         target.parent.mkdir(parents=True, exist_ok=True)
         splits.root.rename(target)
-        return Taken(f"{archive} unpacked to {target}.", (target,))
+        return Taken(f"Unpacked {archive} to {target}.", (target,))
     return None
 
 
 def _take_inputs(entry: DatasetEntry, archive: Path, content: Path, root: Path) -> Taken | None:
-    """Moves the files from which the card's builder makes the dataset; those that are there already stay."""
+    """Moves the input files of the card's builder into place; existing files are kept."""
     for layout in entry.card.layouts:
         wanted = layout.options.get("inputs", ())
         for folder in _folders(content):
@@ -111,19 +111,19 @@ def _take_inputs(entry: DatasetEntry, archive: Path, content: Path, root: Path) 
             new = [name for name in found if not (target / name).exists()]
             for name in new:
                 (folder / name).rename(target / name)
-            kept = f"{', '.join(new)} unpacked from {archive} to {target}." if new else _left_alone(archive, target)
+            kept = f"Unpacked {', '.join(new)} from {archive} to {target}." if new else _left_alone(archive, target)
             return Taken(kept, tuple(target / name for name in new))
     return None
 
 
 def _place(layout: Layout, folder: Path) -> str:
-    """Where below the data root a folder goes: under its own name if the card accepts it."""
+    """Returns the place of a folder below the data root: its own name if the card accepts it."""
     own = (name for name in layout.folders if folder.parts[-len(Path(name).parts) :] == Path(name).parts)
     return next(own, layout.folders[0])
 
 
 def _folders(content: Path) -> Iterator[Path]:
-    """All folders, those near the top first."""
+    """Yields all folders, level by level from the top."""
     level = [content]
     while level:
         yield from level
@@ -135,13 +135,13 @@ def _name(entry: os.DirEntry[str]) -> str:
 
 
 def _inner(content: Path) -> list[Path]:
-    """Archives among the unpacked files; none where there are so many that they are the data themselves."""
+    """Returns the archives among the unpacked files; none if there are too many, because these are data."""
     found = [path for path in sorted(content.rglob("*")) if path.name.lower().endswith(ARCHIVE_ENDINGS)]
     return [path for path in found if is_archive(path)] if len(found) <= MOST_INNER else []
 
 
 def _within(archive: Path, budget: int) -> Limits:
-    """What an archive in an archive may become: no more than the outer one may, and than is left of that."""
+    """Returns the limits of an inner archive: at most those of the outer archive, and at most the remaining bytes."""
     limits = Limits()
     return Limits(bytes=min(budget, max(limits.ratio_from, int(limits.ratio * archive.stat().st_size))))
 
@@ -155,27 +155,27 @@ def _filled(folder: Path) -> bool:
 
 
 def _left_alone(archive: Path, place: Path) -> str:
-    return f"{archive} was not unpacked again, because {place} exists. If it is wrong or incomplete, remove it first."
+    return f"{archive} was not unpacked, because {place} exists. If that is wrong or incomplete, remove it first."
 
 
 def _unfit(entry: DatasetEntry, archive: Path, content: Path) -> str:
-    """What was found and what was expected."""
+    """Returns a message with the content of the archive and the expected content."""
     inner = content
     while len(found := sorted(inner.iterdir())) == 1 and found[0].is_dir():
         inner = found[0]
     holds = first([path.relative_to(content).as_posix() for path in found]) if found else "no files"
     other = _other(entry, content)
     is_other = f", which looks like {other}" if other else ""
-    wanted = "; ".join(f"{one.name}: {', '.join(layouts.needed(entry, one))}" for one in entry.card.layouts)
-    inputs = f"; or {', '.join(dict.fromkeys(_inputs(entry)))}" if _inputs(entry) else ""
+    wanted = " or ".join(f"{', '.join(layouts.needed(entry, one))} ({one.name})" for one in entry.card.layouts)
+    inputs = f", or the files {', '.join(dict.fromkeys(_inputs(entry)))}" if _inputs(entry) else ""
     return (
-        f"{archive} does not hold {entry.card.title}: it holds {holds}{is_other}. Expected is a folder with all of one "
-        f"layout ({wanted}){inputs}.{_reason(entry, content)} Nothing was kept."
+        f"{archive} does not contain {entry.card.title}: found {holds}{is_other}; expected a folder with {wanted}"
+        f"{inputs}.{_reason(entry, content)} Nothing was unpacked to the data root."
     )
 
 
 def _other(entry: DatasetEntry, content: Path) -> str:
-    """Title of the dataset that the folders look like."""
+    """Returns the title of another dataset that the folders look like; an empty string for none."""
     folders = list(islice(_folders(content), SEARCHED))
     for other in registry.datasets():
         for folder in folders:
@@ -189,7 +189,7 @@ def _other(entry: DatasetEntry, content: Path) -> str:
 
 
 def _counted(entry: DatasetEntry, splits: Splits) -> str:
-    """Title of the dataset that has these numbers of images, where that is another one: layouts may be alike."""
+    """Returns the title of another dataset with these numbers of images, because layouts may be the same."""
     images = [len(getattr(splits, split)) for split in SPLITS]
     titles = {}
     for other in registry.datasets():
@@ -200,7 +200,7 @@ def _counted(entry: DatasetEntry, splits: Splits) -> str:
 
 
 def _reason(entry: DatasetEntry, content: Path) -> str:
-    """Why a folder was refused that has all that a layout needs."""
+    """Returns why a folder was refused although it has all files and folders of a layout."""
     for folder in islice(_folders(content), SEARCHED):
         for layout in entry.card.layouts:
             if (why := layouts.refusal(entry, layout, folder)).startswith(layouts.LACKS):
@@ -208,7 +208,7 @@ def _reason(entry: DatasetEntry, content: Path) -> str:
             if not why:
                 try:
                     other = _counted(entry, layouts.load(entry, folder, version=layout.name))
-                    why = f"its numbers of images are those of {other}"
+                    why = f"it has the numbers of images of {other}"
                 except DataError as error:
                     why = str(error)
             return f" {folder.name} ({layout.name}): {why.replace(str(content), 'its top folder').rstrip('.')}."

@@ -1,7 +1,7 @@
-"""Builds dataset folders: CUHK03 from `cuhk-03.mat`, Occluded-Duke from DukeMTMC-reID and lists, generated people.
+"""Builders of datasets: CUHK03 from `cuhk-03.mat`, Occluded-Duke from DukeMTMC-reID and lists, and generated people.
 
-A builder is called as `builder(layout, root, sources, progress)`. It returns what it did, as sentences; an empty list
-where its inputs are absent. Every folder it makes appears complete or not at all; existing folders are left alone.
+A builder is called as `builder(layout, root, sources, progress)`. It returns sentences about what it did, or an empty
+list if its inputs are missing. Folders are created atomically; existing folders are not changed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ VIEW_COLUMNS = 5
 
 
 def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
-    """Extracts the images and test sets of `cuhk-03.mat` and puts the file of the new protocol beside them."""
+    """Extracts the images and test sets of `cuhk-03.mat`, and copies the file of the new protocol next to them."""
     places = _places(layout, root, sources)
     target = next((root / folder for folder in layout.folders if (root / folder).is_dir()), root / layout.folders[0])
     images = layout.options["images"]
@@ -36,21 +36,21 @@ def cuhk03(layout: Layout, root: Path, sources: Sequence[Path], progress: Progre
     if mat := _file(places, "cuhk-03.mat"):
         if not (target / images).exists():
             count = extract_cuhk03(mat, target / images, images.removeprefix("images_"), progress)
-            done.append(f"{count:,} images extracted from {mat} to {target / images}.")
+            done.append(f"Extracted {count:,} images from {mat} to {target / images}.")
         if not (target / TESTSETS).exists():
             extract_testsets(mat, target / TESTSETS)
-            done.append(f"The 20 classic test sets written to {target / TESTSETS}.")
+            done.append(f"Wrote the 20 classic test sets to {target / TESTSETS}.")
     config = layout.options.get("config", "")
     if config and not (target / config).exists() and (found := _file(places, config)):
-        protocol(found)  # refuse a damaged one here
+        protocol(found)  # raises for a damaged file
         target.mkdir(parents=True, exist_ok=True)
         files.replace(target / config, found.read_bytes())
-        done.append(f"{config} copied to {target}.")
+        done.append(f"Copied {config} to {target}.")
     return done
 
 
 DAMAGE = (OSError, LookupError, ValueError, TypeError, AttributeError, RuntimeError, ArithmeticError, MemoryError)
-"""What h5py raises on a damaged file."""
+"""Exceptions that h5py raises for damaged files."""
 
 
 def extract_cuhk03(mat: Path, target: Path, boxes: str, progress: Progress | None = None) -> int:
@@ -58,15 +58,15 @@ def extract_cuhk03(mat: Path, target: Path, boxes: str, progress: Progress | Non
 
     Args:
         mat: `cuhk-03.mat` (MATLAB 7.3, which is HDF5).
-        target: folder to make.
+        target: folder to create.
         boxes: `detected` or `labeled`.
-        progress: called with (people done, people in all).
+        progress: called with the number of people done and the total.
 
     Returns:
         The number of images.
 
     Raises:
-        DataError: the file is not what it should be.
+        DataError: the file is damaged or another one.
     """
     from PIL import Image
 
@@ -78,12 +78,12 @@ def extract_cuhk03(mat: Path, target: Path, boxes: str, progress: Progress | Non
             Image.fromarray(pixels).save(folder / name)
             count += 1
         if not count:
-            raise DataError(f"{mat} holds no {boxes} images.")
+            raise DataError(f"{mat} contains no {boxes} images. Download it again.")
     return count
 
 
 def _crops(mat: Path, boxes: str, progress: Progress | None) -> Iterator[tuple[str, Any]]:
-    """Name and pixels [H, W, 3] of every crop; HDF5 holds all axes in reverse."""
+    """Yields name and pixels [H, W, 3] of every crop. HDF5 stores MATLAB's axes in reverse order."""
     import h5py
 
     try:
@@ -104,14 +104,18 @@ def _crops(mat: Path, boxes: str, progress: Progress | None) -> Iterator[tuple[s
                     if progress is not None:
                         progress(done, people)
     except DAMAGE as error:
-        raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
+        raise _damaged(mat, error) from error
+
+
+def _damaged(mat: Path, error: BaseException) -> DataError:
+    return DataError(f"{mat} is damaged or not CUHK03's file ({type(error).__name__}: {error}). Download it again.")
 
 
 def extract_testsets(mat: Path, target: Path) -> None:
     """Writes the 20 test sets, each a list of (pair, person) counted from one, as JSON.
 
     Raises:
-        DataError: the file is not what it should be.
+        DataError: the file is damaged or another one.
     """
     import h5py
 
@@ -120,15 +124,15 @@ def extract_testsets(mat: Path, target: Path) -> None:
             cells = [file[reference][:] for reference in file["testsets"][:].ravel()]
             sets = [[[int(pair), int(person)] for pair, person in cell.T] for cell in cells]
     except DAMAGE as error:
-        raise DataError(f"{mat} is not CUHK03's file ({type(error).__name__}: {error}).") from error
+        raise _damaged(mat, error) from error
     target.parent.mkdir(parents=True, exist_ok=True)
     files.replace(target, json.dumps({"testsets": sets}))
 
 
 def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress: Progress | None = None) -> list[str]:
-    """Builds Occluded-Duke from DukeMTMC-reID and the published lists; images are linked, or else copied.
+    """Builds Occluded-Duke from DukeMTMC-reID and the published lists, with hard links to the images, or copies.
 
-    Each listed image comes from DukeMTMC-reID's folder of the same split if it is there, else from its gallery.
+    A listed image is taken from DukeMTMC-reID's folder of the same split or, if it is not there, from its gallery.
     """
     places = _places(layout, root, sources)
     lists = {split: _file(places, f"{split}.list") for split in SPLITS}
@@ -137,7 +141,7 @@ def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress:
     duke = registry.dataset("dukemtmc")
     base = next((source for source in sources if source.is_dir() and holds(duke, source)), root)
     if not holds(duke, base):
-        return [f"The lists of Occluded-Duke are here, but DukeMTMC-reID was not found below {root}."]
+        return [f"The lists of Occluded-Duke exist, but DukeMTMC-reID, which they need, was not found below {root}."]
     original = duke.load(base)
     target = next((place.parent for place in lists.values() if place and place.parent.name in layout.folders), None)
     target = target or root / layout.folders[0]
@@ -148,7 +152,9 @@ def occluded_duke(layout: Layout, root: Path, sources: Sequence[Path], progress:
         names = Source(place.parent).text(place.name).split()
         found = {name: known[split].get(name) or known["gallery"].get(name) for name in names}
         if absent := [name for name, path in found.items() if path is None]:
-            raise DataError(f"{place} names {len(absent)} image(s) not in {original.root}: {first(absent)}.")
+            raise DataError(
+                f"{place} lists {len(absent)} image(s) that {original.root} does not have: {first(absent)}."
+            )
         chosen[split] = {name: path for name, path in found.items() if path is not None}
     _mark(target, original, chosen)
     return _link(target, chosen, progress)
@@ -159,7 +165,7 @@ def synthetic(layout: Layout, root: Path, sources: Sequence[Path], progress: Pro
     from datasets.synthetic.writing import generate
 
     folders = generate(root, layouts=["synthetic"], progress=progress)
-    return [f"Generated images in {folder}." for folder in folders.values()]
+    return [f"Generated images of people in {folder}." for folder in folders.values()]
 
 
 BUILDERS: dict[str, Callable[..., list[str]]] = {
@@ -170,7 +176,7 @@ BUILDERS: dict[str, Callable[..., list[str]]] = {
 
 
 def holds(entry: DatasetEntry, folder: Path) -> bool:
-    """Whether the dataset is found below a folder."""
+    """Returns whether the dataset is found below a folder."""
     try:
         return bool(find(entry, folder))
     except DataError:
@@ -183,7 +189,7 @@ def _link(target: Path, chosen: dict[str, dict[str, Path]], progress: Progress |
     for split, names in chosen.items():
         with fresh_folder(target / SPLIT_FOLDERS[split]) as folder:
             if folder is not None:
-                sentences.append(f"{len(names):,} {split} images put into {target / SPLIT_FOLDERS[split]}.")
+                sentences.append(f"Put {len(names):,} {split} images into {target / SPLIT_FOLDERS[split]}.")
                 for name, path in names.items():
                     _place(path, folder / name)
                     done += 1
@@ -195,12 +201,12 @@ def _link(target: Path, chosen: dict[str, dict[str, Path]], progress: Progress |
 def _place(path: Path, target: Path) -> None:
     try:
         os.link(os.path.realpath(path), target)
-    except OSError:  # another disk, or a file system without links
+    except OSError:  # another disk, or a file system without hard links
         shutil.copyfile(path, target)
 
 
 def _mark(target: Path, original: Splits, chosen: dict[str, dict[str, Path]]) -> None:
-    """What is built from generated data is generated data: the mark goes there first."""
+    """Marks a dataset built from generated data as generated, before its images are written."""
     if original.generated is None:
         return
     counts = {}
@@ -218,7 +224,7 @@ def _mark(target: Path, original: Splits, chosen: dict[str, dict[str, Path]]) ->
 
 
 def _places(layout: Layout, root: Path, sources: Iterable[Path]) -> list[Path]:
-    """Folders in which a user may have put the inputs: those named, the dataset's own, the data root."""
+    """Returns the folders to search for inputs: the given sources, the dataset's own folders and the data root."""
     own = [root / folder for folder in layout.folders]
     bases = [source if source.is_dir() else source.parent for source in sources]
     places = [*bases, *own, root]

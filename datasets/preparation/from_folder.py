@@ -1,4 +1,4 @@
-"""Makes a dataset of a folder of images: a table, a card and one link to the images, which stay where they are."""
+"""Creates a dataset from a folder of images: a table, a card and a link to the images, which are not copied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,13 @@ TABLE, IMAGES = "items.csv", "images"
 
 @dataclass(frozen=True)
 class MadeDataset:
-    """The dataset: its name, what was done and found, and the commands that come next."""
+    """The created dataset.
+
+    Attributes:
+        name: its name.
+        sentences: what was found and done.
+        commands: shell commands to run next.
+    """
 
     name: str
     sentences: tuple[str, ...]
@@ -41,26 +47,29 @@ class MadeDataset:
 def make_dataset(
     folder: Path, out: Path, settings: FolderSettings | None = None, data_root: Path | None = None
 ) -> MadeDataset:
-    """Makes a dataset of a folder of images; the same arguments give the same files.
+    """Creates a dataset from a folder of images. The same arguments give the same files.
 
     Args:
-        folder: with one folder per identity, or with the identity in every path.
-        out: gets `<name>/card.toml`, a folder for `--plugins`.
-        settings: name, splits, identities and cameras.
-        data_root: gets `<name>/items.csv` and the link to the images; `out` if not given.
+        folder: folder with one subfolder per identity, or with the identity in every path.
+        out: folder for `<name>/card.toml`; pass it to `--plugins`.
+        settings: name, split, identities and cameras.
+        data_root: folder for `<name>/items.csv` and the link to the images; by default `out`.
 
     Raises:
-        DataError: there are no images, no useful split, or another dataset of this name.
-        UsageError: a setting that does not fit.
+        DataError: there are no images or too few identities, or a different dataset of this name exists.
+        UsageError: a setting is wrong.
     """
     settings, folder = settings or FolderSettings(), Path(os.path.abspath(folder))
     name = _name(folder, settings.name)
     if not 0 < settings.test_fraction < 1:
-        raise UsageError(f"--test-fraction must lie between 0 and 1, found {settings.test_fraction}.")
+        raise UsageError(f"--test-fraction must be between 0 and 1, found {settings.test_fraction:g}.")
     roots = [Path(os.path.abspath(root)) for root in (out, data_root or out)]
     for root in roots:
         if f"{os.path.realpath(root)}/".startswith(f"{os.path.realpath(folder)}/"):
-            raise UsageError(f"{root} lies in {folder}, whose images it would list again; name another folder.")
+            raise UsageError(
+                f"The output folder {root} is inside the image folder {folder}, so its images would be listed twice. "
+                "Pass another folder."
+            )
     photos, sentences = find_photos(folder, settings)
     cameras = photos[0].camera != ""
     splits, how = split(photos, settings)
@@ -74,11 +83,11 @@ def _name(folder: Path, given: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "-", (given or folder.name).lower()).strip("-")
     if not name or (given and given.replace("_", "-") != name):
         raise UsageError(
-            f"A dataset's name has lower-case letters, digits and hyphens; '{given or folder.name}' does not. Pass "
-            f"--name {name or 'NAME'}."
+            "The name of a dataset must consist of lower-case letters, digits and hyphens, found "
+            f"'{given or folder.name}'. Pass --name {name or 'NAME'}."
         )
     if any(name in (entry.name, entry.card.group, *entry.card.aliases) for entry in registry.datasets()):
-        raise UsageError(f"'{name}' is the name of a dataset that the program knows; pass another --name.")
+        raise UsageError(f"'{name}' is the name of a registered dataset. Pass another name with --name.")
     return name
 
 
@@ -90,7 +99,7 @@ def _counted(splits: dict[str, list[Photo]]) -> list[str]:
 def _files(
     folder: Path, name: str, settings: FolderSettings, splits: dict[str, list[Photo]], cameras: bool
 ) -> dict[str, str]:
-    """Contents of the card, the table and, for generated images, the mark."""
+    """Returns the content of the card, the table and, for generated images, `stand-in.json`."""
     everyone = [photo for part in splits.values() for photo in part]
     pids = numbers({photo.identity for photo in everyone})
     camids = numbers({photo.camera for photo in everyone}) if cameras else {}
@@ -105,7 +114,7 @@ def _files(
     counts = {part: structs.asdict(_count(photos)) for part, photos in splits.items()}
     files = {"card.toml": _card(folder, name, settings, counts, options), TABLE: table.getvalue()}
     for place in (folder, folder.parent):
-        if (place / layouts.STAND_IN).is_file():  # images that were generated stay generated
+        if (place / layouts.STAND_IN).is_file():  # keep the mark of generated images
             mark = json.loads((place / layouts.STAND_IN).read_text(encoding="utf-8"))
             kept = {key: value for key, value in mark.items() if key not in ("layout", "counts")}
             files[layouts.STAND_IN] = json.dumps({**kept, "counts": counts}, indent=2)
@@ -121,7 +130,7 @@ def _card(
     folder: Path, name: str, settings: FolderSettings, counts: dict[str, dict[str, int]], options: Sequence[str]
 ) -> str:
     about = (
-        f"Made from the folder '{printable(folder.name)}', split by identity: seed {settings.seed}, test fraction "
+        f"Created from the folder '{printable(folder.name)}', split by identity: seed {settings.seed}, test fraction "
         f"{settings.test_fraction:g}" + (f", pattern {settings.pattern}" if settings.pattern else "")
     )
     rows = {part: ", ".join(f"{quantity} = {count}" for quantity, count in row.items()) for part, row in counts.items()}
@@ -129,7 +138,7 @@ def _card(
         'kind = "dataset"',
         f'name = "{name}"',
         f'title = "{name}"',
-        f"about = {json.dumps(about)}",  # a string of JSON is one of TOML
+        f"about = {json.dumps(about)}",  # JSON strings are valid TOML strings
         "",
         "[[layouts]]",
         f'name = "{name}"',
@@ -144,7 +153,7 @@ def _card(
 
 
 def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]) -> str:
-    """Writes card and table, each folder whole or not at all, and reads the dataset once."""
+    """Writes card and table, each folder atomically, and reads the dataset once as a check."""
     out, root = roots
     parts = {out / name: ["card.toml"]}
     parts.setdefault(root / name, []).extend(file for file in files if file != "card.toml")
@@ -152,13 +161,15 @@ def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]
     for target in there:
         if differs := _differing(target, {file: files[file] for file in parts[target]}, folder):
             raise DataError(
-                f"{target} exists and is another dataset, or its images changed: {', '.join(differs)} would be "
-                "different. Pass another --name, or remove it."
+                f"{target} already exists and differs in {', '.join(differs)}: it is another dataset, or its images "
+                "have changed. Remove it, or pass another --name."
             )
     try:
         data = {file: text.encode() for file, text in files.items()}
     except UnicodeEncodeError as error:
-        raise DataError(f"{folder} holds names that are not valid Unicode: {error.reason}. Rename them.") from error
+        raise DataError(
+            f"{folder} contains file names that are not valid Unicode: {error.reason}. Rename these files."
+        ) from error
     made = []
     try:
         for target in parts:
@@ -174,11 +185,12 @@ def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]
         DatasetEntry(card, out / name, name).load(root)
     except (HarnessError, OSError) as error:
         for target in made:
-            shutil.rmtree(target, ignore_errors=True)  # the link in it, not the images
+            shutil.rmtree(target, ignore_errors=True)  # removes only the link to the images
         if isinstance(error, OSError):
             raise DataError(f"{' and '.join(map(str, parts))} cannot be written: {error.strerror or error}.") from error
         raise
-    return f"{name} is {'in' if made else 'there already, in'} {' and '.join(map(str, parts))}."
+    where = " and ".join(map(str, parts))
+    return f"Wrote the dataset {name} to {where}." if made else f"The dataset {name} already exists in {where}."
 
 
 def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
@@ -195,7 +207,7 @@ def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
 
 
 def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[str, ...]:
-    """What to type next, ready for a shell."""
+    """Returns the shell commands to run next."""
     where = ["--datasets", name, "--plugins", str(roots[0]), "--data-root", str(roots[1])]
     batch = recipe.load(recipe.find("unified", Path())).sampler.identities
     small = ["--set", f"sampler.identities={train_identities}"] if train_identities < batch else []

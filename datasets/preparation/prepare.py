@@ -1,4 +1,4 @@
-"""Makes one dataset readable: unpacks its archives, runs its builders, checks its counts. Downloads nothing."""
+"""Prepares one dataset: unpacks its archives, runs its builders and checks its counts. Does not download anything."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from harness.registry.dataset_checks import check_counts
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one dataset.
+    """The result of preparing one dataset.
 
     Attributes:
-        dataset: its name.
-        status: `ready` (was there already), `built`, or `absent` (the sentences say where to ask for it).
-        sentences: what was done; where the data is and how it differs from the card, or where to ask; the notice.
-        splits: what was read at the end, `None` for an absent dataset.
+        dataset: name of the dataset.
+        status: `ready` (it existed already), `built`, or `absent`.
+        sentences: what was done; where the dataset is and how it differs from its card, or where to get it; its notice.
+        splits: the splits of the dataset, `None` if it is absent.
     """
 
     dataset: str
@@ -44,26 +44,25 @@ def prepare_dataset(
     sources: Sequence[str | os.PathLike[str]] = (),
     progress: Progress | None = None,
 ) -> Outcome:
-    """Makes a dataset readable below the data root. It can be repeated, and interrupted at any time.
+    """Prepares a dataset below the data root. It can be interrupted and repeated at any time.
 
-    Archives among `sources`, or lying in the data root under their usual name, are unpacked if they hold the dataset
-    or its raw inputs; nothing of another archive is kept. Then the card's builders run. Data that must be asked for is
-    never fetched.
+    Archives in `sources`, and archives with a known name in the data root, are unpacked if they contain the dataset or
+    its raw inputs. Nothing of other archives is kept. Then the builders of the card run. Nothing is downloaded.
 
     Args:
         entry: the dataset.
-        root: the data root; made if missing.
-        sources: archives or folders of the user's.
-        progress: called with (done, in all) while something long goes on.
+        root: the data root; created if it does not exist.
+        sources: archives or folders of the user.
+        progress: called with the amount of work done and the total during long steps.
 
     Raises:
-        DataError: an input is damaged or unsafe.
+        DataError: an input is missing, damaged or unsafe.
     """
     root = Path(root)
     root.mkdir(parents=True, exist_ok=True)
     places = [Path(source) for source in sources]
     if missing := [place for place in places if not place.exists()]:
-        raise DataError(f"{missing[0]} does not exist.")
+        raise DataError(f"The source {missing[0]} does not exist.")
     notice = [entry.card.notice] if entry.card.notice else []
     done: list[str] = []
     refused: list[str] = []
@@ -100,19 +99,19 @@ def _archives(entry: DatasetEntry, root: Path, places: Sequence[Path]) -> list[P
     files = [place for place in places if place.is_file() and place.name not in inputs]
     for file in files:
         if not is_archive(file):
-            raise DataError(f"{file} is not a zip or tar archive, or it is cut off.")
+            raise DataError(f"{file} is not a zip or tar archive, or it is truncated. Pass an archive or a folder.")
     return list(dict.fromkeys(path for path in (*files, *usual) if path.is_file()))
 
 
 @contextmanager
 def _undone_on_damage(paths: Sequence[Path]) -> Iterator[None]:
-    """Removes what was just unpacked where a builder finds it damaged, so that a good copy can take its place."""
+    """Removes the files that were just unpacked if a builder finds them damaged, so that prepare can be repeated."""
     try:
         yield
     except DataError as error:
         for path in paths:
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        removed = f" {' and '.join(map(str, paths))} was removed again." if paths else ""
+        removed = f" Removed {' and '.join(map(str, paths))} again." if paths else ""
         raise DataError(f"{error}{removed}") from error
 
 

@@ -1,4 +1,4 @@
-"""Reads identities and cameras off the paths of images, and splits the images by identity."""
+"""Finds identities and cameras in the paths of images, and splits the images by identity."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from harness.contracts import SPLITS
 from harness.errors import DataError, UsageError
 
 LEAST = 2
-"""Identities that training and test must have, each."""
+"""Minimum number of training identities, and of test identities."""
 
 TRAIN_FOLDERS = ("train", "training", "train_all", "bbox_train", "bounding_box_train")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "query", "gallery", "bbox_test", "bounding_box_test")
@@ -26,11 +26,18 @@ KNOWN_PATTERNS = (
     r"C(?P<camid>\d+)T\d+F\d+[^/]*$",  # MARS
     r"(?:^|[/_-])cam(?:era)?[_-]?(?P<camid>\d+)(?![^/_.-])",
 )
-"""Tried in this order where the user gives no pattern; one must fit every image."""
+"""Patterns to try in this order if the user gives none; a pattern must fit every image."""
 
 
 class Photo(NamedTuple):
-    """An image as its path tells it: `part` is train or test where a folder says so, `camera` may be empty."""
+    """An image and what its path says about it.
+
+    Attributes:
+        path: path below the folder.
+        identity: name of the identity.
+        camera: name of the camera; empty if unknown.
+        part: `train` or `test` if a folder of the path says so; otherwise empty.
+    """
 
     path: str
     identity: str
@@ -40,15 +47,15 @@ class Photo(NamedTuple):
 
 @dataclass(frozen=True)
 class FolderSettings:
-    """How a folder becomes a dataset.
+    """Settings for creating a dataset from a folder.
 
     Attributes:
-        name: of the dataset; by default made from the folder's name.
-        seed: of the choice of test identities and queries.
-        test_fraction: fraction of the identities to test on.
+        name: name of the dataset; by default derived from the name of the folder.
+        seed: seed of the choice of test identities and queries.
+        test_fraction: fraction of test identities.
         pattern: regular expression with the groups `pid` and `camid`, or one of them, searched for in the path below
-            the folder; without `pid` the folder of an image is its identity.
-        cameras: False where nobody knows the cameras.
+            the folder. Without `pid`, the identity is the image's folder.
+        cameras: whether the cameras are known.
     """
 
     name: str = ""
@@ -59,32 +66,34 @@ class FolderSettings:
 
 
 def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], list[str]]:
-    """Every image with its identity and camera, and sentences about what was found.
+    """Returns all images with identity and camera, and sentences about what was found.
 
     Raises:
-        DataError: no images, or an image without identity or camera.
-        UsageError: a pattern without groups.
+        DataError: there are no images, or an image has no identity or camera.
+        UsageError: the pattern has no group.
     """
     if not folder.is_dir():
-        raise DataError(f"{folder} is not a folder.")
+        raise DataError(f"The folder {folder} does not exist.")
     source = Source(folder)
     paths = sorted(source.tree(""), key=order)
     kinds = ", ".join(f"{count:,} {kind}" for kind, count in source.notes.get("ignored_kinds", {}).items())
     if not paths:
-        raise DataError(f"{folder} holds no images{f', only {kinds}' if kinds else ''}.")
+        only = f", only files of other formats: {kinds}" if kinds else ""
+        raise DataError(f"{folder} contains no images{only}. Pass the folder that contains the identities.")
     sentences = [f"Left out files that are not images: {kinds}."] if kinds else []
     folders, parts = _levels(paths)
     flat = [path for path in paths if not folders[path]]
     pattern = settings.pattern or _known(paths, bool(flat))
     fits = pattern_of(pattern) if pattern else None
     if fits and not {"pid", "camid"} & fits.groupindex.keys():
-        raise UsageError(f"The name pattern {pattern!r} has neither a group pid nor a group camid.")
+        raise UsageError(f"The pattern {pattern!r} needs a group (?P<pid>...), (?P<camid>...), or both.")
     has_pid = fits is not None and "pid" in fits.groupindex and (bool(settings.pattern) or bool(flat))
     has_camera = fits is not None and "camid" in fits.groupindex and settings.cameras
     if flat and not has_pid:
         raise DataError(
-            f"{len(flat):,} image(s) lie in no folder of an identity: {first(flat)}. Make one folder per identity, or "
-            "say where the identity stands in the path: --pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'."
+            f"{len(flat):,} image(s) are not in the folder of an identity: {first(flat)}. Create one folder per "
+            "identity, or pass a pattern that finds the identity in the path, for example "
+            "--pattern '(?P<pid>\\d+)_c(?P<camid>\\d+)'."
         )
     photos, wrong = [], []
     for path in paths:
@@ -96,28 +105,32 @@ def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], li
         else:
             photos.append(Photo(path, identity, camera, parts[path]))
     if wrong:
-        raise DataError(f"The pattern {pattern!r} does not fit {len(wrong)} of {len(paths)} images: {first(wrong)}.")
+        raise DataError(
+            f"The pattern {pattern!r} does not fit {len(wrong)} of {len(paths)} images: {first(wrong)}. Change the "
+            "pattern, or remove these images."
+        )
     kept = [photo for photo in photos if photo.identity not in JUNK]
     if dropped := len(photos) - len(kept):
-        sentences.append(f"Left out {dropped:,} junk image(s) of {' and '.join(JUNK)}.")
+        sentences.append(f"Left out {dropped:,} junk image(s), of the identities {' and '.join(JUNK)}.")
     examples = first(sorted({photo.identity for photo in kept}))
-    sentences.append(f"Identities are {'in the names' if has_pid else 'the folders'}: {examples}.")
+    source_of = f"the pattern {pattern!r}" if has_pid else "the names of folders"
+    sentences.append(f"Identities come from {source_of}: {examples}.")
     if has_camera:
         cameras = sorted({photo.camera for photo in kept})
         if any(number(camera) is None for camera in cameras):
-            sentences.append(f"Cameras are numbered by order, from 0: {first(cameras)}.")
-        sentences.append(f"Cameras are in the names, by {pattern!r}; pass --no-cameras if these are none.")
+            sentences.append(f"Cameras are numbered from 0 in sorted order: {first(cameras)}.")
+        sentences.append(f"Cameras come from the pattern {pattern!r}. If these are not cameras, pass --no-cameras.")
     else:
-        sentences.append("Cameras are unknown: no image will be ignored as taken by the query's own camera.")
+        sentences.append("The cameras are unknown, so no gallery image will be ignored for the query's camera.")
     if not kept:
-        raise DataError(f"{folder} holds nothing but junk images.")
+        raise DataError(f"{folder} contains only junk images, of the identities {' and '.join(JUNK)}.")
     return kept, sentences
 
 
 def _levels(paths: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """For every image the folder of its identity, and train or test where the folder above says so.
+    """Returns for every image the folder of its identity, and `train` or `test` if the folder above has such a name.
 
-    A top folder that holds everything is no identity, and neither is the folder of a split.
+    A top folder that contains all images is not an identity, and neither is the folder of a split.
     """
     levels = {path: path.split("/")[:-1] for path in paths}
     while all(len(above) > 1 for above in levels.values()) and len({above[0] for above in levels.values()}) == 1:
@@ -132,7 +145,7 @@ def _levels(paths: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:
 
 
 def _known(paths: Sequence[str], flat: bool) -> str:
-    """A pattern that fits every image and tells two cameras apart at least; empty if there is none."""
+    """Returns a known pattern that fits every image and finds at least two cameras; empty if there is none."""
     for pattern in KNOWN_PATTERNS:
         matches = [re.search(pattern, path, re.ASCII) for path in paths]
         names_cameras = all(matches) and len({match["camid"] for match in matches if match}) > 1
@@ -142,14 +155,14 @@ def _known(paths: Sequence[str], flat: bool) -> str:
 
 
 def split(photos: Sequence[Photo], settings: FolderSettings) -> tuple[dict[str, list[Photo]], list[str]]:
-    """Train, query and gallery, by identity, and how they were chosen.
+    """Splits images by identity into train, query and gallery; also returns sentences about the choice.
 
-    An identity can be tested if it has images from two cameras, or two images where cameras are unknown. Of each
-    tested identity one image per camera is a query, as in Market-1501, as long as every query keeps a match; without
-    cameras one image is. The choice depends on the seed and the names alone.
+    A test identity needs images from two cameras, or two images if the cameras are unknown. As in Market-1501, one
+    image per camera of each test identity is a query, as long as every query has a match. With unknown cameras, one
+    image in total is a query. The choice depends only on the seed and the names.
 
     Raises:
-        DataError: too few identities for training or test.
+        DataError: there are too few identities for training or test.
     """
     people: dict[str, list[Photo]] = defaultdict(list)
     for photo in photos:
@@ -172,51 +185,57 @@ def _check_people(people: dict[str, list[Photo]], testable: Sequence[str], camer
     if len(people) < 2 * LEAST:
         names = first(sorted(people))
         raise DataError(
-            f"There are {len(people)} identities ({names}), and training and test need {LEAST} each. Is this the "
-            "folder above the identities, and does the pattern find them?"
+            f"Training and test need at least {LEAST} identities each, found {len(people)} in total: {names}. Pass the "
+            "folder that contains the folders of identities, or a --pattern that finds the identities."
         )
     if len(testable) >= LEAST:
         return
-    lack = "are seen by two cameras" if cameras else "have two images"
+    need = "images from two cameras" if cameras else "two images"
     advice = (
-        " Pass --no-cameras if the numbers in the names are no cameras, or say with --pattern where identity and "
-        "camera stand in the path."
+        " Pass --no-cameras if the numbers in the names are not cameras, or a --pattern that finds identity and camera "
+        "in the path."
         if cameras
         else ""
     )
     raise DataError(
-        f"Only {len(testable)} of {len(people)} identities {lack}, and a query needs another image of its identity to "
-        f"find; {LEAST} such identities are needed.{advice}"
+        f"Only {len(testable)} of {len(people)} identities have {need}; at least {LEAST} are needed, because every "
+        f"query needs a match.{advice}"
     )
 
 
 def _tested(
     people: dict[str, list[Photo]], testable: Sequence[str], settings: FolderSettings
 ) -> tuple[Collection[str], list[str]]:
-    """The identities to test on: those of the test folders if there are such, else a seeded share."""
+    """Returns the test identities: those of test folders if there are any, otherwise a random choice by the seed."""
     by_part = {
         part: {name for name, own in people.items() if any(p.part == part for p in own)} for part in ("train", "test")
     }
     if by_part["train"] and by_part["test"]:
         if not by_part["train"] & by_part["test"]:
             if len(by_part["test"].intersection(testable)) < LEAST or len(by_part["train"]) < LEAST:
-                raise DataError("The folders of train and test do not leave two identities each that can be used.")
-            return by_part["test"], ["The folders' own split into train and test identities is kept."]
-        how = ["Train and test folders share identities, so they are put together and split again by identity."]
+                raise DataError(
+                    f"The train and test folders need at least {LEAST} usable identities each, found "
+                    f"{len(by_part['train'])} and {len(by_part['test'].intersection(testable))}."
+                )
+            return by_part["test"], ["The split into train and test folders is kept."]
+        how = ["The train and test folders have identities in common, so all images are split again by identity."]
     else:
         how = []
     wanted = round(settings.test_fraction * len(people))
     most = min(len(testable), len(people) - LEAST)
     count = max(LEAST, min(wanted, most))
     chosen = sorted(testable, key=lambda name: _draw(settings.seed, name))[:count]
-    how.append(f"{count:,} of {len(people):,} identities are for test, chosen by seed {settings.seed}.")
+    how.append(f"{count:,} of {len(people):,} identities are test identities, chosen with seed {settings.seed}.")
     if count < wanted:
-        how.append(f"Not {wanted:,}: only {len(testable):,} identities can be tested.")
+        how.append(
+            f"The test fraction asks for {wanted:,}, but only {len(testable):,} identities have enough images for a "
+            f"query, and {LEAST} must remain for training."
+        )
     return set(chosen), how
 
 
 def _queries(own: Sequence[Photo], seed: int) -> set[Photo]:
-    """One image per camera, or one in all where cameras are unknown; each keeps a match among the others."""
+    """Returns one image per camera, or a single one if cameras are unknown, such that every query has a match."""
     by_camera: dict[str, list[Photo]] = defaultdict(list)
     for photo in own:
         by_camera[photo.camera].append(photo)
@@ -230,5 +249,5 @@ def _queries(own: Sequence[Photo], seed: int) -> set[Photo]:
 
 
 def _draw(seed: int, name: str) -> bytes:
-    """A random order that no library's version changes, nor an image more or less."""
+    """Returns a sort key for a random order that depends only on seed and name, not on libraries or other images."""
     return hashlib.sha256(f"{seed}:{name}".encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Unpacks a zip or tar archive that a user brings, trusting nothing in it."""
+"""Unpacks untrusted zip and tar archives."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from harness.errors import DataError
 from harness.system import files
 
 Progress = Callable[[int, int], None]
-"""Called with (done, in all)."""
+"""Called with the amount of work done and the total."""
 
 DAMAGE = (
     *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error),
     *(EOFError, RuntimeError, LookupError, OverflowError, MemoryError),
 )
-"""What the libraries raise on a damaged or encrypted archive, beside OSError and ValueError."""
+"""Exceptions that the libraries raise for damaged or encrypted archives, in addition to OSError and ValueError."""
 
 CHUNK = 1 << 20
 DRIVE = re.compile(r"[A-Za-z]:")
@@ -35,9 +35,13 @@ CLUTTER = ("__MACOSX", ".DS_Store")
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may become: bytes and files in all, and bytes unpacked per byte packed.
+    """Limits of an unpacked archive. Images hardly compress, so a high ratio indicates a decompression bomb.
 
-    Pictures hardly shrink when packed, so a high ratio is a sign of a bomb; it counts from `ratio_from` bytes on.
+    Attributes:
+        bytes: maximum number of unpacked bytes.
+        files: maximum number of files.
+        ratio: maximum ratio of unpacked to packed bytes.
+        ratio_from: number of unpacked bytes from which the ratio is checked.
     """
 
     bytes: int = 64 << 30
@@ -54,7 +58,7 @@ class _Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether the file is a zip or tar archive, by its content."""
+    """Returns whether a file is a zip or tar archive, by its content."""
     try:
         return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
     except (OSError, ValueError, *DAMAGE):
@@ -62,7 +66,7 @@ def is_archive(path: Path) -> bool:
 
 
 def top_folders(archive: Path) -> list[str]:
-    """Top folders in an archive; of a tar archive only the first member's, because listing it means reading it."""
+    """Returns the top folders of an archive; of a tar archive only the first, because listing reads the whole file."""
     try:
         if zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as opened:
@@ -75,25 +79,25 @@ def top_folders(archive: Path) -> list[str]:
 
 
 def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: Progress | None = None) -> int:
-    """Unpacks a zip or tar archive into the new folder `target`, which appears complete or not at all.
+    """Unpacks a zip or tar archive into the new folder `target`, atomically.
 
-    Links, devices, absolute names, names with `..` and names given twice are refused; permissions are not taken over.
-    Backslashes separate folders, as in archives made on Windows.
+    Links, devices, absolute names, names with `..` and duplicate names are refused. Permissions are not restored.
+    Backslashes separate folders, as in archives created on Windows.
 
     Args:
-        archive: the file; compression is recognised by content.
-        target: folder to make; nothing is done where it exists.
-        limits: what the archive may become.
-        progress: called with (bytes unpacked, bytes in all; the archive's own size where that is unknown).
+        archive: the archive; its compression is detected by content.
+        target: folder to create; if it exists, nothing is done.
+        limits: limits of the unpacked files.
+        progress: called with the number of unpacked bytes and the total, or the size of the archive if it is unknown.
 
     Returns:
-        Bytes that were written.
+        The number of bytes written.
 
     Raises:
-        DataError: not an archive, damaged, unsafe, too large, or no room on the disk.
+        DataError: the file is not an archive, is damaged, unsafe or too large, or the disk is full.
     """
     if not is_archive(archive):
-        raise DataError(f"{archive} is not a zip or tar archive, or it is cut off.")
+        raise DataError(f"{archive} is not a zip or tar archive, or it is truncated. Download it again.")
     with fresh_folder(target) as folder:
         if folder is None:
             return 0
@@ -106,16 +110,16 @@ def unpack(archive: Path, target: Path, *, limits: Limits = Limits(), progress: 
             with tarfile.open(archive) as stream:
                 return _write(archive, _tar_members(archive, stream), folder, 0, limits, progress)
         except DAMAGE as error:
-            raise DataError(f"{archive} cannot be unpacked: {error}. Fetch it again.") from error
+            raise DataError(f"{archive} cannot be unpacked: {error}. Download it again.") from error
         except (OSError, ValueError) as error:
             raise DataError(f"{archive} cannot be unpacked: {error}.") from error
 
 
 @contextmanager
 def fresh_folder(target: Path) -> Iterator[Path | None]:
-    """Yields an empty folder beside `target` that takes its name on success; `None` where `target` is there already.
+    """Yields an empty temporary folder that is renamed to `target` on success, or `None` if `target` exists.
 
-    One process at a time works in the same parent folder; what an interrupted one left is removed.
+    Only one process at a time works in a parent folder; leftovers of interrupted processes are removed.
     """
     partial = target.with_name(f".{target.name}.partial")
     with only_writer(target.parent):
@@ -133,7 +137,7 @@ def fresh_folder(target: Path) -> Iterator[Path | None]:
 
 @contextmanager
 def only_writer(folder: Path) -> Iterator[None]:
-    """Holds a folder, made if missing, for one process at a time."""
+    """Locks a folder for one process at a time; the folder is created if it does not exist."""
     folder.mkdir(parents=True, exist_ok=True)
     with files.locked(folder):
         yield
@@ -142,14 +146,18 @@ def only_writer(folder: Path) -> Iterator[None]:
 def _check_room(archive: Path, target: Path, total: int, limits: Limits) -> None:
     packed = max(1, archive.stat().st_size)
     if total > limits.bytes or (total > limits.ratio_from and total > limits.ratio * packed):
-        raise DataError(f"{archive} would unpack to {total:,} bytes from {packed:,}; that is no archive of images.")
+        raise DataError(
+            f"{archive} is refused: its {packed:,} bytes would unpack to {total:,} bytes, which is too much for images."
+        )
     if (free := shutil.disk_usage(target.parent).free) < total:
-        raise DataError(f"{archive} needs {total:,} bytes, {target.parent} has {free:,} free.")
+        raise DataError(
+            f"{archive} needs {total:,} bytes, but {target.parent} has only {free:,} bytes free. Free disk space."
+        )
 
 
 def _zip_members(archive: Path, opened: zipfile.ZipFile) -> Iterator[_Member]:
     for info in opened.infolist():
-        kind = info.external_attr >> 28  # upper bits of the Unix mode; 0 where it was packed elsewhere
+        kind = info.external_attr >> 28  # upper bits of the Unix mode; 0 for archives of other systems
         if kind not in (0, 0o04, 0o10):
             raise _refused(archive, info.filename, "is a link or a device")
         if not info.filename.endswith(("/", "\\")):
@@ -179,21 +187,26 @@ def _write(
         if any(part in CLUTTER for part in parts):
             continue
         if count > limits.files:
-            raise DataError(f"{archive} holds more than {limits.files:,} files; that is no archive of this dataset.")
+            raise DataError(
+                f"{archive} is refused: it contains more than {limits.files:,} files, which is too much for a dataset."
+            )
         target = folder.joinpath(*parts)
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
             output = target.open("xb")
         except FileExistsError as error:
-            raise _refused(archive, member.name, "is there twice") from error
+            raise _refused(archive, member.name, "occurs twice") from error
         with output, member.open() as source:
             while chunk := source.read(CHUNK):
                 written += len(chunk)
                 if written > limits.bytes or (written > limits.ratio_from and written > limits.ratio * packed):
-                    raise DataError(f"{archive} unpacks to more than {written:,} bytes; that is no archive of images.")
+                    raise DataError(
+                        f"{archive} is refused: its {packed:,} bytes unpack to more than {written:,} bytes, which is "
+                        "too much for images."
+                    )
                 output.write(chunk)
         if target.stat().st_size != member.size:
-            raise DataError(f"{archive} is cut off in {member.name!r}. Fetch it again.")
+            raise DataError(f"{archive} is truncated in {member.name!r}. Download it again.")
         if progress is not None:
             progress(written, max(total or packed, written))
     return written
@@ -204,10 +217,10 @@ def _slashes(name: str) -> str:
 
 
 def _parts(archive: Path, name: str) -> list[str]:
-    """Parts of a member's name, which must stay below the target."""
+    """Returns the parts of a member's name, and checks that they stay below the target."""
     parts = [part for part in _slashes(name).split("/") if part not in ("", ".")]
     if not parts or "\0" in name:
-        raise _refused(archive, name, "is no name of a file")
+        raise _refused(archive, name, "is not a valid file name")
     if _slashes(name).startswith("/") or DRIVE.match(name) or ".." in parts:
         raise _refused(archive, name, "would be written outside its folder")
     return parts

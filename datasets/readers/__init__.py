@@ -1,4 +1,4 @@
-"""Readers of the known layouts, by the name a card uses."""
+"""The readers of layouts, by the names used in cards."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from datasets.readers import cuhk03, folders, market, msmt17, table
 from harness.contracts import Item
 
 
-def _nothing_to_say(folder: Path, **options: object) -> str:
+def _no_probe(folder: Path, **options: object) -> str:
     return ""
 
 
 @dataclass(frozen=True)
 class Reader:
-    """How a layout is recognised and read.
+    """The functions that detect and read a layout.
 
     Attributes:
         read: `read(source, **options)` returns the items of each split, sorted by path.
-        needs: `needs(**options)` names what must exist below the folder.
-        probe: `probe(folder, **options)` says in a few words why the content is something else, or nothing.
+        needs: `needs(**options)` returns the names of files and folders that must exist below the folder.
+        probe: `probe(folder, **options)` returns the reason if the content does not fit, or an empty string.
     """
 
     read: Callable[..., dict[str, list[Item]]]
     needs: Callable[..., list[str]]
-    probe: Callable[..., str] = _nothing_to_say
+    probe: Callable[..., str] = _no_probe
 
 
 READERS = {

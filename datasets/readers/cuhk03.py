@@ -1,4 +1,7 @@
-"""CUHK03 as extracted from `cuhk-03.mat`: `{pair}_{person:03d}_{view}_{column:02d}.png` and its two protocols."""
+"""Readers of the two protocols of CUHK03, for images named `{pair}_{person:03d}_{view}_{column:02d}.png`.
+
+`prepare` extracts these images from `cuhk-03.mat`.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ FIELDS = ("filelist", "labels", "camId", *INDICES.values())
 
 
 def needs(*, images: str = "images_detected", config: str, **_: Any) -> list[str]:
-    """Folder of the extracted images and the file of the new protocol."""
+    """Returns the folder of the extracted images and the file of the new protocol."""
     return [images, config]
 
 
@@ -30,11 +33,11 @@ def read(source: Source, *, config: str, images: str = "images_detected") -> dic
 
     Args:
         source: the dataset's folder.
-        config: `cuhk03_new_protocol_config_{detected,labeled}.mat` as published; its indices count from one.
+        config: the published `cuhk03_new_protocol_config_{detected,labeled}.mat`, with indices from one.
         images: folder of the extracted images.
 
     Raises:
-        DataError: the protocol file is damaged, or names an image that is absent.
+        DataError: the protocol file is damaged, or an image is missing.
     """
     table = protocol(source.file(config))
     names, labels, views = table["filelist"], table["labels"], table["camId"]
@@ -52,14 +55,16 @@ def protocol(path: Path) -> dict[str, Any]:
     """Reads a file of the new protocol: image names, labels, views (from 1) and zero-based indices of the splits.
 
     Raises:
-        DataError: not such a file, or its columns contradict each other.
+        DataError: the file has another format, or its columns are inconsistent.
     """
     try:
         table = matfile.read(path.read_bytes())
         names = [str(name) for name in table["filelist"]]
         columns = {key: [int(v) for v in table[key]] for key in FIELDS[1:]}
     except (OSError, ValueError, TypeError, LookupError, OverflowError, struct.error, zlib.error) as error:
-        raise DataError(f"{path} is not a file of CUHK03's new protocol ({type(error).__name__}).") from error
+        raise DataError(
+            f"{path} is not a file of CUHK03's new protocol ({type(error).__name__}). Download it again."
+        ) from error
     count = len(names)
     indices = [i for key in INDICES.values() for i in columns[key]]
     if (
@@ -69,20 +74,20 @@ def protocol(path: Path) -> dict[str, Any]:
         or not set(columns["camId"]) <= {1, 2}
         or any(not NAME.fullmatch(name) for name in names)
     ):
-        raise DataError(f"{path} contradicts itself: lengths, indices, views or names do not fit together.")
+        raise DataError(f"{path} is inconsistent: lengths, indices, views or names do not fit. Download it again.")
     shifted = {key: [i - 1 for i in columns[key]] for key in INDICES.values()}
     return {"filelist": names, "labels": columns["labels"], "camId": columns["camId"], **shifted}
 
 
 def needs_classic(*, images: str = "images_detected", **_: Any) -> list[str]:
-    """Folder of the extracted images and the test sets written when they were extracted."""
+    """Returns the folder of the extracted images and the file of test sets, which `prepare` writes."""
     return [images, TESTSETS]
 
 
 def read_classic(source: Source, *, images: str = "images_detected", split: int = 0) -> dict[str, list[Item]]:
-    """Reads one of the 20 classic splits: 100 test identities, every image of them both query and gallery.
+    """Reads one of the 20 classic splits: 100 test identities, whose images are both query and gallery.
 
-    An identity is `1000 * pair + person`.
+    The number of an identity is `1000 * pair + person`.
 
     Args:
         source: the dataset's folder.
@@ -90,12 +95,12 @@ def read_classic(source: Source, *, images: str = "images_detected", split: int 
         split: number of the test set, from 0.
 
     Raises:
-        DataError: the test sets are damaged or name a person without images.
-        UsageError: no test set has this number.
+        DataError: the test sets are damaged, or a person has no images.
+        UsageError: the test set does not exist.
     """
     tests = testsets(source.text(TESTSETS), source.folder / TESTSETS)
     if not 0 <= split < len(tests):
-        raise UsageError(f"CUHK03 has the classic splits 0 to {len(tests) - 1}, found split={split}.")
+        raise UsageError(f"The option split must be from 0 to {len(tests) - 1} for classic CUHK03, found {split}.")
     items: list[Item] = []
     wrong: list[str] = []
     for name in source.images(images):
@@ -106,13 +111,14 @@ def read_classic(source: Source, *, images: str = "images_detected", split: int 
             wrong.append(name)
     if wrong:
         raise DataError(
-            f"{source.folder / images} holds {len(wrong)} image(s) not named like 1_003_2_08.png: {first(wrong)}."
+            f"{source.folder / images} has {len(wrong)} image(s) with names unlike 1_003_2_08.png: {first(wrong)}. "
+            "Remove them."
         )
     chosen = {1000 * pair + person for pair, person in tests[split]}
     if (missing := chosen - {item.pid for item in items}) and "query" in source.splits:
         person_id = min(missing)
         raise DataError(
-            f"Classic split {split} tests {len(missing)} identities without images in {source.folder / images}, for "
+            f"{len(missing)} test identities of classic split {split} have no images in {source.folder / images}, for "
             f"example pair {person_id // 1000}, person {person_id % 1000}. Extract the images again."
         )
     source.notes["split"] = split
@@ -124,10 +130,10 @@ def testsets(text: str, where: Path) -> list[list[tuple[int, int]]]:
     """Parses the file of test sets: for each split a list of (pair, person), both from 1.
 
     Raises:
-        DataError: not such a file.
+        DataError: the file has another format.
     """
     try:
         sets = [[(int(pair), int(person)) for pair, person in one] for one in json.loads(text)["testsets"]]
     except (ValueError, TypeError, KeyError, RecursionError, OverflowError) as error:
-        raise DataError(f"{where} is not a list of CUHK03 test sets; remove it and prepare again.") from error
+        raise DataError(f"{where} is not a list of CUHK03 test sets. Remove it and run `prepare` again.") from error
     return sets

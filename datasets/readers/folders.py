@@ -1,4 +1,4 @@
-"""One folder per identity below the folder of each split, as MARS and torchvision's ImageFolder have it."""
+"""Reader of datasets with one folder per identity in the folder of each split, as in MARS or an ImageFolder."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def needs(
     splits: Sequence[str] = SPLITS,
     **_: Any,
 ) -> list[str]:
-    """Folders that must exist."""
+    """Returns the folders that must exist."""
     folders = {"train": train, "query": query, "gallery": gallery}
     return [folders[split] for split in splits]
 
@@ -42,29 +42,29 @@ def read(
 ) -> dict[str, list[Item]]:
     """Reads `<split>/<identity>/.../<image>`.
 
-    The name of the identity's folder is its number; where one name is no number, identities are numbered by the order
-    of their names, over all splits that are there.
+    The number of an identity is the name of its folder. If any name is not a number, identities are numbered in the
+    order of their names, over all existing splits.
 
     Args:
         source: the dataset's folder.
-        train: folder of the training identities; `query` and `gallery` likewise.
+        train: folder of the training identities.
         query: folder of the query identities.
         gallery: folder of the gallery identities.
         pattern: regular expression with the group `camid`, searched for in the path below the identity's folder.
         example: a path that fits, for messages.
         first_camera: number of the first camera in the names.
-        cameras: False where nobody knows the cameras; there is no pattern then.
+        cameras: whether the cameras are known; if not, there must be no pattern.
         junk: folders whose images are dropped and counted.
-        own_train_labels: training and test labels overlap in number but mean different people.
+        own_train_labels: whether training and test splits use the same numbers for different people.
 
     Raises:
         DataError: a folder is missing or empty, or an image's name does not fit.
-        UsageError: a pattern without cameras, or cameras without a pattern.
+        UsageError: there is a pattern but no cameras, or the other way round.
     """
     if cameras != bool(pattern):
         raise UsageError(
-            "The reader 'folders' needs a pattern with the group camid, which says where the camera stands in an "
-            "image's path, or else cameras = false."
+            "The reader 'folders' needs either a pattern with the group camid, which finds the camera in an image's "
+            "path, or cameras = false."
         )
     fits = pattern_of(pattern, *(["camid"] if cameras else []))
     subs = {"train": train, "query": query, "gallery": gallery}
@@ -88,10 +88,10 @@ def read(
                 else:
                     items.append((path, pids[name], camera - first_camera))
         if wrong:
-            like = f"like {example}" if example else f"as {pattern!r} says"
+            like = f"Paths should be like {example}. " if example else ""
             raise DataError(
-                f"{source.folder} holds {len(wrong)} {split} image(s) without a camera {like}, counted from "
-                f"{first_camera}: {first(wrong)}. Correct the pattern, or remove the images."
+                f"{source.folder} has {len(wrong)} {split} image(s) in whose path the pattern {pattern!r} finds no "
+                f"camera from {first_camera} on: {first(wrong)}. {like}Correct the pattern, or remove the images."
             )
         items.sort(key=lambda row: order(row[0]))
         splits[split] = [Item(Path(f"{source.folder}/{path}"), pid, camid) for path, pid, camid in items]
@@ -103,7 +103,7 @@ def read(
 
 
 def numbers(names: set[str]) -> dict[str, int]:
-    """A number for every identity: its name, or its place in the order where some name is no number of its own."""
+    """Returns the number of every identity: its name, or its sorted position if the names are not distinct numbers."""
     found = {name: number(name) for name in names}
     values = {value for value in found.values() if value is not None and value >= 0}
     if len(values) == len(names):
@@ -112,7 +112,7 @@ def numbers(names: set[str]) -> dict[str, int]:
 
 
 def _people(source: Source, sub: str, wanted: bool) -> list[str]:
-    """Folders of identities; a split that is not wanted may be absent."""
+    """Returns the folders of identities; the folder of a split that is not wanted may be missing."""
     return source.listing(sub)[1] if wanted or (source.folder / sub).is_dir() else []
 
 

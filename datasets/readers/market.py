@@ -1,4 +1,4 @@
-"""Market-style folders: one folder a split, identity and camera in the file name."""
+"""Reader of Market-style datasets: one folder per split, with identity and camera in the file names."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def needs(
     splits: Sequence[str] = SPLITS,
     **_: Any,
 ) -> list[str]:
-    """Folders that must exist."""
+    """Returns the folders that must exist."""
     folders = {"train": train, "query": query, "gallery": gallery}
     return [folders[split] for split in splits]
 
@@ -37,7 +37,7 @@ def probe(
     cameras: bool = True,
     **_: Any,
 ) -> str:
-    """Says why the first training images do not fit the pattern; empty if one of them does, or none is there."""
+    """Returns the reason if none of the first training images fits the pattern; empty if one does or there is none."""
     fits = pattern_of(pattern, *groups_of(cameras))
     seen = []
     try:
@@ -66,18 +66,18 @@ def read(
     own_train_labels: bool = False,
     cameras: bool = True,
 ) -> dict[str, list[Item]]:
-    """Reads three folders of images whose base names hold identity and camera.
+    """Reads three folders of images with identity and camera in the file names.
 
     Args:
         source: the dataset's folder.
-        train: folder of the training images; `query` and `gallery` likewise.
+        train: folder of the training images.
         query: folder of the query images.
         gallery: folder of the gallery images.
-        pattern: regular expression with the groups `pid` and `camid`, matched at the start of the base name.
+        pattern: regular expression with the groups `pid` and `camid`, matched at the start of the file name.
         example: a name that fits, for messages.
         first_camera: number of the first camera in the names.
-        own_train_labels: training and test labels overlap in number but mean different people.
-        cameras: False where nobody knows the cameras; the pattern then needs no `camid`.
+        own_train_labels: whether training and test splits use the same numbers for different people.
+        cameras: whether the cameras are known; if not, the pattern needs no `camid`.
 
     Raises:
         DataError: a folder is missing or empty, or an image's name does not fit.
@@ -102,9 +102,9 @@ def read(
             else:
                 items.append(Item(Path(prefix + name), pid, camera - first_camera))
         if wrong:
-            counted = f" with cameras counted from {first_camera}" if cameras else ""
+            counted = f" with cameras from {first_camera} on" if cameras else ""
             raise DataError(
-                f"{prefix[:-1]} holds {len(wrong)} image(s) whose name is not like {example}{counted}: {first(wrong)}. "
+                f"{prefix[:-1]} has {len(wrong)} image(s) whose name is not like {example}{counted}: {first(wrong)}. "
                 "Remove them, or check that this is the right folder."
             )
         splits[split] = items
@@ -118,5 +118,5 @@ def read(
 
 
 def groups_of(cameras: bool) -> tuple[str, ...]:
-    """The groups that a name pattern must have."""
+    """Returns the groups that a name pattern must have."""
     return ("pid", "camid") if cameras else ("pid",)

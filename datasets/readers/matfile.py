@@ -1,7 +1,6 @@
-"""Reads arrays of numbers and lists of text from MAT-files of level 5 (MATLAB 5 to 7.2), trusting nothing in them.
+"""Reads arrays of numbers and lists of text from untrusted MAT-files of level 5 (MATLAB 5 to 7.2).
 
-Written after MathWorks' description of the format, "MAT-File Format". scipy's reader is not used: it crashes the
-process on some damaged files.
+Source: MathWorks, "MAT-File Format". scipy's reader is not used, because it crashes the process on some damaged files.
 """
 
 from __future__ import annotations
@@ -21,16 +20,16 @@ TEXTS = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18:
 WIDE = (4, 17, 18)
 CELL, TEXT, NUMERIC = 1, 4, range(6, 16)
 LARGEST = 1 << 28
-"""Bytes that a compressed variable may have; a protocol has one or two million."""
+"""Maximum size of a decompressed variable, in bytes; protocol files need one or two million."""
 
 
 def read(data: bytes) -> dict[str, list[Any]]:
-    """Returns the variables by name: numbers of an array in MATLAB's order of columns, or lists of text.
+    """Returns the variables by name: the numbers of an array in column-major order, or a list of texts.
 
-    Variables of other kinds are left out.
+    Variables of other types are left out.
 
     Raises:
-        ValueError: not such a file, or damaged.
+        ValueError: the file has another format or is damaged.
     """
     return {
         name: value.ravel(order="F").tolist() if isinstance(value, np.ndarray) else value
@@ -39,19 +38,20 @@ def read(data: bytes) -> dict[str, list[Any]]:
 
 
 def arrays(data: bytes, largest: int = LARGEST) -> dict[str, np.ndarray | list[str]]:
-    """Returns the variables by name: arrays of numbers in their shape, or texts of a cell array or of the rows of a
-    matrix of letters. Variables of other kinds are left out.
+    """Returns the variables by name: arrays of numbers, or the texts of a cell array or of the rows of a char matrix.
+
+    Variables of other types are left out.
 
     Args:
-        data: the file.
-        largest: bytes that a compressed variable may have.
+        data: content of the file.
+        largest: maximum size of a decompressed variable, in bytes.
 
     Raises:
-        ValueError: not such a file, or damaged.
+        ValueError: the file has another format or is damaged.
     """
     order = {b"IM": "<", b"MI": ">"}.get(data[126:HEADER], "")
     if not order:
-        raise ValueError("it has no header of a MAT-file of level 5")
+        raise ValueError("it does not have the header of a MAT-file of level 5")
     found = {}
     for kind, content in _elements(memoryview(data)[HEADER:], order):
         if kind == COMPRESSED:
@@ -64,7 +64,7 @@ def arrays(data: bytes, largest: int = LARGEST) -> dict[str, np.ndarray | list[s
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
-    """Type and content of each element; short ones lie in their tag, all but compressed ones are padded."""
+    """Yields type and content of each element. Short ones are stored in their tag; all but compressed are padded."""
     at = 0
     while at + 8 <= len(data):
         kind, size = struct.unpack_from(f"{order}II", data, at)
@@ -72,7 +72,7 @@ def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:
         if kind >> 16:
             kind, size, start = kind & 0xFFFF, kind >> 16, at + 4
         if start + size > len(data) or (start == at + 4 and size > 4):
-            raise ValueError("an element is cut off")
+            raise ValueError("an element is truncated")
         yield kind, data[start : start + size]
         at = start + size if kind == COMPRESSED else at + 8 if start == at + 4 else start + size + -size % 8
 
@@ -81,12 +81,12 @@ def _inflated(content: memoryview, largest: int) -> memoryview:
     unpacked = zlib.decompressobj()
     data = unpacked.decompress(content, largest)
     if unpacked.unconsumed_tail or not unpacked.eof:
-        raise ValueError("a compressed variable is cut off, or too large")
+        raise ValueError("a compressed variable is truncated or too large")
     return memoryview(data)
 
 
 def _matrix(content: memoryview, order: str, nested: bool = False) -> tuple[str, np.ndarray | list[str] | None]:
-    """Name and values of an array; None for a kind that nobody needs."""
+    """Returns name and values of an array; None instead of values for other types."""
     (_, flags), (_, shape), (_, name_), *rest = _elements(content, order)
     kind = struct.unpack_from(f"{order}I", flags)[0] & 0xFF
     name = bytes(name_).decode("ascii", "replace")
@@ -101,12 +101,12 @@ def _matrix(content: memoryview, order: str, nested: bool = False) -> tuple[str,
     else:
         return name, None
     if len(values) != math.prod(sides) or min(sides, default=0) < 0:
-        raise ValueError("an array has another size than it says")
+        raise ValueError("the size of an array contradicts its header")
     return name, values.reshape(sides, order="F") if isinstance(values, np.ndarray) else values
 
 
 def _rows(stored: tuple[int, memoryview], sides: list[int], order: str) -> list[str]:
-    """The rows of a matrix of letters, which lie column by column, without the spaces that fill them up."""
+    """Returns the rows of a char matrix, which is stored in column-major order, without trailing spaces."""
     kind, letters = stored
     end = {"<": "-le", ">": "-be"}[order] if kind in WIDE else ""
     text = bytes(letters).decode(TEXTS[kind] + end)
@@ -118,5 +118,5 @@ def _rows(stored: tuple[int, memoryview], sides: list[int], order: str) -> list[
 def _text(content: memoryview, order: str) -> str:
     _, values = _matrix(content, order, nested=True)
     if values is None or len(values) != 1 or not isinstance(values[0], str):
-        raise ValueError("a cell holds no text")
+        raise ValueError("a cell does not contain text")
     return values[0]

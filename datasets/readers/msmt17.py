@@ -1,4 +1,4 @@
-"""List files that name the images of each split: `<path> <pid>` a line, as MSMT17 does."""
+"""Reader of datasets with one list file per split, with lines of `<path> <pid>`, as MSMT17."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def needs(
     splits: Sequence[str] = SPLITS,
     **_: Any,
 ) -> list[str]:
-    """Folders and files that must exist."""
+    """Returns the folders and files that must exist."""
     needed = {"train": [train, *train_lists], "query": [test, query_list], "gallery": [test, gallery_list]}
     return list(dict.fromkeys(name for split in splits for name in needed[split]))
 
@@ -41,21 +41,21 @@ def read(
     first_camera: int = 1,
     own_train_labels: bool = True,
 ) -> dict[str, list[Item]]:
-    """Reads the lists; the identity is the list's column, the camera comes from the base name.
+    """Reads the lists. Identities come from the lists, cameras from the file names.
 
     Args:
         source: the dataset's folder.
-        train_lists: list files that make up the training split.
+        train_lists: list files of the training split.
         query_list: list file of the query split.
         gallery_list: list file of the gallery split.
-        train: folder the training lists' paths start from.
-        test: folder the query and gallery lists' paths start from.
-        pattern: regular expression with the group `camid`, and `pid` where the name repeats the identity.
+        train: folder of the paths in the training lists.
+        test: folder of the paths in the query and gallery lists.
+        pattern: regular expression with the group `camid`, and `pid` if file names contain the identity.
         first_camera: number of the first camera in the names.
-        own_train_labels: training and test labels overlap in number but mean different people.
+        own_train_labels: whether training and test splits use the same numbers for different people.
 
     Raises:
-        DataError: a list is missing or damaged, contradicts a name, or names an image that is absent.
+        DataError: a list is missing or damaged, contradicts a file name, or contains a missing image.
     """
     parts: dict[str, int] = {}
     splits: dict[str, list[Item]] = {}
@@ -73,8 +73,11 @@ def read(
             items += rows
         names = [row[0] for row in items]
         if len(set(names)) != len(names):
-            raise DataError(f"{', '.join(lists)} in {source.folder} name an image twice: {first(_repeated(names))}.")
-        source.require(names, f"{', '.join(lists)} in {source.folder} name", " Unpack the archive again.")
+            raise DataError(
+                f"{', '.join(lists)} in {source.folder}: images are listed twice: {first(_repeated(names))}. Unpack "
+                "the archive again."
+            )
+        source.require(names, f"{', '.join(lists)} in {source.folder}", " Unpack the archive again.")
         prefix = f"{source.folder}/"
         items.sort(key=lambda row: order(row[0]))
         splits[split] = [Item(Path(prefix + name), pid, camid) for name, pid, camid in items]
@@ -85,7 +88,7 @@ def read(
 
 
 def _rows(source: Source, name: str, sub: str, pattern: str, first_camera: int) -> list[tuple[str, int, int]]:
-    """Relative path, identity and zero-based camera of every line."""
+    """Returns relative path, identity and zero-based camera of every line."""
     fits = pattern_of(pattern, "camid")
     checks_pid = "pid" in fits.groupindex
     where = source.folder / name
@@ -100,7 +103,9 @@ def _rows(source: Source, name: str, sub: str, pattern: str, first_camera: int) 
         if pid is None or pid < 0 or not path:
             raise DataError(f"{where}, line {line_number}: expected 'folder/name.jpg pid', found {shown(line)}.")
         if match is None or camera is None or camera < first_camera:
-            raise DataError(f"{where}, line {line_number}: no camera from {first_camera} on in {shown(path)}.")
+            raise DataError(
+                f"{where}, line {line_number}: the name {shown(path)} has no camera from {first_camera} on."
+            )
         if checks_pid and number(match["pid"]) != pid:
             raise DataError(f"{where}, line {line_number}: the identity {pid} contradicts the name {shown(path)}.")
         rows.append((f"{sub}/{path}" if sub else path, pid, camera - first_camera))

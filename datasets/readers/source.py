@@ -1,4 +1,4 @@
-"""The folder a dataset is read from: lists images by name, reads lists, remembers what it looked at."""
+"""The folder of a dataset while it is read: lists images, reads text files, and notes the state of what it reads."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ IMAGE_KINDS = frozenset(
         *("gif", "jp2", "j2k", "jpf", "jpx", "tga", "pcx", "sgi"),
     )
 )
-"""File name endings of the formats that every build of Pillow reads; asking Pillow would slow planning down."""
+"""File extensions of the formats that every build of Pillow reads. Importing Pillow would slow down planning."""
 
 SPLIT_FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding_box_test"}
 LARGEST_NUMBER = 2**63 - 1
 DEEPEST = 12
-"""Folders in each other below a dataset's folder; more is a link that leads back."""
+"""Maximum depth of folders below a dataset's folder; deeper folders mean a circular link."""
 
 EXAMPLES = 3
 NUMBER = re.compile(r"\s*[+-]?\d{1,19}\s*", re.ASCII)
@@ -38,10 +38,10 @@ class Source:
     """A dataset folder while it is read.
 
     Attributes:
-        folder: the folder; every name below is relative to it, with forward slashes.
+        folder: the folder; all names are relative to it, with forward slashes.
         notes: facts for the record, such as `junk` (dropped images of each split) and `ignored_files`.
-        stamps: modification time (nanoseconds) and size of every folder and file that was looked at.
-        splits: the splits that are wanted; a reader leaves the images of the others alone.
+        stamps: modification time (in nanoseconds) and size of every folder and file that was read.
+        splits: the splits to read.
     """
 
     folder: Path
@@ -50,17 +50,16 @@ class Source:
     splits: Sequence[str] = SPLITS
 
     def images(self, sub: str) -> list[str]:
-        """Base names of the images directly in the folder `sub`, sorted; see `listing`."""
+        """Returns the sorted file names of the images directly in the folder `sub`; see `listing`."""
         return self.listing(sub)[0]
 
     def listing(self, sub: str) -> tuple[list[str], list[str]]:
-        """Base names of the images and of the folders directly in the folder `sub`, both sorted.
+        """Returns the sorted names of the images and of the folders directly in the folder `sub`.
 
-        Other files (`Thumbs.db`, hidden files) are left out and counted in the notes, and so are folders that are
-        named like an image.
+        Other files (`Thumbs.db`, hidden files) and folders with names like image files are left out and noted.
 
         Raises:
-            DataError: the folder is missing or unreadable, or holds a link to nothing.
+            DataError: the folder is missing or unreadable, or contains a broken link.
         """
         names, folders, ignored = self._scan(sub)
         if ignored:
@@ -72,13 +71,15 @@ class Source:
         return names, folders
 
     def tree(self, sub: str) -> Iterator[str]:
-        """Paths of the images in the folder `sub` and in the folders below it, relative to the dataset's folder.
+        """Yields the paths of the images in the folder `sub` and all folders below, relative to the dataset's folder.
 
         Raises:
-            DataError: as `listing`, and where folders lie too deep in each other.
+            DataError: as `listing`, or folders are nested too deeply.
         """
         if sub.count("/") > DEEPEST:
-            raise DataError(f"{self.folder / sub} lies more than {DEEPEST} folders deep; does a link lead back?")
+            raise DataError(
+                f"{self.folder / sub} is more than {DEEPEST} folders deep. Check whether it contains a circular link."
+            )
         names, folders = self.listing(sub)
         prefix = f"{sub}/" if sub else ""
         yield from (prefix + name for name in names)
@@ -86,7 +87,7 @@ class Source:
             yield from self.tree(prefix + folder)
 
     def _scan(self, sub: str) -> tuple[list[str], list[str], list[str]]:
-        """Base names in a folder: images and folders, sorted, and what is neither."""
+        """Returns the names in a folder: images (sorted), folders (sorted), and all other names."""
         names: list[str] = []
         folders: list[str] = []
         ignored: list[str] = []
@@ -104,40 +105,42 @@ class Source:
                     elif entry.is_dir():
                         self.notes.setdefault("ignored_folders", []).append(f"{sub}/{printable(entry.name)}")
                     else:
-                        raise DataError(f"{place}: {printable(entry.name)} is a link to nothing. Restore its target.")
+                        raise DataError(
+                            f"{place}: {printable(entry.name)} is a broken link. Restore its target or remove the link."
+                        )
         except OSError as error:
             raise DataError(f"{place} cannot be read: {error.strerror}.") from error
         return sorted(names), sorted(folders), ignored
 
     def text(self, name: str) -> str:
-        """Text of the file `name`, UTF-8 with or without a byte-order mark.
+        """Returns the text of the file `name`, UTF-8 with or without a byte-order mark.
 
         Raises:
-            DataError: it is missing, unreadable or not text.
+            DataError: the file is missing, unreadable or not UTF-8.
         """
         self._stamp(name)
         try:
             return (self.folder / name).read_text(encoding="utf-8-sig")
         except UnicodeDecodeError as error:
-            raise DataError(f"{self.folder / name} is not a text file in UTF-8.") from error
+            raise DataError(f"{self.folder / name} is not a UTF-8 text file. Save it as UTF-8.") from error
         except OSError as error:
             raise DataError(f"{self.folder / name} cannot be read: {error.strerror}.") from error
 
     def file(self, name: str) -> Path:
-        """Path of the file `name`, for a reader that opens it itself."""
+        """Returns the path of the file `name`, for readers that open it themselves, and notes its state."""
         self._stamp(name)
         return self.folder / name
 
     def require(self, names: Iterable[str], subject: str, advice: str = "") -> None:
-        """Checks that images named in a list are there, by listing every folder named once.
+        """Checks that the images of a list exist. Every folder is listed only once.
 
         Args:
             names: relative paths.
-            subject: start of the message, for example `items.csv names`.
-            advice: end of the message, what to do about absent images.
+            subject: start of the message: the list file, for example `items.csv`.
+            advice: end of the message: what to do about missing images.
 
         Raises:
-            DataError: some are absent, or of a kind that is not read.
+            DataError: images are missing, or have an unsupported format.
         """
         known: dict[str, frozenset[str]] = {}
         unlisted = []
@@ -150,16 +153,16 @@ class Source:
         present = {name: None for name in unlisted if os.path.isfile(self.folder / name)}
         if absent := [name for name in unlisted if name not in present]:
             alike = self._alike(absent[0])
-            near = f" {shown(alike)} is there, which differs in case or in its Unicode form." if alike else ""
-            raise DataError(f"{subject} {len(absent)} image(s) that are absent: {first(absent)}.{near}{advice}")
-        if others := [name for name in present if not is_image(name)]:  # a hidden image is named on purpose
+            near = f" {shown(alike)} exists; its name differs in case or Unicode normalisation." if alike else ""
+            raise DataError(f"{subject}: {len(absent)} listed image(s) do not exist: {first(absent)}.{near}{advice}")
+        if others := [name for name in present if not is_image(name)]:  # a listed hidden image is accepted
             raise DataError(
-                f"{subject} {len(others)} file(s) of a kind that is not supported: {first(others)}. "
-                f"Convert them; supported are {supported()}."
+                f"{subject}: {len(others)} listed file(s) have an unsupported format: {first(others)}. "
+                f"Convert them to one of {supported()}."
             )
 
     def _alike(self, name: str) -> str:
-        """A path below the folder that differs from `name` only in case or in the form of its Unicode letters."""
+        """Returns an existing path that differs from `name` only in case or Unicode normalisation; empty for none."""
         place = ""
         for part in name.split("/"):
             try:
@@ -173,7 +176,7 @@ class Source:
         return place
 
     def _stamp(self, name: str, folder: bool = False) -> None:
-        """Remembers the state before reading, so that a change during reading shows later."""
+        """Notes the state before reading, so that a change during reading is detected later."""
         try:
             state = os.stat(self.folder / name)
         except OSError:
@@ -182,34 +185,35 @@ class Source:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file's name ends like that of an image that can be read."""
+    """Returns whether a file name has the extension of a supported image format."""
     _, dot, kind = name.rpartition(".")
     return bool(dot) and kind.lower() in IMAGE_KINDS
 
 
 def supported() -> str:
-    """The endings of images, for a message."""
+    """Returns the extensions of supported image formats, for messages."""
     return ", ".join(f".{kind}" for kind in sorted(IMAGE_KINDS))
 
 
 def pattern_of(text: str, *groups: str) -> re.Pattern[str]:
-    """Compiles a name pattern of a card; it must have the named groups.
+    """Compiles a name pattern and checks that it has the given groups.
 
     Raises:
-        UsageError: not a regular expression, or a group is missing.
+        UsageError: it is not a regular expression, or a group is missing.
     """
     try:
         pattern = re.compile(text, re.ASCII)
     except re.error as error:
-        raise UsageError(f"The name pattern {text!r} is not a regular expression: {error}.") from error
+        raise UsageError(f"The name pattern {text!r} is not a valid regular expression: {error}.") from error
     if missing := [group for group in groups if group not in pattern.groupindex]:
-        raise UsageError(f"The name pattern {text!r} has no group {' and '.join(missing)}.")
+        groups_needed = " and ".join(f"(?P<{group}>...)" for group in missing)
+        raise UsageError(f"The name pattern {text!r} needs the group {groups_needed}.")
     return pattern
 
 
 def number(text: str) -> int | None:
-    """Reads a whole number of sane size; `None` for anything else."""
-    if len(text) < 10 and text.isascii() and text.isdigit():  # nearly all
+    """Returns the whole number in a text; `None` if there is none or it exceeds 63 bits."""
+    if len(text) < 10 and text.isascii() and text.isdigit():  # fast path for nearly all numbers
         return int(text)
     if not NUMBER.fullmatch(text):
         return None
@@ -218,14 +222,14 @@ def number(text: str) -> int | None:
 
 
 def order(name: str) -> str:
-    """Sort key that puts relative paths in the order of `Path` objects."""
+    """Returns a sort key that gives relative paths the order of `Path` objects."""
     return name.replace("/", "\0")
 
 
 def below(folder: Path, text: str) -> str:
-    """Relative path, with forward slashes, of a path from a list; empty where it is not below the folder.
+    """Converts a path from a list to a relative path with forward slashes; empty if it is not below the folder.
 
-    Accepts `./` and `..` that stay inside, backslashes, and absolute paths into the folder.
+    Accepts `./` and `..` inside the folder, backslashes, and absolute paths below the folder.
     """
     path = text.replace("\\", "/")
     if "\0" in path or DRIVE.match(path):
@@ -249,16 +253,16 @@ def _folded(name: str) -> str:
 
 
 def printable(name: str) -> str:
-    """A file name as it can be shown, also where it is not valid Unicode."""
+    """Returns a file name for printing, with invalid Unicode escaped."""
     return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def shown(text: str, limit: int = 80) -> str:
-    """A value from a list as it can be shown in a message."""
+    """Returns a quoted and shortened text for messages."""
     return repr(printable(text[:limit]))
 
 
 def first(names: list[str]) -> str:
-    """The first few names of a list, for a message."""
+    """Returns the first few names of a list and the number of all others, for messages."""
     examples = ", ".join(shown(name) for name in names[:EXAMPLES])
     return examples + (f", and {len(names) - EXAMPLES} more" if len(names) > EXAMPLES else "")

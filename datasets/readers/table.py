@@ -1,9 +1,10 @@
-"""A table of images in one CSV file, for any dataset: columns `path`, `pid`, `camid`, `split`."""
+"""Reader of a CSV file with the columns `path`, `pid`, `camid` and `split`, for any dataset."""
 
 from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ SEPARATORS = ",;\t"
 
 
 def needs(*, file: str = "items.csv", **_: Any) -> list[str]:
-    """The file that must exist."""
+    """Returns the file that must exist."""
     return [file]
 
 
@@ -29,28 +30,29 @@ def read(
     own_train_labels: bool = False,
     cameras: bool = True,
 ) -> dict[str, list[Item]]:
-    """Reads the table; paths are relative to the dataset's folder, `split` is train, query or gallery.
+    """Reads the table. Paths are relative to the dataset's folder; `split` is train, query or gallery.
 
-    Values are separated by commas, semicolons or tabs. Rows with `pid` -1 are junk: dropped and counted. Other columns
-    and blank rows are ignored.
+    Values are separated by commas, semicolons or tabs. Rows with `pid` -1 are junk, which is dropped and counted. Other
+    columns and blank rows are ignored.
 
     Args:
         source: the dataset's folder.
         file: name of the table.
-        first_camera: number of the first camera in the table; inside the program cameras count from zero.
-        own_train_labels: training and test labels overlap in number but mean different people.
-        cameras: False where nobody knows the cameras; the column `camid` is then not needed, and not read.
+        first_camera: number of the first camera in the table.
+        own_train_labels: whether training and test splits use the same numbers for different people.
+        cameras: whether the cameras are known; if not, the column `camid` is ignored and may be missing.
 
     Raises:
-        DataError: a column is missing, a value does not fit, or a path is absent, repeated or leaves the folder.
+        DataError: a column is missing, a value is wrong, or an image is missing, listed twice or outside the folder.
     """
     splits: dict[str, list[Item]] = {split: [] for split in SPLITS}
     junk: dict[str, int] = {}
     rows = [row for row in _rows(source, file, first_camera, cameras) if row[3] in source.splits]
     keys = [f"{split}: {path}" for path, _, _, split in rows]
     if len(set(keys)) != len(keys):
-        raise DataError(f"{source.folder / file} names an image twice in one split.")
-    source.require(dict.fromkeys(row[0] for row in rows), f"{source.folder / file} names")
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
+        raise DataError(f"{source.folder / file} lists an image twice in one split, {shown(twice)}. Remove one row.")
+    source.require(dict.fromkeys(row[0] for row in rows), str(source.folder / file))
     for path, pid, camid, split in sorted(rows, key=lambda row: order(row[0])):
         if pid < 0:
             junk[split] = junk.get(split, 0) + 1
@@ -66,7 +68,7 @@ def read(
 
 
 def _rows(source: Source, file: str, first_camera: int, cameras: bool) -> Iterator[tuple[str, int, int, str]]:
-    """Relative path, identity, zero-based camera (0 where cameras are unknown) and split of every row."""
+    """Yields relative path, identity, zero-based camera (0 if cameras are unknown) and split of every row."""
     where = source.folder / file
     columns = COLUMNS if cameras else tuple(column for column in COLUMNS if column != "camid")
     for line, values in _values(source.text(file), where, columns):
@@ -79,32 +81,34 @@ def _rows(source: Source, file: str, first_camera: int, cameras: bool) -> Iterat
         if split not in SPLITS:
             raise _wrong(where, line, f"split must be one of {', '.join(SPLITS)}", values["split"])
         if not (path := below(source.folder, values["path"])):
-            raise _wrong(where, line, f"path must lie below {source.folder}", values["path"])
+            raise _wrong(where, line, f"path must be below {source.folder}", values["path"])
         yield path, person, camid - first_camera, split
 
 
 def _values(text: str, where: Path, columns: tuple[str, ...]) -> Iterator[tuple[int, dict[str, str]]]:
-    """Line number and the values of the wanted columns of every row that is not blank."""
+    """Yields line number and the values of the given columns for every row that is not blank."""
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     table = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
         header = [name.strip().lower() for name in next(table, [])]
         if missing := [column for column in columns if column not in header]:
             raise DataError(
-                f"{where} lacks the column(s) {', '.join(missing)}; it needs {', '.join(columns)}, and its first line "
-                f"is {shown(text.partition(chr(10))[0].strip())}."
+                f"{where} lacks the column(s) {', '.join(missing)}. Its first line must name the columns "
+                f"{', '.join(columns)}, found {shown(text.partition(chr(10))[0].strip())}."
             )
         if twice := [column for column in columns if header.count(column) > 1]:
-            raise DataError(f"{where} has the column {twice[0]} twice.")
+            raise DataError(f"{where} has the column {twice[0]} twice. Remove one of them.")
         for row in table:
             if not any(value.strip() for value in row):
                 continue
             if len(row) < len(header) or any(value.strip() for value in row[len(header) :]):
-                advice = f"; put values that contain {separator!r} in quotes" if len(row) > len(header) else ""
-                raise DataError(f"{where}, line {table.line_num}: {len(row)} values for {len(header)} columns{advice}.")
+                advice = f" Put values that contain {separator!r} in quotes." if len(row) > len(header) else ""
+                raise DataError(
+                    f"{where}, line {table.line_num}: found {len(row)} values, expected {len(header)}.{advice}"
+                )
             yield table.line_num, {column: row[header.index(column)].strip() for column in columns}
     except csv.Error as error:
-        raise DataError(f"{where} is not a CSV table from line {table.line_num} on: {error}.") from error
+        raise DataError(f"{where}, line {table.line_num}: not valid CSV: {error}.") from error
 
 
 def _wrong(where: Path, line: int, rule: str, found: str) -> DataError:

@@ -1,4 +1,4 @@
-"""Generated people: stand-ins for the five datasets and a dataset of their own, deterministic from a seed."""
+"""Generated images of people: stand-ins for the five datasets and a synthetic dataset, deterministic for a seed."""
 
 from datasets.synthetic.cameras import Camera, Climate, camera
 from datasets.synthetic.drawing import draw

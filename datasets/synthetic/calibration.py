@@ -1,9 +1,9 @@
-"""Every strength of the generated people and cameras that decides how hard they are to tell apart.
+"""The parameters of generated people and cameras that determine the difficulty of re-identification.
 
-Calibrated on CUHK03 (detected): in the stand-in of CUHK03 the colour histogram, untrained networks and trained ones
-reach mAP within a factor of two of what they reach on as many photographs of as many people, under the recipe `demo`
-(`python -m benchmarks.people --real DATA_ROOT`; the table is in `datasets/README.md`). The other stand-ins take the
-same strengths, scaled by their `Climate`; they were not compared with photographs.
+They are calibrated on CUHK03 (detected): on its stand-in, a colour histogram, untrained networks and trained networks
+reach an mAP within a factor of two of that on the same number of photographs and people, under the recipe `demo`
+(`python -m benchmarks.people --real DATA_ROOT`; the table is in `datasets/README.md`). The other stand-ins use the
+same parameters, scaled by their `Climate`. Limitation: they were not compared with photographs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Colour = tuple[int, int, int]
 
 
 class Dye(NamedTuple):
-    """A colour of clothes, as a neutral camera sees it, and how often each thing has it (relative)."""
+    """A colour of clothes under a neutral camera, and the relative frequency of this colour for each item."""
 
     colour: Colour
     top: float
@@ -23,7 +23,7 @@ class Dye(NamedTuple):
     bag: float
 
 
-# -- people: most wear black, grey, white and denim, so that colour alone tells few of them apart ----------------------
+# -- people: most wear black, grey, white and denim, so that colour alone distinguishes few of them --------------------
 
 COLOURS: dict[str, Dye] = {
     "black": Dye((30, 30, 34), 26, 34, 40, 36),
@@ -42,62 +42,62 @@ COLOURS: dict[str, Dye] = {
     "yellow": Dye((206, 178, 84), 1, 0, 0, 1),
 }
 DYE_SPREAD = 9
-"""Greatest change of a channel from garment to garment of one colour, grey levels."""
+"""Maximum deviation of a channel between garments of the same colour, in grey levels."""
 
 PLAIN = 0.50
-"""Share of tops without a pattern."""
+"""Fraction of tops without a pattern."""
 
 FRONT_ONLY = 0.5
-"""Share of the patterned tops whose pattern, a print or an open jacket, does not show on the back."""
+"""Fraction of patterned tops whose pattern (a print or an open jacket) is not visible from behind."""
 
 SKIN_ODDS = (0.30, 0.45, 0.17, 0.08)
 HAIR_ODDS = (0.72, 0.16, 0.05, 0.03, 0.04)
 HAIR_STYLE_ODDS = (0.46, 0.30, 0.08, 0.03, 0.08, 0.05)
 BAG_ODDS = (0.38, 0.28, 0.18, 0.12, 0.04)
-"""Shares of `people.SKIN`, `HAIR`, `HAIR_STYLES` and `BAGS`, in their order: most look alike in each of them."""
+"""Probabilities of `people.SKIN`, `HAIR`, `HAIR_STYLES` and `BAGS`, in their order; most people look similar."""
 
-# -- cameras: the difference between two opposite cameras of a world with `Climate` strengths of 1 ---------------------
+# -- cameras: the difference between two opposite cameras of a world with `Climate` strengths of 1 --------------------
 
 CAST = 0.08
-"""White balance: red gains and blue loses this share at the warmest camera."""
+"""White balance of the warmest camera: red is multiplied by 1 + CAST, blue by 1 - CAST."""
 TINT = 0.05
-"""White balance: green against magenta."""
+"""White balance between green and magenta."""
 LEVEL = 0.20
-"""Exposure of the brightest and the darkest camera, stops from the middle."""
+"""Exposure of the brightest and the darkest camera, in stops from the middle."""
 GAMMA = 0.15
 """Logarithm of the exponent of the tone curve."""
 CONTRAST = (0.4, 0.8)
-"""Least and greatest share of an S-shaped tone curve, which drowns dark clothes in black."""
+"""Minimum and maximum weight of an S-shaped tone curve, which makes dark clothes black."""
 DULLNESS = 0.35
-"""Greatest loss of saturation."""
+"""Maximum loss of saturation."""
 HAZE = 0.04
-"""Greatest veil of light, share of white."""
+"""Maximum haze, as a fraction of white."""
 SHARPNESS = (0.55, 1.0)
-"""Share of the resolution that survives."""
+"""Minimum and maximum resolution of the sensor, relative to the image."""
 HALO = 90
-"""Greatest sharpening by the camera's own software, per cent."""
+"""Maximum sharpening by the camera, in per cent."""
 NOISE = (2.0, 8.0)
-"""Standard deviation of the sensor noise, grey levels."""
+"""Minimum and maximum standard deviation of the sensor noise, in grey levels."""
 JPEG_QUALITY = (45, 85)
-"""Quality of the camera's own compression."""
+"""Minimum and maximum JPEG quality of the camera."""
 CROP = 0.08
-"""Standard deviation of the box error, share of the height."""
+"""Standard deviation of the error of boxes, relative to their height."""
 ELEVATION = 0.24
-"""Perspective of the highest camera; also how much of the picture is ground."""
+"""Perspective of the highest camera; also determines how much of the image is ground."""
 
-# -- passages: one person walking by one camera; its shots are alike, as the frames of a track are ---------------------
+# -- passages: one person walks past one camera; its images are similar, like the frames of a track --------------------
 
 PASSAGE_EXPOSURE = 0.25
-"""Standard deviation of the exposure from passage to passage, stops at `Climate.light` 1."""
+"""Standard deviation of the exposure between passages, in stops, for `Climate.light` 1."""
 PASSAGE_TINT = 0.05
-"""Standard deviation of the white balance from passage to passage."""
+"""Standard deviation of the white balance between passages."""
 SHOT_SHARE = 0.3
-"""How far the shots of a passage differ: share of the spread of direction, exposure and box between passages."""
+"""Deviation of direction, exposure and box between images of a passage, relative to that between passages."""
 SHADE = 0.25
-"""Greatest slope of the light across a picture."""
+"""Maximum brightness gradient across an image."""
 FOLDS = 0.18
-"""Standard deviation of the brightness of folds and soft shadows, share."""
+"""Relative standard deviation of the brightness of folds and soft shadows."""
 PASSERS_BY = 0.45
-"""Share of the passages in which somebody else walks in the background."""
+"""Fraction of passages with another person in the background."""
 STONES = 0.35
-"""Standard deviation of the brightness of a wall's or pavement's stones, share."""
+"""Relative standard deviation of the brightness of the stones of walls and pavements."""

@@ -1,4 +1,4 @@
-"""How the generated cameras see: place, view, light, colour cast, resolution, noise and crop quality."""
+"""Generated cameras: their place, view, light, colour cast, resolution, noise and crop quality."""
 
 from __future__ import annotations
 
@@ -21,7 +21,16 @@ GREY = np.array([[0.299], [0.587], [0.114]])
 
 @dataclass(frozen=True, slots=True)
 class Climate:
-    """How far the cameras of one dataset differ; each scales strengths of `calibration`, 1 as calibrated."""
+    """How much the cameras of one dataset differ: factors of the parameters in `calibration`.
+
+    Attributes:
+        cast: factor of the colour cast.
+        light: factor of exposure and tone curve.
+        indoor: fraction of indoor cameras.
+        crop: factor of the error of boxes.
+        noise: factor of the sensor noise.
+        view_spread: standard deviation of the walking direction between passages, in radians.
+    """
 
     cast: float = 1.0
     light: float = 1.0
@@ -36,24 +45,24 @@ class Camera:
     """One generated camera.
 
     Attributes:
-        seed: decides the scene behind the people.
-        indoor: a corridor instead of a street.
-        yaw: the direction people walk in or come from, radians; 0 faces the camera.
-        view_spread: standard deviation of that direction from passage to passage, radians.
-        elevation: perspective of a high camera, which enlarges the head; share of the body height.
-        gain: red, green and blue cast.
+        seed: seed of the scene behind the people.
+        indoor: whether the scene is a corridor instead of a street.
+        yaw: direction in which people walk, in radians; 0 is towards the camera.
+        view_spread: standard deviation of this direction between passages, in radians.
+        elevation: perspective of a high camera, which enlarges the head, as a fraction of the body height.
+        gain: factors of red, green and blue.
         gamma: exponent of the tone curve of the sensor.
-        contrast: share of an S-shaped tone curve.
-        saturation: 1 leaves colours alone.
-        haze: light added everywhere, share of white.
-        exposure_spread: standard deviation of the exposure from passage to passage, in stops.
-        tint_spread: standard deviation of the white balance from passage to passage, share of each channel.
-        shade: strength of the light gradient across a picture.
-        sharpness: share of the resolution that survives.
-        halo: sharpening by the camera, per cent.
-        noise: standard deviation in grey levels.
-        quality: JPEG quality of its own compression.
-        crop: standard deviation of the box error, share of its height.
+        contrast: weight of an S-shaped tone curve.
+        saturation: factor of the saturation.
+        haze: light added everywhere, as a fraction of white.
+        exposure_spread: standard deviation of the exposure between passages, in stops.
+        tint_spread: standard deviation of the white balance between passages, as a fraction of each channel.
+        shade: strength of the brightness gradient across an image.
+        sharpness: resolution of the sensor, relative to the image.
+        halo: sharpening by the camera, in per cent.
+        noise: standard deviation of the noise, in grey levels.
+        quality: JPEG quality.
+        crop: standard deviation of the error of boxes, relative to their height.
     """
 
     seed: int
@@ -77,13 +86,13 @@ class Camera:
 
 
 def camera(seed: int, climate: Climate | None = None, turns: Sequence[float] | None = None) -> Camera:
-    """Return the camera of ``seed``.
+    """Returns the camera for a seed.
 
     Args:
-        seed: decides the scene and everything that ``turns`` does not.
-        climate: how far the camera may be from a neutral one.
-        turns: where it lies on the circles of colour, light and view, each in [0, 1): cameras half a turn apart differ
-            most, so that a world of few cameras has different ones under every seed. Random if not given.
+        seed: determines the scene and everything that ``turns`` does not determine.
+        climate: how much the camera may differ from a neutral one.
+        turns: position on the circles of colour, light and view, each in [0, 1); random if not given. Cameras half a
+            turn apart differ most, so evenly spread positions give different cameras for every seed.
     """
     climate = climate or Climate()
     rng = np.random.default_rng(derive(seed, "camera"))
@@ -126,9 +135,17 @@ def _circle(turn: float) -> tuple[float, float]:
 
 
 def expose(picture: np.ndarray, camera: Camera, walk: Passage, moment: float, rng: np.random.Generator) -> np.ndarray:
-    """Return ``picture`` [H, W, 3] uint8 as ``camera`` records it: cast, light, tone curve and noise.
+    """Applies colour cast, light, tone curve and noise of a camera to an image.
 
-    ``moment`` is the exposure of this shot beside that of its passage, in the same units.
+    Args:
+        picture: uint8 [H, W, 3].
+        camera: the camera.
+        walk: the passage of the person.
+        moment: exposure of this image relative to that of its passage, in the same unit.
+        rng: random generator of this image.
+
+    Returns:
+        The recorded image, uint8 [H, W, 3].
     """
     height, width = picture.shape[:2]
     stops = camera.exposure_spread * (walk.stops + moment)
@@ -144,7 +161,7 @@ def expose(picture: np.ndarray, camera: Camera, walk: Passage, moment: float, rn
 
 @lru_cache(maxsize=256)
 def _tones(gamma: float, contrast: float, haze: float) -> np.ndarray:
-    """Return the grey level of 1,024 steps of light."""
+    """Returns the grey levels of 1,024 steps of light."""
     tone = np.linspace(0, 1, 1024) ** gamma
     tone = (1 - contrast) * tone + contrast * tone * tone * (3 - 2 * tone)
     return ((tone * (1 - haze) + haze) * 255).astype(np.float32)
@@ -156,7 +173,7 @@ def _ramp(length: int) -> np.ndarray:
 
 
 def _falling(height: int, width: int, across: float, down: float, rng: np.random.Generator) -> np.ndarray:
-    """Return [height, width] brightness: a slope across and down the picture, and folds and soft shadows."""
+    """Returns a map of brightness [height, width]: a gradient, and folds and soft shadows."""
     coarse = rng.normal(128, 128 * strength.FOLDS, (12, 7)).clip(40, 216).astype(np.uint8)
     folds = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     slope = (1 / 128 + across / 128 * _ramp(width))[None, :] + (down / 128 * _ramp(height))[:, None]
@@ -164,7 +181,7 @@ def _falling(height: int, width: int, across: float, down: float, rng: np.random
 
 
 def record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.ndarray:
-    """Return the canvas [height, width, 3] at the wanted size, having passed through the camera's own resolution."""
+    """Resizes the canvas to the resolution of the sensor and then to (height, width); returns [height, width, 3]."""
     height, width = size
     sensor = (max(8, round(width * camera.sharpness)), max(16, round(height * camera.sharpness)))
     seen = canvas.resize(sensor, Image.Resampling.BOX)
@@ -177,12 +194,12 @@ def record(canvas: Image.Image, camera: Camera, size: tuple[int, int]) -> np.nda
 
 @lru_cache(maxsize=1)
 def _film() -> np.ndarray:
-    """Return the common sheet of unit noise; each picture takes a piece, because drawing noise is slow."""
+    """Returns a shared array of standard normal noise. Images use parts of it, because drawing noise is slow."""
     return np.random.default_rng(20210).standard_normal(1 << 19, dtype=np.float32)
 
 
 def _grain(height: int, width: int, rng: np.random.Generator) -> np.ndarray:
-    """Return [height, width, 3] unit noise."""
+    """Returns standard normal noise, [height, width, 3]."""
     film, count = _film(), height * width * 3
     if count >= film.size:
         return rng.standard_normal((height, width, 3), dtype=np.float32)
@@ -197,7 +214,7 @@ def _shade(colour: Colour, factor: float) -> Colour:
 
 @lru_cache(maxsize=64)
 def scene(seed: int, indoor: bool, elevation: float, height: int, width: int) -> Image.Image:
-    """Return the wide view [height, 6 * width] of one place, of which pictures show pieces; high cameras see ground."""
+    """Returns a wide background [height, 6 * width], from which images show parts; high cameras see more ground."""
     rng = np.random.default_rng(derive(seed, "scene"))
 
     def tone(low: int, high: int, tint: int = 14) -> Colour:
@@ -215,7 +232,7 @@ def scene(seed: int, indoor: bool, elevation: float, height: int, width: int) ->
     image.paste(_stones(floor, length, height - horizon, height // 13, strength.STONES, rng), (0, horizon))
     draw = ImageDraw.Draw(image)
     x = 0.0
-    while x < length:  # what stands along the wall
+    while x < length:  # objects along the wall
         span = width * float(rng.uniform(0.25, 0.9))
         thing = str(rng.choice(INDOORS if indoor else OUTDOORS))
         top, colour = horizon * float(rng.uniform(0.05, 0.5)), tone(60, 200, 24)
@@ -235,10 +252,10 @@ def scene(seed: int, indoor: bool, elevation: float, height: int, width: int) ->
 
 
 def _stones(tone: Colour, width: int, height: int, rise: int, spread: float, rng: np.random.Generator) -> Image.Image:
-    """Return a wall or pavement of stones that differ in brightness, so that no single colour marks the place."""
+    """Returns a wall or pavement of stones with different brightness, so that no single colour identifies the place."""
     rows, columns = height // rise + 1, width // (2 * rise) + 1
     bright = rng.normal(1.0, spread, (rows, columns)).clip(0.15, 1.85).repeat(rise, 0).repeat(2 * rise, 1)
-    for row in range(1, rows, 2):  # every other row is shifted by half a stone
+    for row in range(1, rows, 2):  # shift every other row by half a stone
         bright[row * rise : (row + 1) * rise] = np.roll(bright[row * rise : (row + 1) * rise], rise, axis=1)
     stones = bright[:height, :width, None] * np.array(tone)
     return Image.fromarray(np.clip(stones, 0, 255).astype(np.uint8))

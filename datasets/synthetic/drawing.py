@@ -1,4 +1,4 @@
-"""Draws one picture: a person walking past a camera, on its background, perhaps behind something."""
+"""Draws one image: a person in front of the background of a camera, possibly occluded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from datasets.synthetic.passages import passage as passage_of
 from datasets.synthetic.people import Person, derive
 from datasets.synthetic.people import person as make_person
 
-OVERSAMPLING = 2  # drawn this much larger, then reduced: smooth edges
+OVERSAMPLING = 2  # images are drawn larger by this factor and then reduced, for smooth edges
 
 
 def draw(
@@ -28,26 +28,28 @@ def draw(
     occluded: bool = False,
     misaligned: bool = False,
 ) -> np.ndarray:
-    """Return the picture that ``camera`` takes of ``person``.
+    """Draws the image of a person taken by a camera.
 
     Args:
-        person: who is seen; None for a false alarm of the detector, which shows the background alone.
-        camera: who looks.
+        person: the person; None for a false alarm of the detector, which shows only the background.
+        camera: the camera.
         shot: seed of the step, the noise, and small changes of place, direction, light and box.
         size: (height, width) in pixels.
-        passage: seed of what the shots of one person walking by share: place, direction, light, box, other people.
-            `shot` if not given.
-        occluded: something stands before a quarter to a half of the person.
-        misaligned: the box is badly off, as for Market-1501's junk images.
+        passage: seed of the place, direction, light, box and other people, which the images of one person walking past
+            have in common; by default `shot`.
+        occluded: whether an object covers a quarter to a half of the person.
+        misaligned: whether the box is wrong, as in Market-1501's junk images.
 
     Returns:
-        uint8 array [height, width, 3], RGB; a pure function of the arguments.
+        The image, uint8 RGB [height, width, 3]. It depends only on the arguments.
     """
     rng = np.random.default_rng(derive(shot, "shot"))
     walk = passage_of(shot if passage is None else passage)
     height, width = size[0] * OVERSAMPLING, size[1] * OVERSAMPLING
     place = scene(camera.seed, camera.indoor, camera.elevation, height, width)
-    own = strength.SHOT_SHARE * rng.normal(0.0, 1.0, 5).clip(-2, 2)  # of this shot: box, direction, exposure
+    own = strength.SHOT_SHARE * rng.normal(0.0, 1.0, 5).clip(
+        -2, 2
+    )  # deviations of this image: box, direction, exposure
     left = round(walk.place * (place.width - 1.25 * width) + rng.random() * 0.25 * width)
     canvas = place.crop((left, 0, left + width, height))
     pen = ImageDraw.Draw(canvas)
@@ -71,7 +73,7 @@ def _pose(
     width: int,
     misaligned: bool,
 ) -> Pose:
-    """Return how the person stands in the box: direction, step, and the error of the box."""
+    """Returns the pose of the person in the box: direction, step, and the error of the box."""
     yaw = camera.yaw + np.pi * walk.away + camera.view_spread * (walk.turn + own[3])
     zoom, shift_x, shift_y = (camera.crop * (shared + more) for shared, more in zip(walk.box, own[:3], strict=True))
     if misaligned:
@@ -95,7 +97,7 @@ def _shadow(pen: ImageDraw.ImageDraw, pose: Pose) -> None:
 
 
 def _passer_by(pen: ImageDraw.ImageDraw, pose: Pose, other: PasserBy) -> None:
-    """Draw somebody else in the background, smaller or nearly as near."""
+    """Draws another person in the background, smaller than the main person."""
     away = replace(
         pose,
         centre=pose.centre + other.side * 0.22 * pose.scale,
@@ -107,7 +109,7 @@ def _passer_by(pen: ImageDraw.ImageDraw, pose: Pose, other: PasserBy) -> None:
 
 
 def _occlude(pen: ImageDraw.ImageDraw, pose: Pose, height: int, width: int, rng: np.random.Generator) -> None:
-    """Draw something before the person: a car or a wall below, a post or a pedestrian on one side."""
+    """Draws an object in front of the person: a car, wall or bush below, or a post or pedestrian on one side."""
     kind = str(rng.choice(("car", "wall", "post", "bush", "pedestrian")))
     red, green, blue = (int(channel) for channel in rng.integers(40, 215, 3))
     side = int(rng.choice((-1, 1)))

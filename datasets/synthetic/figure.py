@@ -1,4 +1,4 @@
-"""Draws the body of a generated person: a walking figure seen from any side, made of a few polygons."""
+"""Draws the body of a generated person as polygons: a walking figure seen from any side."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _box(left: float, top: float, right: float, bottom: float) -> tuple[Point, .
     return (left, top), (right, top), (right, bottom), (left, bottom)
 
 
-# Each pattern is what its second colour covers, in the unit square of the garment (left to right, top to bottom).
+# Areas covered by the second colour of each pattern, in the unit square of the garment (left to right, top to bottom).
 SHAPES: dict[str, tuple[tuple[Point, ...], ...]] = {
     "plain": (),
     "hoops": tuple(_box(0, top, 1, top + 0.17) for top in (0.16, 0.50, 0.83)),
@@ -41,16 +41,16 @@ SHAPES: dict[str, tuple[tuple[Point, ...], ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """Where and how a figure stands on the canvas.
+    """Position and pose of a figure on the canvas.
 
     Attributes:
-        centre: horizontal position of the body axis, pixels.
-        top: vertical position of the crown, pixels.
-        scale: body height, pixels.
-        yaw: direction, radians; 0 faces the viewer, pi shows the back, pi / 2 walks to the right.
-        step: phase of the walk, radians.
+        centre: horizontal position of the body axis, in pixels.
+        top: vertical position of the crown, in pixels.
+        scale: body height, in pixels.
+        yaw: direction, in radians; 0 faces the viewer, pi shows the back, pi / 2 walks to the right.
+        step: phase of the walk, in radians.
         lift: how far one forearm is raised, 0 to 1.
-        elevation: perspective from above; stretches the upper body.
+        elevation: perspective from above, which stretches the upper body.
     """
 
     centre: float
@@ -62,17 +62,17 @@ class Pose:
     elevation: float = 0.0
 
     def at(self, x: float, y: float) -> Point:
-        """Return the canvas point of body coordinates: x from the axis, y from the crown, in body heights."""
+        """Converts body coordinates (x from the axis, y from the crown, in body heights) to canvas pixels."""
         return self.centre + x * self.scale, self.top + (y + self.elevation * y * (1 - y)) * self.scale
 
 
 def draw_figure(pen: ImageDraw, person: Person, pose: Pose) -> None:
-    """Draw ``person`` in ``pose``, farthest parts first."""
+    """Draws a person in a pose, farthest parts first."""
     _Figure(pen, person, pose).draw()
 
 
 class _Figure:
-    """One figure being drawn; lengths are in body heights until they reach ``_polygon`` and ``_ellipse``."""
+    """Draws one figure. Lengths are in body heights; ``_polygon`` and ``_ellipse`` convert them to pixels."""
 
     def __init__(self, pen: ImageDraw, person: Person, pose: Pose) -> None:
         self.pen, self.person, self.pose = pen, person, pose
@@ -110,7 +110,7 @@ class _Figure:
         self.pen.ellipse((left, top, right, bottom), fill=colour)
 
     def _limb(self, start: Point, end: Point, wide: float, narrow: float, colour: Colour) -> None:
-        """Draw a limb that tapers from half width ``wide`` to ``narrow``."""
+        """Draws a limb whose half width decreases from ``wide`` to ``narrow``."""
         run, fall = end[0] - start[0], end[1] - start[1]
         length = hypot(run, fall) or 1.0
         nx, ny = fall / length, -run / length
@@ -123,7 +123,7 @@ class _Figure:
         self._polygon(quad, colour)
 
     def _cloth(self, quad: Quad, garment: Garment) -> None:
-        """Draw a patterned garment; seen from behind, left and right change places."""
+        """Draws a patterned garment; from behind, left and right are swapped."""
         self._polygon(quad, garment.first)
         if self.facing < -0.3 and (garment.front_only or garment.pattern == "panel"):
             return
@@ -220,10 +220,10 @@ class _Figure:
         if style == "long" and self.facing < 0:
             self._polygon(((-0.05, 0.07), (0.05, 0.07), (0.068, 0.27), (-0.068, 0.27)), person.hair)
 
-    # -- things carried -------------------------------------------------------------------------------------------
+    # -- bags -----------------------------------------------------------------------------------------------------
 
     def _behind(self) -> None:
-        """Draw what hangs on the back or rolls after: behind the body, or before it when the back is seen."""
+        """Draws a backpack or trolley: behind the body, or in front of it if the person is seen from behind."""
         person = self.person
         if person.bag == "backpack":
             x, half = -0.105 * self.aside, 0.05 + 0.05 * abs(self.facing)

@@ -1,4 +1,4 @@
-"""Lays sightings out as the official archives do: folders, file names and list files."""
+"""Arranges sightings like the official archives: folders, file names and list files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FOLDERS = {"train": "bounding_box_train", "query": "query", "gallery": "bounding
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One image file: its place below the dataset folder, the split a reader finds it in, and what it shows."""
+    """One image file: its path below the dataset folder, its split, and the sighting that it shows."""
 
     path: str
     split: str
@@ -22,16 +22,16 @@ class File:
 
 @dataclass(frozen=True)
 class Plan:
-    """A dataset folder to be written: its images, and the text files that belong to it."""
+    """The content of a dataset folder: image files, and text files by name."""
 
     files: list[File]
     texts: dict[str, str] = field(default_factory=dict)
 
     def counts(self) -> dict[str, dict[str, int]]:
-        """Return images, identities, cameras and occluded images of every split, as a reader must find them.
+        """Returns the number of images, identities, cameras and occluded images of every split.
 
-        Junk boxes (label -1) are not counted in the gallery, because every reader drops them; they are a row of their
-        own. Distractor boxes (label 0) are counted, and are one identity.
+        Junk boxes (label -1) are counted separately under `junk`, because readers drop them. Distractor boxes (label 0)
+        count as one identity of the gallery.
         """
         splits: dict[str, list[Sighting]] = {}
         for file in self.files:
@@ -48,7 +48,7 @@ class Plan:
 
 
 def _market(seen: Sequence[Sighting]) -> Plan:
-    """`PPPP_cCsS_FFFFFF_BB.jpg`; queries are drawn by hand (box 00), the others detected (from 01)."""
+    """Market-1501: `PPPP_cCsS_FFFFFF_BB.jpg`; box 00 for queries (hand-drawn), from 01 on for detected boxes."""
     files = []
     for index, one in enumerate(seen):
         box = 0 if one.split == "query" else 1 + one.shot % 4
@@ -59,7 +59,7 @@ def _market(seen: Sequence[Sighting]) -> Plan:
 
 
 def _duke(seen: Sequence[Sighting]) -> Plan:
-    """`PPPP_cC_fFFFFFFF.jpg`; strangers in the gallery have ordinary labels and one camera."""
+    """DukeMTMC-reID: `PPPP_cC_fFFFFFFF.jpg`; distractors in the gallery have normal labels and one camera."""
     files = []
     for index, one in enumerate(seen):
         name = f"{one.pid:04d}_c{one.camid + 1}_f{40_000 + index * 13:07d}.jpg"
@@ -68,10 +68,10 @@ def _duke(seen: Sequence[Sighting]) -> Plan:
 
 
 def _occluded_duke(seen: Sequence[Sighting]) -> Plan:
-    """Duke's gallery as it is, its training images less a few, and as queries its occluded test images.
+    """Occluded-Duke: Duke's gallery, most of its training images, and its occluded test images as queries.
 
-    As in the original, a query from the gallery keeps its copy there: same identity and same camera, so the protocol
-    removes it.
+    As in the original, a query taken from the gallery is also in the gallery. It has the same identity and camera, so
+    the protocol ignores it.
     """
     duke = _duke(seen).files
     gallery = [file for file in duke if file.split == "gallery"]
@@ -88,7 +88,7 @@ def _occluded_duke(seen: Sequence[Sighting]) -> Plan:
 
 
 def _msmt17(seen: Sequence[Sighting]) -> Plan:
-    """`train|test/PPPP/PPPP_III_CC_MMDDslot_FFFF_K[_ex].jpg` and four lists; val shares train's identities."""
+    """MSMT17: `train|test/PPPP/PPPP_III_CC_MMDDslot_FFFF_K[_ex].jpg` and four lists; val has identities of train."""
     files: list[File] = []
     lists = {split: "" for split in ("train", "val", "query", "gallery")}
     running: Counter[tuple[str, int]] = Counter()
@@ -107,7 +107,7 @@ def _msmt17(seen: Sequence[Sighting]) -> Plan:
 
 
 def _cuhk03(seen: Sequence[Sighting]) -> Plan:
-    """`LLLL_cV_N.png` where N counts all images of the dataset by label, from 1."""
+    """CUHK03: `LLLL_cV_N.png`, where N numbers all images of the dataset in the order of labels, from 1."""
     order = sorted(seen, key=lambda one: (one.pid, one.camid, one.shot))
     files = [
         File(f"{FOLDERS[one.split]}/{one.pid:04d}_c{one.camid + 1}_{number}.png", one.split, one)
@@ -118,9 +118,13 @@ def _cuhk03(seen: Sequence[Sighting]) -> Plan:
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """A dataset on disk: the world it shows, its folder below the data root, and how its files are named.
+    """A generated dataset on disk.
 
-    `box_error` scales the error of the boxes: hand-labeled boxes are tighter than detected ones.
+    Attributes:
+        world: the world that it shows.
+        folder: its folder below the data root.
+        arrange: function that names its files.
+        box_error: factor of the error of boxes; hand-labeled boxes are tighter than detected ones.
     """
 
     world: World
@@ -129,7 +133,7 @@ class Layout:
     box_error: float = 1.0
 
     def plan(self, scale: Scale, seed: int) -> Plan:
-        """Return everything that belongs into the folder."""
+        """Returns the content of the folder."""
         return self.arrange(sightings(self.world, scale, seed))
 
 

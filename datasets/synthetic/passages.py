@@ -1,4 +1,4 @@
-"""What the shots of one person walking past one camera share: place, direction, light, box and other people."""
+"""Passages: the place, direction, light, box and other people that the images of one walk past a camera share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from datasets.synthetic.people import Person, derive, person
 
 @dataclass(frozen=True, slots=True)
 class PasserBy:
-    """Somebody else in the background: who, how large beside the searched person, on which side, walking where."""
+    """Another person in the background.
+
+    Attributes:
+        who: the person.
+        share: height relative to the main person.
+        side: 1 for right, -1 for left.
+        yaw: walking direction, in radians.
+    """
 
     who: Person
     share: float
@@ -23,18 +30,18 @@ class PasserBy:
 
 @dataclass(frozen=True, slots=True)
 class Passage:
-    """One walk past a camera, in units of the camera's spreads; they become pixels and light in `drawing`.
+    """One walk past a camera. Values are in units of the camera's standard deviations; `drawing` converts them.
 
     Attributes:
-        place: piece of the scene, 0 to 1.
-        away: the person walks away from where the camera expects people to come from.
-        turn: error of the direction.
-        box: errors of the box: its size, across, down.
-        stops: exposure.
-        gains: white balance, red, green, blue.
-        slope: of the light, across and down, -1 to 1.
+        place: position in the scene, 0 to 1.
+        away: whether the person walks away from the camera instead of towards it.
+        turn: deviation of the direction.
+        box: errors of the box: size, horizontal position, vertical position.
+        stops: deviation of the exposure.
+        gains: deviations of the white balance: red, green, blue.
+        slope: horizontal and vertical brightness gradient, -1 to 1.
         lift: how far one forearm is raised, 0 to 1.
-        other: who else is there.
+        other: another person in the background, or None.
     """
 
     place: float
@@ -50,7 +57,7 @@ class Passage:
 
 @lru_cache(maxsize=64)
 def passage(seed: int) -> Passage:
-    """Return the passage of ``seed``."""
+    """Returns the passage for a seed."""
     rng = np.random.default_rng(derive(seed, "passage"))
     turn, stops, *normal = rng.normal(0.0, 1.0, 8).clip(-2, 2).tolist()
     place, lift, *slope = rng.random(4).tolist()

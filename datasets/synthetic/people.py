@@ -1,7 +1,7 @@
-"""Who the generated people are: an appearance drawn from a seed.
+"""Generated people: an appearance for every seed.
 
-An identity is a combination of attributes (build, hair, the cut, colour and pattern of the clothes, shoes, a bag), so
-that a model trained on some people has seen every attribute of the others, but never their combination.
+An identity is a combination of attributes: build, hair, cut, colour and pattern of clothes, shoes and a bag. A model
+that is trained on some people has seen all attributes of the other people, but not their combinations.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ HAIR_STYLES = ("short", "long", "bun", "bald", "cap", "hood")
 BOTTOMS = ("trousers", "two-tone", "side-stripe", "shorts", "skirt", "long-skirt")
 BAGS = ("none", "backpack", "shoulder", "hand", "trolley")
 
-# A wardrobe gives the season of a dataset: odds of long sleeves, of a coat, and of each kind of bottom.
+# A wardrobe is the season of a dataset: probabilities of long sleeves, of a coat, and of each kind of bottom.
 WARDROBES: dict[str, tuple[float, float, tuple[float, ...]]] = {
     "summer": (0.25, 0.10, (0.22, 0.10, 0.12, 0.24, 0.20, 0.12)),
     "winter": (0.90, 0.50, (0.40, 0.20, 0.18, 0.04, 0.06, 0.12)),
@@ -32,14 +32,14 @@ WARDROBES: dict[str, tuple[float, float, tuple[float, ...]]] = {
 
 
 def derive(seed: int, *parts: object) -> int:
-    """Return a seed of its own for ``parts`` (words or numbers) below ``seed``; the same on every machine."""
+    """Returns a seed derived from ``seed`` and ``parts`` (words or numbers); the same on every machine."""
     text = "/".join(str(part) for part in (seed, *parts))
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
 @dataclass(frozen=True, slots=True)
 class Garment:
-    """A piece of clothing: its pattern is drawn with ``second`` upon ``first``, on the back as well or not."""
+    """A garment whose pattern is drawn in the colour ``second`` on ``first``; with ``front_only``, not on the back."""
 
     first: Colour
     second: Colour
@@ -49,7 +49,7 @@ class Garment:
 
 @dataclass(frozen=True, slots=True)
 class Person:
-    """All that makes one generated identity; lengths are shares of the body height."""
+    """The attributes of one generated identity; lengths are fractions of the body height."""
 
     girth: float
     shoulders: float
@@ -71,7 +71,7 @@ class Person:
 
 @lru_cache(maxsize=4096)
 def person(seed: int, wardrobe: str = "mixed") -> Person:
-    """Return the person of ``seed``, dressed from ``wardrobe`` (a key of ``WARDROBES``)."""
+    """Returns the person for a seed, dressed from a wardrobe (a key of ``WARDROBES``)."""
     rng = np.random.default_rng(derive(seed, "person"))
     long_sleeves, coat, bottoms = WARDROBES[wardrobe]
 

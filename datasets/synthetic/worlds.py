@@ -1,7 +1,7 @@
-"""The worlds behind the stand-ins: who lives there, which cameras hang there, and who is seen when by which.
+"""The worlds of the stand-ins: people, cameras, and the list of sightings of people by cameras.
 
-Every dataset has a world of its own, with its own people, cameras and character; only Occluded-Duke shares Duke's, as
-in reality. A world at a scale is a list of sightings, a pure function of the seed; nothing is drawn here.
+Every dataset has its own world with its own people and cameras; only Occluded-Duke uses the world of Duke, as in
+reality. `sightings` lists all images of a world at a scale; the list depends only on the seed. Nothing is drawn here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from datasets.synthetic.people import derive
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How much is generated of each world.
+    """The size of a generated dataset.
 
     Attributes:
-        train_identities: people of the training split.
-        test_identities: people of query and gallery; each has one query in every camera that saw it.
-        distractors: gallery images of nobody who is searched for (and as many junk boxes where there are any).
-        train_images: images of a training identity.
-        gallery_images: gallery images of a test identity.
+        train_identities: number of people in the training split.
+        test_identities: number of people in query and gallery; each has one query per camera that saw the person.
+        distractors: number of distractor images in the gallery, and of junk boxes in worlds with junk.
+        train_images: images per training identity.
+        gallery_images: gallery images per test identity.
     """
 
     train_identities: int
@@ -42,20 +42,20 @@ SCALES: dict[str, Scale] = {
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The character of a dataset.
+    """The properties of a dataset.
 
     Attributes:
-        name: root of the seeds of its people and cameras.
-        cameras: how many there are.
-        seen_by: least and greatest number of cameras that see one person.
+        name: name, from which the seeds of people and cameras are derived.
+        cameras: number of cameras.
+        seen_by: minimum and maximum number of cameras that see a person.
         wardrobe: season, a key of `people.WARDROBES`.
-        climate: how far the cameras differ.
-        labels: identity numbers: "dense" 1, 2, ...; "sparse" up to 7140; "separate" from 0 for train and for test.
-        occlusion: share of the images in which something stands before the person.
-        strangers: what else is in the gallery: "nobody", "junk" (labels -1 and 0), "people" (own labels,
-            one camera).
-        daylight: change of the light over the day, 0 to 1.
-        ragged: images differ in size.
+        climate: how much the cameras differ.
+        labels: numbers of identities: "dense" for 1, 2, ...; "sparse" up to 7140; "separate" from 0 in train and in
+            test.
+        occlusion: fraction of images in which an object covers part of the person.
+        strangers: distractors in the gallery: "nobody"; "junk" (labels -1 and 0); "people" (own labels, one camera).
+        daylight: change of the light during the day, 0 to 1.
+        ragged: whether images differ in size.
     """
 
     name: str
@@ -92,18 +92,18 @@ SLOTS = ("morning", "noon", "afternoon")
 
 @dataclass(frozen=True, slots=True)
 class Sighting:
-    """One picture to be drawn.
+    """One image of a person (or false alarm) by a camera.
 
     Attributes:
         split: "train", "query" or "gallery".
-        pid: identity label; 0 is a distractor box, -1 a junk box (`World.strangers`).
+        pid: identity; 0 is a distractor box, -1 a junk box (`World.strangers`).
         camid: zero-based camera.
         who: seed of the person, None for a false alarm.
-        shot: seed of everything else in the picture.
-        passage: seed of what the shots of one person by one camera share.
+        shot: seed of everything else in the image.
+        passage: seed of the passage, which all images of one person by one camera share.
         slot: time of the day, an index of `SLOTS`.
-        occluded: something stands before the person.
-        misaligned: the box is badly off.
+        occluded: whether an object covers part of the person.
+        misaligned: whether the box is wrong.
     """
 
     split: str
@@ -119,7 +119,7 @@ class Sighting:
 
 @lru_cache(maxsize=256)
 def camera_of(world: World, seed: int, camid: int, slot: int) -> Camera:
-    """Return camera ``camid`` of ``world`` in the light of ``slot``."""
+    """Returns camera ``camid`` of a world in the light of a time of the day."""
     seen = camera(derive(seed, world.name, "camera", camid), world.climate, _turns(world, seed)[camid])
     warm, level = ((-0.5, 0.75), (0.0, 1.1), (0.9, 0.85))[slot]
     tint = np.array((1 + 0.2 * warm, 1.0, 1 - 0.2 * warm)) * level
@@ -129,14 +129,14 @@ def camera_of(world: World, seed: int, camid: int, slot: int) -> Camera:
 
 @lru_cache(maxsize=256)
 def _turns(world: World, seed: int) -> list[tuple[float, ...]]:
-    """Return where each camera lies on the circles of colour, light and view: evenly spread, each in its own order."""
+    """Returns the positions of the cameras on the circles of colour, light and view: evenly spread, in random order."""
     rng = np.random.default_rng(derive(seed, world.name, "turns"))
     circles = [(rng.permutation(world.cameras) + rng.uniform(-0.15, 0.15)) / world.cameras for _ in range(3)]
     return [tuple(place) for place in np.array(circles).T.tolist()]
 
 
 def sightings(world: World, scale: Scale, seed: int) -> list[Sighting]:
-    """Return every picture of ``world`` at ``scale``, sorted by split, label and camera."""
+    """Returns all sightings of a world at a scale, sorted by split, identity and camera."""
     rng = np.random.default_rng(derive(seed, world.name, "sightings"))
     train, test = _labels(world, scale, rng)
     found: list[Sighting] = []
@@ -177,14 +177,14 @@ def sightings(world: World, scale: Scale, seed: int) -> list[Sighting]:
 
 
 def _cameras(world: World, rng: np.random.Generator) -> list[int]:
-    """Return the cameras that one person passes."""
+    """Returns the cameras that one person passes."""
     fewest, most = world.seen_by
     count = int(rng.integers(fewest, most + 1))
     return sorted(int(camid) for camid in rng.choice(world.cameras, count, replace=False))
 
 
 def _labels(world: World, scale: Scale, rng: np.random.Generator) -> tuple[list[int], list[int]]:
-    """Return the sorted labels of the training and of the test identities."""
+    """Returns the sorted labels of the training identities and of the test identities."""
     train, test = scale.train_identities, scale.test_identities
     if world.labels == "separate":
         return list(range(train)), list(range(test))

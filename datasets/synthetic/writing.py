@@ -1,4 +1,4 @@
-"""Writes the generated datasets: each folder appears whole or not at all."""
+"""Writes generated datasets; each folder is created atomically."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from datasets.synthetic.worlds import SCALES, Scale, Sighting, World, camera_of
 from harness.errors import DataError, unknown
 from harness.system import files
 
-GENERATOR_VERSION = 3  # raise it with every change that alters a picture or a name
+GENERATOR_VERSION = 3  # raise it with every change of an image or a file name
 MARKER = "stand-in.json"
 HUFFMAN_ONLY = 2  # zlib's strategy for noisy data: smaller here, and three times as fast
 
 
 @dataclass(frozen=True, slots=True)
 class _Job:
-    """One picture and all the files that show it (Occluded-Duke shares Duke's)."""
+    """One image and all files to write it to (Occluded-Duke has the images of Duke)."""
 
     world: World
     seen: Sighting
@@ -49,27 +49,27 @@ def generate(
     progress: Callable[[int, int], None] | None = None,
     workers: int = 1,
 ) -> dict[str, Path]:
-    """Write generated stand-ins of the named datasets below ``root``.
+    """Writes generated stand-ins of datasets below ``root``.
 
-    Every dataset folder is filled beside its place and renamed when complete, with `stand-in.json` in it, so an
-    interrupted call leaves nothing that could be taken for a dataset. Folders already complete for the same arguments
-    are left alone. The bytes depend on the arguments alone, not on ``workers``.
+    Every dataset is written to a temporary folder, which is renamed when it is complete, so an interrupted call leaves
+    no incomplete dataset. Existing folders for the same arguments are kept. The files depend only on the arguments, not
+    on ``workers``.
 
     Args:
-        root: data root; made if missing.
-        layouts: names of `LAYOUTS`; `cuhk03` means its two.
+        root: data root; created if it does not exist.
+        layouts: names of `LAYOUTS`; `cuhk03` means both of its datasets.
         scale: a name of `SCALES`, or a `Scale`.
-        seed: another seed gives other people, cameras and pictures.
-        size: (height, width) of the images in pixels; some datasets vary below it.
-        progress: called with (images done, images in all).
-        workers: processes that draw.
+        seed: seed of people, cameras and images.
+        size: (height, width) of the images in pixels; in some datasets the maximum size.
+        progress: called with the number of images done and the total.
+        workers: number of processes.
 
     Returns:
-        The folder of every dataset written or found.
+        The folder of every dataset.
 
     Raises:
-        UsageError: a layout or scale nobody knows.
-        DataError: a folder that holds something else than the stand-in asked for; nothing is overwritten.
+        UsageError: a layout or scale is unknown.
+        DataError: a folder exists with other content; nothing is overwritten.
     """
     root, names = Path(root), _expand(layouts)
     if isinstance(scale, str):
@@ -77,7 +77,7 @@ def generate(
             raise unknown("scale", scale, SCALES)
         scale = SCALES[scale]
     root.mkdir(parents=True, exist_ok=True)
-    with files.locked(root):  # leftovers of an interrupted writer may then be removed
+    with files.locked(root):  # so that temporary folders of other processes are leftovers, which can be removed
         missing = [name for name in names if not _complete(root, name, _request(name, scale, seed, size))]
         plans = {name: LAYOUTS[name].plan(scale, seed) for name in missing}
         jobs: dict[tuple[World, Sighting, float], list[str]] = {}
@@ -101,14 +101,14 @@ def generate(
 
 
 def foreign(root: Path) -> str:
-    """Name of something in a data root that the generator did not make; empty where there is none."""
+    """Returns the name of a file or folder in a data root that the generator did not create; empty for none."""
     made = {Path(layout.folder).parts[0] for layout in LAYOUTS.values() if (root / layout.folder / MARKER).is_file()}
     there = sorted(path.name for path in root.iterdir()) if root.is_dir() else []
     return next((name for name in there if name not in made and not name.startswith(".")), "")
 
 
 def render(layout: Layout, seen: Sighting, seed: int, size: tuple[int, int] = (128, 64)) -> Image.Image:
-    """Return the picture of one sighting, before it is encoded."""
+    """Returns the image of one sighting, before compression."""
     return _render(_Job(layout.world, seen, seed, size, layout.box_error, ()))
 
 
@@ -126,13 +126,13 @@ def _render(job: _Job) -> Image.Image:
 
 
 def _write(job: _Job) -> None:
-    """Write the picture as its camera compresses it; a PNG keeps what JPEG left of it."""
+    """Writes the image with the JPEG quality of its camera; PNG files contain the decompressed JPEG image."""
     buffer = io.BytesIO()
     quality = camera_of(job.world, job.seed, job.seen.camid, job.seen.slot).quality
     _render(job).save(buffer, "JPEG", quality=quality)
     if job.paths[0].endswith(".png"):
         image, buffer = Image.open(buffer), io.BytesIO()
-        six_bits = image.point(lambda level: (level & 0xFC) | 2)  # files of two thirds the size
+        six_bits = image.point(lambda level: (level & 0xFC) | 2)  # reduces files to two thirds of their size
         six_bits.save(buffer, "PNG", compress_type=HUFFMAN_ONLY)
     for path in job.paths:
         Path(path).write_bytes(buffer.getvalue())
@@ -161,7 +161,7 @@ def _expand(layouts: Sequence[str]) -> list[str]:
 
 
 def _request(name: str, scale: Scale, seed: int, size: tuple[int, int]) -> dict[str, Any]:
-    """Return what is written into `stand-in.json` besides the counts; a folder with the same is complete."""
+    """Returns the content of `stand-in.json` without the counts; a folder with the same content is complete."""
     return {
         "generated": True,
         "layout": name,
@@ -180,12 +180,14 @@ def _complete(root: Path, name: str, request: dict[str, Any]) -> bool:
         found = json.loads((folder / MARKER).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(
-            f"{folder} exists and is not a generated stand-in; it is left alone. Name another data root."
+            f"{folder} exists and does not contain generated data, so it is not overwritten. Choose another data root."
         ) from None
     found.pop("counts", None)
     if found != request:
         other = ", ".join(key for key in request if found.get(key) != request[key])
-        raise DataError(f"{folder} holds a stand-in with another {other}. Remove it, or name another data root.")
+        raise DataError(
+            f"{folder} contains generated data with another {other}. Remove it, or choose another data root."
+        )
     return True
 
 

@@ -57,7 +57,7 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     ),
     "empty folder": (
         lambda f: [p.unlink() for p in (f / "query").iterdir()],
-        r"holds no images of the query",
+        r"has no images of the query",
     ),
     "empty training folder": (
         lambda f: [p.unlink() for p in (f / "bounding_box_train").iterdir()],
@@ -65,11 +65,14 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     ),
     "wrong name": (
         lambda f: small.picture(f / "query" / "portrait.jpg"),
-        "query holds 1 image.* whose name is not like 0002_c1s1_000451_03.jpg .* 'portrait.jpg'",
+        "query has 1 image.* whose name is not like 0002_c1s1_000451_03.jpg .* 'portrait.jpg'",
     ),
     "a copy's name": (lambda f: small.picture(f / "query" / "Copy of 0001_c1s1_000005_01.jpg"), "'Copy of 0001"),
     "no camera": (lambda f: small.picture(f / "query" / "0001_s1_000005_01.jpg"), "0001_s1"),
-    "camera zero": (lambda f: small.picture(f / "query" / "0001_c0s1_000005_01.jpg"), "counted from 1: '0001_c0"),
+    "camera zero": (
+        lambda f: small.picture(f / "query" / "0001_c0s1_000005_01.jpg"),
+        "with cameras from 1 on: '0001_c0",
+    ),
     "identity -2": (lambda f: small.picture(f / "query" / "-2_c1s1_000005_01.jpg"), "'-2_c1"),
     "huge identity": (lambda f: small.picture(f / "query" / f"{'9' * 20}_c1s1_000005_01.jpg"), "99999999999_c1"),
     "huge camera": (lambda f: small.picture(f / "query" / f"0001_c{'9' * 40}s1_000005_01.jpg"), "0001_c999"),
@@ -78,7 +81,7 @@ MARKET_ERRORS: dict[str, tuple[Change, str]] = {
     "a line break in a name": (raw(b"a\nb.jpg"), r"'a\\nb.jpg'"),
     "link to nothing": (
         lambda f: (f / "query" / "0001_c2s1_000005_01.jpg").symlink_to("gone.jpg"),
-        "0001_c2s1_000005_01.jpg is a link to nothing",
+        "0001_c2s1_000005_01.jpg is a broken link",
     ),
     "link to itself": (
         lambda f: (f / "query" / "0001_c2s1_000005_01.jpg").symlink_to("0001_c2s1_000005_01.jpg"),
@@ -113,13 +116,13 @@ MSMT_ERRORS: dict[str, tuple[Change, str]] = {
     "a missing list": (lambda f: (f / "list_val.txt").unlink(), "it lacks list_val.txt"),
     "a list naming an absent image": (
         lambda f: next((f / "test" / "0001").glob("*_05_*")).unlink(),
-        r"list_gallery.txt .* name 1 image\(s\) that are absent: 'test/0001/0001_001_05",
+        r"list_gallery.txt .* 1 listed image\(s\) do not exist: 'test/0001/0001_001_05",
     ),
-    "a missing identity folder": (lambda f: shutil.rmtree(f / "train" / "0000"), r"name 2 image\(s\) that are absent"),
+    "a missing identity folder": (lambda f: shutil.rmtree(f / "train" / "0000"), r"2 listed image\(s\) do not exist"),
     "an empty list": (lambda f: (f / "list_query.txt").write_text(""), "no images of the query split"),
     "a list that is not text": (
         lambda f: (f / "list_query.txt").write_bytes(b"\xff\xfe\0"),
-        "not a text file in UTF-8",
+        "not a UTF-8 text file",
     ),
     "a folder in place of a list": (
         lambda f: [(f / "list_query.txt").unlink(), (f / "list_query.txt").mkdir()],
@@ -132,7 +135,7 @@ MSMT_ERRORS: dict[str, tuple[Change, str]] = {
     ),
     "a negative identity": (relist("list_query.txt", lambda t: t.replace(" 0\n", " -1\n")), "line 1: expected"),
     "a wrong identity": (relist("list_query.txt", lambda t: t.replace(" 0\n", " 1\n")), "identity 1 contradicts"),
-    "an image twice": (relist("list_query.txt", lambda t: t + t), "name an image twice"),
+    "an image twice": (relist("list_query.txt", lambda t: t + t), "images are listed twice"),
     "a path upwards": (relist("list_query.txt", lambda t: "../../etc/0000_000_01_x.jpg 0\n"), "line 1: expected"),
     "an absolute path": (relist("list_query.txt", lambda t: "/etc/0000_000_01_x.jpg 0\n"), "line 1: expected"),
     "a name without camera": (relist("list_query.txt", lambda t: "0000/0000.jpg 0\n"), "no camera from 1 on"),
@@ -190,7 +193,7 @@ def test_a_camera_the_card_does_not_know_is_a_mismatch(tmp_path: Path) -> None:
     small.picture(small.market(tmp_path / MARKET) / "query" / "0001_c7s1_000001_00.jpg")
     entry = registry.dataset("market1501")
     sentences = dataset_checks.check_counts(entry, entry.load(tmp_path))
-    assert any("cameras 1 to 6, found 7 too (first: query/0001_c7s1_000001_00.jpg)" in s for s in sentences)
+    assert any("also has 7 (first images: query/0001_c7s1_000001_00.jpg)" in s for s in sentences)
 
 
 @pytest.mark.parametrize("kind", MSMT_ERRORS)
@@ -260,7 +263,7 @@ def test_cuhk03_indices_count_from_one(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", CUHK_ERRORS)
 def test_a_damaged_protocol_file_is_an_error(kind: str, tmp_path: Path) -> None:
     cuhk03(tmp_path / "cuhk03", protocol_table(**CUHK_ERRORS[kind]))
-    with pytest.raises(DataError, match=r"contradicts itself|not a file of CUHK03's new protocol"):
+    with pytest.raises(DataError, match=r"is inconsistent|not a file of CUHK03's new protocol"):
         registry.dataset("cuhk03-detected").load(tmp_path)
 
 

@@ -102,21 +102,21 @@ def test_an_image_that_would_match_itself_is_refused(tmp_path: Path) -> None:
 
 
 WRONG: dict[str, tuple[str, Callable[[Path], object], type[Exception], str]] = {
-    "neither cameras nor a pattern": ("", lambda f: None, UsageError, "or else cameras = false"),
-    "a pattern without cameras": (MARS + "\ncameras = false", lambda f: None, UsageError, "or else cameras = false"),
+    "neither cameras nor a pattern": ("", lambda f: None, UsageError, "or cameras = false"),
+    "a pattern without cameras": (MARS + "\ncameras = false", lambda f: None, UsageError, "or cameras = false"),
     "a name without a camera": (
-        MARS, lambda f: pictures(f, "bbox_test/0002/x.jpg"), DataError, "1 gallery image.* without a camera .*/x.jpg"
+        MARS, lambda f: pictures(f, "bbox_test/0002/x.jpg"), DataError, "1 gallery image.* finds no camera .*/x.jpg"
     ),
     "camera zero": (
-        MARS, lambda f: pictures(f, "bbox_test/0002/0002C0T0001F001.jpg"), DataError, "counted from 1: .*C0T0001"
+        MARS, lambda f: pictures(f, "bbox_test/0002/0002C0T0001F001.jpg"), DataError, "no camera from 1 on: .*C0T0001"
     ),
     "a link that leads back": (
-        MARS, lambda f: (f / "bbox_test" / "0002" / "up").symlink_to(f / "bbox_test"), DataError, "lead back"
+        MARS, lambda f: (f / "bbox_test" / "0002" / "up").symlink_to(f / "bbox_test"), DataError, "a circular link"
     ),
     "no folders": (
         MARS,
         lambda f: [p.rename(f / "bbox_query" / p.name) for p in (f / "bbox_query").glob("*/*")],
-        DataError, "holds no images of the query split",
+        DataError, "has no images of the query split",
     ),
 }  # fmt: skip
 

@@ -116,15 +116,15 @@ def test_generated_data_is_marked_and_counted_by_its_own_file(tmp_path: Path) ->
     assert dataset_checks.check_counts(entry, splits) == []
     next((folder / "query").iterdir()).unlink()
     sentences = dataset_checks.check_counts(entry, entry.load(tmp_path))
-    assert sentences[0].startswith("query: the stand-in's file expects 2 images, 1 were found in")
+    assert sentences[0].startswith("query: stand-in.json expects 2 images, but ")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("{", "not valid JSON"),
-        ("[1]", "must say"),
-        ('{"generated": false}', "must say"),
+        ("[1]", "does not contain"),
+        ('{"generated": false}', "does not contain"),
         ('{"generated": true, "layout": "dukemtmc"}', "generated data for dukemtmc, not for market1501"),
     ],
 )

@@ -172,7 +172,7 @@ def test_what_lies_below_a_folder(text: str, base: str, tmp_path: Path) -> None:
 def test_a_field_beyond_the_limit_of_csv_is_refused(tmp_path: Path) -> None:
     buffer = io.StringIO("path,pid,camid,split\n" + "x" * 200_000 + ",1,1,train\n")
     (tmp_path / "items.csv").write_text(buffer.getvalue())
-    with pytest.raises(DataError, match="not a CSV table"):
+    with pytest.raises(DataError, match="not valid CSV"):
         table.read(Source(tmp_path))
 
 

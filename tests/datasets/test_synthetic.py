@@ -337,7 +337,7 @@ def test_nothing_that_is_there_is_overwritten(tmp_path: Path) -> None:
     real = tmp_path / LAYOUTS["market1501"].folder
     real.mkdir()
     (real / "readme.txt").write_text("the real thing")
-    with pytest.raises(DataError, match="not a generated stand-in"):
+    with pytest.raises(DataError, match="does not contain generated data"):
         generate(tmp_path, layouts=["market1501"], scale=TINY, size=SIZE)
     generate(tmp_path, layouts=["synthetic"], scale=TINY, size=SIZE)
     with pytest.raises(DataError, match="another seed"):

@@ -1,4 +1,4 @@
-"""Small real disks that only processes of a test see: tmpfs in a mount namespace that ends with its holder."""
+"""Small real disks for the processes of a test: tmpfs in a mount namespace that ends with the test."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from harness.system.paths import REPOSITORY
 
 
 class Disks:
-    """A mount namespace, held by a process that waits.
+    """A mount namespace, kept alive by a waiting process.
 
-    Skips the test where neither root nor a user namespace may mount.
+    Skips the test if neither root nor a user namespace may mount.
     """
 
     def __init__(self) -> None:
@@ -33,12 +33,12 @@ class Disks:
         pytest.skip("needs the right to mount a disk, as root has it: sudo python -m pytest tests/reliability")
 
     def inside(self, *words: str | Path) -> list[str]:
-        """The command as a process that sees these disks."""
+        """Returns the command that runs inside the namespace, with these disks."""
         enter = ["nsenter", "--target", str(self._holder.pid), *self._inside, "env", "--chdir", str(REPOSITORY)]
         return [*enter, *map(str, words)]
 
     def mount(self, place: Path, megabytes: int) -> None:
-        """Puts a small disk under a folder, with the files that are there."""
+        """Mounts a small disk at a folder and keeps the existing files."""
         place.mkdir(parents=True, exist_ok=True)
         script = (
             'cp -a "$0" "$0.copy" && mount -t tmpfs -o size=$1m none "$0" && cp -a "$0.copy/." "$0" && rm -r "$0.copy"'
@@ -50,7 +50,7 @@ class Disks:
         subprocess.run(self.inside("sh", "-c", script, place), check=True)
 
     def look(self, path: Path) -> Path:
-        """The same path as processes inside see it."""
+        """Returns the path from outside of a path inside the namespace."""
         return Path(f"/proc/{self._holder.pid}/root") / path.relative_to("/")
 
     def close(self) -> None:

@@ -20,7 +20,7 @@ def execute(
     listen: Callable[[Job, dict[str, Any]], object] = lambda job, event: None,
     stop: threading.Event | None = None,
 ) -> dict[str, str]:
-    """Runs jobs; returns status by run id."""
+    """Runs jobs; returns the status by run id."""
     statuses: dict[str, str] = {}
 
     class Heard(JobList):

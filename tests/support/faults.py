@@ -1,4 +1,4 @@
-"""Starts real drivers, breaks them, and looks at what is left."""
+"""Starts real drivers, injects faults, and checks what is left."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from harness.records.schema import Record
 from harness.system.paths import REPOSITORY
 
 SITE = REPOSITORY / "tests" / "support" / "site"
-"""On PYTHONPATH of a test, Python imports the `sitecustomize` in there before anything else."""
+"""Folder with a `sitecustomize`, which Python imports first if the folder is on PYTHONPATH."""
 EPOCHS = 4
 
 Seeds = Mapping[Any, str]
-"""From a seed, or `driver`, to what happens to it."""
+"""Faults by seed of the run, or `driver`."""
 NONE: Seeds = {}
 
 
 def command(world: Path, folder: Path, plugins: Path, *more: object, scheduler: str = "inline") -> list[str]:
-    """A small training of the `pixels` backbone, without a tracker unless `more` names one."""
+    """Returns the command of a small training of the backbone `pixels`, without a tracker unless `more` has one."""
     words = ["run", "--backbones", "pixels", "--datasets", "market1501", "--recipe", "smoke", "--device", "cpu"]
     words += ["--from-scratch", "--data-root", str(world), "--plugins", str(plugins), "--scheduler", scheduler]
     words += ["--results", str(folder / "results"), "--report", str(folder / "BENCHMARKS.md")]
@@ -37,10 +37,10 @@ def command(world: Path, folder: Path, plugins: Path, *more: object, scheduler: 
 
 
 def environment(faults: Seeds = NONE, without: Seeds = NONE, **more: str) -> dict[str, str]:
-    """The environment that carries faults into the processes of runs, and takes protections out."""
+    """Returns the environment that injects faults into the processes of runs and disables protections."""
     path = os.pathsep.join([str(SITE), str(REPOSITORY), *filter(None, [os.environ.get("PYTHONPATH")])])
-    told = {"HARNESS_TEST_FAULTS": json.dumps(dict(faults)), "HARNESS_TEST_WITHOUT": json.dumps(dict(without))}
-    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **told, **more}
+    injected = {"HARNESS_TEST_FAULTS": json.dumps(dict(faults)), "HARNESS_TEST_WITHOUT": json.dumps(dict(without))}
+    return {**os.environ, "PYTHONPATH": path, "COLUMNS": "200", **injected, **more}
 
 
 def drive(
@@ -64,7 +64,7 @@ def drive(
 
 
 def start(words: list[str], faults: Seeds = NONE, *, without: Seeds = NONE, **more: str) -> subprocess.Popen[str]:
-    """Starts a driver in a session of its own, so that its end takes nothing of the test with it."""
+    """Starts a driver in its own session, so that killing it does not affect the test."""
     return subprocess.Popen(
         words,
         cwd=REPOSITORY,
@@ -77,7 +77,7 @@ def start(words: list[str], faults: Seeds = NONE, *, without: Seeds = NONE, **mo
 
 
 def by_seed(folder: Path) -> dict[int, Record]:
-    """Every record; one that cannot be read fails the test."""
+    """Returns all records; an unreadable record fails the test."""
 
     def damaged(error: Exception) -> None:
         raise AssertionError(str(error))
@@ -93,7 +93,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 90.0, what: str =
 
 
 def processes(*words: str) -> list[str]:
-    """Command lines of live processes that hold all the words."""
+    """Returns the command lines of running processes that contain all the words."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:
@@ -106,7 +106,7 @@ def processes(*words: str) -> list[str]:
 
 
 def alive(pid: int) -> bool:
-    """Whether a process is there and not only waits to be collected."""
+    """Returns whether a process is running, not a zombie."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
     except OSError:
@@ -118,7 +118,7 @@ def parent_of(pid: int) -> int:
 
 
 def session(leader: int) -> list[str]:
-    """Command lines of live processes that a driver began, but for runs, which have sessions of their own."""
+    """Returns the command lines of running processes that a driver started, except runs, which have own sessions."""
     found = []
     for line in processes():
         with contextlib.suppress(OSError):
@@ -128,6 +128,6 @@ def session(leader: int) -> list[str]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    """Temporary files and processes that should not be there any more."""
+    """Returns temporary files and processes that should be gone."""
     names = [str(path) for path in folder.rglob("*.tmp")]
     return names + processes("run-one", str(folder))

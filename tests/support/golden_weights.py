@@ -1,6 +1,6 @@
-"""Weights and images that anyone can rebuild from names and seeds, and the golden values computed from them.
+"""Reproducible weights and images from names and seeds, and the golden values of the original code for them.
 
-A tensor depends on (seed, key, shape) alone; the golden files hold what the original code gives for them.
+A tensor depends only on (seed, key, shape). The golden files contain the results of the original code.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from torch import Tensor
 
 from harness.system.paths import REPOSITORY
 
-torch.set_num_threads(1)  # tiny tensors: threads that wait for each other cost more than they give
+torch.set_num_threads(1)  # for tiny tensors, several threads are slower
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 EMBEDDINGS = ("cls_token", "pos_embed", "pos_embed_cls", "sie_embed")
 
 
 def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
-    """The tensor with this name: noise at the scale that suits its kind."""
+    """Returns the tensor with this name: noise with a scale that fits its kind."""
     shape, (parent, leaf) = tuple(shape), ["", *key.split(".")][-2:]
     if leaf == "num_batches_tracked":
         return torch.zeros((), dtype=torch.int64)
@@ -53,30 +53,30 @@ def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
 
 
 def state(shapes: Mapping[str, Iterable[int]], seed: int) -> dict[str, Tensor]:
-    """A state dict with these keys and shapes."""
+    """Returns a state dict with these keys and shapes."""
     return {key: tensor(key, shape, seed) for key, shape in shapes.items()}
 
 
 def images(count: int, height: int, width: int, seed: int) -> Tensor:
-    """Normalised noise images [count, 3, height, width]."""
+    """Returns normalised noise images [count, 3, height, width]."""
     noise = np.random.default_rng([seed, 777]).standard_normal((count, 3, height, width))
     return torch.from_numpy(noise.astype(np.float32))
 
 
 def shapes(name: str) -> Any:
-    """Key names and shapes of official checkpoints."""
+    """Returns key names and shapes of official checkpoints."""
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
 
 def values(name: str) -> dict[str, Tensor]:
-    """Golden arrays."""
+    """Returns golden arrays."""
     with np.load(GOLDEN / f"{name}.npz") as arrays:
         return {key: torch.from_numpy(arrays[key]) for key in arrays.files}
 
 
 @contextmanager
 def without_start() -> Iterator[None]:
-    """Leaves new tensors as they are: for a module whose every entry is about to be loaded."""
+    """Skips the initialisation of new modules, whose tensors will all be loaded."""
     names = ("trunc_normal_", "normal_", "kaiming_uniform_", "kaiming_normal_", "uniform_")
     with ExitStack() as stack:
         for name in names:
@@ -85,10 +85,10 @@ def without_start() -> Iterator[None]:
 
 
 def difference(found: Tensor, golden: Tensor) -> float:
-    """Largest absolute difference."""
+    """Returns the largest absolute difference."""
     return float((found.detach() - golden).abs().max())
 
 
 def relative(found: Tensor, golden: Tensor) -> float:
-    """Largest absolute difference in units of the largest golden value."""
+    """Returns the largest absolute difference, divided by the largest golden value."""
     return difference(found, golden) / float(golden.abs().max())

@@ -1,4 +1,4 @@
-"""What may have become of a good file: bytes cut, flipped and doubled, values replaced by ones nobody expects."""
+"""Mutations of valid files: bytes removed, changed and duplicated, and values replaced by unexpected ones."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from harness.errors import HarnessError
 
 FEW = 8
-"""Examples of a target in the test suite; they are always the same."""
+"""Number of examples per target in the test suite; they are always the same."""
 
 SECONDS = float(os.environ.get("HARNESS_FUZZ_SECONDS", "0"))
-"""Seconds a target is fuzzed with new examples; 0 is the few of the test suite."""
+"""Seconds to fuzz each target with new examples; 0 uses only the examples of the test suite."""
 
 NASTY: list[Any] = [
     None, True, False, 0, -1, 1, 2**31, 2**63, 10**30, 0.5, -0.5, 1e308, "", "x", "nan", "../x", "a|b<script>",
@@ -35,7 +35,7 @@ NASTY_TOML = [
 
 
 def fuzz(what: st.SearchStrategy[Any], check: Callable[[Any], object]) -> int:
-    """Checks a few examples, or new ones until the time is over; returns how many it were."""
+    """Checks a few examples, or new ones until the time is over; returns their number."""
     count = 0
     quiet = settings(
         max_examples=300 if SECONDS else FEW,
@@ -60,13 +60,13 @@ def fuzz(what: st.SearchStrategy[Any], check: Callable[[Any], object]) -> int:
 
 
 def told(what: str, count: int) -> None:
-    """Says how many examples of a target were tried."""
+    """Prints the number of examples of a target."""
     print(f"\n{what}: {count:,} examples", end="")
 
 
 @contextlib.contextmanager
 def only_documented() -> Iterator[None]:
-    """Only errors that say what is wrong may come out, and each can be printed."""
+    """Checks that only errors of the harness are raised, and that each can be printed."""
     try:
         yield
     except HarnessError as error:
@@ -75,7 +75,7 @@ def only_documented() -> Iterator[None]:
 
 @st.composite
 def damaged(draw: st.DrawFn, valid: bytes, most: int = 4) -> bytes:
-    """Bytes of a good file after a few accidents."""
+    """Draws a valid file with a few damages."""
     data = bytearray(valid)
     for _ in range(draw(st.integers(1, most))):
         kind = draw(st.sampled_from(["cut", "flip", "flip", "set", "set", "drop", "double", "insert"]))
@@ -99,7 +99,7 @@ def damaged(draw: st.DrawFn, valid: bytes, most: int = 4) -> bytes:
 
 @st.composite
 def changed(draw: st.DrawFn, valid: Any, most: int = 2) -> Any:
-    """Plain data with a few values anywhere in it replaced, removed or added."""
+    """Draws plain data with a few values replaced, removed or added."""
     data = copy.deepcopy(valid)
     for _ in range(draw(st.integers(1, most))):
         places = list(_places(data))
@@ -119,7 +119,7 @@ def changed(draw: st.DrawFn, valid: Any, most: int = 2) -> Any:
 
 @st.composite
 def changed_json(draw: st.DrawFn, valid: Any) -> str:
-    """JSON text of changed data; sometimes with numbers that are none, sometimes damaged as text."""
+    """Draws JSON text of changed data, sometimes with invalid numbers or damaged text."""
     text = json.dumps(draw(changed(valid)))
     kind = draw(st.sampled_from(["whole"] * 6 + ["number", "text"]))
     if kind == "number":
@@ -133,7 +133,7 @@ def changed_json(draw: st.DrawFn, valid: Any) -> str:
 
 @st.composite
 def changed_toml(draw: st.DrawFn, valid: str) -> str:
-    """TOML text with values of lines replaced, lines removed or doubled, and sometimes damaged as text."""
+    """Draws TOML text with values replaced, lines removed or duplicated, sometimes with damaged text."""
     lines = valid.splitlines()
     for _ in range(draw(st.integers(1, 3))):
         at = draw(st.integers(0, len(lines) - 1))

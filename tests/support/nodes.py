@@ -1,4 +1,4 @@
-"""Ray clusters of real processes on this machine, started as their owners would, with `ray start`."""
+"""Ray clusters of real processes on this machine, started with `ray start`."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ from tests.support.faults import NONE, Seeds, environment, wait_for
 
 HOST = "127.0.0.1"
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "6b6f6d6d206865722c206b6f6d6d206865722c206b6f6d6d"}
-"""What nodes and drivers of a cluster share, in their environment."""
+"""Environment variables that nodes and drivers of a cluster share."""
 
 Command = Callable[..., list[str]]
 
 
 class Node:
-    """A node, which its owner may kill as a power cut would.
+    """A node, which can be killed like in a power failure.
 
     Args:
-        words: what follows `ray start`.
-        faults: what happens to runs on this node.
-        inside: wraps the command, for a node that sees other disks.
+        words: arguments of `ray start`.
+        faults: faults of runs on this node.
+        inside: wraps the command, for a node with other disks.
     """
 
     def __init__(self, *words: str, faults: Seeds = NONE, inside: Command = lambda *words: list(words)) -> None:
-        self.place = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short, for names of sockets are
-        # A Ray of our own, started by a test before in this process, forbids clusters beyond loopback.
+        self.place = Path(tempfile.mkdtemp(prefix="ray", dir="/tmp"))  # short, because names of sockets are limited
+        # A local Ray started earlier in this process forbids clusters beyond the loopback interface.
         whole = {k: v for k, v in environment(faults).items() if not k.startswith("RAY_")}
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--block", f"--node-ip-address={HOST}", *words]
         with (self.place / "said.txt").open("w") as said:
@@ -58,18 +58,18 @@ class Node:
 
     @property
     def descendants(self) -> list[int]:
-        """All its processes, those of runs too."""
+        """Returns the ids of all its processes, including those of runs."""
         return [self._process.pid, *processes.descendants(self._process.pid)]
 
     def kill(self, name: str = "") -> None:
-        """Ends all processes of the node at once, or the one of this name."""
+        """Kills all processes of the node at once, or those with this name."""
         for pid in self.descendants if self.alive else ():
-            with contextlib.suppress(OSError):  # ended meanwhile
+            with contextlib.suppress(OSError):  # has ended meanwhile
                 if not name or Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].endswith(f"/{name}".encode()):
                     os.kill(pid, signal.SIGKILL)
 
     def stop(self) -> None:
-        """Ends it in order."""
+        """Stops the node regularly."""
         self._process.terminate()
         try:
             self._process.wait(30)
@@ -80,7 +80,7 @@ class Node:
 
 
 def head(address: str = "") -> tuple[Node, str]:
-    """A head that runs nothing, and its address: a new one, or the one given."""
+    """Starts a head node that runs no jobs; returns it and its address (by default a new one)."""
     address = address or f"{HOST}:{free_port()}"
     port = address.rpartition(":")[2]
     return Node("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false"), address

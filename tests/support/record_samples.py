@@ -39,7 +39,7 @@ def evaluation(dataset: str = "market1501", mAP: float = 0.5, **changes: Any) ->
 
 
 def ok(run: RunSpec, *evaluations: dict[str, Any], source: str = "trained", **efficiency: Any) -> dict[str, Any]:
-    """A finished run."""
+    """Returns the record of a finished run."""
     record: dict[str, Any] = dict(records.new(run, source=source))
     numbers = {"parameters": 25_000_000, "parameters_inference": 23_500_000, "flops": 4_100_000_000}
     numbers |= {"inference_images_per_second": 120.0, "batch_size": 64, "precision": "fp32", "image_size": [256, 128]}
@@ -73,7 +73,7 @@ def failed(
 
 
 def per_query(values: list[float], identities: int = 4, offset: int = 0) -> list[dict[str, Any]]:
-    """One row a query; `identities` people take turns."""
+    """Returns one row per query; `identities` people alternate."""
     return [
         {
             "query": i + offset,

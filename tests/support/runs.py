@@ -1,4 +1,4 @@
-"""Starts small runs from the command line and finds what they left."""
+"""Starts small runs from the command line and finds their records."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness.records import store
 def arguments(
     world: Path, folder: Path, *more: object, backbones: str = "dummy", scheduler: str = "inline"
 ) -> list[str]:
-    """A command that runs backbones on the stand-in of Market-1501, without Ray and tracking."""
+    """Returns a command that runs backbones on the stand-in of Market-1501, without Ray and tracking."""
     fixed = ["run", "--backbones", backbones, "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
     fixed += ["--data-root", str(world), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
     fixed += ["--report", str(folder / "BENCHMARKS.md"), "--scheduler", scheduler, "--device", "cpu", "--no-mlflow"]
@@ -20,7 +20,7 @@ def arguments(
 
 
 def only_record(folder: Path) -> store.Record:
-    """The record of the one run in the results of a folder."""
+    """Returns the record of the only run in the results of a folder."""
     (record,) = store.records(folder / "results")
     return record
 
@@ -33,7 +33,7 @@ def wait_for(condition: Callable[[], object], seconds: float = 60.0) -> None:
 
 
 def running(folder: Path) -> list[str]:
-    """Command lines of live `run-one` processes of this folder."""
+    """Returns the command lines of running `run-one` processes of this folder."""
     found = []
     for process in Path("/proc").glob("[0-9]*/cmdline"):
         try:

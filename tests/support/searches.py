@@ -1,4 +1,4 @@
-"""A search whose objective is a formula: the real driver, sampler, rule and files, but no training."""
+"""A search whose objective is a formula: the real driver, sampler, stopping rule and files, but no training."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ def plan_in(results: Path, search: Search) -> Callable[[Point], Planned]:
 def play(
     search: Search, results: Path, *, die_after: int = 10**9, status: Callable[[Point], str] = lambda point: "ok"
 ) -> list[str]:
-    """Goes on with a search one trial after the other; returns the run ids that were started.
+    """Continues a search, one trial after the other; returns the ids of the started runs.
 
     Args:
-        search: as it was left.
+        search: the search.
         results: folder of the records.
-        die_after: events after which the driver dies without a word.
-        status: how a trial ends.
+        die_after: number of events after which the driver dies.
+        status: final status of a trial.
     """
     left, started = [die_after], []
 
@@ -81,7 +81,7 @@ def play(
 
 
 def train(driver: SearchTrials, job: Job, tick: Callable[[], None], status: str) -> None:
-    """What a run does: metrics and a checkpoint every epoch, then a record."""
+    """Simulates a run: metrics and a checkpoint every epoch, then a record."""
     folder = Path(job.folder)
     folder.mkdir(parents=True, exist_ok=True)
     metrics, checkpoint = folder / "metrics.jsonl", folder / "checkpoint.pt"
@@ -107,5 +107,5 @@ def train(driver: SearchTrials, job: Job, tick: Callable[[], None], status: str)
 
 
 def reload(results: Path, search: Search) -> Search:
-    """What a new driver knows."""
+    """Returns the search as a new driver reads it."""
     return state.resume(results, new_search(search.settings.sampler, search.settings.seed, search.settings.samples))

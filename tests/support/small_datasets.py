@@ -10,7 +10,7 @@ from PIL import Image
 
 
 def picture(path: Path, shade: int = 0) -> Path:
-    """Writes a small image; another shade is another file."""
+    """Writes a small image; different shades give different files."""
     path.parent.mkdir(parents=True, exist_ok=True)
     kind = "PNG" if path.suffix.lower() == ".png" else "JPEG"
     Image.new("RGB", (8, 16), (shade % 256, (7 * shade) % 256, (31 * shade) % 256)).save(path, kind)
@@ -52,7 +52,7 @@ def msmt17(folder: Path, train: str = "train", test: str = "test") -> Path:
 
 
 def settle(folder: Path) -> None:
-    """Dates everything an hour back, as data that nobody is writing."""
+    """Sets all modification times one hour back, as for data that is not being written."""
     then = time.time() - 3600
     for path in [folder, *folder.rglob("*")]:
         if not path.is_symlink():

@@ -144,7 +144,7 @@ def test_validate_measures_the_range_and_checks_the_cards(tmp_path: Path) -> Non
         for s in sentences(card(tmp_path, "value_range = [0, 4080]"), tmp_path, "info")
     )
     [warning] = sentences(card(tmp_path, "value_range = [0.0, 2000.5]"), tmp_path, "warning")
-    assert "clips those beyond it in 12 image(s)" in warning
+    assert "values outside it are clipped in 12 image(s)" in warning
 
 
 def test_16_bits_a_channel_are_told_with_their_brightness(tmp_path: Path) -> None:

@@ -379,7 +379,7 @@ def test_a_table_says_what_its_recipe_is_for(tmp_path):
     text = page(tmp_path, samples.ok(samples.spec(recipe="smoke")))
     assert "\nRecipe smoke: Two short epochs, to check that everything works.\n" in text
     text = page(tmp_path, *(samples.ok(samples.spec(name, recipe="native")) for name in ("bot", "reidmamba")))
-    assert re.search(r"^- Recipe of bot: Strong baseline, CVPRW 2019", text, re.M)
+    assert re.search(r"^- Recipe of bot: Strong baseline \(CVPRW 2019\)", text, re.M)
     assert re.search(r"^- Recipe of reidmamba: ", text, re.M)
 
 

@@ -150,7 +150,7 @@ def test_gradients_that_overflow_alone_are_skipped_too(items: list[Item], tmp_pa
 
 def test_training_ends_after_an_epoch_without_one_finite_loss(items: list[Item], tmp_path: Path) -> None:
     run = Run(items, tmp_path, settings(), bad=set(range(STEPS, 3 * STEPS)))
-    with pytest.raises(Diverged, match=r"overflowing in epoch 2, at or before iteration 4: 4 steps were skipped"):
+    with pytest.raises(Diverged, match=r"overflowing in epoch 2, at or before iteration 4: 4 steps have been skipped"):
         run.fit()
     assert len(run.epochs) == 1
 
@@ -159,7 +159,7 @@ def test_training_ends_when_the_loss_scale_gets_too_small(items: list[Item], tmp
     """One good step an epoch keeps the epoch's loss finite; the scale tells."""
     scale, bad = 2.0**-12, {n for n in range(3 * STEPS) if n % STEPS}
     run = Run(items, tmp_path, settings(**{"training.loss_scale": scale}), bad=bad)
-    with pytest.raises(Diverged, match=r"epoch 2, .* 6 steps were skipped .* scale is 3\.8e-06\. .* 'bf16'"):
+    with pytest.raises(Diverged, match=r"epoch 2, .* 6 steps have been skipped .* scale is 3\.8e-06\. .* 'bf16'"):
         run.fit()
     assert len(run.epochs) == 1
 

@@ -1,9 +1,9 @@
 """Breaks the driver or a run from inside its real process, at the points of `harness.system.hooks`.
 
-`HARNESS_TEST_FAULTS` is a JSON object from a seed, `driver`, or `*` for all other runs, to faults: `point:kind`, or
-`point/which:kind` where only one of the facts of the point counts, such as `epoch/3:kill`; several with commas. A fault
-strikes once. A kind without a point is there from the beginning. `HARNESS_TEST_WITHOUT`, likewise, names what is taken
-out: something that the harness relies on, or one of its own protections.
+`HARNESS_TEST_FAULTS` is a JSON object. Its keys are a seed, `driver`, or `*` for all other runs. Its values are faults,
+separated by commas: `point:kind`, or `point/which:kind` for one value of the point's facts, such as `epoch/3:kill`. A
+fault happens once. A kind without a point is active from the start. `HARNESS_TEST_WITHOUT` has the same keys; its
+values name what to disable: something that the harness relies on, or one of its protections.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import Any
 from harness.system import hooks
 
 KINDS: dict[str, Callable[..., None]] = {}
-"""What may happen, by its name; gets the facts of the point."""
+"""Faults by name; each gets the facts of the point."""
 FOLDER = Path(sys.orig_argv[-1])
 """The run's folder, in the process of a run."""
 
@@ -45,21 +45,21 @@ def kill(**_: Any) -> None:
 
 @kind
 def kill_driver(**_: Any) -> None:
-    """Both at once, as a power cut does: nobody is left who could mend anything."""
+    """Kills driver and run at the same time, like a power failure."""
     os.kill(os.getppid(), signal.SIGKILL)
     kill()
 
 
 @kind
 def tear(path: Path, **_: Any) -> None:
-    """A power cut while a file is written in place, as it would be without the rename."""
+    """A power failure while a file is written in place, as without the rename."""
     path.write_bytes(path.read_bytes()[:100])
     kill_driver()
 
 
 @kind
 def truncate_newest(**_: Any) -> None:
-    """What a power cut does where the disk lied about flushing."""
+    """A power failure with a disk that did not really flush."""
     path = FOLDER / "checkpoint.pt"
     os.truncate(path, path.stat().st_size // 2)
     kill()
@@ -67,7 +67,7 @@ def truncate_newest(**_: Any) -> None:
 
 @kind
 def hang(**_: Any) -> None:
-    helper = subprocess.Popen(["sleep", "600"])  # hangs as well
+    helper = subprocess.Popen(["sleep", "600"])  # a child process that hangs as well
     (FOLDER / "helper.txt").write_text(str(helper.pid))
     time.sleep(600)
 
@@ -81,7 +81,7 @@ def wait(**_: Any) -> None:
 
 @kind
 def wait_once(**_: Any) -> None:
-    """Only in the first process of the run that gets here."""
+    """Does it only in the first process of the run that gets here."""
     if not list(FOLDER.glob("waiting.*.txt")):
         wait()
 
@@ -97,7 +97,7 @@ def meet(**_: Any) -> None:
 
 @kind
 def note(**_: Any) -> None:
-    """Instead of the run: notes when it was there and what it was given, and ends well."""
+    """Replaces the run: notes the time and what it was given, and ends successfully."""
     began = time.monotonic()
     time.sleep(float(os.environ["HARNESS_TEST_NOTE_SECONDS"]))
     told = {"run": str(FOLDER), "gpus": os.environ.get("CUDA_VISIBLE_DEVICES"), "node": os.getppid()}
@@ -123,7 +123,7 @@ def fill_cache(**_: Any) -> None:
 
 @kind
 def fill_tracking(**_: Any) -> None:
-    """Once the tracking database is there."""
+    """Does it once the tracking database exists."""
     place = Path(os.environ["HARNESS_TEST_TRACKING"])
     while not (place / "mlflow.db").exists():
         time.sleep(0.1)
@@ -131,7 +131,7 @@ def fill_tracking(**_: Any) -> None:
 
 
 def fill_disk(place: Path) -> None:
-    """Takes every byte the disk has left."""
+    """Fills the disk completely."""
     with (place / "ballast").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while file.write(bytes(1 << 20)):
             pass
@@ -159,7 +159,7 @@ def gpu_memory(**_: Any) -> None:
 
 @kind
 def clock(**_: Any) -> None:
-    """Each look at the clock is a day before the last one."""
+    """The clock goes back by a day at every call."""
     from datetime import datetime, timedelta
 
     from harness.worker import events
@@ -178,14 +178,14 @@ def clock(**_: Any) -> None:
 
 
 def without_spare() -> None:
-    """A cache need not leave any room on its disk."""
+    """A cache does not leave any space on its disk."""
     from harness.data import cache
 
     cache.SPARE = 0
 
 
 def without_fallback() -> None:
-    """A checkpoint that cannot be read is not followed by the one before."""
+    """If a checkpoint cannot be read, the previous one is not used."""
     from harness.training import checkpoint
 
     checkpoint.PREVIOUS = checkpoint.NEWEST
@@ -203,7 +203,7 @@ def without_cleaning() -> None:
 
 
 def without_optimizer() -> None:
-    """A resumed training begins with a fresh optimizer."""
+    """A resumed training starts with a new optimizer."""
     from torch.optim import AdamW
 
     AdamW.load_state_dict = lambda *_: None  # type: ignore[assignment,method-assign]
@@ -217,12 +217,12 @@ def without_lock() -> None:
 
 
 def without_group() -> None:
-    """Only the run's own process is ended."""
+    """Only the run's own process is killed, not its children."""
     os.killpg = os.kill
 
 
 def inject(chosen: str) -> None:
-    """Has one fault strike when its point is reached for the first time, with this fact if one is named."""
+    """Registers a fault for the first time that its point is reached, with the given fact if there is one."""
     where, _, what = chosen.rpartition(":")
     point, _, which = where.partition("/")
     if not point:

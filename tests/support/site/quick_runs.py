@@ -1,7 +1,7 @@
-"""Lets runs of the stand-in backbones start sooner, for tests that ask for it by the fixture `quick_runs`.
+"""Speeds up the start of runs of the stand-in backbones, for tests with the fixture `quick_runs`.
 
-Tests of faults start hundreds of short runs, and a third of such a run is the import of torch's compiler, which every
-optimizer imports and only `profile` uses. Without it no number changes.
+Tests of faults start hundreds of short runs. A third of such a run is the import of torch's compiler, which every
+optimizer imports and only `profile` uses. Results do not change without it.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 STAND_INS = ("pixels", "dummy")
-"""Backbones whose code does not look into the compiler itself."""
+"""Backbones whose code does not use the compiler."""
 
 
 class NoCompiler(types.ModuleType):
-    """Stands for a module whose functions only mark other functions."""
+    """Replaces a module whose functions only decorate other functions."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
@@ -26,7 +26,7 @@ class NoCompiler(types.ModuleType):
 
 
 def spec() -> dict[str, Any]:
-    """The spec of the run in this process; empty if it is none."""
+    """Returns the spec of the run in this process; empty if there is none."""
     try:
         return dict(json.loads((Path(sys.orig_argv[-1]) / "job.json").read_bytes())["spec"])
     except (OSError, ValueError, TypeError, KeyError):
