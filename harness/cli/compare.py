@@ -13,7 +13,7 @@ from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import dataset_option, format_option, results_option
 from harness.cli.tables import Column, prose, table
-from harness.errors import UsageError
+from harness.errors import UsageError, suggestion
 from harness.records import per_query, store
 from harness.records.schema import matched
 from harness.spec.names import SCORED
@@ -60,11 +60,17 @@ def command(
     FIRST and SECOND are names of backbones. The p-value is that of a paired randomisation test.
     """
     found = store.index(results).values()
+    if first == second:
+        raise UsageError(f"Name two different backbones, found {first} twice.")
     name = _recorded(dataset, {entry.dataset for entry in found})
     kinds = SCORED if source == "all" or (ids and not _typed("source")) else (source,)
     entries = [e for e in found if e.status == "ok" and e.dataset == name]
     entries = [e for e in _named(entries, ids) if e.source in kinds and recipe in ("", e.recipe)]
     entries = [e for e in entries if seed in (None, e.seed)]
+    for one in (first, second):
+        if not any(entry.backbone == one and entry.status == "ok" for entry in found):
+            near = suggestion(one, {entry.backbone for entry in found})
+            raise UsageError(f"No finished run of '{one}' in {results}.{near} {SEE}")
     a, b = _pair(entries, first, second, f"on {name} in {results}")
     outcome = _test(results, a, b)
     if form == "json":
@@ -72,6 +78,9 @@ def command(
         return 0
     click.echo(_shown(name, (first, second), outcome))
     return 0
+
+
+SEE = "Run `python -m harness status` to see all runs."
 
 
 def _recorded(dataset: str, recorded: set[str]) -> str:
@@ -90,10 +99,7 @@ def _named(entries: list[store.Entry], ids: tuple[str, ...]) -> list[store.Entry
     named = [e for e in entries if e.run_id.startswith(ids)] if ids else []
     for start in ids:
         if not any(e.run_id.startswith(start) for e in named):
-            raise UsageError(
-                f"--run {start}: no finished run on this dataset has this id. Run `python -m harness status` to see "
-                "the ids."
-            )
+            raise UsageError(f"--run {start}: no finished run on this dataset has this id. {SEE}")
     return named + [e for e in entries if e.backbone not in {n.backbone for n in named}]
 
 
@@ -109,9 +115,7 @@ def _pair(entries: list[store.Entry], first: str, second: str, where: str) -> li
             runs[entry.backbone].setdefault((entry.recipe, entry.seed), []).append(entry)
     for name, found in runs.items():
         if not found:
-            raise UsageError(
-                f"No finished run of {name} {where} fits these options. Run `python -m harness status` to see all runs."
-            )
+            raise UsageError(f"No finished run of {name} {where} fits --recipe, --seed, --source and --run. {SEE}")
     common = sorted(runs[first].keys() & runs[second].keys())
     if not common:
         raise UsageError(

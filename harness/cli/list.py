@@ -27,7 +27,7 @@ from harness.tuning import space
 @grouped(example="python -m harness list datasets --data-root data")
 @click.argument(
     "kind",
-    metavar="[backbones|datasets|recipes|presets|spaces]",
+    metavar="KIND",
     type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]),
 )
 @option(MAIN, "--details", is_flag=True, help="Show everything that is known of each.")
@@ -37,7 +37,8 @@ from harness.tuning import space
 def command(kind: str, details: bool, data_root: str, plugins: str, form: str) -> int:
     """List backbones, datasets, recipes, presets or search spaces.
 
-    With --data-root, datasets also show whether they are there.
+    KIND is backbones, datasets, recipes, presets or spaces. With --data-root, the table of datasets shows whether they
+    are there.
     """
     folder = plugins_path(plugins)
     rows: list[dict[str, Any]]

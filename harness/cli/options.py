@@ -127,7 +127,12 @@ build_option = option(
     help="Build option, for example reidmamba.stride=12; repeatable.",
 )
 camera_option = option(
-    RECIPE, "--camera-embedding", default="", metavar="on|off", help="Turn the camera embedding on or off."
+    RECIPE,
+    "--camera-embedding",
+    type=click.Choice(["on", "off"]),
+    default=None,
+    metavar="on|off",
+    help="Turn the camera embedding on or off.",
 )
 timeout_option = option(
     HARDWARE,

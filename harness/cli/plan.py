@@ -42,22 +42,28 @@ def command(form: str, explain: bool, **values: Any) -> int:
     A cached run is finished and is not repeated. A blocked run lacks something, such as data or weights.
     """
     found = given(values, "backbones", "datasets")
-    request = settings.resolve(values["backbones"], values["datasets"], found).request
-    cells = plan.build(request)
+    asked = settings.resolve(values["backbones"], values["datasets"], found)
+    cells = plan.build(asked.request)
     if form == "json":
         click.echo(json.dumps([cell.to_dict() for cell in cells], indent=1))
-    else:
-        click.echo(shown(cells, request, explain=explain))
+        return 0
+    pending = False
+    if asked.generate and any(cell.state == plan.BLOCKED for cell in cells):
+        from harness.execution import stand_ins
+
+        pending = stand_ins.draw(asked.request, asked.generate, dry_run=True)
+    click.echo(shown(cells, asked.request, explain=explain, pending=pending))
     return 0
 
 
-def shown(cells: Sequence[Planned], request: Request, *, explain: bool = False) -> str:
+def shown(cells: Sequence[Planned], request: Request, *, explain: bool = False, pending: bool = False) -> str:
     """Returns the plan as text: a line per run, the totals, and what to do about blocked runs.
 
     Args:
         cells: the plan.
         request: what was asked for.
         explain: whether to print the whole explanations.
+        pending: whether the data will be generated before the runs, so that nothing is to be done about it.
     """
     rows = []
     for cell in cells:
@@ -68,7 +74,9 @@ def shown(cells: Sequence[Planned], request: Request, *, explain: bool = False) 
     total = ", ".join(f"{counts[s]} {s}" for s in (plan.CACHED, plan.TODO, plan.BLOCKED) if counts[s])
     devices = " and ".join(sorted({cell.spec.device for cell in cells})) or "nothing"
     parts = [table(COLUMNS, rows), f"{len(cells)} {'run' if len(cells) == 1 else 'runs'} on {devices}: {total}."]
-    if problems := list(dict.fromkeys(problem for cell in cells for problem in cell.problems)):
+    if pending:
+        parts.append("Runs that lack only data can start after that.")
+    elif problems := list(dict.fromkeys(problem for cell in cells for problem in cell.problems)):
         parts.append(_explanations(problems) if explain else _cures(problems, cells, request))
     return "\n\n".join(parts)
 

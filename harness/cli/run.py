@@ -35,14 +35,16 @@ def command(**values: Any) -> int:
 
     found = given(values, "backbones", "datasets", "dry_run")
     asked = settings.resolve(values["backbones"], values["datasets"], found)
+    pending = False
     if asked.generate:
-        stand_ins.draw(asked.request, asked.generate, dry_run=values["dry_run"])
+        pending = stand_ins.draw(asked.request, asked.generate, dry_run=values["dry_run"])
     cells = plan.build(asked.request)
-    click.echo(shown(cells, asked.request))
+    click.echo(shown(cells, asked.request, pending=pending))
     if values["dry_run"]:
         return 0
     if all(cell.state == plan.BLOCKED for cell in cells):
-        raise UsageError(f"Nothing can run: all {len(cells)} runs of the plan are blocked, see above.")
+        runs = f"all {len(cells)} runs of the plan are" if len(cells) > 1 else "the run is"
+        raise UsageError(f"Nothing can run: {runs} blocked, see above.")
     outcome = run.run(asked.request, cells, asked.execution, keep_plan=True)
     if outcome.code == run.INTERRUPTED:
         on = "The same command resumes the rest"

@@ -39,7 +39,8 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
         counts = Counter(entry.status for entry in entries)
         summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
         number = f"{len(entries)} record{'s' * (len(entries) != 1)}"
-        click.echo(f"{number} in {results}{': ' + summary if summary else ''}.")
+        absent = "" if results.is_dir() else ", which does not exist"
+        click.echo(f"{number} in {results}{absent}{': ' + summary if summary else ''}.")
     for problem in problems:
         click.echo(f"Warning: {readable(problem)}", err=True)
     if sync or (form == "text" and entries):

@@ -17,8 +17,9 @@ from harness.cli.options import (
     given,
     setting_options,
 )
+from harness.cli.tables import Column, prose, table
 from harness.tuning import sampler
-from harness.tuning.space import label
+from harness.tuning.space import Parameter, label
 from harness.tuning.state import RUNNING, Search
 
 
@@ -92,6 +93,7 @@ from harness.tuning.state import RUNNING, Search
     SEARCH,
     "--trial-epochs",
     metavar="N",
+    type=click.IntRange(0),
     default=0,
     show_default="those of the recipe",
     help="Epochs per trial.",
@@ -101,6 +103,7 @@ from harness.tuning.state import RUNNING, Search
     "--grace-period",
     former=["--grace"],
     metavar="N",
+    type=click.IntRange(0),
     default=0,
     show_default="a ninth",
     help="Epochs before a trial may be stopped.",
@@ -110,6 +113,7 @@ from harness.tuning.state import RUNNING, Search
     "--reduction-factor",
     former=["--factor"],
     metavar="FACTOR",
+    type=click.IntRange(0),
     default=3,
     show_default=True,
     help="Keep the best 1/FACTOR of trials per rung; 0 keeps all.",
@@ -158,20 +162,47 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
     if best := search.best:
         click.echo(f"\nBest on held-out identities: {label(best.point)} (mAP {best.value:.2%}, trial {best.number}).")
     spent, full = search.epochs
-    click.echo(f"{len(search.trials)} trials, {spent} epochs; without stopping they would be {full}.")
+    click.echo(f"{len(search.trials)} trials took {spent} epochs; without early stopping they would take {full}.")
     run.write_page(asked.request, asked.execution)
     return outcome.code
 
 
+COLUMNS = (
+    Column("parameter"),
+    Column("sets", folds=True),
+    Column("distribution"),
+    Column("values", folds=True),
+)
+
+
 def _summary(search: Search) -> str:
+    """What is searched and how, as a table and sentences."""
     settings, asha = search.settings, search.settings.asha
     done = sum(trial.state != RUNNING for trial in search.trials)
-    rungs = ", ".join(map(str, asha.rungs)) or "none"
-    lines = [
-        f"Search {search.id}",
-        f"  {search.space.about or search.space.name}",
-        *(f"  {name}: {p.distribution} of {p.key}" for name, p in search.space.parameters.items()),
-        f"  {settings.samples} trials by {settings.sampler}, {done} done; {asha.epochs} epochs each, rungs {rungs}",
-        f"  scored on {search.holdout.fraction:.0%} of the training identities; the test split is not read",
+    rungs = " and ".join(map(str, asha.rungs))
+    stopping = f"early stopping after epochs {rungs}" if rungs else "no early stopping"
+    rows = [
+        [name, p.key.removeprefix("recipe."), p.distribution, _values(p)] for name, p in search.space.parameters.items()
     ]
-    return "\n".join(lines)
+    return "\n".join(
+        [
+            f"Search {search.id}",
+            prose(search.space.about or search.space.name),
+            "",
+            table(COLUMNS, rows),
+            "",
+            prose(
+                f"{settings.samples} trials by {settings.sampler}, {done} done. {asha.epochs} epochs per trial, "
+                f"{stopping}. Scored on {search.holdout.fraction:.0%} of the training identities; the test split is "
+                "not read."
+            ),
+        ]
+    )
+
+
+def _values(parameter: Parameter) -> str:
+    """The values that a parameter can take."""
+    if parameter.distribution == "choice":
+        return ", ".join(map(str, parameter.values))
+    zero = f", 0 with probability {parameter.zero_probability:g}" if parameter.zero_probability else ""
+    return f"{parameter.low:g} to {parameter.high:g}{zero}"

@@ -72,6 +72,10 @@ def command(
             findings[entry.name] = [Finding("error", str(error), ())]
         if form == "text":
             _show(entry.name, findings[entry.name])
+    if form == "text" and not data_root and any(isinstance(entry, registry.DatasetEntry) for entry in chosen):
+        click.echo(
+            "Datasets were looked for in the current folder. Pass --data-root DIR, or set REID_DATASETS.", err=True
+        )
     if form == "json":
         click.echo(json.dumps({name: [asdict(f) for f in found] for name, found in findings.items()}, indent=1))
     return 1 if any(f.level == "error" for found in findings.values() for f in found) else 0

@@ -1,6 +1,6 @@
-"""Plans the scoring of a file that the user brings, a checkpoint or stored features; a wrong file is refused here.
+"""Plans the scoring of a file of the user: a checkpoint or stored features. A file that does not fit is refused here.
 
-Nothing is written: a record exists only of files that fit the backbone and the dataset.
+Nothing is written, so there are only records of files that fit the backbone and the dataset.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from harness.spec.job import slug
 from harness.spec.run_spec import RunSpec
 
 LONGEST_NAME = 255
-"""Bytes that a file name may have on usual disks; a backbone's results lie in a folder of its name."""
+"""Bytes that a file name may have on common file systems; results lie in a folder named after the backbone."""
 
 
 def plan_checkpoint(
     request: Request, typed: Request, path: Path, *, camera_embedding: str = "", trust_pickle: bool = False
 ) -> Planned:
-    """Returns the run that scores a checkpoint, after the checkpoint was loaded into its module once.
+    """Returns the run that scores a checkpoint, after loading the checkpoint into its module once.
 
     Args:
-        request: what is asked for: one backbone, one dataset.
-        typed: the same without a preset, to know which options the user asked for.
+        request: one backbone and one dataset.
+        typed: the same without a preset, which tells which options the user typed.
         path: the checkpoint.
         camera_embedding: `mean` for the mean of the trained cameras; other modes are options of the request.
         trust_pickle: allow a file that runs code when it is read.
@@ -54,7 +54,7 @@ def plan_checkpoint(
     if (camera_embedding or typed.options.get("", {}).get("camera_embedding")) and (
         "camera_embedding" not in spec.options
     ):
-        raise UsageError(f"{backbone.name} has no camera embedding; leave --camera-embedding out.")
+        raise UsageError(f"{backbone.name} has no camera embedding. Leave --camera-embedding out.")
     if camera_embedding == "mean":
         spec = structs.replace(spec, options={**spec.options, "camera_embedding": "mean"})
     state = weights.load_state(path, trust_pickle)
@@ -74,10 +74,10 @@ def plan_checkpoint(
 
 
 def plan_features(request: Request, path: Path) -> Planned:
-    """Returns the run that scores stored features, after they were read and put in order once.
+    """Returns the run that scores stored features, after reading and ordering them once.
 
     Args:
-        request: what is asked for: one dataset, and a name for the row, which need not be a backbone's.
+        request: one dataset, and a name for the row, which need not be a backbone's.
         path: the file, or a folder of `.npy`.
 
     Raises:
@@ -90,7 +90,8 @@ def plan_features(request: Request, path: Path) -> Planned:
     name = request.backbones
     if not name.strip() or len(slug(name).encode(errors="replace")) > LONGEST_NAME or not _is_text(name):
         raise UsageError(
-            f"--backbone names the row and a folder: 1 to {LONGEST_NAME} bytes of text, found {len(name)} letters."
+            f"--backbone names the row and a folder, so it must be 1 to {LONGEST_NAME} bytes of text; found "
+            f"{len(name)} characters."
         )
     entry = _known(request)
     dataset = registry.dataset(request.datasets, request.plugins)
@@ -111,7 +112,7 @@ def _known(request: Request) -> BackboneEntry | None:
 def _spec(
     request: Request, name: str, backbone: BackboneEntry | None, dataset: DatasetEntry, path: Path, purpose: str
 ) -> RunSpec:
-    """The run as a value: the file's checksum stands where a training run has its starting weights."""
+    """The run spec. Its `pretrained` is the checksum of the file."""
     if backbone is None:
         chosen = recipe.load(recipe.find(request.recipe), dataset.name, request.overrides)
     else:
@@ -142,10 +143,10 @@ def _splits(request: Request, dataset: DatasetEntry) -> Splits:
 
 
 def _as_built(typed: Request, backbone: BackboneEntry, spec: RunSpec, state: Any, path: Path) -> dict[str, Any]:
-    """The options the checkpoint is built with: what the file tells goes before what nobody asked for.
+    """The options to build the checkpoint's module with: those of the file override defaults.
 
-    A named variant asks for its options. A camera embedding that is in the file may still be left unused, or be
-    replaced by its mean, by the user.
+    Options that the user typed, or that a named variant sets, must agree with the file. Only a camera embedding of the
+    file may be switched off, or be replaced by its mean.
 
     Raises:
         UsageError: an option of the user, or of the variant, contradicts the file.
@@ -161,8 +162,8 @@ def _as_built(typed: Request, backbone: BackboneEntry, spec: RunSpec, state: Any
         asked["camera_embedding"] = chosen["camera_embedding"] = "mean"
     for key, value in found.items():
         if key in chosen and chosen[key] != value and not (key == "camera_embedding" and key in asked and value):
-            instead = "leave this option out" if key in asked else f"{backbone.name} is another variant"
-            raise UsageError(f"{path.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}; {instead}.")
+            instead = "Leave this option out" if key in asked else f"{backbone.name} is another variant"
+            raise UsageError(f"{path.name} was built with {key}={_shown(value)}, not {_shown(chosen[key])}. {instead}.")
     unused = {key: spec.options[key] for key, value in found.items() if key == "camera_embedding" and value}
     return {**spec.options, **found, **unused}
 

@@ -14,7 +14,7 @@ from msgspec import structs
 
 from harness import registry, weights
 from harness.contracts import SPLITS
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.planning import problems as why
 from harness.planning.problems import Problem
 from harness.planning.request import Request, asked_for, check_options, chosen_options, load_recipe
@@ -210,7 +210,11 @@ class _Data:
 
 
 def _look_at(entry: DatasetEntry, request: Request) -> _Data:
-    """The facts, and the reason why the dataset cannot be trained or scored on."""
+    """The facts, and why the dataset cannot be trained or scored on.
+
+    Raises:
+        UsageError: a reader option that the dataset does not have.
+    """
     from datasets import layouts
 
     options = request.dataset_options.get(entry.name, {})
@@ -218,6 +222,10 @@ def _look_at(entry: DatasetEntry, request: Request) -> _Data:
     root = Path(request.paths.data_root or ".")
     try:
         facts = layouts.facts(entry, root, splits=splits, **options)
+    except UsageError as error:
+        if options:  # most likely it is about them
+            raise
+        return _Data(None, why.plain(str(error), "wrong card"))
     except HarnessError as error:
         found = _is_complete(entry, root, str(options.get(layouts.VERSION, "")), splits)
         return _Data(None, why.of_data(entry, error, request.paths.data_root, found=found))

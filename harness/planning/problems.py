@@ -73,7 +73,13 @@ def of_data(entry: DatasetEntry, error: HarnessError, data_root: str, *, found: 
     root = Path(data_root or ".")
     command = f"python -m harness prepare --datasets {{names}} --data-root {_folder(data_root, DATA)}"
     if not root.is_dir():
-        return Problem(str(error), "no data root", entry.name, f"There is no folder {short(root)}. Create it:", command)
+        return Problem(
+            str(error),
+            "no data root",
+            entry.name,
+            f"The data root {short(root)} does not exist. Pass another --data-root, or create it:",
+            command,
+        )
     if found:
         return Problem(str(error), "damaged data", entry.name, str(error))
     if any((root / folder).is_dir() for layout in entry.card.layouts for folder in layout.folders):

@@ -1,7 +1,7 @@
 """Planning of the efficiency study: conditions x backbones become run specs. Imports no torch.
 
-A cell is a run like any other, so a finished one is not repeated. What it was measured on is part of its key: the
-processor or GPU, and the threads.
+A cell is a run like any other, so finished cells are not repeated. The GPU or processor and the number of threads are
+part of its id.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from harness.system import gpu, processes
 
 @dataclass(frozen=True)
 class Study:
-    """What the user asked to measure; the same for every backbone.
+    """What to measure, for every backbone.
 
     Attributes:
         image_sizes: (height, width) each.
         batches: batch sizes of inference.
-        train_batches: batch sizes of training; none leaves training out.
+        train_batches: batch sizes of training; empty skips training.
         precisions: of `PRECISIONS`.
         heights: image heights of the scaling study, at the width of the first image size.
         heights_batch: its batch size.
         compiled: also measure everything with `torch.compile`.
         threads: CPU threads.
-        seconds: longest time of one cell's repeats, the first few aside.
+        seconds: maximum timing duration per cell, in seconds; the first few repeats are always made.
     """
 
     image_sizes: Sequence[tuple[int, int]] = ((256, 128),)
@@ -67,11 +67,11 @@ class Study:
 def build(request: Request, study: Study) -> list[Planned]:
     """Plans every backbone under every condition.
 
-    Cells of one condition stand together, and each condition begins with another backbone, so that a machine that
-    warms up or tires does so for all of them.
+    Cells of one condition are neighbours, and each condition begins with another backbone. So a machine that slows
+    down as it warms up does so for all backbones.
 
     Raises:
-        UsageError: an unknown name or option, or a batch no training step can be made of.
+        UsageError: an unknown name or option, or a training batch of an impossible size.
     """
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
     specs = SpecFactory(request)
@@ -106,7 +106,7 @@ def _check(study: Study, request: Request, chosen: Sequence[BackboneEntry]) -> N
 
 
 def hardware_of(device: str) -> str:
-    """Name of what is measured: the GPU, or processor and number of cores."""
+    """Returns the name of the GPU, or of the processor with its number of cores."""
     if device == "cuda":
         (name,) = gpu.ask("name") or ["NVIDIA"]
         return name

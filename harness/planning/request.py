@@ -1,4 +1,4 @@
-"""What is asked for: a grid of backbones, datasets, recipe and seeds, and how names and options in it resolve."""
+"""A request: a grid of backbones, datasets, recipe and seeds, and how its names and options are resolved."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from harness.spec.recipe import Recipe
 from harness.system import gpu, paths
 
 Names = str | Iterable[str]
-"""Names as a comma list or as strings; `all` is everything that is registered for it."""
+"""Names as a comma list or as strings; `all` is everything registered for it."""
 
 PathLike = str | os.PathLike[str]
 
@@ -42,7 +42,7 @@ class Settings(TypedDict, total=False):
         overrides: recipe keys (dotted) and their values, such as `{"training.epochs": 10}`.
         camera_embedding: `on` or `off`, for every backbone that embeds cameras.
         from_scratch: start from random weights, not from the pretrained file.
-        force: run again what is finished.
+        force: repeat finished runs.
     """
 
     recipe: PathLike
@@ -65,7 +65,7 @@ class Settings(TypedDict, total=False):
 
 @dataclass(frozen=True)
 class Request:
-    """What the user asked for.
+    """A grid of runs and how they are set up, with all settings resolved.
 
     Attributes:
         backbones: comma list of names, or `all`.
@@ -80,10 +80,10 @@ class Request:
         overrides: recipe keys (dotted) laid over the recipe.
         eval_datasets: further datasets every model is scored on, comma list.
         from_scratch: start from random weights instead of the card's pretrained file.
-        force: run again what is finished.
-        preset: name of the preset whose values the others hold, for the record alone.
-        holdout: seed and share of held-out training identities; if given, runs are trials of a search, which read
-            the training split alone.
+        force: repeat finished runs.
+        preset: name of the preset, for the record alone; its values are in the other attributes.
+        holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
+            only the training split.
     """
 
     backbones: str = "all"
@@ -116,7 +116,7 @@ def make(
     *,
     address: str = "",
 ) -> Request:
-    """Builds a request from settings, with those of the environment below them.
+    """Builds a request from settings; environment variables are used where a setting is not given.
 
     Args:
         backbones: names.
@@ -157,7 +157,7 @@ def make(
 def _reader_options(given: Mapping[str, Any], plugins: Path | None) -> dict[str, dict[str, Any]]:
     """Reader options by the registered name of the dataset."""
     if wrong := [key for key, table in given.items() if not isinstance(table, Mapping)]:
-        raise UsageError(f"--data-option wants DATASET.KEY=VALUE, found '{wrong[0]}' without a dataset.")
+        raise UsageError(f"--data-option must be of the form DATASET.KEY=VALUE, found '{wrong[0]}' without a dataset.")
     return {registry.dataset(name, plugins).name: dict(table) for name, table in given.items()}
 
 
@@ -181,21 +181,21 @@ def _comma_list(names: Names) -> str:
 
 
 def _absolute(path: PathLike) -> str:
-    """Absolute form of a path, with the home folder put in; empty stays empty."""
+    """The absolute path, with the home folder expanded; empty stays empty."""
     return str(Path(paths.expand(path)).absolute()) if str(path) else ""
 
 
 def _device(device: str, address: str) -> str:
-    """The device asked for; a driver without a GPU cannot tell whether the nodes of its cluster have some."""
+    """The device asked for; a machine without a GPU cannot tell whether the nodes of a cluster have some."""
     if not address and device == "cuda" and not gpu.usable():
         raise UsageError(
-            "--device cuda, but this machine shows no GPU. Use --device cpu, or name the cluster that has some with "
-            "--address."
+            "--device cuda was passed, but this machine shows no GPU. Pass --device cpu, or the --address of a Ray "
+            "cluster with GPUs."
         )
     if address and device == "auto" and resolve_device(device) == "cpu":
         raise UsageError(
-            f"This machine shows no GPU, which says nothing about the cluster at {address}: "
-            "choose --device cuda or --device cpu."
+            f"--device auto cannot tell whether the cluster at {address} has GPUs, because this machine has none. "
+            "Pass --device cuda or --device cpu."
         )
     return device
 
@@ -217,18 +217,25 @@ def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
 def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "") -> dict[str, Any]:
     """What the user typed for this backbone, and the recipe's `about`; the record keeps it beside the spec.
 
-    A recipe file or plug-in of the user cannot be looked up later, so no command could be derived from the spec alone.
+    Commands in the report are derived from it, because a recipe file of the user cannot be looked up later.
     """
     options, preset = chosen_options(request, backbone) if backbone else {}, request.preset
     return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:
-    """Refuses options without a backbone's name that none of the backbones declares, and unknown names of models."""
+    """Refuses options that no backbone declares, options of unknown backbones, and unknown names of models."""
     check_models(chosen)
     for key in request.options.get("", {}):
         if not any(key in backbone.card.options for backbone in chosen):
-            raise unknown("backbone option", key, [k for b in chosen for k in b.card.options])
+            if key == "camera_embedding":
+                names = ", ".join(backbone.name for backbone in chosen)
+                raise UsageError(f"No backbone of the plan has a camera embedding ({names}): leave it out.")
+            raise unknown("backbone option", key, {k for b in chosen for k in b.card.options})
+    known = {entry.card.name for entry in registry.backbones(request.plugins)}
+    for name in request.options:
+        if name and (base := name.partition(":")[0]) not in known:
+            raise unknown("backbone in a build option", base, known)
 
 
 def check_models(chosen: Sequence[BackboneEntry]) -> None:
@@ -244,14 +251,14 @@ def parse_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
     try:
         found = tuple(dict.fromkeys(int(part) for part in parts))
     except (ValueError, TypeError) as error:
-        raise UsageError(f"--seeds wants whole numbers separated by commas, found '{str(seeds)[:100]}'.") from error
+        raise UsageError(f"--seeds must be whole numbers separated by commas, found '{str(seeds)[:100]}'.") from error
     if wrong := [seed for seed in found if not 0 <= seed < LARGEST]:
-        raise UsageError(f"A seed is a whole number from 0 to 2^63 - 1, found {str(wrong[0])[:100]}.")
+        raise UsageError(f"A seed must be a whole number from 0 to 2^63 - 1, found {str(wrong[0])[:100]}.")
     return found
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is `cuda` where the driver shows a device that is not hidden, told without importing torch."""
+    """Returns `cuda` for `auto` if the driver shows a visible GPU, else `cpu`; torch is not imported."""
     if device not in ("auto", "cpu", "cuda"):
         raise unknown("device", device, ("auto", "cpu", "cuda"))
     if device != "auto":

@@ -1,4 +1,4 @@
-"""The one place where run specs are made, for training, search, efficiency cells and files that are scored."""
+"""The only place where run specs are made, for training, search, efficiency measurements and scored files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class SpecFactory:
     """Makes the run specs of one request.
 
     Args:
-        request: gives the device, and the options of backbones and readers.
+        request: has the device, and the options of backbones and readers.
     """
 
     def __init__(self, request: Request) -> None:

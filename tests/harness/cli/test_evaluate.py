@@ -62,7 +62,7 @@ def test_option_against_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tm
     assert code == 2 and "net.pth was built with branches=3, not 2" in err and "Traceback" not in err
     words[words.index("reidmamba")] = "reidmamba:strong-baseline"
     code, _, err = cli(*words, *places(world, tmp_path), *SMALL)
-    assert code == 2 and "branches=3, not 1; reidmamba:strong-baseline is another variant" in err
+    assert code == 2 and "branches=3, not 1. reidmamba:strong-baseline is another variant" in err
     assert not list(store.records(tmp_path / "results"))
 
 
