@@ -143,6 +143,7 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
 
     from harness import stats
 
+    _check_same_conditions(results, a, b)
     tables = [per_query.read((results / entry.path).parent, "per_query.csv") for entry in (a, b)]
     if not all(np.array_equal(tables[0][name], tables[1][name]) for name in ("query", "pid")):
         raise UsageError(
@@ -164,6 +165,22 @@ def _test(results: Path, a: store.Entry, b: store.Entry) -> dict[str, Any]:
         "seed": a.seed,
         "runs": [a.run_id, b.run_id],
     }
+
+
+def _check_same_conditions(results: Path, a: store.Entry, b: store.Entry) -> None:
+    """Refuses runs whose scores differ for another reason than the backbone."""
+    specs = [store.read(results / entry.path)["spec"] for entry in (a, b)]
+    first, second = (spec["protocol"] for spec in specs)
+    if first != second:
+        raise UsageError(
+            f"Scores of protocol {first} and of protocol {second} do not compare ({a.backbone}, {b.backbone}). "
+            "Repeat the older run, or choose others with --run ID."
+        )
+    if specs[0].get("fingerprint") != specs[1].get("fingerprint"):
+        raise UsageError(
+            f"The files of {a.dataset} differed between the two runs: their fingerprints are not equal. "
+            "Repeat both runs on the same files, or choose others with --run ID."
+        )
 
 
 COLUMNS = (Column("backbone", folds=True), Column("mAP", right=True), Column("run id"))

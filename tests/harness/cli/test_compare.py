@@ -50,6 +50,19 @@ def test_trained_runs_are_compared_and_trials_of_a_search_never(
     assert compared(cli, tmp_path, "--run", published[:12], "--run", other)[1] == [published, other]
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [({"protocol": "0.9"}, "protocol 0.9"), ({"fingerprint": "e" * 64}, "fingerprints are not equal")],
+)
+def test_runs_of_other_data_or_protocol_are_refused(
+    cli: Cli, tmp_path: Path, keep: Callable[..., str], change: dict[str, str], words: str
+) -> None:
+    keep("alpha", GOOD, **change)
+    keep("beta", BAD)
+    code, _, err = compared(cli, tmp_path)
+    assert code == 2 and words in err and "Repeat" in err
+
+
 def test_two_runs_that_fit_are_refused_by_name(cli: Cli, tmp_path: Path, keep: Callable[..., str]) -> None:
     other = keep("beta", BAD)
     both = [keep("alpha", GOOD, options={"width": width}) for width in ("tiny", "small")]
