@@ -40,6 +40,9 @@ ONLY_PARSED = {
 SMALL = {"--preset": "smoke", "--data-root": "data", "--results": "results", "--scheduler": "local"}
 """What a command that trains gets, as far as it does not name it itself; its preset is replaced."""
 
+ONE = {"--seeds": "0", "--samples": "1"}
+"""What such a command gets in place of its own seeds and trials."""
+
 
 def harness(words: list[str]) -> None:
     """Runs a command of the harness: as it is, small, or without training."""
@@ -58,14 +61,14 @@ def harness(words: list[str]) -> None:
 
 
 def small(words: list[str]) -> list[str]:
-    """The command with one seed and a preset that trains for seconds."""
+    """The command with one seed, or one trial, and a preset that trains for seconds."""
     for option, value in SMALL.items():
         if option not in words:
             words = [*words, option, value]
     words[words.index("--preset") + 1] = SMALL["--preset"]
-    if "--seeds" in words:
-        seeds = words.index("--seeds") + 1
-        words[seeds] = words[seeds].split(",")[0]
+    for option, value in ONE.items():
+        if option in words:
+            words[words.index(option) + 1] = value
     if words[0] == "run":
         reuse(words)
     return words
