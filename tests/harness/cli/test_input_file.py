@@ -87,9 +87,9 @@ def test_rows_score_the_same_in_any_order_and_with_junk(cli: Cli, world: Path, t
     ("name", "says"),
     [
         ("x" * 300, "300 characters"),
-        ("", "0 letters"),
-        (" ", "1 letters"),
-        ("é" * 200, "200 letters"),
+        ("", "0 characters"),
+        (" ", "1 characters"),
+        ("é" * 200, "200 characters"),
         ("a\nb", "text"),
     ],
 )
