@@ -120,14 +120,12 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
         options: build options.
         recipe: recipe keys (dotted) that the variant overrides.
         dataset: keys of the native recipe for single datasets, by dataset name.
-        native: whether the native recipe supports the variant.
     """
 
     about: str
     options: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
     dataset: dict[str, dict[str, Any]] = {}
-    native: bool = True
 
 
 class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):

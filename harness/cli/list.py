@@ -156,7 +156,7 @@ def _block(row: dict[str, Any]) -> str:
 
 
 def _cell(row: dict[str, Any], column: Column) -> str:
-    """What a table shows of a fact; why something cannot be used is told by `--details`."""
+    """A fact in a few words; `--details` prints why something cannot be used."""
     value = row.get(column.title, "")
     if column.title == "state" and value not in ("", *READY):
         return "not found" if "access" in row else str(value).partition(":")[0]

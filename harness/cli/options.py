@@ -320,7 +320,7 @@ def plugins_path(plugins: str) -> Path | None:
 
 
 def _tables(flag: str, texts: Iterable[str], read: Callable[[str], Any]) -> dict[str, Any]:
-    """Values by name and key; a key without a name stands by itself."""
+    """Values by name and key; a key without a name is an entry of its own."""
     tables: dict[str, Any] = {}
     for text in texts:
         key, value = pair(flag, text)

@@ -134,7 +134,7 @@ class _Grid:
     index: dict[str, store.Entry]
 
     def cells(self, backbone: BackboneEntry, dataset: DatasetEntry, others: list[DatasetEntry]) -> list[Planned]:
-        """One cell per seed: the spec, then what stands in its way, then what is known of it."""
+        """One cell per seed: the spec, then what keeps it from starting, then what is known of it."""
         request = self.request
         chosen = load_recipe(request, backbone, dataset.name)
         options = backbone.options({**chosen.options, **chosen_options(request, backbone)})

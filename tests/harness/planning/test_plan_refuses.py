@@ -196,7 +196,7 @@ def test_every_current_timm_name_is_accepted() -> None:
     names = [*timm.list_models(), *timm.list_pretrained()]
     assert len(names) > 1000 and [name for name in names if timm_names.problem(name)] == []
     old = get_deprecated_models()
-    assert old and [name for name, new in old.items() if f"use timm:{new}." not in timm_names.problem(name)] == []
+    assert old and [name for name, new in old.items() if f"Use timm:{new}." not in timm_names.problem(name)] == []
 
 
 def test_a_known_name_is_told_without_importing_timm() -> None:

@@ -117,7 +117,7 @@ def test_a_study_becomes_records_and_a_page(tmp_path):
     assert "## Efficiency study" in page and "### Training step" in page
     assert str(tmp_path) not in json.dumps(list(records.values()))
     code, said = run(tmp_path, "--backbones", "reidmamba:tiny", "--batch", "2", "--train-batch", "8")
-    assert code == 0 and said.count("cached") == 2
+    assert code == 0 and said.count("\ncached") == 2 and "2 cached." in said
 
 
 @pytest.mark.slow
