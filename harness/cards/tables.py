@@ -23,7 +23,7 @@ LONGEST_SHOWN = 80
 """Maximum number of characters of a wrong value in a message."""
 
 STEP = re.compile(r"\.([^.\[`]+)|\[(\d+|\.\.\.)\]")
-"""One step of the path in an error of msgspec. `[...]` stands for any entry of a table with free keys."""
+"""One step of the path in an error of msgspec. `[...]` means any entry of a table with free keys."""
 
 T = TypeVar("T")
 

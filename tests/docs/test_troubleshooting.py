@@ -23,7 +23,7 @@ PROVOKED = {
         "plan --backbones bot --datasets market1501 --from-scratch"
     ),
     "Unknown backbone 'reidmanba'. Did you mean 'reidmamba'?": "plan --backbones reidmanba",
-    "market1501 differs from its card: train: the card expects 12,936 images, 72 were found": (
+    "market1501 differs from its card: train: the card expects 12,936 images, but": (
         "run --backbones dummy --datasets market1501 --data-root few --scheduler local --no-mlflow --device cpu"
     ),
     "is an HTML page instead of the file": "evaluate --backbone bot --dataset market1501 --checkpoint page.pth",
