@@ -193,6 +193,7 @@ def _shown(dataset: str, names: tuple[str, str], outcome: dict[str, Any]) -> str
     runs = zip(names, outcome["mAP"], outcome["runs"], strict=True)
     rows = [[name, f"{value:.2%}", run[:12]] for name, value, run in runs]
     low, high = (100 * bound for bound in outcome["interval"])
+    p_value = "< 0.0001" if outcome["p_value"] < 0.0001 else f"= {outcome['p_value']:.4f}"
     return "\n".join(
         [
             prose(head, "  ", ""),
@@ -203,7 +204,7 @@ def _shown(dataset: str, names: tuple[str, str], outcome: dict[str, Any]) -> str
                 f"Difference: {100 * outcome['difference']:+.2f} points of mAP, 95% interval {low:+.2f} to {high:+.2f}."
             ),
             prose(
-                f"p = {outcome['p_value']:.4g}, by a paired randomisation test over {outcome['identities']} identities "
+                f"p {p_value}, by a paired randomisation test over {outcome['identities']} identities "
                 f"and {outcome['queries']} queries."
             ),
             "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from harness import stats
 from harness.records import store
 from tests.support import record_samples as samples
 
@@ -48,6 +50,22 @@ def test_trained_runs_are_compared_and_trials_of_a_search_never(
     assert code == 2 and "No finished run of alpha" in err
     assert compared(cli, tmp_path, "--source", "published-checkpoint")[1][0] == published
     assert compared(cli, tmp_path, "--run", published[:12], "--run", other)[1] == [published, other]
+
+
+@pytest.mark.parametrize(("value", "shown"), [(9.999e-05, "p < 0.0001, by"), (0.0001, "p = 0.0001, by")])
+def test_a_p_value_has_the_form_of_the_report(
+    cli: Cli, tmp_path: Path, keep: Callable[..., str], monkeypatch: pytest.MonkeyPatch, value: float, shown: str
+) -> None:
+    keep("alpha", GOOD)
+    keep("beta", BAD)
+    test = stats.paired_test
+
+    def with_p_value(*given: Any) -> stats.PairedTest:
+        return dataclasses.replace(test(*given), p_value=value)
+
+    monkeypatch.setattr(stats, "paired_test", with_p_value)
+    code, out, _ = cli("compare", "alpha", "beta", "--dataset", "market1501", "--results", tmp_path)
+    assert code == 0 and shown in out
 
 
 @pytest.mark.parametrize(
