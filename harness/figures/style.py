@@ -20,6 +20,9 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7
 
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")
 
+FIXED = ("reidmamba", "transreid", "bot", "dummy")
+"""Backbones with the same colour and marker in every report: the first ones of the palette."""
+
 SAME, DIFFERENT = "#009E73", "#CC3311"
 """Colours of same and different identities: a green and a red that also differ in lightness."""
 
@@ -136,11 +139,15 @@ def _comment(data: bytes) -> tuple[str, str]:
 
 
 def looks(names: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Assigns a colour and a marker to each name, the same in every figure of a report."""
-    order = sorted(set(names))
+    """Assigns a colour and a marker to each name, the same in every figure of a report.
+
+    Those of `FIXED` are the same in all reports; the others take the rest in alphabetical order.
+    """
+    given = set(names)
     return {
         name: {"color": COLOURS[i % len(COLOURS)], "marker": MARKERS[(i + i // len(COLOURS)) % len(MARKERS)]}
-        for i, name in enumerate(order)
+        for i, name in enumerate((*FIXED, *sorted(given.difference(FIXED))))
+        if name in given
     }
 
 

@@ -33,8 +33,8 @@ from harness.tuning.state import Search
 MOST_COMMANDS = 30
 
 NOTES = (
-    "**Commands**: words in capitals are placeholders for your folders and files; paths of recipe files are those of "
-    "the original command. Equal run ids need equal data, starting weights, backbone code, torch version and hardware.",
+    "**Commands**: replace words in capitals by your folders and files. The run id is the same only for the same data, "
+    "weights, code, torch version and hardware.",
 )
 FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
 

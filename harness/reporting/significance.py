@@ -70,9 +70,9 @@ def _legend(context: Context, resamples: int) -> tuple[str, str]:
         "**95 % interval**: bootstrap over the identities of the queries.",
         f"**p (Holm)**: paired randomisation test with identities as blocks ({resamples:,} resamples), Holm-corrected "
         "within the table.",
-        "**On this query set**: a backbone is ahead if p < 0.05 and the interval excludes zero. This holds for similar "
+        "**On these queries**: a backbone is ahead if p < 0.05 and the interval excludes zero. This holds for similar "
         "queries and these trained models. It says nothing about training the models again.",
-        "**Compared with seeds**: the difference relative to the standard deviation over seeds. With one seed, nothing "
+        "**Over seeds**: the difference relative to the standard deviation over seeds. With one seed, nothing "
         "is known about training again.",
         "“No difference shown” does not mean that two backbones are equal. A small p-value does not make a small "
         "difference relevant.",
@@ -144,8 +144,8 @@ def _line(comparison: Comparison, first: Row, second: Row) -> dict[str, str]:
         "Second": text.escape(second.label),
         "Difference (points)": text.signed(100 * comparison.difference),
         "95 % interval": f"[{text.signed(100 * low)}, {text.signed(100 * high)}]",
-        "On this query set": _verdict(comparison, first, second),
-        "Compared with seeds": _training(comparison.difference, first, second),
+        "On these queries": _verdict(comparison, first, second),
+        "Over seeds": _training(comparison.difference, first, second),
         "p (Holm)": f"{comparison.p_holm:.4f}" if comparison.p_holm >= 0.0001 else "< 0.0001",
     }
 

@@ -84,6 +84,13 @@ def test_every_backbone_of_a_report_looks_different():
     assert style.looks(["b", "a"]) == style.looks(["a", "b", "b"])
 
 
+def test_known_backbones_look_the_same_in_every_report():
+    one, other = style.looks(["reidmamba", "bot", "a"]), style.looks(["reidmamba", "bot", "transreid", "b"])
+    assert one["reidmamba"] == other["reidmamba"] and one["bot"] == other["bot"]
+    assert one["a"] == other["b"], "the first look after the fixed ones"
+    assert len({str(look) for look in other.values()}) == 4
+
+
 def pixels(data: bytes) -> np.ndarray:
     return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
 

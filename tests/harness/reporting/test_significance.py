@@ -45,8 +45,8 @@ def test_numbers_are_those_of_the_paired_test(tmp_path):
     assert row["Difference (points)"] == f"{100 * wanted.difference:+.1f}" == f"{100 * (np.mean(a) - np.mean(b)):+.1f}"
     assert row["95 % interval"] == f"[{100 * wanted.interval[0]:+.1f}, {100 * wanted.interval[1]:+.1f}]"
     assert row["p (Holm)"] == f"{wanted.p_value:.4f}" != "1.0000"
-    assert row["On this query set"] == "beta is ahead"
-    assert row["Compared with seeds"] == "one seed: no statement"
+    assert row["On these queries"] == "beta is ahead"
+    assert row["Over seeds"] == "one seed: no statement"
 
 
 def test_p_comes_last(tmp_path):
@@ -59,7 +59,7 @@ def test_equal_backbones_show_no_difference(tmp_path):
     add(tmp_path, "alpha", scores(1))
     add(tmp_path, "beta", scores(1))
     row = table(section(tmp_path), "### Differences")[0]
-    assert (row["Difference (points)"], row["On this query set"]) == ("0.0", "no difference shown")
+    assert (row["Difference (points)"], row["On these queries"]) == ("0.0", "no difference shown")
     assert row["p (Holm)"] == "1.0000"
 
 
@@ -84,7 +84,7 @@ def test_seeds_are_averaged_and_their_spread_is_said_apart(tmp_path):
     assert row["Difference (points)"] == f"{100 * (np.mean(a) - np.mean(b)):+.1f}"
     deviations = [0.7 * abs(np.mean(x[0]) - np.mean(x[1])) / 2**0.5 for x in (a, b)]  # records hold 0.7 of the mean
     spread = " and ".join(f"{100 * d:.1f}" for d in deviations)
-    assert row["Compared with seeds"] == f"larger than the seed spread (std {spread}; 2 and 2 seeds)"
+    assert row["Over seeds"] == f"larger than the seed spread (std {spread}; 2 and 2 seeds)"
 
 
 def test_queries_without_a_match_are_left_out(tmp_path):
