@@ -14,6 +14,9 @@ NOT_APPLICABLE = "–"
 NOT_RECORDED = "not recorded"
 
 _PUNCTUATION = re.compile(r"([\\`*_\[\]|~$]|^[#+=-])")
+_URL = re.compile(r"(?<![^\s(])(https://[a-z0-9-]+(?:\.[a-z0-9-]+)+(?:/[A-Za-z0-9._/-]*[A-Za-z0-9_/-])?)(?=[\s,;)]|$)")
+"""A URL without user, port, query and percent signs, between spaces or in brackets."""
+
 _SPACE = re.compile(r"\s+")
 
 
@@ -35,6 +38,14 @@ def escape(value: Any, limit: int = 0) -> str:
     text = _PUNCTUATION.sub(r"\\\1", text)
     text = text.replace("://", "&#58;//").replace("www.", "www&#46;").replace("@", "&#64;")
     return re.sub(r"^(\d+)([.)])(?=\s|$)", lambda m: f"{m[1]}&#{ord(m[2])};", text)  # prevents a numbered list
+
+
+def escape_except_urls(value: str) -> str:
+    """Escapes text, but shows plain https URLs as links; for sources on cards, not for names and messages."""
+    shown = ""
+    for i, part in enumerate(_URL.split(value)):  # every second part is a URL
+        shown += f"<{part}>" if i % 2 else " " * part[:1].isspace() + escape(part) + " " * part[-1:].isspace()
+    return _SPACE.sub(" ", shown).strip()
 
 
 def code(value: Any) -> str:

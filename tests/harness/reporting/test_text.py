@@ -95,6 +95,50 @@ def test_nothing_becomes_a_link_or_addresses_a_person(value):
     assert html.unescape(text.escape(value)) == value
 
 
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("https://a.bc/d_e, README.md", "<https://a.bc/d_e>, README.md"),
+        ("see (https://www.a.bc/d/) and  https://e.fg", "see (<https://www.a.bc/d/>) and <https://e.fg>"),
+        ("[x](https://a.bc)", "\\[x\\](<https://a.bc>)"),
+    ],
+)
+def test_a_plain_url_of_a_source_can_be_copied(value, shown):
+    assert text.escape_except_urls(value) == shown
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://a.bc/d",
+        "javascript://a.bc",
+        "xhttps://a.bc",
+        "https://user@a.bc",
+        "https://a.bc:80/d",
+        "https://a.bc/?q=1",
+        "https://a.bc/%0a",
+        "https://a.bc/|x",
+        "https://a.bc/><script>",
+        "https://a.bc/`x`",
+        "https://a.\u0430.bc",
+        "https://localhost",
+    ],
+)
+def test_any_other_address_stays_text(value):
+    assert text.escape_except_urls(value) == text.escape(value)
+
+
+@given(WORDS, WORDS)
+@example("![", "](x)")
+@example("<!--", "-->")
+@settings(max_examples=200, deadline=None)
+def test_text_around_a_url_is_shown_and_nothing_else(before, after):
+    value = f"{before} https://a.bc/d {after}"
+    rendered = RENDERER.render(text.escape_except_urls(value)).strip()
+    assert shown(rendered) == seen(value)
+    assert set(re.findall(r"<[^>]*>", rendered)) <= {"<p>", "</p>", '<a href="https://a.bc/d">', "</a>"}
+
+
 def test_long_text_is_cut_before_it_is_escaped():
     assert text.escape("|" * 10, limit=4) == "\\|\\|\\|…"
     assert text.escape("abcd", limit=4) == "abcd"
