@@ -16,17 +16,23 @@ MOST_DRAWN = 12
 
 SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "features": "features extracted elsewhere"}
 
-
+PUBLISHED = "Published mAP / rank-1"
 DIFFERENCE = "Reproduced minus published"
+PUBLISHED_NOTES = (
+    f"**{PUBLISHED}**: as printed by the source in the footnote; “{text.NOT_APPLICABLE}” if none was published for "
+    "this network, dataset and test.",
+    f"**{DIFFERENCE}**: difference in points for mAP / rank-1, if the input size is the same.",
+)
 
 
 def build(context: Context) -> Section:
     """All result tables with their figures."""
     figures: dict[str, Drawn] = {}
     parts = [_one(context, table, figures) for table in context.tables]
+    with_published = any(PUBLISHED in part for part in parts)
     if not parts:
         return Section("## Results\n\nThere are no scored runs yet.")
-    return Section(paragraphs("## Results", *_legend(context), *parts), figures)
+    return Section(paragraphs("## Results", *_legend(context, with_published), *parts), figures)
 
 
 def heading(context: Context, key: TableKey) -> str:
@@ -39,7 +45,7 @@ def heading(context: Context, key: TableKey) -> str:
     return f"{name}, recipe {key.recipe}"
 
 
-def _legend(context: Context) -> tuple[str, str]:
+def _legend(context: Context, with_published: bool) -> tuple[str, str]:
     """Introduction and explanation of the columns."""
     about = (
         "One table per dataset and recipe. All rows are scored by the same evaluation code; "
@@ -51,8 +57,7 @@ def _legend(context: Context) -> tuple[str, str]:
         "of training.",
         "**95 % interval of mAP**: bootstrap over the identities of the queries, bounds averaged over seeds. It shows "
         f"the variance of the query set; see {context.doc('statistics.md')}.",
-        "**Published mAP / rank-1**: as printed by the source in the footnote; “none” if nothing was published.",
-        "**Reproduced minus published**: difference in points for mAP / rank-1, if the input size is the same.",
+        *(PUBLISHED_NOTES if with_published else ()),
         "**Params at test (M), GFLOPs, Images/s**: cost of the test-time feature, in the first row of each "
         "configuration. Parameters of classifiers are not counted; “Efficiency of the runs” gives all parameters.",
         "**(shared)**: other processes or runs used the device while the speed was measured.",
@@ -68,6 +73,8 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     lines = [_row(context, table, row, first) for row, first in _with_first(table.rows)]
     lines += [_unfinished(context, table, label, setting) for label, setting in table.unfinished]
     lines += _planned(context, table)
+    if all(line[PUBLISHED] == text.NOT_APPLICABLE for line in lines):
+        lines = [{k: v for k, v in line.items() if k not in (PUBLISHED, DIFFERENCE)} for line in lines]
     return paragraphs(
         f"### {text.escape(heading(context, key))}",
         _warning(context, key),
@@ -144,7 +151,7 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
         "rank-1": row.shown("rank-1"),
         "mINP": row.shown("mINP") if row.values("mINP") else text.NOT_RECORDED,
         "Seeds": str(len(row.scored)),
-        "Published mAP / rank-1": claimed,
+        PUBLISHED: claimed,
         DIFFERENCE: difference,
         "Size": text.NOT_RECORDED if row.setting.source == "features" else text.size(row.image_size()),
         "Params at test (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
@@ -165,7 +172,7 @@ def _filled(shown: str, **cells: str) -> dict[str, str]:
         "rank-1": shown,
         "mINP": shown,
         "Seeds": "0",
-        "Published mAP / rank-1": cells["published"],
+        PUBLISHED: cells["published"],
         DIFFERENCE: shown,
         "Size": cells.get("size", shown),
         "Params at test (M)": shown,
@@ -187,7 +194,7 @@ def _unfinished(context: Context, table: Table, label: str, setting: RunGroup) -
         backbone=text.escape(label),
         size=text.size(size),
         side=side_information(context, setting),
-        published=published.cell(context, table.key, published.find(context, setting.backbone, table.key, size), size),
+        published=published.cell(context, published.find(context, setting.backbone, table.key, size), size),
         status=text.escape(f"{setting.status()} in {last['stage'] or 'an unknown stage'}: {message}", limit=100),
     )
 
@@ -213,7 +220,7 @@ def _planned(context: Context, table: Table) -> list[dict[str, str]]:
             word,
             backbone=text.escape(name),
             side=_declared(context, name),
-            published=published.cell(context, key, published.find(context, name, key, None), None),
+            published=published.cell(context, published.find(context, name, key, None), None),
             status=text.escape(status, limit=100),
         )
         for name, (word, status) in sorted(planned.items())
@@ -244,7 +251,7 @@ def _published_cells(context: Context, key: TableKey, row: Row) -> tuple[str, st
     known = published.find(
         context, row.setting.backbone, key, size, row.test, checkpoint=row.setting.source == "published-checkpoint"
     )
-    shown = text.NOT_APPLICABLE if row.test.untrained else published.cell(context, key, known, size)
+    shown = text.NOT_APPLICABLE if row.test.untrained else published.cell(context, known, size)
     if known is None:
         return shown, text.NOT_APPLICABLE
     if not published.same_size(known, size):

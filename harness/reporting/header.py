@@ -30,7 +30,7 @@ def _counts(context: Context) -> str:
     if not records:
         return (
             "**There are no results yet.** The command below runs every backbone on every available dataset and "
-            "rewrites this page. Published numbers are listed at the end."
+            "rewrites this page."
         )
     kinds = Counter(KINDS.get(r["source"], "scored run") for r in records)
     statuses = Counter(r["status"] for r in records)

@@ -46,7 +46,7 @@ def find(
 def footnote(published: Published) -> str:
     """Text of the footnote: source and set-up of a published number."""
     setup = [f"input {text.size(published.image_size)}", *([text.escape(published.setup)] if published.setup else [])]
-    return f"{text.escape(published.source)}. Set-up: {', '.join(setup)}."
+    return f"{text.escape_except_urls(published.source)}. Set-up: {', '.join(setup)}."
 
 
 def same_size(published: Published, size: Sequence[int] | None) -> bool:
@@ -54,16 +54,17 @@ def same_size(published: Published, size: Sequence[int] | None) -> bool:
     return bool(size) and tuple(size or ()) == tuple(published.image_size)
 
 
-def cell(context: Context, key: TableKey, published: Published | None, size: Sequence[int] | None) -> str:
+def cell(context: Context, published: Published | None, size: Sequence[int] | None) -> str:
     """Published mAP and rank-1 with the footnote mark, and the input size if it differs from `size`."""
     if published is None:
-        return text.NOT_APPLICABLE if _cannot_apply(key) else "none"
+        return text.NOT_APPLICABLE
     other = "" if same_size(published, size) else f" at {text.size(published.image_size)}"
     return f"{published.mAP:.1f} / {published.rank1:.1f}{other}{context.note(footnote(published))}"
 
 
 def build(context: Context) -> Section:
-    """All published numbers of the cards, sorted by dataset."""
+    """The published numbers on the datasets of the result tables, sorted by dataset."""
+    datasets = {table.key.dataset for table in context.tables if not _cannot_apply(table.key)}
     lines = [
         {
             "Dataset": text.escape(context.data.title(p.dataset)),
@@ -79,13 +80,14 @@ def build(context: Context) -> Section:
         }
         for card in context.data.backbones.values()
         for p in card.published
+        if p.dataset in datasets
     ]
     if not lines:
         return Section()
     lines.sort(key=lambda line: [line[k] for k in ("Dataset", "Backbone", "Size", "Test", "mAP")])
     about = (
-        "Numbers in percent, as printed in the sources; “none” where a source gives no number. Data loaders, recipes "
-        "and evaluation code differ between sources; the footnotes give the set-ups."
+        "Numbers on the datasets above, in percent, as printed in the sources; “none” where a source gives no number. "
+        "Data loaders, recipes and evaluation code differ between sources; the footnotes give the set-ups."
     )
     notes = "\n".join(f"[^{number}]: {source}" for number, source in context.noted)
     return Section(paragraphs("## Published numbers", about, text.table(lines, NUMBERS), notes))

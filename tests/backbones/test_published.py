@@ -9,6 +9,7 @@ from harness.cards import Published
 from harness.reporting import published
 from harness.reporting.report_data import ReportData
 from harness.reporting.section import Context
+from tests.support import record_samples as samples
 
 SURVEY = {
     "market1501": (85.9, 94.5, 59.4),
@@ -48,12 +49,16 @@ def test_every_row_names_a_dataset_and_a_source() -> None:
             assert row.dataset in datasets and row.source and all(0 < value < 100 for value in values), row
 
 
+RUN = (("reidmamba", "market1501"), ("bot", "msmt17"))
+
+
 @pytest.mark.parametrize(
     ("first", "expected"), [("89.9", ["95.5", "98.4", "99.0", "71.5"]), ("45.1", ["63.4", "none", "none", "12.4"])]
 )
 def test_the_page_shows_what_is_given_and_says_none_else(first: str, expected: list[str]) -> None:
     cards = {name: registry.backbone(name).card for name in ("bot", "reidmamba")}
-    material = ReportData([], backbones=cards, datasets={e.name: e.card for e in registry.datasets()})
+    runs = [samples.ok(samples.spec(name, dataset=d), samples.evaluation(d)) for name, d in RUN]
+    material = ReportData(runs, backbones=cards, datasets={e.name: e.card for e in registry.datasets()})
     page = published.build(Context(material, "figures")).markdown
     header, _, *lines = [[c.strip() for c in line.strip("|").split("|")] for line in page.splitlines() if "|" in line]
     assert header[4:9] == ["mAP", "rank-1", "rank-5", "rank-10", "mINP"]

@@ -121,7 +121,7 @@ def test_every_way_of_scoring_is_a_row(tmp_path):
     assert [line["mAP"] for line in lines[:4]] == ["61.0", "62.0", "68.0", "2.0"]
     assert lines[1]["Published mAP / rank-1"].startswith("70.0 / 80.0 at 384 × 128")
     assert lines[1]["Reproduced minus published"] == "other size"
-    assert lines[2]["Published mAP / rank-1"] == "none"
+    assert lines[2]["Published mAP / rank-1"] == "–"
     assert lines[3]["Published mAP / rank-1"] == "–"
 
 
@@ -153,7 +153,8 @@ def test_generated_data_has_no_published_number_and_says_so(tmp_path):
     text = page(tmp_path, one)
     row = table(text, "### Market-1501 (generated), recipe unified")[0]
     assert "**Generated stand-in, not the real dataset.**" in text
-    assert (row["Published mAP / rank-1"], row["Reproduced minus published"]) == ("–", "–")
+    assert "Published mAP / rank-1" not in row and "Reproduced minus published" not in row
+    assert "Published" not in text and "60.0 / 75.5" not in text
     assert "## Overview" not in text
 
 
@@ -209,7 +210,7 @@ def test_cross_domain_scores_have_a_table_of_their_own(tmp_path):
     one = samples.ok(samples.spec(), samples.evaluation(mAP=0.6), samples.evaluation("dukemtmc", mAP=0.3))
     text = page(tmp_path, one)
     row = table(text, "### Market-1501 to DukeMTMC-reID (cross-domain), recipe unified")[0]
-    assert (row["mAP"], row["Published mAP / rank-1"]) == ("30.0", "–")
+    assert row["mAP"] == "30.0" and "Published mAP / rank-1" not in row
     assert "*Withdrawn by its authors.*" in text
 
 
@@ -303,9 +304,28 @@ def test_other_files_in_the_figures_folder_are_left_alone(tmp_path):
 def test_the_page_of_nothing_says_how_to_begin(tmp_path):
     text = page(tmp_path)
     assert "There are no results yet" in text and "python -m harness run" in text
+    assert "## Published numbers" not in text
+
+
+def test_published_numbers_are_those_of_the_datasets_on_the_page(tmp_path):
+    """Also of backbones that were not run, but only of datasets that were trained on."""
+    text = page(tmp_path, samples.ok(samples.spec("beta"), samples.evaluation(), samples.evaluation("msmt17")))
     rows = table(text, "## Published numbers")
-    assert ("Alpha net", "60.0", "75.5") in {(r["Backbone"], r["mAP"], r["rank-1"]) for r in rows}
+    assert {(r["Backbone"], r["mAP"], r["rank-1"]) for r in rows} >= {
+        ("Alpha net", "60.0", "75.5"),
+        ("Gamma net", "50.0", "70.0"),
+    }
+    assert {r["Dataset"] for r in rows} == {"Market-1501"}
     assert "Alpha paper, Table 2. Set-up: input 256 × 128, stride 12." in text
+
+
+def test_a_table_without_published_numbers_has_no_column_for_them(tmp_path):
+    failed = samples.failed(samples.spec("alpha", dataset="dukemtmc"))
+    text = page(tmp_path, samples.ok(samples.spec("beta", dataset="dukemtmc"), samples.evaluation("dukemtmc")), failed)
+    assert {row["Backbone"] for row in table(text, "### DukeMTMC-reID")} == {"alpha", "beta"}
+    assert "Published" not in text and "Reproduced minus" not in text
+    text = page(tmp_path, samples.ok(samples.spec("beta")))
+    assert "Published mAP / rank-1" in table(text, "### Market-1501")[0], "of another backbone"
 
 
 def test_reproduce_command_names_what_was_run(tmp_path):
