@@ -85,7 +85,6 @@ def test_rows_score_the_same_in_any_order_and_with_junk(cli: Cli, world: Path, t
 
 @pytest.mark.parametrize(
     ("name", "says"),
-<<<<<<< HEAD
     [
         ("x" * 300, "300 characters"),
         ("", "0 characters"),
@@ -93,9 +92,6 @@ def test_rows_score_the_same_in_any_order_and_with_junk(cli: Cli, world: Path, t
         ("é" * 200, "200 characters"),
         ("a\nb", "text"),
     ],
-=======
-    [("x" * 300, "300 characters"), ("", "0 characters"), (" ", "1 characters"), ("é" * 200, "200 characters"), ("a\nb", "text")],
->>>>>>> h-cli
 )
 def test_a_name_that_cannot_name_a_folder_is_refused(
     cli: Cli, world: Path, tmp_path: Path, name: str, says: str
