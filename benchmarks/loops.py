@@ -2,7 +2,7 @@
 
     python -m benchmarks.loops [--device cpu] [--threads 1] [--size 256x128] [--rounds 3] [--tiny]
 
-It measures whether channels-last makes ResNet-50 faster, fused implementations make optimizers faster, and larger
+It measures whether channels-last makes ResNet-50 faster, fused implementations make optimisers faster, and larger
 batches make extraction faster. The loops use a choice only if it is faster here. Alternatives take turns. `--tiny` uses
 small builds, to try the script.
 """
@@ -58,7 +58,7 @@ def training(module: nn.Module, images: torch.Tensor, cameras: torch.Tensor) -> 
 
 
 def optimiser(kind: str, module: nn.Module, **how: bool) -> Call:
-    """Returns a function that runs one optimizer step over all parameters."""
+    """Returns a function that runs one optimiser step over all parameters."""
     trained = [p for p in module.parameters() if p.requires_grad]
     for p in trained:
         p.grad = torch.full_like(p, 1e-3)

@@ -345,7 +345,7 @@ def _without_cameras(source: Source, splits: dict[str, list[Item]]) -> dict[str,
 
 def _nowhere(entry: DatasetEntry, layouts: list[Layout], root: Path, refused: list[str]) -> str:
     card = entry.card
-    accepted = "; ".join(f"{layout.name}: {' or '.join(layout.folders)}" for layout in layouts)
+    accepted = "; ".join(f"{', '.join(layout.folders)} (layout {layout.name})" for layout in layouts)
     hints = dict.fromkeys(str(layout.options["hint"]) for layout in layouts if "hint" in layout.options)
     sentences = [
         f"{card.title} was not found below {root}.",

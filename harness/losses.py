@@ -228,7 +228,7 @@ class ReIDCriterion(nn.Module):
     and half to the mean of the others, as in TransReID's code, where the first branch is global and the others are
     local. The center loss uses the first branch only. Losses of weight zero are not computed.
 
-    The centers do not belong to the model's optimizer. A training step is
+    The centers do not belong to the model's optimiser. A training step is
 
         criterion.check(pids, P, K)
         loss, parts = criterion(module(images, cameras), pids, P, K)

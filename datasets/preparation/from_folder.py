@@ -92,8 +92,8 @@ def _name(folder: Path, given: str) -> str:
 
 
 def _counted(splits: dict[str, list[Photo]]) -> list[str]:
-    rows = [f"{name} {len(part):,} images of {len({p.identity for p in part}):,}" for name, part in splits.items()]
-    return [f"{', '.join(rows)} identities."]
+    rows = [f"{name} {len(part):,} of {len({p.identity for p in part}):,}" for name, part in splits.items()]
+    return [f"Images and identities: {', '.join(rows)}."]
 
 
 def _files(

@@ -86,7 +86,7 @@ def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], li
     pattern = settings.pattern or _known(paths, bool(flat))
     fits = pattern_of(pattern) if pattern else None
     if fits and not {"pid", "camid"} & fits.groupindex.keys():
-        raise UsageError(f"The pattern {pattern!r} needs a group (?P<pid>...), (?P<camid>...), or both.")
+        raise UsageError(f"The pattern '{pattern}' needs a group (?P<pid>...), (?P<camid>...), or both.")
     has_pid = fits is not None and "pid" in fits.groupindex and (bool(settings.pattern) or bool(flat))
     has_camera = fits is not None and "camid" in fits.groupindex and settings.cameras
     if flat and not has_pid:
@@ -106,20 +106,20 @@ def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], li
             photos.append(Photo(path, identity, camera, parts[path]))
     if wrong:
         raise DataError(
-            f"The pattern {pattern!r} does not fit {len(wrong)} of {len(paths)} images: {first(wrong)}. Change the "
+            f"The pattern '{pattern}' does not fit {len(wrong)} of {len(paths)} images: {first(wrong)}. Change the "
             "pattern, or remove these images."
         )
     kept = [photo for photo in photos if photo.identity not in JUNK]
     if dropped := len(photos) - len(kept):
         sentences.append(f"Left out {dropped:,} junk image(s), of the identities {' and '.join(JUNK)}.")
     examples = first(sorted({photo.identity for photo in kept}))
-    source_of = f"the pattern {pattern!r}" if has_pid else "the names of folders"
+    source_of = f"the pattern '{pattern}'" if has_pid else "the names of folders"
     sentences.append(f"Identities come from {source_of}: {examples}.")
     if has_camera:
         cameras = sorted({photo.camera for photo in kept})
         if any(number(camera) is None for camera in cameras):
             sentences.append(f"Cameras are numbered from 0 in sorted order: {first(cameras)}.")
-        sentences.append(f"Cameras come from the pattern {pattern!r}. If these are not cameras, pass --no-cameras.")
+        sentences.append(f"Cameras come from the pattern '{pattern}'. If these are not cameras, pass --no-cameras.")
     else:
         sentences.append("The cameras are unknown, so no gallery image will be ignored for the query's camera.")
     if not kept:

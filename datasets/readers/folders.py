@@ -90,7 +90,7 @@ def read(
         if wrong:
             like = f"Paths should be like {example}. " if example else ""
             raise DataError(
-                f"{source.folder} has {len(wrong)} {split} image(s) in whose path the pattern {pattern!r} finds no "
+                f"{source.folder} has {len(wrong)} {split} image(s) in whose path the pattern '{pattern}' finds no "
                 f"camera from {first_camera} on: {first(wrong)}. {like}Correct the pattern, or remove the images."
             )
         items.sort(key=lambda row: order(row[0]))

@@ -204,10 +204,10 @@ def pattern_of(text: str, *groups: str) -> re.Pattern[str]:
     try:
         pattern = re.compile(text, re.ASCII)
     except re.error as error:
-        raise UsageError(f"The name pattern {text!r} is not a valid regular expression: {error}.") from error
+        raise UsageError(f"The name pattern '{text}' is not a valid regular expression: {error}.") from error
     if missing := [group for group in groups if group not in pattern.groupindex]:
         groups_needed = " and ".join(f"(?P<{group}>...)" for group in missing)
-        raise UsageError(f"The name pattern {text!r} needs the group {groups_needed}.")
+        raise UsageError(f"The name pattern '{text}' needs the group {groups_needed}.")
     return pattern
 
 

@@ -1,4 +1,4 @@
-"""The registry of backbones and datasets: finds their cards, imports their code on demand, and checks both."""
+"""Finds backbones and datasets by their cards, loads their code on demand, and checks both."""
 
 from harness.registry.entries import BackboneEntry, DatasetEntry
 from harness.registry.lookup import (

@@ -256,7 +256,7 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
     ]
     if sizes:
         low, high = min(sizes), max(sizes)
-        findings.append(Finding("info", f"{len(sizes):,} image sizes (height, width), from {low} to {high}."))
+        findings.append(Finding("info", f"Image sizes (height, width): {len(sizes):,}, from {low} to {high}."))
     findings += _deep_gray([one for one in deep if one.depth == "gray"], splits.value_range)
     findings += _deep_colour([one for one in deep if one.depth == "colour"])
     return findings + _duplicates([[place for path in paths for place in where[path]] for paths in same.values()])

@@ -58,7 +58,7 @@ class Condition:
         }
 
     def values(self, hardware: str) -> dict[str, Any]:
-        """Returns the values of the run spec. A training step uses losses and optimizer of the unified recipe."""
+        """Returns the values of the run spec. A training step uses losses and optimiser of the unified recipe."""
         size = {"image_size": list(self.image_size)}
         values: dict[str, Any] = {"cell": {**self.described(), "seconds": self.seconds}, "hardware": hardware}
         if self.measure == "inference":

@@ -121,10 +121,10 @@ class Loss(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of the optimizer.
+    """Settings of the optimiser.
 
     Attributes:
-        name: optimizer.
+        name: name of the optimiser.
         lr: learning rate.
         momentum: momentum of sgd.
         weight_decay: weight decay.

@@ -1,4 +1,4 @@
-"""Optimizers with their parameter groups, and learning-rate schedules as pure functions.
+"""Optimisers with their parameter groups, and learning-rate schedules as pure functions.
 
 The training loop calls `rate` before every iteration and sets the result on every group. Schedules have no state, so
 resuming a run needs none.
@@ -59,7 +59,7 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
 
 
 def build_optimizer(module: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """Builds the optimizer: SGD with momentum, Adam with L2 weight decay, or AdamW; all fused (see docs/speed.md).
+    """Builds the optimiser: SGD with momentum, Adam with L2 weight decay, or AdamW; all fused (see docs/speed.md).
 
     Momentum buffers are initialised with zeros, which changes no step. Otherwise, fused SGD would leave them
     uninitialised when a gradient scaler skips the first step.

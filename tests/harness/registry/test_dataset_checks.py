@@ -45,7 +45,7 @@ def test_a_good_dataset_has_no_fault(folder: Path) -> None:
         f"Read as market1501 from {folder}.",
         "Junk images left out of gallery: 1.",
         "2 of 2 queries have a match in the gallery from another camera.",
-        "1 image sizes (height, width), from (16, 8) to (16, 8).",
+        "Image sizes (height, width): 1, from (16, 8) to (16, 8).",
     ]
     assert calls == [(i, 9) for i in range(1, 10)]
 

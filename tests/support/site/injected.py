@@ -203,7 +203,7 @@ def without_cleaning() -> None:
 
 
 def without_optimizer() -> None:
-    """A resumed training starts with a new optimizer."""
+    """A resumed training starts with a new optimiser."""
     from torch.optim import AdamW
 
     AdamW.load_state_dict = lambda *_: None  # type: ignore[assignment,method-assign]

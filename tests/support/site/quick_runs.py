@@ -1,7 +1,7 @@
 """Speeds up the start of runs of the stand-in backbones, for tests with the fixture `quick_runs`.
 
 Tests of faults start hundreds of short runs. A third of such a run is the import of torch's compiler, which every
-optimizer imports and only `profile` uses. Results do not change without it.
+optimiser imports and only `profile` uses. Results do not change without it.
 """
 
 from __future__ import annotations
