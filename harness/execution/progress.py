@@ -155,13 +155,15 @@ class ProgressDisplay:
         return state
 
     def _left(self) -> str:
-        """Time left for all runs, from the mean of those that ended and the number that run at once."""
+        """Time left for all runs: by the mean of those that ended, and at least what a running one needs by itself."""
         runs = self.total - self.done
         if not self._durations or runs <= 0:
             return ""
         mean = sum(self._durations) / len(self._durations)
         behind = sum(min(time.monotonic() - state["since"], mean) for state in self._running.values())
-        return f", about {duration((mean * runs - behind) / self._widest)} left"
+        own = [state.get("seconds_left") or 0.0 for state in self._running.values()]
+        seconds = max((mean * runs - behind) / self._widest, *own, 0.0)
+        return f", about {duration(seconds)} left" if seconds >= 1 else ""
 
     def _counted(self, number: int) -> str:
         return f"{number} {self.noun}{'s' * (number != 1)}"
