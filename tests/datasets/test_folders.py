@@ -181,4 +181,4 @@ def test_a_run_without_cameras_says_so(
     (record,) = store.records(tmp_path / "results")
     assert record["data"]["notes"]["cameras"] == "unknown"
     assert all(e["n_valid"] == e["n_query"] == 6 for e in record["evaluations"])
-    assert "The cameras are unknown, so no image is ignored" in page.read_text()
+    assert "The cameras are unknown, so gallery images from the query's own camera are not ignored" in page.read_text()

@@ -198,7 +198,7 @@ def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
     assert records["thermal"]["data"]["notes"]["value_range"] == [0, 65535]
     assert records["unranged"]["status"] == "failed" and records["unranged"]["stage"] == "data"
     assert "6 images cannot be read" in records["unranged"]["error"]["message"]
-    assert "Gray values from 0 to 65535 are scaled" in (tmp_path / "B.md").read_text()
+    assert "Gray values from 0 (black) to 65535 (white) are scaled to 8 bits" in (tmp_path / "B.md").read_text()
     sheets = [next((tmp_path / "results" / name).rglob("ranked_lists.png")) for name in ("gray", "thermal")]
     first, second = (np.asarray(Image.open(sheet))[80:] for sheet in sheets)  # below the titles
     assert (first == second).all()
