@@ -46,7 +46,7 @@ def missing_weights(backbone: BackboneEntry, files: tuple[str, ...], paths: Loca
     where = f"below {paths.weights_root}" if paths.weights_root else "(no --weights-root given)"
     text = (
         f"The starting weights of {backbone.card.name} were not found {where}. Accepted file names: "
-        f"{' or '.join(files)}. Fetch them with `python -m harness prepare --backbones {backbone.name} "
+        f"{', '.join(files)}. Download them with `python -m harness prepare --backbones {backbone.name} "
         "--weights-root DIR`, or pass --from-scratch to start from random weights."
     )
     advice = "Pass --from-scratch for random weights, or download them:"
