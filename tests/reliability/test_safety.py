@@ -286,7 +286,7 @@ def test_names_of_images_are_text_wherever_they_are_shown(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_PICTURES", "1")
     code, shown, _ = cli("validate", "market1501", "--data-root", odd_names)
-    assert code == 1 and "cannot be used" in shown and "$(touch ran)" in shown
+    assert code == 1 and "cannot be read" in shown and "$(touch ran)" in shown
     assert shown.isprintable() or not {"\x1b", "\x07"} & set(shown), "no terminal codes"
     damaged = odd_names / "Market-1501-v15.09.15" / "query" / NAME.replace("_01$", "_02$")
     small.picture(damaged, 78)
