@@ -1,4 +1,4 @@
-"""docs/own-backbone.md: its example is a plug-in that keeps the contract, and its table has every key of a card."""
+"""docs/own-backbone.md: its example is a valid plug-in, and its table has every key of a card."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`prepare --from-folder`: a dataset out of a folder of images, split by identity, ready to run."""
+"""`prepare --from-folder` creates a dataset from a folder of images, split by identity and ready to run."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_same_arguments_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_one_image_per_camera_leaves_every_query_a_match(tmp_path: Path) -> None:
-    """As VIPeR: two cameras, one image each, in .bmp."""
+    """Like VIPeR: two cameras with one image each, in .bmp."""
     for who in range(8):
         for camera in "ab":
             path = small.picture(tmp_path / "viper" / f"{who:03d}_{camera}.png", who)
@@ -221,7 +221,7 @@ def test_generated_images_stay_generated(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("named", [True, False])
 def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
-    """Also through folders with spaces, and with the data in a data root of their own."""
+    """Also with spaces in folder names, and with a separate data root."""
     if named:
         office(tmp_path / "our office")
     else:

@@ -1,4 +1,4 @@
-"""Where a dataset is found, which version is taken, and what is said where it is not."""
+"""How a dataset and its version are found, and the message if it is not found."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ def test_identity_is_the_checksum_until_the_file_changes(root: Path):
     assert first == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
-    assert weights.identity(CARD, root) == first  # same size and time: remembered
+    assert weights.identity(CARD, root) == first  # same size and time: cached
     os.utime(file, ns=(2, 2))
     assert weights.identity(CARD, root) == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
 
@@ -255,4 +255,4 @@ def test_strict_load_leaves_out_only_what_is_named():
     assert torch.equal(module.a.weight, STATE["a.weight"])
     assert torch.equal(module.a.bias, before)
     weights.strict_load(module, STATE, ignore=("a.*",), optional=("*.bias",))
-    assert torch.equal(module.a.bias, STATE["a.bias"])  # what fits is loaded, whatever is named
+    assert torch.equal(module.a.bias, STATE["a.bias"])  # parameters that fit are loaded, even if listed
