@@ -118,7 +118,7 @@ def planned(
     if status == "ok" and not request.force:
         return Planned(spec, CACHED, "finished", folder, asked=asked)
     if status:
-        reason = "finished before; --force" if status == "ok" else f"{status} before"
+        reason = "finished; repeated by --force" if status == "ok" else f"{status} before"
     else:
         reason = "resumes from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
     return Planned(spec, TODO, reason, folder, asked=asked)

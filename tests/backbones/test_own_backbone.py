@@ -26,7 +26,7 @@ def plugins(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plugins") / "stripes"
     folder.mkdir()
     for name in ("card.toml", "model.py"):
-        shown = re.search(rf"`my_plugins/stripes/{name}`:.*?```\w+\n(.*?)```", TEXT, re.DOTALL)
+        shown = re.search(rf"`plugins/stripes/{name}`:.*?```\w+\n(.*?)```", TEXT, re.DOTALL)
         assert shown
         (folder / name).write_text(textwrap.dedent(shown[1]), encoding="utf-8")
     return folder.parent

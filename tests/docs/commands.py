@@ -46,6 +46,7 @@ ONE = {"--seeds": "0", "--samples": "1"}
 
 def harness(words: list[str]) -> None:
     """Runs a command of the harness: as it is, small, or without training."""
+    words = [SMALL["--results"] if word == "demo/results" else word for word in words]
     command, options = words[0], {word.partition("=")[0] for word in words[1:]}
     if any(known.split()[0] == command and known.split()[1] in options for known in ONLY_PARSED):
         return parse(words)

@@ -40,7 +40,7 @@ def test_without_anything(plan: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(map(len, lines)) <= 100 and len(lines) < 30, "no paragraphs"
     assert "      python -m harness prepare --backbones all --weights-root weights" in lines
     assert "      python -m harness prepare --datasets all --data-root data" in lines
-    assert lines[-1] == "Run `python -m harness plan --explain ...` for details."
+    assert lines[-1] == "Run `python -m harness plan --explain` with the same options for details."
     assert "Also accepted" not in out
 
 
@@ -153,3 +153,15 @@ def test_a_preset_that_generates_data_needs_no_advice(
 
 def test_equal_problems_are_one() -> None:
     assert len({Problem("text", "short"), Problem("text", "short")}) == 1
+
+
+def test_a_dataset_of_a_plug_in_has_no_archive_to_unpack(plan: Cli, tmp_path: Path) -> None:
+    card = tmp_path / "plugins" / "office" / "card.toml"
+    card.parent.mkdir(parents=True)
+    layout = '[[layouts]]\nname = "office"\nreader = "csv"\nfolders = ["office"]\n'
+    card.write_text(f'kind = "dataset"\nname = "office"\ntitle = "Office"\n{layout}')
+    found = ["--data-root", tmp_path, "--plugins", tmp_path / "plugins", "--backbones", "dummy", "--datasets"]
+    assert "office was not found in" in " ".join(plan(*found, "office")[1].split())
+    assert "prepare --datasets office" not in plan(*found, "office")[1]
+    code, _, err = plan(*found, "dummy")
+    assert code == 2 and "'dummy' is a backbone, not a dataset" in err
