@@ -192,7 +192,7 @@ class _Grid:
         if facts and facts.identities < chosen.sampler.identities:
             yield why.plain(
                 f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "
-                f"only {facts.identities}: set sampler.identities to {facts.identities} or less.",
+                f"only {facts.identities}: pass --set sampler.identities={facts.identities}.",
                 "too few identities",
             )
 

@@ -195,10 +195,14 @@ def _module(
 def _of_run(results: Path, run: str) -> tuple[Any, Path]:
     """Finds the record and checkpoint of a run by the first characters of its id."""
     found = [entry for run_id, entry in store.index(results).items() if run_id.startswith(run)]
-    if len(found) != 1:
+    if not found:
         raise UsageError(
-            f"The run id must match one run, but {len(found)} runs in {results} have an id that starts with '{run}'. "
-            "Run 'python -m harness status' to list them."
+            f"No run in {results} has an id that starts with '{run}'. If it is in another folder, pass results=FOLDER."
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} runs in {results} have an id that starts with '{run}'. Pass more characters of the id; "
+            "'python -m harness status' lists the runs."
         )
     folder = (results / found[0].path).parent
     path = folder / "checkpoint.pt"

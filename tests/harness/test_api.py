@@ -134,7 +134,7 @@ def test_importing_it_imports_no_torch() -> None:
             lambda: harness.run("bot", "market1501", data_root="/nonexistent", from_scratch=True),
             "Nothing can run.*nonexistent",
         ),
-        (lambda: harness.load_backbone(run="0000", results="/nonexistent"), "0 runs"),
+        (lambda: harness.load_backbone(run="0000", results="/nonexistent"), "No run in /nonexistent has"),
     ],
 )
 def test_wrong_words_are_named(call: Callable[[], object], words: str) -> None:

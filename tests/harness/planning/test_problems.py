@@ -41,7 +41,7 @@ def test_without_anything(plan: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert "      python -m harness prepare --backbones all --weights-root weights" in lines
     assert "      python -m harness prepare --datasets all --data-root data" in lines
     assert lines[-1] == "Run `python -m harness plan --explain` with the same options for details."
-    assert "Accepted folders" not in out
+    assert "Also accepted" not in out
 
 
 def test_explanations_are_shown_when_asked_for(plan: Cli, tmp_path: Path) -> None:
@@ -49,9 +49,9 @@ def test_explanations_are_shown_when_asked_for(plan: Cli, tmp_path: Path) -> Non
     code, out, _ = plan("--data-root", tmp_path, "--backbones", "bot", "--explain")
     assert code == 0 and out.startswith(short.split("\n\n")[0]), "the same table"
     text = " ".join(out.split())
-    assert (
-        "Accepted folders:" in text and "market1501/Market-1501-v15.09.15" in text and "resnet50-0676ba61.pth" in text
-    )
+    assert "Market-1501-v15.09.15. Also accepted: market1501/Market-1501-v15.09.15, market1501, " in text
+    assert "MSMT17_V1 (layout msmt17-v1). Also accepted: msmt17/MSMT17_V1, " in text
+    assert "resnet50-0676ba61.pth" in text
     assert max(map(len, out.splitlines())) <= 100 and "--explain" not in out
 
 
