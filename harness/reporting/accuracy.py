@@ -10,7 +10,7 @@ from harness.reporting.parallel import Drawn
 from harness.reporting.rows import Row, RunGroup, Table, TableKey, matched_in
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 
-RIGHT = ("mAP", "rank-1", "mINP", "Seeds", "Params (M)", "GFLOPs", "Images/s")
+RIGHT = ("mAP", "rank-1", "mINP", "Seeds", "Params at test (M)", "GFLOPs", "Images/s")
 MOST_DRAWN = 12
 """Configurations per figure; more would be indistinguishable."""
 
@@ -53,7 +53,9 @@ def _legend(context: Context) -> tuple[str, str]:
         f"the variance of the query set; see {context.doc('statistics.md')}.",
         "**Published mAP / rank-1**: as printed by the source in the footnote; “none” if nothing was published.",
         "**Reproduced minus published**: difference in points for mAP / rank-1, if the input size is the same.",
-        "**Params (M), GFLOPs, Images/s**: cost of the test-time feature, in the first row of each configuration.",
+        "**Params at test (M), GFLOPs, Images/s**: cost of the test-time feature, in the first row of each "
+        "configuration. Parameters of classifiers are not counted; “Efficiency of the runs” gives all parameters.",
+        "**(shared)**: other processes or runs used the device while the speed was measured.",
         "**Side information**: what the backbone uses besides the image, such as camera ids.",
         f"“{text.NOT_APPLICABLE}” means not applicable.",
         *commands.NOTES,
@@ -145,9 +147,9 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
         "Published mAP / rank-1": claimed,
         DIFFERENCE: difference,
         "Size": text.NOT_RECORDED if row.setting.source == "features" else text.size(row.image_size()),
-        "Params (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
+        "Params at test (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
         "GFLOPs": text.giga(row.efficiency("flops")) if first else none,
-        "Images/s": text.rate(row.efficiency("inference_images_per_second")) if first else none,
+        "Images/s": row.speed() if first else none,
         "Side information": side_information(context, row.setting),
         "Status": "; ".join(status),
     }
@@ -166,7 +168,7 @@ def _filled(shown: str, **cells: str) -> dict[str, str]:
         "Published mAP / rank-1": cells["published"],
         DIFFERENCE: shown,
         "Size": cells.get("size", shown),
-        "Params (M)": shown,
+        "Params at test (M)": shown,
         "GFLOPs": shown,
         "Images/s": shown,
         "Side information": cells.get("side", text.NOT_RECORDED),
@@ -295,7 +297,7 @@ def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[
     panels = [
         (label, more, points)
         for label, more, names, unit in (
-            ("parameters (M)", False, ("parameters_inference", "parameters"), 1e6),
+            ("parameters at test (M)", False, ("parameters_inference", "parameters"), 1e6),
             (f"inference (images/s, {_devices(rows)})", True, ("inference_images_per_second",), 1.0),
         )
         if (points := _points(rows, names, unit))

@@ -23,6 +23,7 @@ def build(context: Context) -> Section:
         f"batch size. {context.doc('speed.md')} explains the measurements."
     )
     columns = [
+        "**Params (M)**: all parameters, as trained.",
         "**Params at test (M)**: parameters without classifiers and other parts that the test-time feature does not "
         "need.",
         "**GFLOPs**: two operations per multiply-add, for one image.",
@@ -45,28 +46,13 @@ def _line(context: Context, row: Row) -> dict[str, str]:
         "Params at test (M)": text.millions(row.efficiency("parameters_inference")),
         "GFLOPs": text.giga(row.efficiency("flops")),
         "Train images/s": text.rate(row.efficiency("train_images_per_second")),
-        "Test images/s": text.rate(row.efficiency("inference_images_per_second")) + _shared(row),
+        "Test images/s": row.speed(),
         "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
         "Batch (train / test)": _both(numbers, "batch_size"),
         "Precision (train / test)": _both(numbers, "precision"),
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
         "Device": text.escape(device(record)),
     }
-
-
-def _shared(row: Row) -> str:
-    """A mark if other processes used the device while a seed was measured."""
-    return " (shared)" if any(other_work(record["efficiency"]) for record, _ in row.scored) else ""
-
-
-def other_work(numbers: Mapping[str, Any]) -> float:
-    """CPU cores, or GiB of GPU memory, used by other processes during the measurement; 0 if negligible."""
-    seen = numbers.get("conditions") or {}
-    if numbers.get("device") == "cuda":
-        found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
-    else:
-        found, least = seen.get("others_cores", 0.0), 0.1
-    return float(found) if found > least else 0.0
 
 
 def _both(numbers: Mapping[str, Any], name: str) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 
 from harness.reporting import commands, plots, profile_claims, text
 from harness.reporting.accuracy import device, heading, stem
-from harness.reporting.efficiency_table import other_work, recorded
+from harness.reporting.efficiency_table import recorded
 from harness.reporting.parallel import Drawn
-from harness.reporting.rows import Table, image_size, matched_in
+from harness.reporting.rows import Table, image_size, matched_in, other_work
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 from harness.spec.run_spec import canonical
 

@@ -140,6 +140,11 @@ class Row:
                 return statistics.median(values)
         return None
 
+    def speed(self) -> str:
+        """Images per second of the test, marked if other processes used the device while a seed was measured."""
+        disturbed = any(other_work(run["efficiency"]) for run, _ in self.scored)
+        return text.rate(self.efficiency("inference_images_per_second")) + (" (shared)" if disturbed else "")
+
     def matched(self) -> str:
         """Text about queries without a match; empty if all queries have one."""
         return "; ".join(sorted({matched(e) for _, e in self.scored} - {""}))
@@ -192,6 +197,16 @@ class Table:
 def matched_in(rows: Sequence[Row]) -> list[str]:
     """Texts about queries without a match, for all rows that have such queries."""
     return sorted({row.matched() for row in rows} - {""})
+
+
+def other_work(numbers: Mapping[str, Any]) -> float:
+    """CPU cores, or GiB of GPU memory, used by other processes during the measurement; 0 if negligible."""
+    seen = numbers.get("conditions") or {}
+    if numbers.get("device") == "cuda":
+        found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
+    else:
+        found, least = seen.get("others_cores", 0.0), 0.1
+    return float(found) if found > least else 0.0
 
 
 def image_size(record: Mapping[str, Any]) -> list[int] | None:

@@ -90,8 +90,16 @@ def test_table_holds_hand_computed_numbers(tmp_path):
     assert row["Published mAP / rank-1"] == "60.0 / 75.5[^1]"
     assert row["Reproduced minus published"] == "+1.0 / -4.5"
     assert row["95 % interval of mAP"] == "[57.0, 65.0]"
-    assert (row["Params (M)"], row["GFLOPs"], row["Size"]) == ("23.50", "4.10", "256 × 128")
+    assert (row["Params at test (M)"], row["GFLOPs"], row["Size"]) == ("23.50", "4.10", "256 × 128")
     assert (row["Images/s"], row["Side information"], row["Status"]) == ("200", "camera", "ok")
+
+
+def test_a_disturbed_speed_is_marked_in_both_tables(tmp_path):
+    runs = three_seeds()
+    runs[1]["efficiency"] |= {"device": "cpu", "conditions": {"others_cores": 1.5}}
+    text = page(tmp_path, *runs)
+    assert table(text, "### Market-1501, recipe unified")[0]["Images/s"] == "200 (shared)"
+    assert table(text, "## Efficiency of the runs")[0]["Test images/s"] == "200 (shared)"
 
 
 def test_one_seed_has_no_spread(tmp_path):
