@@ -50,7 +50,8 @@ def checkout(tmp_path: Path, world: Path) -> Path:
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
-    (tmp_path / "weights").mkdir()
+    for name in ("results", "weights"):
+        (tmp_path / name).mkdir()
     shutil.copytree(world, tmp_path / "data")
     market = "Market-1501-v15.09.15"
     shutil.make_archive(str(tmp_path / market), "zip", world, market)
