@@ -19,6 +19,7 @@ from harness.cards import Layout, same_type
 from harness.contracts import SPLITS, UNKNOWN_CAMERAS, Item, Splits
 from harness.errors import DataError, UsageError, unknown
 from harness.spec.run_spec import canonical
+from harness.system.paths import short
 
 if TYPE_CHECKING:
     from harness.registry import DatasetEntry
@@ -345,12 +346,19 @@ def _without_cameras(source: Source, splits: dict[str, list[Item]]) -> dict[str,
 
 def _nowhere(entry: DatasetEntry, layouts: list[Layout], root: Path, refused: list[str]) -> str:
     card = entry.card
-    accepted = "; ".join(f"{', '.join(layout.folders)} (layout {layout.name})" for layout in layouts)
+    best, *_ = layouts
+    others = {layout.name: [name for name in layout.folders if name != best.folders[0]] for layout in layouts}
+    also = "; ".join(
+        ", ".join(names) + (f" (layout {layout})" if len(layouts) > 1 else "")
+        for layout, names in others.items()
+        if names
+    )
     hints = dict.fromkeys(str(layout.options["hint"]) for layout in layouts if "hint" in layout.options)
     sentences = [
         f"{card.title} was not found below {root}.",
         *(f"Not usable: {reason}." for reason in refused),
-        f"Accepted folders: {accepted}.",
+        f"Put it into {short(root / best.folders[0])}" + (f" (layout {best.name})." if len(layouts) > 1 else "."),
+        f"Also accepted: {also}." if also else "",
         *hints,
         card.ask or (f"See {card.url}." if card.url else ""),
         card.notice,

@@ -46,10 +46,11 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f" Did you mean '{close[0]}'?" if close else ""
 
 
-def unknown(kind: str, name: str, known: Iterable[str]) -> UsageError:
-    """Builds the error for an unknown name. It suggests the most similar known name and lists all of them."""
+def unknown(kind: str, name: str, known: Iterable[str], aliases: Iterable[str] = ()) -> UsageError:
+    """Builds the error for an unknown name. It lists the known names, and suggests the most similar name or alias."""
     known = sorted(known)
-    return UsageError(f"Unknown {kind} '{name}'.{suggestion(name, known)} Known: {', '.join(known) or 'none'}.")
+    near = suggestion(name, [*known, *aliases])
+    return UsageError(f"Unknown {kind} '{name}'.{near} Known: {', '.join(known) or 'none'}.")
 
 
 def out_of_memory(error: BaseException) -> bool:

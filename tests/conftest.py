@@ -14,7 +14,7 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "2")
 os.environ.setdefault("NUMBA_CACHE_DIR", str(cache_folder() / "numba"))  # the other caches start empty
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait would take the cores of the tests beside them
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads would use the cores of other tests
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNS = {"quick_runs", "phantoms"}
@@ -32,7 +32,7 @@ def shared() -> Path:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Sorts long files first, so that workers end together; marks tests of whole runs; skips those that need a GPU."""
+    """Sorts long files first, so workers finish together; marks tests of whole runs; skips tests that need a GPU."""
     items.sort(key=lambda item: item.path.parent.name != "reliability")
     for item in items:
         if RUNS & set(getattr(item, "fixturenames", ())):

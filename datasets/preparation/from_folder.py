@@ -9,7 +9,7 @@ import os
 import re
 import shlex
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,8 @@ from harness.cards import DatasetCard, SplitCount, read_card
 from harness.errors import DataError, HarnessError, UsageError
 from harness.registry import DatasetEntry
 from harness.spec import recipe
+from harness.system import paths
+from harness.system.paths import short
 
 TABLE, IMAGES = "items.csv", "images"
 
@@ -35,13 +37,15 @@ class MadeDataset:
 
     Attributes:
         name: its name.
+        new: whether files were written; otherwise the same dataset existed already.
         sentences: what was found and done.
-        commands: shell commands to run next.
+        commands: shell commands to run next, each with its purpose.
     """
 
     name: str
+    new: bool
     sentences: tuple[str, ...]
-    commands: tuple[str, ...]
+    commands: tuple[tuple[str, str], ...]
 
 
 def make_dataset(
@@ -75,8 +79,11 @@ def make_dataset(
     splits, how = split(photos, settings)
     files = _files(folder, name, settings, splits, cameras)
     sentences += [*how, *_counted(splits)]
-    sentences.append(_write(folder, name, roots, files))
-    return MadeDataset(name, tuple(sentences), _commands(name, roots, len({p.identity for p in splits["train"]})))
+    new = _write(folder, name, roots, files)
+    where = " and ".join(dict.fromkeys(short(root / name) for root in roots))
+    sentences.append(f"Wrote the dataset {name} to {where}." if new else f"The dataset {name} is in {where}.")
+    commands = _commands(name, roots, len({p.identity for p in splits["train"]}))
+    return MadeDataset(name, new, tuple(sentences), commands)
 
 
 def _name(folder: Path, given: str) -> str:
@@ -152,8 +159,11 @@ def _card(
     return "\n".join(lines) + "\n"
 
 
-def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]) -> str:
-    """Writes card and table, each folder atomically, and reads the dataset once as a check."""
+def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]) -> bool:
+    """Writes card and table, each folder atomically, and reads the dataset once as a check.
+
+    Returns whether anything was written.
+    """
     out, root = roots
     parts = {out / name: ["card.toml"]}
     parts.setdefault(root / name, []).extend(file for file in files if file != "card.toml")
@@ -189,8 +199,7 @@ def _write(folder: Path, name: str, roots: Sequence[Path], files: dict[str, str]
         if isinstance(error, OSError):
             raise DataError(f"{' and '.join(map(str, parts))} cannot be written: {error.strerror or error}.") from error
         raise
-    where = " and ".join(map(str, parts))
-    return f"Wrote the dataset {name} to {where}." if made else f"The dataset {name} already exists in {where}."
+    return bool(made)
 
 
 def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
@@ -206,14 +215,21 @@ def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
     return wrong
 
 
-def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[str, ...]:
-    """Returns the shell commands to run next."""
-    where = ["--datasets", name, "--plugins", str(roots[0]), "--data-root", str(roots[1])]
-    batch = recipe.load(recipe.find("unified", Path())).sampler.identities
-    small = ["--set", f"sampler.identities={train_identities}"] if train_identities < batch else []
-    lines: Iterable[list[str]] = (
-        ["validate", *where],
-        ["plan", *where, *small],
-        ["run", "--backbones", "dummy", *where, *small],
-    )
-    return tuple(shlex.join(["python", "-m", "harness", *line]) for line in lines)
+def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[tuple[str, str], ...]:
+    """Returns the shell commands to run next, each with its purpose; folders in environment variables are left out."""
+    where = ["--datasets", name]
+    for flag, variable, root in (("--plugins", paths.PLUGINS, roots[0]), ("--data-root", paths.DATASETS, roots[1])):
+        given = paths.variable(variable)
+        where += [] if given and os.path.abspath(given) == str(root) else [flag, short(root)]
+
+    def batch(recipe_name: str) -> list[str]:
+        """The option that lowers the number of identities per batch, if the recipe has too many."""
+        needed = recipe.load(recipe.find(recipe_name, Path())).sampler.identities
+        return ["--set", f"sampler.identities={train_identities}"] if train_identities < needed else []
+
+    lines: dict[str, list[str]] = {
+        "Check the images": ["validate", *where],
+        "Small networks, for a CPU": ["run", "--backbones", "dummy,bot", *where, "--preset", "small", *batch("small")],
+        "Full size; needs a GPU and starting weights": ["plan", "--backbones", "bot", *where, *batch("unified")],
+    }
+    return tuple((purpose, shlex.join(["python", "-m", "harness", *line])) for purpose, line in lines.items())

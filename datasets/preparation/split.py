@@ -11,12 +11,15 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.readers.folders import JUNK
-from datasets.readers.source import Source, first, number, order, pattern_of
+from datasets.readers.source import Source, first, number, order, pattern_of, printable, shown
 from harness.contracts import SPLITS
 from harness.errors import DataError, UsageError
 
 LEAST = 2
 """Minimum number of training identities, and of test identities."""
+
+EXAMPLES = 6
+"""Number of names to print as examples of identities or cameras."""
 
 TRAIN_FOLDERS = ("train", "training", "train_all", "bbox_train", "bounding_box_train")
 TEST_FOLDERS = ("test", "testing", "val", "valid", "validation", "query", "gallery", "bbox_test", "bounding_box_test")
@@ -112,19 +115,26 @@ def find_photos(folder: Path, settings: FolderSettings) -> tuple[list[Photo], li
     kept = [photo for photo in photos if photo.identity not in JUNK]
     if dropped := len(photos) - len(kept):
         sentences.append(f"Left out {dropped:,} junk image(s), of the identities {' and '.join(JUNK)}.")
-    examples = first(sorted({photo.identity for photo in kept}))
-    source_of = f"the pattern '{pattern}'" if has_pid else "the names of folders"
-    sentences.append(f"Identities come from {source_of}: {examples}.")
-    if has_camera:
-        cameras = sorted({photo.camera for photo in kept})
-        if any(number(camera) is None for camera in cameras):
-            sentences.append(f"Cameras are numbered from 0 in sorted order: {first(cameras)}.")
-        sentences.append(f"Cameras come from the pattern '{pattern}'. If these are not cameras, pass --no-cameras.")
-    else:
-        sentences.append("The cameras are unknown, so no gallery image will be ignored for the query's camera.")
     if not kept:
         raise DataError(f"{folder} contains only junk images, of the identities {' and '.join(JUNK)}.")
+    names = f"the pattern '{pattern}'" if settings.pattern else f"names such as {shown(kept[0].path)}"
+    identities = _listed({photo.identity for photo in kept})
+    sentences.append(f"Images: {len(kept):,}.")
+    sentences.append(f"Identities: {identities}, from {names if has_pid else 'the names of folders'}.")
+    if has_camera:
+        cameras = {photo.camera for photo in kept}
+        sentences.append(f"Cameras: {_listed(cameras)}, from {names}. If these are not cameras, pass --no-cameras.")
+        if any(number(camera) is None for camera in cameras):
+            sentences.append("Cameras are numbered from 0, in sorted order.")
+    else:
+        sentences.append("The cameras are unknown, so no gallery image will be ignored for the query's camera.")
     return kept, sentences
+
+
+def _listed(names: Collection[str]) -> str:
+    """Returns the number of names with the first ones in brackets."""
+    examples = [printable(name) for name in sorted(names, key=lambda name: (number(name) or 0, name))[:EXAMPLES]]
+    return f"{len(names):,} ({', '.join(examples)}{', ...' if len(names) > EXAMPLES else ''})"
 
 
 def _levels(paths: Sequence[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -21,6 +21,7 @@ from harness.cli.options import (
     timeout_option,
     workers_option,
 )
+from harness.cli.tables import Column, table
 from harness.records import store
 from harness.records.schema import matched
 
@@ -87,17 +88,28 @@ def command(backbone: str, dataset: str, checkpoint: str, features: str, trust_p
     )
     (folder,) = outcome.folders
     record = store.read(folder)
-    for row in record["evaluations"]:
-        click.echo(_in_words(row))
+    if rows := [_row(evaluation) for evaluation in record["evaluations"]]:
+        click.echo(f"\n{table(COLUMNS, rows)}\n")
     if record["error"]:
         click.echo(f"Error: {record['error']['message']}", err=True)
     click.echo(f"Record: {folder / 'record.json'}")
     return outcome.code
 
 
-def _in_words(row: Mapping[str, Any]) -> str:
-    marks = "".join(f" +{m}" for m in ("flip", "rerank") if row[m])
-    bounds = row["interval"].get("mAP")
-    interval = " (95% interval {:.2%} to {:.2%})".format(*bounds) if bounds else ""
-    scores = [f"mAP {row['mAP']:.2%}{interval}", f"rank-1 {row['rank-1']:.2%}", f"mINP {row['mINP']:.2%}", matched(row)]
-    return f"{row['dataset']}{marks}: {', '.join(filter(None, scores))}"
+COLUMNS = (
+    Column("dataset"),
+    Column("variant"),
+    Column("mAP", right=True),
+    Column("95% interval"),
+    Column("rank-1", right=True),
+    Column("mINP", right=True),
+    Column("note", folds=True),
+)
+
+
+def _row(evaluation: Mapping[str, Any]) -> list[str]:
+    variant = "".join(f"+{name}" for name in ("flip", "rerank") if evaluation[name])
+    bounds = evaluation["interval"].get("mAP")
+    interval = "{:.2%} to {:.2%}".format(*bounds) if bounds else ""
+    scores = [f"{evaluation[name]:.2%}" for name in ("mAP", "rank-1", "mINP")]
+    return [evaluation["dataset"], variant or "plain", scores[0], interval, *scores[1:], matched(evaluation)]

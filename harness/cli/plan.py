@@ -93,7 +93,7 @@ def _cures(problems: Sequence[Problem], cells: Sequence[Planned], request: Reque
             chosen = _as_asked(problem.command, names, cells, request)
             lines.append(shell(problem.command.replace("{names}", chosen), "      "))
     if any(len(problem.text) > len(problem.advice) for problem in problems):
-        lines += ["", "Run `python -m harness plan --explain ...` for details."]
+        lines += ["", "Run `python -m harness plan --explain` with the same options for details."]
     return "\n".join(lines)
 
 

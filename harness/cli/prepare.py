@@ -141,12 +141,12 @@ def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None
     from datasets.preparation.split import FolderSettings
 
     made = make_dataset(Path(folder), Path(out), FolderSettings(**settings), Path(data_root) if data_root else None)
-    click.echo(f"{made.name}: built")
+    click.echo(f"{made.name}: {'built' if made.new else 'already built, unchanged'}")
     for sentence in made.sentences:
         click.echo(prose(readable(sentence), "    ", "  "))
     click.echo("Next:")
-    for command in made.commands:
-        click.echo(f"  {readable(command)}")
+    for purpose, command in made.commands:
+        click.echo(f"  # {purpose}:\n  {readable(command)}")
 
 
 def _weights(backbone: registry.BackboneEntry, root: str) -> bool:

@@ -9,6 +9,7 @@ import click
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
+from harness.errors import UsageError
 
 
 @grouped(
@@ -52,6 +53,8 @@ def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
             return _write(Path(place), page, folder, check)
+    if not results.is_dir():
+        raise UsageError(f"The results folder {results} does not exist. Pass the folder of the records with --results.")
     return _write(results, page, folder, check)
 
 

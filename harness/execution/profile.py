@@ -16,7 +16,7 @@ from harness.planning.plan import Planned
 from harness.planning.profile import Study
 from harness.planning.request import Names, resolve_device
 from harness.records import store
-from harness.spec.condition import DATASET, Condition
+from harness.spec.condition import DATASET
 from harness.spec.job import Job
 from harness.system import processes
 
@@ -61,22 +61,16 @@ class CellDisplay(ProgressDisplay):
         super().__init__(out, jobs)
         self.asked = asked
 
-    def event(self, job: Job, event: dict[str, Any]) -> None:
-        """Takes an event of a cell."""
-        if event["event"] == "finished":
-            self.say(f"{Condition.from_values(job.spec.values)}: {self._outcome(job)}")
-        super().event(job, event)
-
-    def _outcome(self, job: Job) -> str:
-        """The result of a cell in one line, with notes on measurement problems."""
+    def result(self, job: Job) -> tuple[list[str], str]:
+        """The result of a cell, and notes on problems of the measurement."""
         record = store.find(self.asked.request.results, job.spec)
         if record is None or record["status"] != "ok":
-            error = record["error"] if record else None
-            return error["message"] if error else "no record"
+            return [], ""
         numbers: Any = record["efficiency"]
         rate = numbers.get("inference_images_per_second") or numbers.get("train_images_per_second")
         peak = numbers.get("peak_memory_bytes")
-        words = [f"{rate:.4g} images/s", f"{numbers['repeats']} repeats, +-{100 * numbers['relative_error']:.1f} %"]
+        words = [f"{rate:,.0f} images/s" if rate >= 1000 else f"{rate:.4g} images/s"]
+        words += [f"{numbers['repeats']} repeats, +-{100 * numbers['relative_error']:.1f} %"]
         words += [f"{peak / 2**20:,.0f} MiB"] if peak is not None else []
-        doubts = numbers["conditions"]["notes"]
-        return ", ".join(words) + (f" ({'; '.join(doubts)})" if doubts else "")
+        notes = "; ".join(numbers["conditions"]["notes"])
+        return words, f"Note: {notes}." if notes else ""

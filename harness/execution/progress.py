@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from harness.errors import HarnessError
 from harness.records import store
+from harness.spec.condition import Condition
 from harness.spec.job import Job
 from harness.system import terminal
 from harness.system.redact import readable
@@ -85,7 +86,11 @@ class ProgressDisplay:
         """Prints a line that stays."""
         text = readable(text)
         if self._live:
-            self._live.console.print(text, markup=False, highlight=False)
+            from rich.padding import Padding
+            from rich.text import Text
+
+            start = text.lstrip(" ")
+            self._live.console.print(Padding(Text(start), (0, 0, 0, len(text) - len(start))), highlight=False)
         else:
             with contextlib.suppress(OSError):  # nobody reads, or a full disk: the runs go on
                 print(text, file=self.out, flush=True)
@@ -114,8 +119,15 @@ class ProgressDisplay:
         self.failed += status != "ok"
         reason = event.get("error") or state.get("error") or _reason(job, status)
         scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
-        detail = "".join(f", {part}" for part in (*scores, state.get("matched")) if part)
+        measured, notes = ([], "") if reason else self.result(job)
+        detail = "".join(f", {part}" for part in (*scores, state.get("matched"), *measured) if part)
         self._say_end(title(job), status, "" if reason else detail, str(reason or ""))
+        if notes:
+            self.say(f"    {notes}")
+
+    def result(self, job: Job) -> tuple[list[str], str]:
+        """Returns what to print of a finished job beside its scores, and a line below it; for subclasses."""
+        return [], ""
 
     def _say_end(self, name: str, status: str, detail: str, reason: str = "") -> None:
         """Prints how a job ended; on a terminal on one line, with the reason of a failure below it."""
@@ -125,7 +137,6 @@ class ProgressDisplay:
             left = f"{left} for {self._counted(self.total - self.done)}" if (left := self._left()) else ""
             self.say(f"{start}{name}: {status}{f' ({reason})' if reason else detail}{left}")
             return
-        from rich.padding import Padding
         from rich.text import Text
 
         console = self._live.console
@@ -134,7 +145,7 @@ class ProgressDisplay:
         line.stylize(COLOURS.get(status, "red"), at := len(start) + len(name) + 2, at + len(status))
         console.print(line, no_wrap=True, highlight=False)
         if reason:
-            console.print(Padding(Text(readable(reason)), (0, 0, 0, 4)), highlight=False)
+            self.say(f"    {reason}")
 
     def _take_off(self, job: Job) -> dict[str, Any]:
         """Takes a run off the display and returns what was known of it."""
@@ -144,13 +155,15 @@ class ProgressDisplay:
         return state
 
     def _left(self) -> str:
-        """Time left for all runs, from the mean of those that ended and the number that run at once."""
+        """Time left for all runs: by the mean of those that ended, and at least what a running one needs by itself."""
         runs = self.total - self.done
         if not self._durations or runs <= 0:
             return ""
         mean = sum(self._durations) / len(self._durations)
         behind = sum(min(time.monotonic() - state["since"], mean) for state in self._running.values())
-        return f", about {duration((mean * runs - behind) / self._widest)} left"
+        own = [state.get("seconds_left") or 0.0 for state in self._running.values()]
+        seconds = max((mean * runs - behind) / self._widest, *own, 0.0)
+        return f", about {duration(seconds)} left" if seconds >= 1 else ""
 
     def _counted(self, number: int) -> str:
         return f"{number} {self.noun}{'s' * (number != 1)}"
@@ -225,7 +238,9 @@ def _reason(job: Job, status: str) -> str:
 
 
 def title(job: Job) -> str:
-    """The name of a run on the screen."""
+    """The name of a run on the screen; a measurement has no dataset, but a condition."""
+    if job.spec.purpose == "profile":
+        return f"{job.spec.backbone}, {Condition.from_values(job.spec.values)}"
     return f"{job.spec.backbone} on {job.spec.dataset}, seed {job.spec.seed}"
 
 

@@ -118,7 +118,7 @@ def planned(
     if status == "ok" and not request.force:
         return Planned(spec, CACHED, "finished", folder, asked=asked)
     if status:
-        reason = "finished before; --force" if status == "ok" else f"{status} before"
+        reason = "finished; repeated by --force" if status == "ok" else f"{status} before"
     else:
         reason = "resumes from its checkpoint" if (folder / "checkpoint.pt").exists() else "new"
     return Planned(spec, TODO, reason, folder, asked=asked)
@@ -192,7 +192,7 @@ class _Grid:
         if facts and facts.identities < chosen.sampler.identities:
             yield why.plain(
                 f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "
-                f"only {facts.identities}: set sampler.identities to {facts.identities} or less.",
+                f"only {facts.identities}: pass --set sampler.identities={facts.identities}.",
                 "too few identities",
             )
 

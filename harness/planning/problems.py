@@ -10,7 +10,7 @@ from typing import NamedTuple
 from harness.errors import HarnessError
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec.job import LocalPaths
-from harness.system.paths import short
+from harness.system.paths import REPOSITORY, short
 
 DATA, WEIGHTS = "data", "weights"
 """Folders that commands name where the user gave none."""
@@ -46,7 +46,7 @@ def missing_weights(backbone: BackboneEntry, files: tuple[str, ...], paths: Loca
     where = f"below {paths.weights_root}" if paths.weights_root else "(no --weights-root given)"
     text = (
         f"The starting weights of {backbone.card.name} were not found {where}. Accepted file names: "
-        f"{' or '.join(files)}. Fetch them with `python -m harness prepare --backbones {backbone.name} "
+        f"{', '.join(files)}. Download them with `python -m harness prepare --backbones {backbone.name} "
         "--weights-root DIR`, or pass --from-scratch to start from random weights."
     )
     advice = "Pass --from-scratch for random weights, or download them:"
@@ -85,6 +85,9 @@ def of_data(entry: DatasetEntry, error: HarnessError, data_root: str, *, found: 
     if any((root / folder).is_dir() for layout in entry.card.layouts for folder in layout.folders):
         advice = "Something is missing in the folder of the dataset. Complete it, or see what is missing:"
         return Problem(str(error), "incomplete data", entry.name, advice, command)
+    if not entry.folder.is_relative_to(REPOSITORY):  # a plug-in: there is no archive to unpack
+        advice = f"{entry.name} was not found in {short(root)}. Pass the folder that contains it with --data-root."
+        return Problem(str(error), "no data", entry.name, advice)
     advice = "Unpack archives that you have, and see where to get others:"
     if not data_root:
         advice = "Pass --data-root DIR, or unpack archives that you have and see where to get others:"

@@ -255,8 +255,10 @@ def check_images(splits: Splits, progress: Progress | None = None, workers: int 
         for reason, paths in damaged.items()
     ]
     if sizes:
-        low, high = min(sizes), max(sizes)
-        findings.append(Finding("info", f"Image sizes (height, width): {len(sizes):,}, from {low} to {high}."))
+        low, high = (f"{height} x {width}" for height, width in (min(sizes), max(sizes)))
+        several = f"Images have {len(sizes):,} sizes, from {low} to {high}"
+        one = f"All images are {low}"
+        findings.append(Finding("info", f"{several if len(sizes) > 1 else one} pixels (height x width)."))
     findings += _deep_gray([one for one in deep if one.depth == "gray"], splits.value_range)
     findings += _deep_colour([one for one in deep if one.depth == "colour"])
     return findings + _duplicates([[place for path in paths for place in where[path]] for paths in same.values()])

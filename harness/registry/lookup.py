@@ -122,7 +122,10 @@ def _get(kind: str, name: str, plugins: Path | None) -> _Found:
     for folder, reason in bad.items():
         if Path(folder).name.replace("_", "-") == name:
             raise UsageError(f"The {kind} '{name}' in {folder} cannot be used: {reason}")
-    raise unknown(kind, name, [n for e in found.values() for n in (e.card.name, *e.card.aliases)])
+    other = "dataset" if kind == "backbone" else "backbone"
+    if name in _scan(other, _plugins(plugins))[0]:
+        raise UsageError(f"'{name}' is a {other}, not a {kind}. Pass it with --{other}s or --{other}.")
+    raise unknown(kind, name, found, [alias for entry in found.values() for alias in entry.card.aliases])
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -122,16 +123,15 @@ def fetch(
     if (found := locate(card, weights_root, options)) or not (start := wanted(card, options)):
         return found
     target = Path(expand(weights_root)) / start.files[0]
-    by_hand = f"put {' or '.join(start.files)} into {target.parent}{' (' + start.url + ')' if start.url else ''}"
     try:
-        from huggingface_hub import hf_hub_download
-
-        repository, file = _on_hub(start)
-        source = Path(hf_hub_download(repository, file))
+        source = _download(*_on_hub(start))
     except Exception as error:  # the hub's client raises many kinds of exceptions
+        what = f"the starting weights of {card.name} cannot be downloaded"
+        if isinstance(error, ConnectionError):
+            raise WeightsError(f"{error}: {what}. {_by_hand(start, target.parent)}") from error
+        reason = str(error).splitlines()[0].rstrip(".") if str(error) else "no reason given"
         raise WeightsError(
-            f"The starting weights of {card.name} cannot be downloaded ({type(error).__name__}: "
-            f"{str(error).splitlines()[0] if str(error) else 'no reason given'}). Download them by hand: {by_hand}."
+            f"{what[0].upper()}{what[1:]} ({type(error).__name__}: {reason}). {_by_hand(start, target.parent)}"
         ) from error
     name = next((file for file in start.files if file.endswith(source.suffix)), start.files[0])
     target = target.with_name(name)
@@ -139,6 +139,37 @@ def fetch(
     with files.replacing(target) as temporary:
         shutil.copyfile(source, temporary)
     return target
+
+
+def _download(repository: str, file: str) -> Path:
+    """Downloads a file from the hub, or takes it from the hub's cache.
+
+    Raises:
+        ConnectionError: the hub cannot be reached and its cache does not have the file. The hub's client itself would
+            retry for half a minute.
+    """
+    import huggingface_hub as hub
+
+    url = hub.hf_hub_url(repository, file)
+    try:
+        hub.get_hf_file_metadata(url)
+    except Exception as error:  # an answer that is an error has a response; hf_hub_download then retries or explains
+        if getattr(error, "response", None) is None:
+            try:
+                return Path(hub.hf_hub_download(repository, file, local_files_only=True))
+            except Exception:
+                raise ConnectionError(f"No connection to {urlsplit(url).hostname}") from error
+    return Path(hub.hf_hub_download(repository, file))
+
+
+def _by_hand(start: PretrainedCard, folder: Path) -> str:
+    """Returns sentences that say which file to download, from where, and where to put it."""
+    if (name := start.url.rpartition("/")[2]) in start.files:
+        others = [file for file in start.files if file != name]
+        also = f" Also accepted: {', '.join(others)}." if others else ""
+        return f"Download {name} from {start.url} and put it into {folder}.{also}"
+    page = f", see {start.url}" if start.url else ""
+    return f"Download {' or '.join(start.files)} yourself{page}, and put it into {folder}."
 
 
 def checksum(path: Path) -> str:

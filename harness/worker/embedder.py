@@ -148,12 +148,14 @@ def load(
         raise UsageError("Pass either checkpoint or run, not both.")
     folder = Path(expand(plugins)) if plugins else None
     interpolation = "bicubic"
+    trained = {"identities": 1, "cameras": 1}
     if run:
         record, path = _of_run(Path(expand(results)), run)
         spec = record["spec"]
         if name and registry.backbone(name, folder).name != spec["backbone"]:
             raise UsageError(f"Run {run} trained {spec['backbone']}, not {name}.")
         name, checkpoint = spec["backbone"], path
+        trained = record["data"]["splits"]["train"]
         options = {**spec["options"], **(options or {})}
         image_size = image_size or spec["values"]["augmentation"]["image_size"]
         interpolation = spec["values"]["augmentation"]["interpolation_test"]
@@ -161,7 +163,7 @@ def load(
     height, width = image_size or entry.input.image_size
     chosen = torch.device(resolve_device(device))
     size, given = (int(height), int(width)), entry.options(dict(options or {}))
-    module, num_cameras = _module(entry, checkpoint, given, size, trust_pickle)
+    module, num_cameras = _module(entry, checkpoint, given, size, trust_pickle, trained)
     return Embedder(module, entry.input, size, interpolation, chosen, num_cameras)
 
 
@@ -171,21 +173,36 @@ def _module(
     options: dict[str, Any],
     image_size: tuple[int, int],
     trust_pickle: bool,
+    trained: Mapping[str, int],
 ) -> tuple[nn.Module, int]:
-    """Builds the module; returns it with the number of rows of its camera embedding."""
+    """Builds the module; returns it with the number of rows of its camera embedding.
+
+    `trained` has the numbers of `identities` and `cameras` in training, for a checkpoint that does not determine them.
+    """
     if checkpoint is None:
         return entry.build(num_classes=1, num_cameras=1, image_size=image_size, **options), 1
     state = weights.load_state(Path(expand(checkpoint)), trust_pickle)
-    return from_checkpoint(entry, state, options, image_size=image_size, num_classes=1, num_cameras=1)
+    return from_checkpoint(
+        entry,
+        state,
+        options,
+        image_size=image_size,
+        num_classes=trained["identities"],
+        num_cameras=trained["cameras"],
+    )
 
 
 def _of_run(results: Path, run: str) -> tuple[Any, Path]:
     """Finds the record and checkpoint of a run by the first characters of its id."""
     found = [entry for run_id, entry in store.index(results).items() if run_id.startswith(run)]
-    if len(found) != 1:
+    if not found:
         raise UsageError(
-            f"The run id must match one run, but {len(found)} runs in {results} have an id that starts with '{run}'. "
-            "Run 'python -m harness status' to list them."
+            f"No run in {results} has an id that starts with '{run}'. If it is in another folder, pass results=FOLDER."
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} runs in {results} have an id that starts with '{run}'. Pass more characters of the id; "
+            "'python -m harness status' lists the runs."
         )
     folder = (results / found[0].path).parent
     path = folder / "checkpoint.pt"

@@ -1,4 +1,4 @@
-"""The strong baseline: the original's features, training outputs, quirks, counts and checkpoints."""
+"""The strong baseline has the features, training outputs, parameter counts and checkpoints of the original code."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_training_outputs_are_the_originals(module, official):
     module.load_published(official)  # training moved the running statistics
     assert len(output.logits) == len(output.features) == 1
     assert golden.relative(output.features[0], expected["trainfeat"]) < 1e-4
-    # Batch norm over four images magnifies rounding: in float64 these logits differ from the golden ones by 1.3e-4.
+    # Batch norm over four images amplifies rounding: in float64 these logits differ from the golden ones by 1.3e-4.
     assert golden.relative(output.logits[0], expected["score"]) < 3e-4
 
 

@@ -1,4 +1,4 @@
-"""The colour histogram: counts colours by stripe, learns nothing."""
+"""The colour histogram counts the colours of each stripe and has no parameters."""
 
 from __future__ import annotations
 

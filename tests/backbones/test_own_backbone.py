@@ -1,4 +1,4 @@
-"""docs/own-backbone.md: its example is a plug-in that keeps the contract, and its table has every key of a card."""
+"""docs/own-backbone.md: its example is a valid plug-in, and its table has every key of a card."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def plugins(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plugins") / "stripes"
     folder.mkdir()
     for name in ("card.toml", "model.py"):
-        shown = re.search(rf"`my_plugins/stripes/{name}`:.*?```\w+\n(.*?)```", TEXT, re.DOTALL)
+        shown = re.search(rf"`plugins/stripes/{name}`:.*?```\w+\n(.*?)```", TEXT, re.DOTALL)
         assert shown
         (folder / name).write_text(textwrap.dedent(shown[1]), encoding="utf-8")
     return folder.parent

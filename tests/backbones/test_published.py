@@ -1,4 +1,4 @@
-"""Published numbers of the cards: what their sources print, and how the page shows them."""
+"""Published results of the cards have the values of their sources and are shown on the page."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""ReIDMamba against the values of the original code, and what a user of the model can rely on."""
+"""ReIDMamba has the values of the original code; behaviour that users rely on."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_features_are_those_of_the_original(variant: str) -> None:
 
 
 def sines(name: str, shape: tuple[int, ...]) -> Tensor:
-    """Values between -1 and 1 that follow from a name: a second filler, for the table below."""
+    """Returns values between -1 and 1 that depend on a name, for the table below."""
     numbers = np.arange(1, int(np.prod(shape)) + 1, dtype=np.float64)
     values = np.sin(12.9898 * numbers + zlib.crc32(name.encode()) % 1000) * 43758.5453
     return torch.from_numpy((2 * (values - np.floor(values)) - 1).reshape(shape).astype(np.float32))
@@ -96,7 +96,7 @@ def fill_with_sines(model: nn.Module) -> None:
             parameter.copy_(u)
 
 
-TABLE = {  # image, stride, tokens, branches, fusion; a row a branch: first four values of the first image, its
+TABLE = {  # image, stride, tokens, branches, fusion; one row per branch: first four values of the first image, its
     # last two, the sum of its magnitudes, its cosine with the second image
     (64, 32, 16, 4, 3, "max"): (
         (-0.044351, 0.008814, 0.169891, 0.042642, -0.001981, 0.001282, 15.48378, 0.045527),
@@ -379,7 +379,7 @@ def test_the_native_recipe_is_what_main_py_runs_on_every_dataset(variant: str) -
 
 
 def test_stride_12_is_a_variant_of_its_own() -> None:
-    """The published run is a network of another stride, which no recipe and no dataset may choose under one name."""
+    """The published run has another stride, so it is another network and needs its own variant."""
     assert registry.backbone("reidmamba").options()["stride"] == 16
     assert registry.backbone("reidmamba:stride12").options()["stride"] == 12
     market = [row for row in CARD.published if row.dataset == "market1501"]

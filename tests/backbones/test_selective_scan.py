@@ -84,7 +84,7 @@ def assert_same(found, expected, found_inputs, expected_inputs, tolerance, floor
     assert max(errors.values()) < tolerance, errors
 
 
-# Where one number is the sum of many random ones it may cancel to almost nothing, with the rounding of its terms left.
+# A sum of many random numbers may cancel almost completely, so that only rounding errors are left.
 CANCELLATION = 0.1
 
 

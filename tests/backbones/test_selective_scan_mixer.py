@@ -1,4 +1,4 @@
-"""The mixer operator: the values and gradients of its parts one by one, and what it keeps for the backward pass."""
+"""The mixer operator has the values and gradients of its parts, and stores less for the backward pass."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ CHANNELS, STATES, RANK, WIDTH = 70, 4, 3, 4
 
 
 def weights(dtype, generator, channels=CHANNELS, device="cpu"):
-    """Of one direction, leaves that require gradients."""
+    """Returns the weights of one direction, as leaves that require gradients."""
 
     def leaf(*shape, scale=1.0):
         return (scale * torch.randn(*shape, generator=generator)).to(device, dtype).requires_grad_()
@@ -76,7 +76,7 @@ def test_gradients_against_differences():
 
 
 def test_half_precision_sequences_with_single_precision_weights():
-    """As under autocast: the projection in is in half precision, the parameters are not."""
+    """Like under autocast: the input projection has half precision, the parameters float32."""
     found = values(bidirectional_mixer, *inputs(torch.bfloat16, torch.float32))
     exact = values(bidirectional_mixer, *inputs(torch.float32))
     assert found[0].dtype == found[1].dtype == torch.bfloat16 and found[2].dtype == torch.float32
@@ -94,7 +94,7 @@ def test_frozen_weights_get_no_gradient():
 
 
 def kept(function, x, z, forward, backward):
-    """Bytes that the backward pass keeps beside what was there before."""
+    """Returns the additional bytes stored for the backward pass."""
     before = {tensor.untyped_storage().data_ptr() for tensor in (x, z, *forward, *backward)}
     found = {}
 

@@ -1,7 +1,7 @@
 """The Triton kernels: values and gradients on a GPU, or in Triton's interpreter where there is none.
 
-The interpreter has to be chosen before Triton is imported, so without a GPU this file runs itself once in a process of
-its own. That the kernels become GPU code without spilling registers is checked by compiling them, which needs no GPU.
+The interpreter must be chosen before Triton is imported, so without a GPU this file runs itself once in its own
+process. That the kernels become GPU code without spilling registers is checked by compiling them, which needs no GPU.
 """
 
 import os
@@ -42,7 +42,7 @@ SHAPES += [(2, 768, 16, 140), (3, 130, 16, 401)] if GPU else []
 
 @pytest.fixture(autouse=True)
 def small_tiles(monkeypatch):
-    """The interpreter takes its time for every element of a tile; small ones also make several of small shapes."""
+    """The interpreter is slow for every element of a tile; small tiles also give several tiles for small shapes."""
     if INTERPRETED:
         from backbones.selective_scan import gpu
 

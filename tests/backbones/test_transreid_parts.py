@@ -61,7 +61,7 @@ def test_grids_are_those_of_the_original(image_size, stride, grid):
 
 @pytest.mark.parametrize(("image_size", "stride"), SHAPES)
 def test_local_features_follow_the_originals_steps(image_size, stride):
-    """The steps of the original on tensors: shift, fill up, shuffle by transposing, split, one pass a part."""
+    """The steps of the original code on tensors: shift, extend, shuffle by transposing, split, one pass per part."""
     built = tiny(image_size, stride=stride)
     with torch.no_grad():
         tokens = built.base(golden.images(2, *image_size, 1), torch.tensor([0, 2]))

@@ -1,4 +1,4 @@
-"""The fingerprint changes with what is read and with nothing else, and is remembered between calls."""
+"""The fingerprint changes only with the files of a dataset, and is cached between calls."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One folder per identity, and datasets whose cameras nobody knows."""
+"""Datasets with one folder per identity, and datasets with unknown cameras."""
 
 from __future__ import annotations
 
@@ -142,7 +142,7 @@ def test_a_search_without_cameras_holds_out_queries_that_match(tmp_path: Path) -
 
 
 def test_a_trained_camera_embedding_is_not_used_without_cameras(tmp_path: Path) -> None:
-    """Its two rows would fit the numbers that stand for unknown cameras."""
+    """Its two rows would fit the numbers used for unknown cameras."""
     entry = dataset(tmp_path, "cameras = false")
     for split, person in (("train", "a"), ("query", "x"), ("gallery", "x")):
         pictures(tmp_path / "office", f"{split}/{person}/1.jpg")
@@ -181,4 +181,4 @@ def test_a_run_without_cameras_says_so(
     (record,) = store.records(tmp_path / "results")
     assert record["data"]["notes"]["cameras"] == "unknown"
     assert all(e["n_valid"] == e["n_query"] == 6 for e in record["evaluations"])
-    assert "The cameras are unknown, so no image is ignored" in page.read_text()
+    assert "The cameras are unknown, so gallery images from the query's own camera are not ignored" in page.read_text()

@@ -1,4 +1,4 @@
-"""`prepare --from-folder`: a dataset out of a folder of images, split by identity, ready to run."""
+"""`prepare --from-folder` creates a dataset from a folder of images, split by identity and ready to run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,12 @@ def test_identities_are_split_and_queries_are_one_per_camera(tmp_path: Path) -> 
     folder = office(tmp_path / "office", cameras=3)
     before = listing(folder)
     made = make_dataset(folder, tmp_path / "out")
-    assert made.name == "office" and listing(folder) == before, "the images are left alone"
+    assert made.name == "office" and made.new and listing(folder) == before, "the images are left alone"
+    assert made.sentences[:3] == (
+        "Images: 36.",
+        "Identities: 6 (Carl, alice, bob, dora, fred, émile), from the names of folders.",
+        "Cameras: 3 (1, 2, 3), from names such as 'Carl/cam1_0.jpg'. If these are not cameras, pass --no-cameras.",
+    )
     splits = entry(tmp_path / "out").load(tmp_path / "out")
     assert dataset_checks.check_counts(entry(tmp_path / "out"), splits) == []
     train, query, gallery = ({i.pid for i in part} for part in (splits.train, splits.query, splits.gallery))
@@ -75,7 +80,7 @@ def test_same_arguments_give_the_same_files(tmp_path: Path) -> None:
     make_dataset(folder, tmp_path / "a")
     first = contents(tmp_path / "a")
     again = make_dataset(folder, tmp_path / "a")
-    assert contents(tmp_path / "a") == first and "already exists in" in again.sentences[-1]
+    assert contents(tmp_path / "a") == first and not again.new and "office is in " in again.sentences[-1]
     make_dataset(folder, tmp_path / "b")
     assert contents(tmp_path / "b") == first
     seeds = set()
@@ -93,7 +98,7 @@ def test_same_arguments_give_the_same_files(tmp_path: Path) -> None:
 
 
 def test_one_image_per_camera_leaves_every_query_a_match(tmp_path: Path) -> None:
-    """As VIPeR: two cameras, one image each, in .bmp."""
+    """Like VIPeR: two cameras with one image each, in .bmp."""
     for who in range(8):
         for camera in "ab":
             path = small.picture(tmp_path / "viper" / f"{who:03d}_{camera}.png", who)
@@ -221,33 +226,56 @@ def test_generated_images_stay_generated(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("named", [True, False])
 def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool) -> None:
-    """Also through folders with spaces, and with the data in a data root of their own."""
+    """Also with spaces in folder names, and with a separate data root."""
     if named:
         office(tmp_path / "our office")
     else:
         pictures(tmp_path / "our office", (f"{who}/{n}.jpg" for who in PEOPLE for n in range(3)))
     monkeypatch.chdir(tmp_path)
     more = ["--data-root", tmp_path / "da ta"] if named else []
-    code, out, err = cli("prepare", "--from-folder", "our office", "--name", "office", "--test-fraction", "0.4", *more)
+    prepare = ["prepare", "--from-folder", "our office", "--name", "office", "--test-fraction", "0.4", *more]
+    code, out, err = cli(*prepare)
     assert code == 0, out + err
     assert (tmp_path / "plugins" / "office" / "card.toml").is_file()
     assert (tmp_path / ("da ta" if named else "plugins") / "office" / "items.csv").is_file()
-    commands = [line.strip() for line in out.split("Next:\n")[1].splitlines()]
-    assert [command.split()[3] for command in commands] == ["validate", "plan", "run"]
-    here = ["--device", "cpu"]
-    extra = {
-        "plan": here,
-        "run": [*here, "--scheduler", "inline", "--no-mlflow", "--report", "B.md", "--cache", "cache"],
-    }
+    commands = [line.strip() for line in out.split("Next:\n")[1].splitlines() if "# " not in line]
+    assert [command.split()[3] for command in commands] == ["validate", "run", "plan"]
+    assert shlex.split(commands[0])[-4:] == ["--plugins", "plugins", "--data-root", "da ta" if named else "plugins"]
+    quick = ["--set", "training.epochs=1", "--scheduler", "inline", "--no-mlflow"]
+    extra = {"plan": ["--device", "cpu"], "run": [*quick, "--report", "B.md", "--cache", "cache"]}
     for command in commands:
         words = shlex.split(command)[3:]
         code, out, err = cli(*words, *extra.get(words[0], []))
         assert code == 0, command + out + err
-        assert words[0] != "plan" or ("unknown cameras" in out) is (not named)
-    (record,) = store.records(tmp_path / "results")
-    assert record["status"] == "ok" and record["spec"]["dataset"] == "office"
-    assert record["data"]["splits"]["train"]["identities"] == 4
-    assert "--set sampler.identities=4" in commands[2]
+        assert words[0] != "plan" or (out.count("blocked  ") == 1 and " no weights\n" in out)
+    records = store.records(tmp_path / "results")
+    assert {record["spec"]["backbone"] for record in records} == {"dummy", "bot"}
+    for record in records:
+        assert record["status"] == "ok" and record["spec"]["dataset"] == "office"
+        assert record["data"]["splits"]["train"]["identities"] == 4
+    assert all("--set sampler.identities=4" in command for command in commands[1:])
+    assert cli(*prepare)[1].startswith("office: already built, unchanged\n")
+
+
+def test_folders_of_environment_variables_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    office(tmp_path / "office")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "plugins").mkdir()
+    monkeypatch.setenv("REID_DATASETS", "data")
+    monkeypatch.setenv("HARNESS_PLUGINS", str(tmp_path / "plugins"))
+    made = make_dataset(Path("office"), Path("plugins"), data_root=Path("data"))
+    assert made.commands[0][1] == "python -m harness validate --datasets office"
+    other = make_dataset(Path("office"), Path("plugins"), FolderSettings(name="other"), Path("elsewhere"))
+    assert other.commands[0][1] == "python -m harness validate --datasets other --data-root elsewhere"
+
+
+def test_a_pattern_is_printed_only_if_the_user_gave_it(tmp_path: Path) -> None:
+    flat = pictures(tmp_path / "flat", (f"{p:04d}_c{c}s1_0000.jpg" for p in range(6) for c in (1, 2)))
+    said = make_dataset(flat, tmp_path / "out").sentences
+    assert said[1].endswith("from names such as '0000_c1s1_0000.jpg'.") and not any("(?P<" in text for text in said)
+    given = FolderSettings(name="given", pattern=r"(?P<pid>\d+)_c(?P<camid>\d)")
+    said = make_dataset(flat, tmp_path / "out", given).sentences
+    assert said[1] == f"Identities: 6 (0000, 0001, 0002, 0003, 0004, 0005), from the pattern '{given.pattern}'."
 
 
 def test_a_file_system_without_links_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -177,6 +177,6 @@ def test_msmt17_fits_in_300_mb(phantoms: Path) -> None:
         "print(Path('/proc/self/status').read_text())"
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    # Not ru_maxrss, which begins with the peak of the process that starts this one: here of the whole test suite.
+    # Not ru_maxrss, which includes the peak of the parent process, here the whole test suite.
     peak = next(line for line in done.stdout.splitlines() if line.startswith("VmHWM:"))
     assert int(peak.split()[1]) < 300 * 1024

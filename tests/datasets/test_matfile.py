@@ -1,4 +1,4 @@
-"""MAT-files are read as scipy reads them, where it does."""
+"""MAT-files that scipy can read give the same arrays."""
 
 from __future__ import annotations
 

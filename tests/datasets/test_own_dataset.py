@@ -1,4 +1,4 @@
-"""A user's own dataset: one card and no code, as `docs/own-dataset.md` says."""
+"""A user's own dataset needs a card and no code, as in `docs/own-dataset.md`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The subset of photographs that generated people are compared with."""
+"""The subset of photographs for the comparison with generated people."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ WANTED = Scale(train_identities=3, test_identities=2, distractors=0, train_image
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data root with more people and more images than are wanted."""
+    """A data root with more people and images than needed."""
     root = tmp_path_factory.mktemp("photographs")
     generate(root, layouts=["cuhk03-detected"], scale=Scale(6, 5, 0, 8, 6), size=(32, 16))
     return root

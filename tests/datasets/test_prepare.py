@@ -133,7 +133,7 @@ def test_nothing_of_a_wrong_archive_is_kept(kind: str, tmp_path: Path) -> None:
 
 
 def test_a_dataset_with_the_numbers_of_another_is_that_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """DukeMTMC-reID and Occluded-Duke have one layout."""
+    """DukeMTMC-reID and Occluded-Duke have the same layout."""
     archive = zipped(duke(tmp_path / "made"), tmp_path / "given.zip", "DukeMTMC-reID")
     split = registry.dataset("dukemtmc").load(tmp_path / "made")
     counts = {name: dataset_checks.counts(getattr(split, name)) for name in ("train", "query", "gallery")}
@@ -234,7 +234,7 @@ def test_a_source_that_is_no_archive(tmp_path: Path) -> None:
 
 
 def crop(pair: int, person: int, column: int) -> np.ndarray:
-    """A crop [H, W, 3] that differs from every other, and from its own transposition."""
+    """Returns a crop [H, W, 3] that differs from all others and from its transpose."""
     pixels = np.zeros((16 + pair, 8, 3), np.uint8)
     pixels[0, :, 0], pixels[:, 0, 1], pixels[1, 1, 2] = 50 * pair, 60 * person, 20 * column
     return pixels

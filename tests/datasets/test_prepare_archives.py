@@ -1,4 +1,4 @@
-"""Archives nobody should trust."""
+"""Damaged and malicious archives are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Laws of the readers: what was written is read back, and nothing but a DataError comes of anything else."""
+"""Properties of the readers: valid datasets are read back, all others raise a DataError."""
 
 from __future__ import annotations
 

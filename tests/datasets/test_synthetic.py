@@ -1,4 +1,4 @@
-"""The generated people: pure functions of a seed, laid out as the official archives, whole or not at all."""
+"""Generated people depend only on a seed, have the official layouts, and are written atomically."""
 
 from __future__ import annotations
 
@@ -133,9 +133,11 @@ def test_query_and_its_matches_are_of_other_passages(name: str) -> None:
     assert all(len(seen) == 1 for seen in passages.values()), "a passage is one person before one camera"
 
 
-# -- behaviour, beside photographs (benchmarks/people.py) -------------------------------------------------------------
+# -- behaviour, compared with photographs (benchmarks/people.py) ---------------------------------------------------
 
-HISTOGRAM_ON_PHOTOGRAPHS = 3.1  # mAP in percent of `dummy` on as many photographs of CUHK03, mean of three subsets
+HISTOGRAM_ON_PHOTOGRAPHS = (
+    3.1  # mAP in percent of `dummy` on the same number of photographs of CUHK03, mean of three subsets
+)
 
 
 @pytest.mark.slow

@@ -40,19 +40,20 @@ ONLY_PARSED = {
 SMALL = {"--preset": "smoke", "--data-root": "data", "--results": "results", "--scheduler": "local"}
 """What a command that trains gets, as far as it does not name it itself; its preset is replaced."""
 
-ONE = {"--seeds": "0", "--samples": "1"}
-"""What such a command gets in place of its own seeds and trials."""
+ONE = {"--seeds": "0", "--samples": "1", "--final-seeds": "none"}
+"""What such a command gets in place of its own seeds, trials and final runs."""
 
 
 def harness(words: list[str]) -> None:
     """Runs a command of the harness: as it is, small, or without training."""
+    words = [SMALL["--results"] if word == "demo/results" else word for word in words]
     command, options = words[0], {word.partition("=")[0] for word in words[1:]}
     if any(known.split()[0] == command and known.split()[1] in options for known in ONLY_PARSED):
         return parse(words)
     if command == "profile":
         words = [*words, "--dry-run"]
     elif command in ("run", "tune"):
-        full_size = options & {"--recipe", "--address"} or "all" in words
+        full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)
         words = [*words, "--dry-run", "--from-scratch"] if full_size else small(words)
     if command in ("run", "tune", "evaluate"):
         tracked = "--mlflow-uri" in options or "MLFLOW_TRACKING_URI" in os.environ

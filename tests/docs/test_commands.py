@@ -50,7 +50,8 @@ def checkout(tmp_path: Path, world: Path) -> Path:
         shutil.copytree(REPOSITORY / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / ".venv" / "bin").mkdir(parents=True)
     (tmp_path / ".venv" / "bin" / "activate").touch()
-    (tmp_path / "weights").mkdir()
+    for name in ("results", "weights"):
+        (tmp_path / name).mkdir()
     shutil.copytree(world, tmp_path / "data")
     market = "Market-1501-v15.09.15"
     shutil.make_archive(str(tmp_path / market), "zip", world, market)
@@ -58,9 +59,11 @@ def checkout(tmp_path: Path, world: Path) -> Path:
         person = tmp_path / "photos" / image.name[:4]
         person.mkdir(parents=True, exist_ok=True)
         shutil.copy(image, person)
-    plugin = tmp_path / "my_plugins" / "my_backbone"
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(image, tmp_path / name)
+    plugin = tmp_path / "plugins" / "stripes"
     plugin.mkdir(parents=True)
-    (plugin / "card.toml").write_text(PIXELS_CARD.replace('"pixels"', '"my-backbone"'))
+    (plugin / "card.toml").write_text(PIXELS_CARD.replace('"pixels"', '"stripes"'))
     (plugin / "model.py").write_text(PIXELS_MODEL)
     write_features(world, tmp_path / "features.npz")
     return tmp_path

@@ -11,7 +11,7 @@ import pytest
 from harness.system.paths import REPOSITORY
 from tests.docs import pages
 
-NAMED = re.compile(rf"({'|'.join(pages.FOLDERS)}|figures)/[\w./*+-]*|(?!my_plugins/)[\w/]+\.py")
+NAMED = re.compile(rf"({'|'.join(pages.FOLDERS)}|figures)/[\w./*+-]*|(?!plugins/)[\w/]+\.py")
 
 
 def problem(page: Path, link: str) -> str:

@@ -19,7 +19,7 @@ PROVOKED = {
     "MSMT17 was not found below": "plan --backbones dummy --datasets msmt17 --data-root empty --explain",
     "no data root": "plan --backbones dummy --datasets market1501 --data-root nowhere",
     "no weights: Pass --from-scratch": "plan --backbones bot --datasets market1501",
-    "A batch needs 16 identities, but the training images of market1501 show only 12: set sampler.identities to 12": (
+    "the training images of market1501 show only 12: pass --set sampler.identities=12.": (
         "plan --backbones bot --datasets market1501 --from-scratch"
     ),
     "Unknown backbone 'reidmanba'. Did you mean 'reidmamba'?": "plan --backbones reidmanba",

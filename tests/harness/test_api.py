@@ -91,6 +91,22 @@ def test_images_may_be_tensors_pictures_or_paths(example: dict[str, Any]) -> Non
         network.embed([path], [0, 1])
 
 
+@pytest.mark.slow
+def test_a_run_of_a_backbone_that_cannot_read_checkpoints_is_loaded(
+    plugin_folder: Path, world: Path, tmp_path: Path
+) -> None:
+    settings: dict[str, Any] = {
+        "scheduler": "local",
+        "mlflow": False,
+        "results": tmp_path / "results",
+        "preset": "smoke",
+    }
+    (record,) = harness.run("pixels", "market1501", data_root=world, plugins=plugin_folder, **settings)
+    network = harness.load_backbone(run=record["run_id"], results=tmp_path / "results", plugins=plugin_folder)
+    images = sorted((world / "Market-1501-v15.09.15").glob("query/*.jpg"))[:2]
+    assert network.embed(images).shape == (2, 24)
+
+
 def test_cameras_are_known_or_averaged(world: Path) -> None:
     network = harness.load_backbone("transreid", options={"width": "tiny", "patch_size": 8, "stride": 8})
     images = sorted((world / "Market-1501-v15.09.15").glob("query/*.jpg"))[:2]
@@ -118,7 +134,7 @@ def test_importing_it_imports_no_torch() -> None:
             lambda: harness.run("bot", "market1501", data_root="/nonexistent", from_scratch=True),
             "Nothing can run.*nonexistent",
         ),
-        (lambda: harness.load_backbone(run="0000", results="/nonexistent"), "0 runs"),
+        (lambda: harness.load_backbone(run="0000", results="/nonexistent"), "No run in /nonexistent has"),
     ],
 )
 def test_wrong_words_are_named(call: Callable[[], object], words: str) -> None:

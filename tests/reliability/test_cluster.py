@@ -1,7 +1,7 @@
-"""A cluster at `--address` breaks while it trains: a node dies as in a power cut, then the head does.
+"""A cluster at `--address` fails during training: a node dies like in a power failure, then the head dies.
 
-Two runs on two nodes that share the results folder. The run of the dead node goes on elsewhere; the other one is still
-there when the head dies, and a cluster anew at the same address finishes it.
+Two runs on two nodes that share the results folder. The run of the dead node resumes on the other node. The
+other run is still active when the head dies, and a new cluster at the same address finishes it.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def worker(address: str, faults: Seeds = NONE) -> Node:
 
 
 def waiting(folder: Path) -> dict[int, int]:
-    """Processes of runs that wait for what is done to them, by seed."""
+    """Returns the waiting processes of runs, by seed."""
     notes = {int(note.name.split(".")[1]): int(note.read_text() or 0) for note in folder.rglob("waiting.*.txt")}
     return {seed: pid for seed, pid in notes.items() if alive(pid)}
 

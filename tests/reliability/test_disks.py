@@ -1,7 +1,7 @@
 """Disks that are really full, or read-only: small ones that only these tests see.
 
-Two runs have a disk each, and so have the cache, the tracking database and the report. The faults take the last byte
-at the moment that is told in their name; then room is made and the same command goes on.
+Two runs have a disk each, and so have the cache, the tracking database and the report. The faults fill the disk at
+the moment given in their name. Then space is freed and the same command resumes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAULTS = {
 
 @dataclass
 class Story:
-    """A grid on full disks, what was there while they were full, and the same grid with room."""
+    """A grid on full disks, the files at that time, and the same grid after space was freed."""
 
     folder: Path
     full: subprocess.CompletedProcess[str]
@@ -64,7 +64,7 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory, d
     states = [checkpoint.load(p, run_id, pytest.fail) for p, run_id in zip(seen_places, run_ids, strict=True)]
     epochs = [state["epoch"] + 1 if state else 0 for state in states]
     logs = [(place / "log.txt").read_text() for place in seen_places]
-    copy = tmp_path_factory.mktemp("copy")  # sqlite resolves links, and would look for the file out here
+    copy = tmp_path_factory.mktemp("copy")  # sqlite resolves links, and would look for the file outside the namespace
     for path in (seen / "tracking").glob("mlflow.db*"):
         shutil.copy(path, copy)
     with sqlite3.connect(copy / "mlflow.db") as database:

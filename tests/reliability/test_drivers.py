@@ -1,6 +1,6 @@
-"""Faults around the run: two drivers, an impatient user, a hang with helpers, power cuts, no room at all.
+"""Faults outside the run: two drivers, repeated Ctrl-C, a hang with child processes, power failures, full disks.
 
-Where a protection can be taken out, a second test does so and shows that the check of the first one then fails.
+If a protection can be disabled, a second test disables it and shows that the check of the first test then fails.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ def test_without_the_process_group_a_helper_outlives_the_hang(world: Path, pixel
 
 
 def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pixels: Path, tmp_path: Path) -> None:
-    """Six drivers: one whose run hangs, four that break or are killed at their end, and one that is well."""
+    """Six drivers: one whose run hangs, four that fail or are killed at their end, and one without faults."""
     words = command(world, tmp_path, pixels, "--mlflow-uri", f"sqlite:///{tmp_path}/mlflow.db")
     page = tmp_path / "BENCHMARKS.md"
     hung = drive([*words, "--timeout", "30s"], {0: "evaluate:hang", "driver": "track:raises"})

@@ -1,7 +1,6 @@
 """Damaged or odd files of datasets, archives, weights and caches: each is read, or refused by a documented error.
 
-Nothing else may happen.
-In the suite a few fixed examples each. For more, with new ones each time, so many seconds a target:
+The test suite uses a few fixed examples. To use new examples for some seconds per target, run
 
     HARNESS_FUZZ_SECONDS=20 python -m pytest tests/reliability/test_fuzz_data.py -s
 """
@@ -178,7 +177,7 @@ def test_images(put: Callable[..., Path], tmp_path: Path, kind: str) -> None:
 
 
 def test_remembered_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, put: Callable[..., Path]) -> None:
-    """A cache that is damaged is a cache that is empty."""
+    """A damaged cache counts as empty."""
     monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
     file = put(b"weights", "net.pth")
     digest = weights.checksum(file)
@@ -282,7 +281,7 @@ def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind
 
 
 def test_cached_images(tmp_path: Path) -> None:
-    """A cache whose head is damaged is built anew."""
+    """A cache with a damaged header is built again."""
     from harness.data.cache import open_images
 
     paths = [small.picture(tmp_path / f"{i}.png", i) for i in range(2)]

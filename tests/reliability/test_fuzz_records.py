@@ -1,6 +1,6 @@
-"""Damaged or odd records, recipes, cards, jobs, words: each is read, or refused by a documented error, nothing else.
+"""Damaged or unusual records, recipes, cards, jobs and arguments are read, or refused with a documented error.
 
-In the suite a few fixed examples each. For more, with new ones each time, so many seconds a target:
+The test suite uses a few fixed examples. To use new examples for some seconds per target, run
 
     HARNESS_FUZZ_SECONDS=20 python -m pytest tests/reliability/test_fuzz_records.py -s
 """
@@ -50,7 +50,9 @@ def test_records(tmp_path: Path, kind: str) -> None:
     """What is accepted can be listed, shown, tracked and reported."""
 
     def check(text: str) -> None:
-        with contextlib.suppress(ValueError, TypeError, KeyError, RecursionError):  # a record whose id fits its spec
+        with contextlib.suppress(
+            ValueError, TypeError, KeyError, RecursionError
+        ):  # a record whose run id fits its spec
             content = json.loads(text)
             content["run_id"] = samples.records.hashlib.sha256(canonical(content["spec"]).encode()).hexdigest()
             text = json.dumps(content) if "e999" not in text else text

@@ -1,12 +1,12 @@
-"""Each fault at each stage, in the real process of a run; then the same command again must finish the grid.
+"""Injects every fault at every stage in real processes of runs; the same command must then finish the grid.
 
 A cell is a fault at a point, see `harness.system.hooks`, and can run alone:
 
     python -m pytest "tests/reliability/test_matrix.py::test_cell[epoch:kill]"
 
-The chosen cells share their drivers, a seed each. The first driver's runs are broken. Then a record is damaged and a
-second driver goes on without faults. Others run the resumed cells undisturbed, and go on from a copy of what was
-broken with protections taken out: the checks must fail there.
+The selected cells share their drivers; each has its own seed. The runs of the first driver have faults. Then a record
+is damaged, and a second driver continues without faults. Further drivers run the resumed cells without faults, and
+continue from a copy of the broken results with protections disabled, where the checks must fail.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.usefixtur
 
 @dataclass(frozen=True)
 class Cell:
-    """A fault, how the record tells it, and after which epoch the second attempt goes on."""
+    """A fault, its status in the record, and the epoch after which the second attempt resumes."""
 
     fault: str
     status: str
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """The fault without the epoch in which it strikes, the third."""
+        """The fault without the epoch in which it happens, the third."""
         return self.fault.replace("/3", "")
 
     @property
@@ -75,13 +75,13 @@ CELLS = [
     Cell("clock", "ok", None, "", 0),
 ]
 WITHOUT = {"epoch:truncate_newest": "fallback", "epoch:kill": "optimizer", "checkpoint:kill": "cleaning"}
-"""Protections that a further driver goes without, by the cell they are for."""
+"""Protections that an additional driver disables, by cell."""
 DAMAGED = "evaluate:raises"
 """The cell whose record is cut off between the first and the second driver."""
 
 
 def cells(*names: str) -> pytest.MarkDecorator:
-    """One test a cell, of all or of those named."""
+    """Parametrises a test with all cells, or with the given ones."""
     some = [cell for cell in CELLS if not names or cell.name in names]
     return pytest.mark.parametrize("cell", some, ids=lambda cell: cell.name)
 
@@ -131,7 +131,7 @@ def broken(run: Run, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactor
 
 @pytest.fixture(scope="module")
 def bare(broken: Grid, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what the runs left that go on without their protections."""
+    """A copy of the results of the runs that continue without their protections."""
     folder = tmp_path_factory.mktemp("bare")
     for cell in chosen:
         if cell.name in WITHOUT:
@@ -152,7 +152,7 @@ def mended(broken: Grid, bare: Path, run: Run, chosen: list[Cell]) -> Grid:
 
 @pytest.fixture(scope="module")
 def straight(run: Run, chosen: list[Cell], tmp_path_factory: pytest.TempPathFactory) -> Grid:
-    """The runs that were resumed inside of their training, undisturbed."""
+    """The runs that were resumed during training, without faults."""
     return run(tmp_path_factory.mktemp("straight"), [cell for cell in chosen if 0 < cell.resumed < EPOCHS])
 
 
@@ -184,7 +184,7 @@ def assert_mended(grid: Grid, cell: Cell) -> None:
 
 
 def assert_equal_to_straight(resumed: Grid, straight: Grid, cell: Cell) -> None:
-    """What was resumed equals what was not, in every bit."""
+    """Resumed runs equal uninterrupted runs in every bit."""
     one, other = (torch.load(grid.file(cell, "checkpoint.pt"), weights_only=True) for grid in (resumed, straight))
     for part in ("module", "optimizer"):
         assert_equal(one[part], other[part])
@@ -221,7 +221,7 @@ CHECKS: dict[str, Callable[[Grid, Grid, Cell], None]] = {
     "optimizer": assert_equal_to_straight,
     "cleaning": lambda grid, straight, cell: assert_nothing_left(grid),
 }
-"""What the tests above look at, by the protection it must fail without."""
+"""The checks of the tests above, by the protection without which they must fail."""
 
 
 @cells(*WITHOUT)

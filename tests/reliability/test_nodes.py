@@ -1,4 +1,4 @@
-"""A node of the cluster with a results folder of its own: its results come to the driver's all the same."""
+"""A node with its own results folder: its results are copied to the driver."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.usefixture
 
 @pytest.fixture
 def address(tmp_path: Path, disks: Disks, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A head that runs nothing, and a node on which another disk lies in place of the results folder."""
-    monkeypatch.setenv("HARNESS_PICTURES", "1")  # files to bring home
+    """A head that runs no jobs, and a node with another disk at the results folder."""
+    monkeypatch.setenv("HARNESS_PICTURES", "1")  # files to copy
     first, address = head()
     disks.mount(tmp_path / "results", 64)
     node = Node(f"--address={address}", "--num-cpus=2", faults={1: "train:raises"}, inside=disks.inside)

@@ -1,7 +1,6 @@
 """Ray breaks in the middle of a grid, or is interrupted there: worker, driver, head and raylet killed, Ctrl-C.
 
-One grid of two runs suffers it all, from one driver after the other, each with a Ray of its own; the last driver
-finishes it.
+One grid of two runs goes through all of this with several drivers, each with its own Ray; the last driver finishes it.
 """
 
 from __future__ import annotations
@@ -87,7 +86,7 @@ def story(world: Path, pixels: Path, tmp_path_factory: pytest.TempPathFactory) -
 
 
 def act(words: list[str], folder: Path, faults: dict[int, str], runs: int, blow: Callable[[Driver], None]) -> Act:
-    """Starts a driver, strikes when so many of its runs wait, and looks at how it ends."""
+    """Starts a driver, injects the fault when a number of its runs wait, and returns how it ended."""
     driver = start(words, faults)
     try:
         wait_for(lambda: len(waiting(folder)) == runs or driver.poll() is not None, 120, "for the runs")
@@ -102,7 +101,7 @@ def act(words: list[str], folder: Path, faults: dict[int, str], runs: int, blow:
 
 
 def left_after(driver: int, folder: Path, seconds: float) -> list[str]:
-    """Processes and temporary files of a driver that are still there after so many seconds."""
+    """Returns processes and temporary files of a driver that still exist after some seconds."""
     end = time.monotonic() + seconds
     while (left := [*session(driver), *leftovers(folder)]) and time.monotonic() < end:
         time.sleep(0.1)
@@ -116,7 +115,7 @@ def waiting(folder: Path) -> list[int]:
 
 
 def press_ctrl_c(driver: Driver) -> None:
-    """As a terminal does: every process of the group hears of it, those of Ray too."""
+    """Like a terminal: signals every process of the group, including those of Ray."""
     os.killpg(driver.pid, signal.SIGINT)
 
 

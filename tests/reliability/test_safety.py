@@ -1,4 +1,4 @@
-"""What a stranger may send: files with code in them, names that are commands, plug-ins nobody asked for, secrets."""
+"""Untrusted input: files with code, names that are commands, plug-ins that no command names, and secrets."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def saved(bomb: Bomb, path: Path) -> Path:
 
 
 def test_a_bomb_goes_off_where_pickles_are_trusted(bomb: Bomb, tmp_path: Path) -> None:
-    """So that the tests below can fail."""
+    """Shows that the tests below can fail."""
     import torch
 
     for name in ("net.pth", "net.old.pth"):
@@ -286,7 +286,7 @@ def test_names_of_images_are_text_wherever_they_are_shown(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HARNESS_PICTURES", "1")
     code, shown, _ = cli("validate", "market1501", "--data-root", odd_names)
-    assert code == 1 and "cannot be used" in shown and "$(touch ran)" in shown
+    assert code == 1 and "cannot be read" in shown and "$(touch ran)" in shown
     assert shown.isprintable() or not {"\x1b", "\x07"} & set(shown), "no terminal codes"
     damaged = odd_names / "Market-1501-v15.09.15" / "query" / NAME.replace("_01$", "_02$")
     small.picture(damaged, 78)
@@ -393,7 +393,7 @@ def test_a_ray_of_our_own_listens_on_loopback_alone(world: Path, pixels: Path, t
     )
     try:
         end = time.monotonic() + 120
-        while not list(tmp_path.rglob("job.json")):  # a run has begun, so all of Ray is there
+        while not list(tmp_path.rglob("job.json")):  # a run has started, so all of Ray is running
             assert driver.poll() is None and time.monotonic() < end
             time.sleep(0.2)
         found = listening(driver.pid)

@@ -1,4 +1,4 @@
-"""Tables of files become typed values; what does not fit is refused by its key, with what was expected and found."""
+"""Tables become typed values; errors name the wrong key, the expected type and the found value."""
 
 from __future__ import annotations
 

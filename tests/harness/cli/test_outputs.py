@@ -153,3 +153,8 @@ def test_what_the_generator_made_is_completed(cli: Cli, tmp_path: Path, monkeypa
     code, out, err = cli("run", *words, "--datasets", "market1501", "--scheduler", "inline", "--no-mlflow")
     assert code == 0, out + err
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["Market-1501-v15.09.15", "cuhk03-np"]
+
+
+def test_a_report_of_a_folder_that_does_not_exist_is_refused(cli: Cli, tmp_path: Path) -> None:
+    code, out, err = cli("report", "--results", tmp_path / "none")
+    assert (code, out) == (2, "") and "none does not exist" in err and not (tmp_path / "none").exists()

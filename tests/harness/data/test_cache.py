@@ -1,4 +1,4 @@
-"""The cache of decoded images: built once, never half, never needed."""
+"""The cache of decoded images is built once, is always complete, and is optional."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 class Told:
-    """Progress: what the builder said."""
+    """Collects progress calls."""
 
     def __init__(self) -> None:
         self.calls: list[tuple[int, int]] = []
@@ -155,7 +155,7 @@ def test_a_short_disk_is_no_obstacle(paths, folder, monkeypatch):
 
 
 def test_a_disk_that_fills_up_while_building_is_no_obstacle(paths, folder):
-    """A limit on the size of files fails the write as a full disk does."""
+    """A limit on the size of files makes writing fail like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, hard))
     try:

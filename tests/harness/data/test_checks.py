@@ -1,4 +1,4 @@
-"""What cannot be scored is refused before anything is trained, and a further dataset that fails costs only itself."""
+"""Datasets that cannot be scored are refused before training; a failing additional dataset does not affect others."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def trained(record: store.Record) -> bool:
 def test_what_cannot_be_scored_ends_the_run_before_training(
     plugin_folder: Path, tmp_path: Path, backbone: str, table: list[small_csv.Row], message: str
 ) -> None:
-    """The plan knows it, too; here the data changes after planning."""
+    """Planning detects it, too; here the data changes after planning."""
     small_csv.card(plugin_folder)
     small_csv.views(plugin_folder)
     small_csv.write(tmp_path / "data", small_csv.rows())
@@ -140,7 +140,7 @@ def test_an_absent_further_dataset_is_known_in_the_plan(cli: Cli, run, plugin_fo
 
 
 def test_zero_epochs_score_the_starting_weights(run, tmp_path: Path) -> None:
-    """One command, and the same scores as before training."""
+    """A single command gives the same scores as before training."""
     folder = small_csv.write(tmp_path / "data", small_csv.rows())
     before = [row for row in run()[2]["evaluations"] if not row["trained"]]
     for path in folder.glob("train/*"):

@@ -1,4 +1,4 @@
-"""Images of other modes than 8-bit RGB, above all gray of more than 8 bits: right levels, or refused."""
+"""Images of modes other than 8-bit RGB, mainly gray of more than 8 bits, are converted correctly or refused."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_values_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 COLOUR = np.zeros((16, 8, 3), np.uint8)
 COLOUR[:8], COLOUR[8:, :4], COLOUR[8:, 4:] = (200, 30, 60), (0, 0, 0), (255, 255, 255)
 MODES = {"RGB": 0, "RGBA": 0, "P": 2, "CMYK": 1, "YCbCr": 2, "HSV": 3, "LAB": 4, "L": 0, "LA": 0, "1": 0}
-"""How far a level may be off, by what the mode can hold."""
+"""Returns the allowed error of a level, given the precision of the mode."""
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -74,7 +74,7 @@ def test_other_modes_become_rgb(mode: str, tmp_path: Path) -> None:
         wanted = np.stack([np.asarray(source)] * 3, axis=-1)
     image = source.quantize(8) if mode == "P" else source.convert(mode)
     suffix = {"CMYK": "tif", "YCbCr": "tif", "LAB": "tif"}.get(mode, "png")
-    if mode != "HSV":  # no file holds it
+    if mode != "HSV":  # no file format stores it
         image.save(tmp_path / f"a.{suffix}")
         with Image.open(tmp_path / f"a.{suffix}") as opened:
             assert opened.mode == mode
@@ -198,7 +198,7 @@ def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
     assert records["thermal"]["data"]["notes"]["value_range"] == [0, 65535]
     assert records["unranged"]["status"] == "failed" and records["unranged"]["stage"] == "data"
     assert "6 images cannot be read" in records["unranged"]["error"]["message"]
-    assert "Gray values from 0 to 65535 are scaled" in (tmp_path / "B.md").read_text()
+    assert "Gray values from 0 (black) to 65535 (white) are scaled to 8 bits" in (tmp_path / "B.md").read_text()
     sheets = [next((tmp_path / "results" / name).rglob("ranked_lists.png")) for name in ("gray", "thermal")]
     first, second = (np.asarray(Image.open(sheet))[80:] for sheet in sheets)  # below the titles
     assert (first == second).all()

@@ -1,4 +1,4 @@
-"""Features from elsewhere: their formats, and the order of their rows."""
+"""Features of other programs: file formats and the order of rows."""
 
 from __future__ import annotations
 
@@ -220,7 +220,7 @@ def test_tables_in_tables_and_half_precision_are_read(tmp_path: Path):
 
 
 def test_paths_that_are_python_objects_are_not_ignored(tmp_path: Path):
-    """Without them the rows would be taken in the order of the file, which may be any."""
+    """Without them, rows would be used in the order of the file, which may be any order."""
     paths = np.array([str(item.path) for item in GALLERY], dtype=object)
     np.savez(tmp_path / "f.npz", query=features(QUERY), gallery=features(GALLERY), gallery_paths=paths)
     with pytest.raises(WeightsError, match=r"gallery_paths as Python objects.*dtype=str"):

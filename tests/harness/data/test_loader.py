@@ -1,4 +1,4 @@
-"""Batches: the same bit for bit, whoever makes them and from wherever an epoch goes on."""
+"""Batches are identical in every bit, independent of threads and of the iteration at which an epoch resumes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_batches_are_in_pk_order_with_labels_by_sorted_pid(items):
 
 
 def test_cameras_are_numbered_by_order_for_the_embedding(items):
-    """Whatever their numbers: a camera 20230001 must not ask for 20 million rows."""
+    """Camera numbers may be arbitrary: camera 20230001 must not need 20 million rows."""
     data = training(items)
     assert data.cameras == {0: 0, 2: 1, 4: 2}
     assert {row for batch in data.epoch(0) for row in batch.camera_ids.tolist()} == {0, 1, 2}
@@ -168,7 +168,7 @@ def test_seed_epoch_and_iteration_all_matter(items):
 
 
 def test_augmentation_differs_from_batch_to_batch(items, tmp_path):
-    """All images are white here, so that only the augmentation can tell batches apart."""
+    """All images are white, so that batches differ only by augmentation."""
     path = tmp_path / "white.png"
     Image.new("RGB", (16, 32), "white").save(path)
     data = training([item._replace(path=path) for item in items])

@@ -1,4 +1,4 @@
-"""PK sampling: laws that hold for any labels, and counts on the official training lists."""
+"""PK sampling: properties for any labels, and counts on the official training lists."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_seeds_and_epochs_differ():
 
 
 def test_the_draws_are_the_same_on_every_machine():
-    """Pins the first epoch: it must not change with the version of numpy, or records stop being reproducible."""
+    """The first epoch must not change with the version of numpy, or records would not be reproducible."""
     labels = np.repeat(np.arange(30), 7)
     plan = PKSampler(labels, Sampler(8, 4), seed=1).batches(5).astype("<i8")
     assert hashlib.sha256(plan.tobytes()).hexdigest()[:16] == "4819dfde50678747"

@@ -88,7 +88,7 @@ def test_a_shift_is_padding_and_cropping(down, right):
 
 
 def test_augmented_pixels_are_those_of_the_original_functions():
-    """With the same draws, pad, crop, flip and normalisation give what torchvision gives."""
+    """With the same random numbers, pad, crop, flip and normalisation equal torchvision's."""
     images = np.stack([np.asarray(picture(i, *SIZE)).transpose(2, 0, 1) for i in range(8)])
     recipe = Augmentation(SIZE, erasing=Erasing(probability=0.0))
     rows = [3, 1, 7, 1]
@@ -137,7 +137,7 @@ def torchvision_boxes(erasing: Erasing, count: int) -> np.ndarray:
 
 
 class Erased:
-    """Stands for an image and keeps the rectangle that is written to it; 20,000 real images would take minutes."""
+    """Replaces an image and stores the erased rectangle; 20,000 real images would take minutes."""
 
     dtype = torch.float32
     box = (0, 0, 0, 0)
@@ -200,7 +200,7 @@ def test_erased_rectangles_are_distributed_as_the_originals(erasing, original):
 def test_half_of_the_images_are_erased_within_their_borders():
     boxes = draw_boxes(generator(0), DRAWS, Erasing(probability=0.5), SIZE)
     erased = boxes[:, 2] > 0
-    assert abs(erased.mean() - 0.5) < 3 * 0.5 / math.sqrt(DRAWS)  # ten attempts all but never fail
+    assert abs(erased.mean() - 0.5) < 3 * 0.5 / math.sqrt(DRAWS)  # ten attempts almost never fail
     assert (boxes >= 0).all()
     assert ((boxes[:, :2] + boxes[:, 2:]) <= SIZE).all()
     assert not boxes[~erased].any()

@@ -1,4 +1,4 @@
-"""A score does not depend on rounding: float32 features score as the same numbers do in float64."""
+"""Scores do not depend on rounding: float32 features have the scores of the same numbers in float64."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COUNTERS = {"compiled": counting._count_compiled, "sorted": counting._count_sort
 
 @pytest.fixture(params=COUNTERS)
 def counter(request, monkeypatch):
-    """Runs a test with both counters; the one that sorts serves little work and GPUs."""
+    """Runs a test with both counters: compiled, and by sorting (for small inputs and GPUs)."""
     monkeypatch.setattr(counting, "_counter", lambda similarity: COUNTERS[request.param])
     return request.param
 
@@ -104,7 +104,7 @@ def test_float32_scores_as_float64(counter, metric):
 
 
 def exactly_nearer(query, negative, match, metric):
-    """Says in exact arithmetic whether a negative is at least as near as a match."""
+    """Returns, in exact arithmetic, whether a negative is at least as near as a match."""
     q, n, m = ([Fraction(float(value)) for value in row] for row in (query, negative, match))
     if metric == "euclidean":
         return sum((a - b) ** 2 for a, b in zip(q, n, strict=True)) <= sum(
@@ -133,7 +133,7 @@ def test_ranks_are_those_of_exact_arithmetic(counter, kind, metric):
 
 
 def trained_features(pids, dim, noise, seed):
-    """Draws float32 features [n, dim] around one centre an identity."""
+    """Draws float32 features [n, dim] around one centre per identity."""
     generator = np.random.default_rng(seed)
     centres = np.random.default_rng(0).standard_normal((pids.max() + 2, dim))
     return (centres[pids] + noise * generator.standard_normal((len(pids), dim))).astype(np.float32)

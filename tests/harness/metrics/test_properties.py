@@ -1,4 +1,4 @@
-"""Laws of the metrics, against slow and plain references, with many ties and copies."""
+"""Properties of the metrics, compared with slow and simple references, with many ties and copies."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ COUNTERS = {"compiled": counting._count_compiled, "sorted": counting._count_sort
 
 @pytest.fixture(params=COUNTERS)
 def counter(request, monkeypatch):
-    """Runs a test with the compiled counter and with the one that sorts, which serves little work and GPUs."""
+    """Runs a test with both counters: compiled, and by sorting (for small inputs and GPUs)."""
     monkeypatch.setattr(counting, "_counter", lambda similarity: COUNTERS[request.param])
     return request.param
 
@@ -42,7 +42,7 @@ def test_little_is_sorted_and_much_is_counted_by_compiled_code():
 def plain_scores(beats, query_pids, gallery_pids, query_camids, gallery_camids):
     """CMC ranks, AP and INP by the definition, one query after another.
 
-    `beats(q, negative, match)` says whether a negative stands ahead of a match: nearer, or tied.
+    `beats(q, negative, match)` returns whether a negative ranks ahead of a match: nearer, or tied.
     """
     rows = []
     for q, (pid, camid) in enumerate(zip(query_pids, query_camids, strict=True)):
@@ -76,7 +76,7 @@ def assert_scores(result, expected, max_rank=50):
 
 @st.composite
 def lattice(draw):
-    """Features with small whole numbers, so that ties and copies abound and are known exactly."""
+    """Features with small whole numbers, so that there are many ties and copies, which are known exactly."""
     n_query, n_gallery, dim = draw(st.integers(1, 6)), draw(st.integers(2, 40)), draw(st.integers(2, 4))
     features = draw(arrays(np.int64, (n_query + n_gallery, dim), elements=st.integers(-2, 2)))
     features[(features == 0).all(axis=1)] = 1

@@ -58,7 +58,7 @@ def people(n_query, n_gallery, dim=16, seed=0, dtype=np.float32):
 @pytest.mark.parametrize("metric", ["euclidean", "cosine"])
 @pytest.mark.parametrize("block_size", [None, 37])
 def test_golden(golden, metric, block_size):
-    """The golden features have unit norm, where both metrics are one."""
+    """The golden features have unit norm, for which both metrics are equal."""
     query, gallery = golden["feats"][golden["q"]], golden["feats"][golden["g"]]
     distances = rerank(query, gallery, metric=metric, block_size=block_size)
     assert distances.shape == golden["dist"].shape
@@ -112,7 +112,7 @@ def test_tensors_and_arrays_give_the_same():
 
 
 def test_every_image_is_its_own_neighbour_beside_copies():
-    """Thirty copies of one image: more than the neighbourhood holds, so each must still find itself."""
+    """Thirty copies of one image: more than the neighbourhood, so each must still find itself."""
     query, gallery, _ = people(10, 80)
     gallery[20:50] = query[0]
     distances = rerank(query, gallery)

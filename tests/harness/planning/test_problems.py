@@ -40,8 +40,8 @@ def test_without_anything(plan: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert max(map(len, lines)) <= 100 and len(lines) < 30, "no paragraphs"
     assert "      python -m harness prepare --backbones all --weights-root weights" in lines
     assert "      python -m harness prepare --datasets all --data-root data" in lines
-    assert lines[-1] == "Run `python -m harness plan --explain ...` for details."
-    assert "Accepted folders" not in out
+    assert lines[-1] == "Run `python -m harness plan --explain` with the same options for details."
+    assert "Also accepted" not in out
 
 
 def test_explanations_are_shown_when_asked_for(plan: Cli, tmp_path: Path) -> None:
@@ -49,7 +49,9 @@ def test_explanations_are_shown_when_asked_for(plan: Cli, tmp_path: Path) -> Non
     code, out, _ = plan("--data-root", tmp_path, "--backbones", "bot", "--explain")
     assert code == 0 and out.startswith(short.split("\n\n")[0]), "the same table"
     text = " ".join(out.split())
-    assert "Accepted folders: market1501: Market-1501-v15.09.15" in text and "resnet50-0676ba61.pth" in text
+    assert "Market-1501-v15.09.15. Also accepted: market1501/Market-1501-v15.09.15, market1501, " in text
+    assert "MSMT17_V1 (layout msmt17-v1). Also accepted: msmt17/MSMT17_V1, " in text
+    assert "resnet50-0676ba61.pth" in text
     assert max(map(len, out.splitlines())) <= 100 and "--explain" not in out
 
 
@@ -151,3 +153,15 @@ def test_a_preset_that_generates_data_needs_no_advice(
 
 def test_equal_problems_are_one() -> None:
     assert len({Problem("text", "short"), Problem("text", "short")}) == 1
+
+
+def test_a_dataset_of_a_plug_in_has_no_archive_to_unpack(plan: Cli, tmp_path: Path) -> None:
+    card = tmp_path / "plugins" / "office" / "card.toml"
+    card.parent.mkdir(parents=True)
+    layout = '[[layouts]]\nname = "office"\nreader = "csv"\nfolders = ["office"]\n'
+    card.write_text(f'kind = "dataset"\nname = "office"\ntitle = "Office"\n{layout}')
+    found = ["--data-root", tmp_path, "--plugins", tmp_path / "plugins", "--backbones", "dummy", "--datasets"]
+    assert "office was not found in" in " ".join(plan(*found, "office")[1].split())
+    assert "prepare --datasets office" not in plan(*found, "office")[1]
+    code, _, err = plan(*found, "dummy")
+    assert code == 2 and "'dummy' is a backbone, not a dataset" in err

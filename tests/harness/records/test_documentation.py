@@ -1,4 +1,4 @@
-"""The page about records tells what the types declare."""
+"""The page about records has the content of the types."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a record says of the checkout it was made with."""
+"""The state of the checkout in a record."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_where_nothing_is_checked_out_nothing_is_said(tmp_path, monkeypatch):
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, which can give a checkout to another user: sudo make test")
 def test_a_checkout_of_another_user_has_a_commit(checkout, monkeypatch):
-    """As in a container that mounts it; git itself refuses with "dubious ownership"."""
+    """Like in a container that mounts it; git itself refuses with "dubious ownership"."""
     for path in [checkout, *checkout.rglob("*")]:
         os.chown(path, 12345, 12345)
     monkeypatch.setenv("HOME", str(checkout / "no home"))

@@ -1,4 +1,4 @@
-"""Records: whole or not at all, refused when damaged, found again, listed fast."""
+"""Records are written atomically, refused if damaged, found by id, and listed fast."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_what_is_written_is_read(tmp_path: Path, name, options, mAP, cmc, messag
 
 
 def test_what_could_not_be_read_is_not_written(tmp_path):
-    """JSON knows whole numbers of any size, its readers do not."""
+    """JSON allows whole numbers of any size, but its readers do not."""
     with pytest.raises(RecordError, match="is invalid: run_id"):
         keep(tmp_path, samples.ok(samples.spec(options={"width": 2**70})))
     assert not list(tmp_path.rglob("record.json"))

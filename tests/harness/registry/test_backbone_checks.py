@@ -1,4 +1,4 @@
-"""Contract checks of a backbone, on a tiny plug-in and its misbehaving relatives."""
+"""Contract checks of a backbone, on a tiny plug-in and on faulty variants of it."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def build(*, num_classes, num_cameras, image_size, pretrained=None, camera_embed
 
 
 def check(tmp_path: Path, card: str = CARD, model: str = MODEL, name: str = "tiny") -> list[str]:
-    # a folder of its own for every test, because a plug-in is imported once in a process
+    # every test has its own folder, because a plug-in is imported once per process
     folder = tmp_path / "tiny"
     folder.mkdir(parents=True)
     (folder / "card.toml").write_text(card)

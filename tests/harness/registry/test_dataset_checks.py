@@ -9,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from PIL import Image
 
 from harness import registry
 from harness.cards import SplitCount
@@ -45,7 +46,7 @@ def test_a_good_dataset_has_no_fault(folder: Path) -> None:
         f"Read as market1501 from {folder}.",
         "Junk images left out of gallery: 1.",
         "2 of 2 queries have a match in the gallery from another camera.",
-        "Image sizes (height, width): 1, from (16, 8) to (16, 8).",
+        "All images are 16 x 8 pixels (height x width).",
     ]
     assert calls == [(i, 9) for i in range(1, 10)]
 
@@ -104,6 +105,10 @@ FAULTS: dict[str, tuple[Callable[[Path], object], str, str]] = {
     "a test camera nobody trained on": (
         lambda f: small.picture(f / "bounding_box_test" / "0001_c3s1_9_01.jpg", 90), "warning",
         "1 of 3 cameras of the test split have no training image",
+    ),
+    "images of two sizes": (
+        lambda f: Image.new("RGB", (8, 20)).save(f / "query" / "0001_c2s1_9_01.jpg"), "info",
+        "Images have 2 sizes, from 16 x 8 to 20 x 8 pixels (height x width)."
     ),
     "a folder named like an image": (
         lambda f: (f / "query" / "0001_c3s1_9_01.jpg").mkdir(), "warning",

@@ -1,4 +1,4 @@
-"""Plug-ins: found by card, named, suggested, refused; their code runs only on demand."""
+"""Plug-ins are found by their cards, and their code runs only on demand."""
 
 from __future__ import annotations
 

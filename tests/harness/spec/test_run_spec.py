@@ -1,4 +1,4 @@
-"""The key of a run: every field changes it, order and representation do not."""
+"""The run id changes with every field, but not with order or representation."""
 
 from __future__ import annotations
 

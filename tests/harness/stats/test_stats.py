@@ -1,4 +1,4 @@
-"""Intervals and tests do what they promise: checked by simulation where the truth is known, and against scipy."""
+"""Intervals and tests are correct in simulations with known truth, and agree with scipy."""
 
 from __future__ import annotations
 

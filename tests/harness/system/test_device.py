@@ -1,4 +1,4 @@
-"""How modules lie on a device, and what precisions mean there."""
+"""Memory format of modules on a device, and precisions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Files written whole, what killed writers leave of them, and locks."""
+"""Atomic file writes, leftovers of killed processes, and locks."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_a_lock_file_is_made_only_when_asked(tmp_path):
 
 
 def test_locks_and_renames_have_one_place():
-    """Another lock or rename would not know what `sweep` and network file systems need."""
+    """Other locks or renames would not handle `sweep` and network file systems."""
     users = {
         path.relative_to(REPOSITORY).as_posix()
         for package in ("harness", "datasets")

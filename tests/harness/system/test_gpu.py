@@ -1,4 +1,4 @@
-"""What is told of GPUs without torch: which are visible, how many, and which one `nvidia-smi` is asked about."""
+"""GPUs without torch: which are visible, how many, and which one `nvidia-smi` is asked about."""
 
 from __future__ import annotations
 

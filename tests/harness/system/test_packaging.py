@@ -1,4 +1,4 @@
-"""What an installation puts beside other packages: never a second `datasets`."""
+"""An installation never adds a second package `datasets`."""
 
 from __future__ import annotations
 

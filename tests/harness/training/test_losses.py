@@ -1,4 +1,4 @@
-"""Losses against the original's values, their laws, and the criterion a recipe makes of them."""
+"""Losses have the values of the original code; their properties; the criterion of a recipe."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_cross_entropy_gives_the_values_of_the_original(smoothing: float) -> Non
     assert loss.item() == pytest.approx(GOLDEN[f"ce_{smoothing}"], rel=1e-6)
 
 
-# Laws ----------------------------------------------------------------------------------------------------------------
+# Properties -----------------------------------------------------------------------------------------------------------
 
 
 def test_both_kinds_of_smoothing_are_pytorchs_up_to_scale() -> None:
@@ -74,7 +74,7 @@ def test_floor_of_smoothed_cross_entropy_is_the_target_entropy() -> None:
 
 
 def slow_ratr(features: list[Tensor], p: int, k: int, temperature: float) -> tuple[float, float]:
-    """RATR as its formula is written, one anchor and one pair at a time."""
+    """RATR by its formula, one anchor and one pair at a time."""
 
     def tau(x: list[float], y: list[float]) -> float:
         pairs = list(itertools.combinations(range(len(x)), 2))

@@ -78,7 +78,7 @@ def test_bot_gives_the_rates_its_code_printed():
 
 
 def reidmamba_by_counting(warmup: int, period: int, length: int, epochs: int) -> list[float]:
-    """The rates as a loop with a scheduler gives them: one move an iteration, then one move an epoch."""
+    """The rates of a loop with a scheduler: one step per iteration, then one step per epoch."""
     found, finished, moves = [], 0, 0
     for _ in range(epochs):
         for _ in range(length):

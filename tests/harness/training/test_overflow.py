@@ -1,4 +1,4 @@
-"""A batch that overflows float16 is skipped, counted and leaves no trace; training ends only if it goes on."""
+"""A batch that overflows float16 is skipped and counted; training stops only if overflows continue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.small_datasets import picture
 
 SIZE = (16, 8)
 STEPS = 4
-"""Of an epoch: 12 identities of 2 images each, 3 identities a batch."""
+"""Batches of an epoch: 12 identities of 2 images each, 3 identities per batch."""
 
 
 class Net(nn.Module):
@@ -55,7 +55,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(autouse=True)
 def _float16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The harness refuses it because it is slow; its numbers overflow as a GPU's do."""
+    """The harness refuses it because it is slow; it overflows like float16 on a GPU."""
     types = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
     monkeypatch.setattr("harness.training.trainer.precision", lambda precision, _: types[precision])
 
@@ -120,7 +120,7 @@ def test_a_step_that_overflows_is_skipped_and_counted(items: list[Item], tmp_pat
 
 
 def test_a_skipped_step_changes_nothing(items: list[Item], tmp_path: Path, name: str) -> None:
-    """Weights, the optimiser's state and running statistics, also where it is the first step."""
+    """Weights, optimiser state and running statistics do not change, also in the first step."""
     run = Run(items, tmp_path, settings(**{"optimizer.name": name, "loss.center": 0.1}), bad={0, 2})
     batches = iter(run.trainer.data.epoch(0))
     for bad in (True, False, True):
@@ -156,7 +156,7 @@ def test_training_ends_after_an_epoch_without_one_finite_loss(items: list[Item],
 
 
 def test_training_ends_when_the_loss_scale_gets_too_small(items: list[Item], tmp_path: Path) -> None:
-    """One good step an epoch keeps the epoch's loss finite; the scale tells."""
+    """One good step per epoch keeps the loss of the epoch finite; the loss scale shows the overflow."""
     scale, bad = 2.0**-12, {n for n in range(3 * STEPS) if n % STEPS}
     run = Run(items, tmp_path, settings(**{"training.loss_scale": scale}), bad=bad)
     with pytest.raises(Diverged, match=r"epoch 2, .* 6 steps have been skipped .* scale is 3\.8e-06\. .* 'bf16'"):

@@ -1,4 +1,4 @@
-"""Training that was stopped and resumed equals training that was not, in every bit, and no step waits for a GPU."""
+"""Resumed training equals uninterrupted training in every bit, and no step waits for a GPU."""
 
 from __future__ import annotations
 
@@ -67,9 +67,9 @@ def train(
     start: int = 0,
     device: str = "cpu",
 ) -> tuple[Trainer, int]:
-    """Trains four epochs from what `folder` holds, or until the end of epoch `stop`; tells where it began.
+    """Trains four epochs from what `folder` holds, or until the end of epoch `stop`; returns the first epoch.
 
-    Weights begin at random from the seed `start`: whatever a checkpoint forgets is then seen in what is resumed.
+    Weights are random from the seed `start`, so that anything missing in a checkpoint changes a resumed training.
     """
     entry = registry.backbone(name)
     chosen = recipe.load(entry.native_recipe, "market1501", {**NATIVE, **settings})
@@ -100,7 +100,7 @@ def state_of(trainer: Trainer) -> dict[str, Any]:
 
 
 def unequal(a: Any, b: Any, where: str = "") -> list[str]:
-    """LocalPaths in two trees where not every bit is the same."""
+    """Returns the paths in two trees whose values differ in any bit."""
     if isinstance(a, torch.Tensor):
         return [] if isinstance(b, torch.Tensor) and torch.equal(a, b) else [where]
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():

@@ -1,4 +1,4 @@
-"""Files are known by their content, whatever their name; what nobody can read is named, and code is never run."""
+"""Files are detected by content, not by name; unreadable kinds are named, and code is never run."""
 
 from __future__ import annotations
 

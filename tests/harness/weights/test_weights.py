@@ -71,7 +71,7 @@ def test_identity_is_the_checksum_until_the_file_changes(root: Path):
     assert first == f"sha256:{hashlib.sha256(b'one').hexdigest()}"
     file.write_bytes(b"two")
     os.utime(file, ns=(1, 1))
-    assert weights.identity(CARD, root) == first  # same size and time: remembered
+    assert weights.identity(CARD, root) == first  # same size and time: cached
     os.utime(file, ns=(2, 2))
     assert weights.identity(CARD, root) == f"sha256:{hashlib.sha256(b'two').hexdigest()}"
 
@@ -120,7 +120,11 @@ def test_what_the_hub_sends_is_kept_under_the_cards_name(root: Path, tmp_path: P
     sent = tmp_path / "model.safetensors"
     save_file(STATE, sent)
     asked = []
-    hub = types.SimpleNamespace(hf_hub_download=lambda *names: asked.append(names) or str(sent))
+    hub = types.SimpleNamespace(
+        hf_hub_url="https://hub.test/{}/{}".format,
+        get_hf_file_metadata=lambda url: None,
+        hf_hub_download=lambda *names: asked.append(names) or str(sent),
+    )
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     card = replace(CARD, pretrained=replace(CARD.pretrained, hub="us/{width}:model.safetensors"))
     assert weights.fetch(card, root) == root / "base.safetensors"
@@ -130,15 +134,52 @@ def test_what_the_hub_sends_is_kept_under_the_cards_name(root: Path, tmp_path: P
 
 
 def test_without_a_network_the_user_is_told_what_to_put_where(root: Path, monkeypatch):
-    def refuse(*names):
-        raise ConnectionError("no route to host")
+    sent = root / "cached.safetensors"
+    save_file(STATE, sent)
+    cached: list[bool] = []
 
-    monkeypatch.setitem(sys.modules, "huggingface_hub", types.SimpleNamespace(hf_hub_download=refuse))
-    card = replace(CARD, pretrained=replace(CARD.pretrained, hub="us/net:model.safetensors"))
-    with pytest.raises(WeightsError) as caught:
+    def refuse(url):
+        raise OSError("no route to host")
+
+    def download(*names, local_files_only=False):
+        assert local_files_only, "the hub's client would retry for half a minute"
+        if not cached:
+            raise FileNotFoundError("not in the cache")
+        return str(sent)
+
+    hub = types.SimpleNamespace(
+        hf_hub_url="https://hub.test/{}/{}".format, get_hf_file_metadata=refuse, hf_hub_download=download
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    start = replace(CARD.pretrained, hub="us/net:model.safetensors")
+    card = replace(CARD, pretrained=start)
+    with pytest.raises(WeightsError, match=r"^No connection to hub\.test: .* cannot be downloaded\. ") as caught:
         weights.fetch(card, root)
-    for part in ("no route to host", "start.pth", str(root), "https://here"):
+    for part in ("start.pth", str(root), "https://here"):
         assert part in str(caught.value)
+    named = replace(start, files=("a.pth", "b.pth"), url="https://here/b.pth")
+    with pytest.raises(
+        WeightsError, match=rf"Download b\.pth from https://here/b\.pth and put .*{root}\. Also accepted: a"
+    ):
+        weights.fetch(replace(card, pretrained=named), root)
+    cached.append(True)
+    assert weights.fetch(card, root) is not None, "from the cache of the hub's client"
+
+
+def test_an_answer_of_the_hub_is_not_taken_for_a_lost_connection(root: Path, monkeypatch):
+    class NotThere(Exception):
+        response = "404"
+
+    def refuse(*_):
+        raise NotThere("404: no such file.")
+
+    hub = types.SimpleNamespace(hf_hub_url="{}/{}".format, get_hf_file_metadata=refuse, hf_hub_download=refuse)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    card = replace(CARD, pretrained=replace(CARD.pretrained, hub="us/net:model.safetensors"))
+    with pytest.raises(
+        WeightsError, match=r"^The starting .* cannot be downloaded \(NotThere: 404: no such file\)\. Down"
+    ):
+        weights.fetch(card, root)
 
 
 @pytest.mark.parametrize("form", ["pth", "safetensors", "npz", "wrapped", "parallel", "trainer"])
@@ -255,4 +296,4 @@ def test_strict_load_leaves_out_only_what_is_named():
     assert torch.equal(module.a.weight, STATE["a.weight"])
     assert torch.equal(module.a.bias, before)
     weights.strict_load(module, STATE, ignore=("a.*",), optional=("*.bias",))
-    assert torch.equal(module.a.bias, STATE["a.bias"])  # what fits is loaded, whatever is named
+    assert torch.equal(module.a.bias, STATE["a.bias"])  # parameters that fit are loaded, even if listed
