@@ -184,7 +184,7 @@ setting_options = together(
         default="",
         metavar="NAME",
         shell_complete=completion.one(completion.presets),
-        help="Settings for small machines; see 'list presets'.",
+        help="Small networks: demo, smoke (generated people), small (your data).",
     ),
     data_root_option,
     weights_root_option,

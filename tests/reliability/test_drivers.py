@@ -113,7 +113,9 @@ def test_tracker_and_report_may_break_and_what_was_trained_stays(world: Path, pi
     killed = drive(words, {"driver": "report:kill"})
     assert killed.returncode == -signal.SIGKILL and "1 cached" in killed.stdout, killed.stdout
     full = drive(words, {"driver": "report:file_limit"})
-    assert full.returncode == 2 and "Cannot write the report" in full.stderr and "Traceback" not in full.stderr, full.stderr
+    assert full.returncode == 2 and "Cannot write the report" in full.stderr and "Traceback" not in full.stderr, (
+        full.stderr
+    )
     assert page.read_bytes() == former and leftovers(tmp_path) == []
 
     well = drive(words)
