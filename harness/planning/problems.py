@@ -85,7 +85,7 @@ def of_data(entry: DatasetEntry, error: HarnessError, data_root: str, *, found: 
     if any((root / folder).is_dir() for layout in entry.card.layouts for folder in layout.folders):
         advice = "Something is missing in the folder of the dataset. Complete it, or see what is missing:"
         return Problem(str(error), "incomplete data", entry.name, advice, command)
-    if not entry.folder.is_relative_to(REPOSITORY):  # a plug-in: there is no archive to unpack
+    if not entry.folder.is_relative_to(REPOSITORY / "datasets"):  # a plug-in: there is no archive to unpack
         advice = f"{entry.name} was not found in {short(root)}. Pass the folder that contains it with --data-root."
         return Problem(str(error), "no data", entry.name, advice)
     advice = "Unpack archives that you have, and see where to get others:"

@@ -155,7 +155,10 @@ def test_equal_problems_are_one() -> None:
     assert len({Problem("text", "short"), Problem("text", "short")}) == 1
 
 
-def test_a_dataset_of_a_plug_in_has_no_archive_to_unpack(plan: Cli, tmp_path: Path) -> None:
+def test_a_dataset_of_a_plug_in_has_no_archive_to_unpack(
+    plan: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness.planning.problems.REPOSITORY", tmp_path)  # `plugins/` of a checkout lies in it
     card = tmp_path / "plugins" / "office" / "card.toml"
     card.parent.mkdir(parents=True)
     layout = '[[layouts]]\nname = "office"\nreader = "csv"\nfolders = ["office"]\n'
