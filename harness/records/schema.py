@@ -300,6 +300,10 @@ class Efficiency(TypedDict, total=False):
         Number | None,
         Meta(description="training throughput of the epochs trained in this process; `null` if there were none"),
     ]
+    train_processes: Annotated[
+        Whole | None,
+        Meta(description="number of processes that trained together, on GPUs one per GPU; absent in older records: 1"),
+    ]
     train_batch_size: Annotated[Whole | None, Meta(description="images per training step")]
     train_precision: Annotated[str | None, Meta(description="precision of training")]
     skipped_steps: Annotated[

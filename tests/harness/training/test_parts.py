@@ -59,7 +59,9 @@ CASES: dict[str, tuple[bool, dict[str, Any]]] = {
 Trained = dict[str, Any]
 
 
-def train(group: Group, items: list[Item], folder: Path, name: str, precise: bool = True, **settings: Any) -> Trained:
+def train(
+    group: Group, items: list[Item], folder: Path, name: str, precise: bool = True, on: str = "cpu", **settings: Any
+) -> Trained:
     """Trains 20 steps in two epochs; returns the losses of each step, the weights and the warnings.
 
     With `precise` the network computes in float64, where rounding cannot hide a mistake.
@@ -76,10 +78,10 @@ def train(group: Group, items: list[Item], folder: Path, name: str, precise: boo
             warnings.append(values["text"])
 
     trainer = Trainer(
-        module.double() if precise else module,
+        (module.double() if precise else module).to(on),
         data,
         chosen,
-        device=torch.device("cpu"),
+        device=torch.device(on),
         seed=0,
         run_id="parts",
         folder=folder,
@@ -94,9 +96,9 @@ def train(group: Group, items: list[Item], folder: Path, name: str, precise: boo
 
     trainer.step = noted  # type: ignore[method-assign]
     trainer.fit()
-    seen = {name: torch.stack([parts[name] for parts in losses]).numpy() for name in losses[0]}
+    seen = {name: torch.stack([parts[name] for parts in losses]).cpu().numpy() for name in losses[0]}
     state = {**module.state_dict(), **trainer.criterion.state_dict()}
-    return {"losses": seen, "state": {name: value.numpy() for name, value in state.items()}, "warnings": warnings}
+    return {"losses": seen, "state": {name: value.cpu().numpy() for name, value in state.items()}, "warnings": warnings}
 
 
 def train_all(group: Group, items: list[Item], folder: Path) -> dict[str, Trained]:
@@ -172,6 +174,17 @@ def test_two_processes_resume(two: list[dict[str, Trained]]) -> None:
         whole, resumed = found["batch norm"], found["resumed"]
         second_epoch = {name: values[STEPS // 2 :] for name, values in whole["losses"].items()}
         assert difference(resumed, {**whole, "losses": second_epoch}) == 0
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["no batch norm", "batch norm", "recomputed"])
+def test_two_gpus_equal_one(items: list[Item], tmp_path: Path, name: str) -> None:
+    if torch.cuda.device_count() < 2:
+        pytest.skip("needs two GPUs; there run: python -m pytest -m gpu tests/harness/training/test_parts.py")
+    one = train(Group(), items, new_folder(tmp_path, Group(), "one"), name, on="cuda")
+    folder = new_folder(tmp_path, Group(), "two")
+    for found in in_processes(2, train, items, folder, name, device="cuda", on="cuda"):
+        assert difference(found, one) < 1e-5
 
 
 def test_pieces_equal_the_whole_batch_without_batch_norm(one: dict[str, Trained]) -> None:

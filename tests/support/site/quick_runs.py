@@ -16,19 +16,32 @@ STAND_INS = ("pixels", "dummy")
 """Backbones whose code does not use the compiler."""
 
 
+class Decorator:
+    """Returns the function that it is called with, and has every attribute."""
+
+    def __call__(self, function: Any = None, *_: Any, **__: Any) -> Any:
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Decorator()
+
+
 class NoCompiler(types.ModuleType):
     """Replaces a module whose functions only decorate other functions."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda function=None, *_, **__: function
+        return Decorator()
 
 
 def spec() -> dict[str, Any]:
     """Returns the spec of the run in this process; empty if there is none."""
     try:
-        return dict(json.loads((Path(sys.orig_argv[-1]) / "job.json").read_bytes())["spec"])
+        folder = Path(sys.orig_argv[sys.orig_argv.index("run-one") + 1])
+        return dict(json.loads((folder / "job.json").read_bytes())["spec"])
     except (OSError, ValueError, TypeError, KeyError):
         return {}
 
