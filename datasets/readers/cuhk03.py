@@ -56,9 +56,9 @@ def protocol(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file has another format, or its columns are inconsistent.
     """
-    try:
-        from datasets.readers import matfile  # imported here, because numpy would slow down `plan`
+    from datasets.readers import matfile  # imported here, because numpy would slow down `plan`
 
+    try:
         table = matfile.read(path.read_bytes())
         names = [str(name) for name in table["filelist"]]
         columns = {key: [int(v) for v in table[key]] for key in FIELDS[1:]}
