@@ -30,7 +30,6 @@ def purpose() -> str:
         return ""
 
 
-if "run-one" in sys.orig_argv:
-    if purpose() != "profile":
-        for name in ("torch._dynamo", "torch._dynamo.utils"):
-            sys.modules[name] = NoCompiler(name)
+if "run-one" in sys.orig_argv and purpose() != "profile":
+    for name in ("torch._dynamo", "torch._dynamo.utils"):
+        sys.modules[name] = NoCompiler(name)
