@@ -30,7 +30,7 @@ def measure(backbone: str, plan: str, batch: int, device: str) -> dict[str, Any]
     import torch
 
     from harness import efficiency, registry
-    from harness.data import Batch
+    from harness.data.loader import Batch
     from harness.efficiency import memory
     from harness.spec import recipe
     from harness.system.device import exact_float32, place

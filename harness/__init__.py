@@ -1,7 +1,7 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
-The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`, and
-`load_backbone` for a trained network. Importing this package imports no torch.
+The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
+`publish`, and `load_backbone` for a trained network. Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -21,7 +21,18 @@ if TYPE_CHECKING:
     from harness.tuning.state import Search
     from harness.worker.embedder import Embedder
 
-__all__ = ["PROTOCOL_VERSION", "__version__", "evaluate", "load_backbone", "plan", "profile", "report", "run", "tune"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "__version__",
+    "evaluate",
+    "load_backbone",
+    "plan",
+    "profile",
+    "publish",
+    "report",
+    "run",
+    "tune",
+]
 
 
 def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
@@ -181,6 +192,33 @@ def report(
     page = Path(expand(out)) if out else reporting.page_of(folder)
     reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
     return page
+
+
+def publish(
+    run: str,
+    to: str | os.PathLike[str],
+    *,
+    upload: bool = False,
+    public: bool = False,
+    results: str | os.PathLike[str] = "results",
+    plugins: str | os.PathLike[str] = "",
+) -> str:
+    """Writes weights, model card and record of a run into a folder, or uploads them; returns where they are.
+
+    Args:
+        run: id of a trained and scored run, or its first letters.
+        to: a new folder, or `hf://user/name` on the Hugging Face hub.
+        upload: agrees to the upload; without it, nothing is sent.
+        public: makes a new repository visible to everyone.
+        results: folder of the records.
+        plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.HarnessError: an unknown run, one without a checkpoint, a folder in use, or a failed upload.
+    """
+    from harness.execution import publish as publishing
+
+    return publishing.publish(run, to, results=results, plugins=plugins, public=public, consent=lambda package: upload)
 
 
 def load_backbone(

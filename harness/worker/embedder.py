@@ -159,6 +159,11 @@ def load(
         options = {**spec["options"], **(options or {})}
         image_size = image_size or spec["values"]["augmentation"]["image_size"]
         interpolation = spec["values"]["augmentation"]["interpolation_test"]
+    elif checkpoint and (facts := weights.published.facts(expand(checkpoint))):
+        name, interpolation = name or facts.backbone, facts.interpolation
+        trained = {"identities": facts.identities, "cameras": facts.cameras}
+        options = {**facts.options, **(options or {})}
+        image_size = image_size or facts.image_size
     entry = registry.backbone(name, folder)
     height, width = image_size or entry.input.image_size
     chosen = torch.device(resolve_device(device))

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from harness.contracts import Item
-from harness.data import TrainingData
+from harness.data.loader import TrainingData
 from harness.errors import UsageError
 from harness.spec import recipe
 from harness.system.seeding import seed_torch
