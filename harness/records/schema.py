@@ -294,7 +294,11 @@ class Efficiency(TypedDict, total=False):
     scan: Annotated[str | None, Meta(description="implementation of the selective scan that ran")]
     conditions: Annotated[Conditions | None, Meta(description="what else the machine did during the measurement")]
     peak_memory_bytes: Annotated[
-        Number | None, Meta(description="peak memory of the epochs trained in this process, or of the profiled call")
+        Number | None,
+        Meta(
+            description="peak memory of the epochs trained in this process, the first if there were several, or of the "
+            "profiled call"
+        ),
     ]
     train_images_per_second: Annotated[
         Number | None,

@@ -5,7 +5,8 @@ Two things in a network depend on the whole batch. A mode of torch replaces both
 - Random numbers, as in dropout and stochastic depth, are drawn for the whole batch; those of the part are used.
 - Batch norm in training uses the statistics of all processes, if they share them.
 
-Draws are recognised by their first dimension, the images. Others, such as dropout inside an attention kernel, are not.
+Draws are recognised by their first dimension: the images, or a multiple of them where an image has several consecutive
+rows, such as windows or stripes. Others, such as dropout inside an attention kernel, are not.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ DROPOUTS = {F.dropout, F.dropout1d, F.dropout2d, F.dropout3d, F.alpha_dropout, F
 LIKE = {*DROPOUTS, torch.bernoulli, torch.rand_like, torch.randn_like}
 """Functions that draw one value per element of their first argument."""
 IN_PLACE = {Tensor.bernoulli_, Tensor.uniform_, Tensor.normal_, Tensor.exponential_}
+DRAWS = LIKE | IN_PLACE
 SIZED = {torch.rand, torch.randn}
 """Functions that draw a tensor of the size given by their arguments."""
 
@@ -66,40 +68,47 @@ class PartOfBatch(TorchFunctionMode):
         given = dict(kwargs or {})
         if func is F.batch_norm and self.group is not None:
             return _batch_norm(self.group, *args, **given)
-        if func in SIZED:
-            size = given.pop("size", args[0] if args and isinstance(args[0], Sequence) else args)
-            if size and size[0] == self.size:
-                return func((self.whole, *size[1:]), **given)[self._own]
-        elif func in LIKE and self._draws(func, args, given):
-            return func(self._embedded(args[0]), *args[1:], **given)[self._own]
-        elif func in IN_PLACE and self._is_batch(args):
-            return args[0].copy_(func(self._embedded(args[0]), *args[1:], **given)[self._own])
+        if func in SIZED and (rows := self._rows_of_image(size := _size(args, given))):
+            given.pop("size", None)
+            return func((rows * self.whole, *size[1:]), **given)[self._own(rows)]
+        if func in DRAWS and _draws(func, args, given) and (rows := self._rows_of_image(args[0].shape)):
+            drawn = func(self._embedded(args[0], rows), *args[1:], **given)[self._own(rows)]
+            return args[0].copy_(drawn) if func in IN_PLACE else drawn
         return func(*args, **given)
 
-    @property
-    def _own(self) -> slice:
-        return slice(self.start, self.start + self.size)
+    def _own(self, rows: int) -> slice:
+        return slice(rows * self.start, rows * (self.start + self.size))
 
-    def _is_batch(self, args: Sequence[Any]) -> bool:
-        return bool(args) and isinstance(args[0], Tensor) and args[0].ndim > 0 and len(args[0]) == self.size
+    def _rows_of_image(self, shape: Sequence[int]) -> int:
+        """The number of consecutive rows that each image has in a tensor; 0 if the rows are no images."""
+        return shape[0] // self.size if len(shape) and shape[0] % self.size == 0 else 0
 
-    def _draws(self, func: Callable[..., Any], args: Sequence[Any], given: Mapping[str, Any]) -> bool:
-        """Whether the call draws numbers per image; dropout does only in training, with a probability above 0."""
-        if func in DROPOUTS:
-            call = inspect.signature(func).bind(*args, **given)
-            call.apply_defaults()
-            if not (call.arguments["training"] and call.arguments["p"]):
-                return False
-        return self._is_batch(args)
-
-    def _embedded(self, part: Tensor) -> Tensor:
-        """Returns a batch [whole, ...] with zeros beside the part, in the memory format of the part."""
+    def _embedded(self, part: Tensor, rows: int) -> Tensor:
+        """Returns the whole [rows * images, ...] with zeros beside the part, in the memory format of the part."""
         channels_last = part.ndim == 4 and part.is_contiguous(memory_format=torch.channels_last)
         order = torch.channels_last if channels_last else torch.contiguous_format
-        size = (self.whole, *part.shape[1:])
+        size = (rows * self.whole, *part.shape[1:])
         whole = torch.empty(size, dtype=part.dtype, device=part.device, memory_format=order).zero_()
-        whole[self._own] = part
+        whole[self._own(rows)] = part
         return whole
+
+
+def _size(args: Sequence[Any], given: Mapping[str, Any]) -> Sequence[int]:
+    """The size of a tensor to draw, which is an argument or several."""
+    if "size" in given:
+        return cast(Sequence[int], given["size"])
+    return args[0] if args and isinstance(args[0], Sequence) else args
+
+
+def _draws(func: Callable[..., Any], args: Sequence[Any], given: Mapping[str, Any]) -> bool:
+    """Whether a call draws numbers; dropout does only in training, with a probability above 0."""
+    if not (args and isinstance(args[0], Tensor)):
+        return False
+    if func not in DROPOUTS:
+        return True
+    call = inspect.signature(func).bind(*args, **given)
+    call.apply_defaults()
+    return bool(call.arguments["training"] and call.arguments["p"])
 
 
 class _Gather(torch.autograd.Function):

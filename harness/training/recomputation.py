@@ -28,19 +28,24 @@ def recompute_blocks(module: nn.Module) -> int:
 
 
 def blocks(module: nn.Module) -> list[nn.Module]:
-    """Returns the repeated blocks of a network: members of a list or sequence that share their type with another one.
+    """Returns the repeated blocks of a network: members of lists and sequences whose type occurs more than once.
 
     Members without submodules, such as activations, are no blocks. Blocks inside blocks are left out.
     """
-    found: list[nn.Module] = []
+    kinds = Counter(type(member) for part in module.modules() for member in _members(part))
+    return _repeated(module, {kind for kind, count in kinds.items() if count > 1})
+
+
+def _members(module: nn.Module) -> list[nn.Module]:
+    lists = nn.ModuleList | nn.Sequential
+    found = module.children() if isinstance(module, lists) else ()
+    return [member for member in found if any(member.children()) and not isinstance(member, lists)]
+
+
+def _repeated(module: nn.Module, kinds: set[type]) -> list[nn.Module]:
+    members, found = _members(module), list[nn.Module]()
     for child in module.children():
-        kinds: Counter[type] = Counter()
-        if isinstance(module, nn.ModuleList | nn.Sequential):
-            kinds.update(type(other) for other in module.children() if any(other.children()))
-        if kinds[type(child)] > 1 and not isinstance(child, nn.ModuleList | nn.Sequential):
-            found.append(child)
-        else:
-            found += blocks(child)
+        found += [child] if child in members and type(child) in kinds else _repeated(child, kinds)
     return found
 
 

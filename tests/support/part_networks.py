@@ -40,6 +40,7 @@ class Network(nn.Module):
         x = self.into(self.stem_norm(self.stem(images.to(self.into.weight.dtype))).flatten(2).mean(2))
         features = []
         for layer in self.layers:
-            x = layer(x)
+            rows = torch.stack([x, x.flip(1)], dim=1).flatten(0, 1)  # two rows per image, like stripes or windows
+            x = layer(rows).unflatten(0, (-1, 2)).mean(1)
             features.append(x)
         return TrainingOutput([head(F.relu(f)) for head, f in zip(self.heads, features, strict=True)], features)

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.spec import recipe
 from harness.system.seeding import seed_torch
 from harness.training.group import Group
+from harness.training.part_of_batch import PartOfBatch
 from harness.training.trainer import Trainer
 from tests.support.part_networks import Network
 from tests.support.processes import in_processes
@@ -206,3 +207,39 @@ def test_recomputed_activations_change_nothing(one: dict[str, Trained]) -> None:
 def test_a_micro_batch_must_divide_the_batch() -> None:
     with pytest.raises(UsageError, match=r"must divide the batch of 16 images .* found 5"):
         recipe.load(recipe.find("unified"), "", {**BASE, "training.micro_batch": 5})
+
+
+@pytest.mark.parametrize("rows", [1, 3])
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda x: torch.nn.functional.dropout(x, 0.5),
+        lambda x: torch.nn.functional.alpha_dropout(x, 0.5, training=True),
+        lambda x: x.new_empty((len(x), 1, 1)).bernoulli_(0.5),
+        lambda x: torch.rand(len(x), 2),
+        lambda x: torch.randn((len(x), 2)),
+        lambda x: torch.rand(size=(len(x), 2)),
+        lambda x: torch.rand_like(x),
+        lambda x: torch.bernoulli(x.sigmoid()),
+    ],
+)
+def test_a_part_draws_the_numbers_of_the_whole_batch(draw: Any, rows: int) -> None:
+    images = torch.randn(8 * rows, 5, 4)
+    torch.manual_seed(0)
+    whole, after = draw(images), torch.rand(1)
+    for start in (0, 6):
+        torch.manual_seed(0)
+        with PartOfBatch(start, 2, 8):
+            part = draw(images[start * rows : (start + 2) * rows])
+        assert torch.equal(part, whole[start * rows : (start + 2) * rows])
+        assert torch.equal(torch.rand(1), after), "and leaves the generator where the whole batch leaves it"
+
+
+def test_draws_that_are_not_per_image_stay_as_they_are() -> None:
+    for size in ((3,), ()):
+        torch.manual_seed(0)
+        expected = torch.rand(size=size)
+        torch.manual_seed(0)
+        with PartOfBatch(0, 2, 8):
+            assert torch.equal(torch.rand(size=size), expected)
+            assert torch.equal(torch.nn.functional.dropout(torch.ones(2), training=False), torch.ones(2))

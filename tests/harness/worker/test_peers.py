@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,8 +12,25 @@ from typing import Any
 import pytest
 
 from harness.records.store import plain
+from harness.spec.job import Job
+from harness.system.paths import REPOSITORY
 from tests.conftest import PIXELS_CARD, PIXELS_MODEL
+from tests.support.record_samples import spec
 from tests.support.runs import arguments, only_record, running
+
+HANGING = """
+import json, subprocess, sys, time
+from pathlib import Path
+from harness.spec.job import Job
+from harness.worker import peers
+from harness.worker.events import Progress
+
+peers.REACTION_SECONDS = 0.5
+peers._start = lambda *_: subprocess.Popen(["false"], stdout=subprocess.PIPE, text=True)
+job = Job.from_dict(json.loads(sys.argv[1]))
+others = peers._Peers(job, Path(), Path(), Progress(sys.stdout))
+time.sleep(60)
+"""
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -65,3 +85,13 @@ def test_a_lost_process_ends_the_run(train: Callable[..., dict[str, Any]], fault
     record = train("--gpus-per-run", 2, "--option", f"pixels.fault={fault}")
     assert record["status"] == status and record["stage"] == "train"
     assert words in record["error"]["message"]
+
+
+@pytest.mark.slow
+def test_a_first_process_that_hangs_is_ended() -> None:
+    job = json.dumps(Job(spec=spec(), folder="", processes=2).to_dict())
+    command = [sys.executable, "-c", HANGING, job]
+    ended = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=50)
+    event = json.loads(ended.stdout.splitlines()[-1])
+    assert ended.returncode == 1 and (event["event"], event["status"]) == ("end", "failed")
+    assert event["error"] == "Process 2 of 2 of the run was lost: it ended with exit code 1."
