@@ -161,6 +161,8 @@ def load(
         interpolation = spec["values"]["augmentation"]["interpolation_test"]
     elif checkpoint and (facts := weights.published.facts(expand(checkpoint))):
         name, interpolation = name or facts.backbone, facts.interpolation
+        if facts.backbone.partition(":")[0] != registry.backbone(name, folder).card.name:
+            raise UsageError(f"{checkpoint} was published as {facts.backbone}, not {name}.")
         trained = {"identities": facts.identities, "cameras": facts.cameras}
         options = {**facts.options, **(options or {})}
         image_size = image_size or facts.image_size

@@ -87,6 +87,8 @@ def test_the_weights_are_those_of_the_checkpoint(trained: dict[str, Any], packag
     assert here.image_size == there.image_size
     images = torch.randint(0, 255, (3, 3, *here.image_size), dtype=torch.uint8)
     assert torch.equal(here.embed(images), there.embed(images))
+    with pytest.raises(UsageError, match=r"was published as bot:demo, not transreid"):
+        harness.load_backbone("transreid", checkpoint=package / "model.safetensors")
 
 
 def test_the_commands_of_the_card_work(
