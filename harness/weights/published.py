@@ -47,7 +47,8 @@ def save(path: Path, state: Mapping[str, Tensor], facts: Facts) -> None:
     from safetensors.torch import save as to_bytes
 
     tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in state.items()}
-    files.replace(path, to_bytes(tensors, {"format": "pt", KEY: msgspec.json.encode(facts).decode()}))
+    # One entry only: safetensors writes several in random order, and equal runs should give equal files.
+    files.replace(path, to_bytes(tensors, {KEY: msgspec.json.encode(facts, order="sorted").decode()}))
 
 
 def facts(path: str | os.PathLike[str]) -> Facts | None:
