@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -23,14 +24,16 @@ from harness.training.running_statistics import RunningStatistics
 
 Context = contextlib.AbstractContextManager[Any]
 Losses = tuple[Tensor, dict[str, Tensor]]
+LossesOf = Callable[[Sequence[TrainingOutput]], tuple[Losses, list[list[Tensor]]]]
 
 
 class _Piece(NamedTuple):
-    """Consecutive images of a batch that pass through the network together."""
+    """Consecutive images of a batch of `whole` images that pass through the network together."""
 
     start: int
     images: Tensor
     camera_ids: Tensor
+    whole: int
 
 
 class _Used(nn.Module):
@@ -88,47 +91,50 @@ class Gradients:
                 loss, parts = self.criterion(self.module(images, camera_ids), labels, identities, instances)
             self.scale(loss).backward()
             return loss.detach(), parts
-
-        def losses(outputs: Sequence[TrainingOutput]) -> tuple[Losses, list[list[Tensor]]]:
-            return self._losses(outputs, labels, identities, instances)
-
-        pieces = self._pieces(images, camera_ids)
-        before, random = self.statistics.now(), random_state(images.device)
-        if len(pieces) == 1:
-            output = self._forward(self._parallel, pieces[0], len(labels))
-            found, (gradients,) = losses([output])
-            _backward(output, gradients)
-            change = self.statistics.now() - before
-        else:
-            with torch.no_grad(), self.statistics.unchanged():
-                outputs = []
-                for piece in pieces:
-                    set_random_state(random, images.device)
-                    outputs.append(self._forward(self._used, piece, len(labels)))
-            found, all_gradients = losses(outputs)
-            later = random_state(images.device)
-            change = torch.zeros_like(before)
-            for piece, gradients in zip(pieces, all_gradients, strict=True):
-                last = piece is pieces[-1]
-                with contextlib.nullcontext() if last else self._local():
-                    set_random_state(random, images.device)
-                    output = self._forward(self._parallel, piece, len(labels))
-                    change += (self.statistics.now() - before) / len(pieces)
-                    _backward(output, gradients)
-            set_random_state(later, images.device)
+        losses = partial(self._losses, labels=labels, identities=identities, instances=instances)
+        pieces, before = self._pieces(images, camera_ids, len(labels)), self.statistics.now()
+        compute = self._in_one_piece if len(pieces) == 1 else self._piece_by_piece
+        found, change = compute(pieces, losses, before)
         self.group.mean(change)
         self.statistics.set(before + change)
         return found
 
-    def _pieces(self, images: Tensor, camera_ids: Tensor) -> list[_Piece]:
+    def _pieces(self, images: Tensor, camera_ids: Tensor, whole: int) -> list[_Piece]:
         size, first = self.micro_batch or len(images), self.group.rank * len(images)
         starts = range(first, first + len(images), size)
-        return [_Piece(*each) for each in zip(starts, images.split(size), camera_ids.split(size), strict=True)]
+        parts = zip(starts, images.split(size), camera_ids.split(size), strict=True)
+        return [_Piece(*part, whole) for part in parts]
 
-    def _forward(self, network: nn.Module, piece: _Piece, whole: int) -> TrainingOutput:
+    def _in_one_piece(self, pieces: Sequence[_Piece], losses: LossesOf, before: Tensor) -> tuple[Losses, Tensor]:
+        """Adds the gradients of the only piece; returns the losses, and the change of the statistics."""
+        output = self._forward(self._parallel, pieces[0])
+        found, (gradients,) = losses([output])
+        _backward(output, gradients)
+        return found, self.statistics.now() - before
+
+    def _piece_by_piece(self, pieces: Sequence[_Piece], losses: LossesOf, before: Tensor) -> tuple[Losses, Tensor]:
+        """Computes all pieces for their losses, then each again for its gradients, with the same random numbers."""
+        device = pieces[0].images.device
+        random, outputs = random_state(device), []
+        with torch.no_grad(), self.statistics.unchanged():
+            for piece in pieces:
+                set_random_state(random, device)
+                outputs.append(self._forward(self._used, piece))
+        found, all_gradients = losses(outputs)
+        later, change = random_state(device), torch.zeros_like(before)
+        for piece, gradients in zip(pieces, all_gradients, strict=True):
+            with contextlib.nullcontext() if piece is pieces[-1] else self._local():
+                set_random_state(random, device)
+                output = self._forward(self._parallel, piece)
+                change += (self.statistics.now() - before) / len(pieces)
+                _backward(output, gradients)
+        set_random_state(later, device)
+        return found, change
+
+    def _forward(self, network: nn.Module, piece: _Piece) -> TrainingOutput:
         """Computes a piece. Batch norm covers the whole batch if every process computes its part at once."""
         shares = self.group if self.group.size > 1 and not self.micro_batch else None
-        with PartOfBatch(piece.start, len(piece.images), whole, shares), self.autocast():
+        with PartOfBatch(piece.start, len(piece.images), piece.whole, shares), self.autocast():
             output: TrainingOutput = network(piece.images, piece.camera_ids)
         return output
 

@@ -25,7 +25,7 @@ import torch.distributed as dist
 
 from harness.errors import HarnessError, RunError, out_of_memory
 from harness.system import gpu
-from harness.training.group import Group, Processes
+from harness.training.group import COLLECTIVE_SECONDS, Group, Processes
 from harness.training.trainer import Diverged
 from harness.worker.events import Progress, status_of
 
@@ -61,6 +61,8 @@ def group_of(job: Job, folder: Path, device: torch.device, progress: Progress) -
         except Exception as error:
             if not out_of_memory(error) and (lost := peers.error(REACTION_SECONDS)) is not None:
                 raise lost from error
+            if "timed out" in str(error).lower():
+                raise RunError(f"A process of the run did not answer for {COLLECTIVE_SECONDS:.0f} s.") from error
             raise
         finally:
             peers.end()
