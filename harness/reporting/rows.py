@@ -215,6 +215,12 @@ def image_size(record: Mapping[str, Any]) -> list[int] | None:
     return size or record["spec"]["values"].get("augmentation", {}).get("image_size")
 
 
+def device(record: Mapping[str, Any]) -> str:
+    """Name of the device on which the speed of a run was measured."""
+    environment, kind = record["environment"], record["efficiency"].get("device") or record["spec"]["device"]
+    return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)
+
+
 def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
     """Groups records that differ only in the seed; the result does not depend on their order."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
