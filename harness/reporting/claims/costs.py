@@ -75,12 +75,12 @@ def _undecided(claim: Claim, ours: Record, theirs: Record, ratio: float) -> str:
     """Why two records do not decide a claim; empty if they do."""
     if claim.metric in COUNTS:
         return ""
+    if claim.metric == "speed" and not steady(ours, theirs):
+        return "the device was not equally fast or not steady"
     if claim.device and ours["efficiency"].get("device") != claim.device:
         return f"measured on {ours['efficiency'].get('device')}, and the claim is about {claim.device}"
     if claim.metric != "speed":
         return ""
-    if not steady(ours, theirs):
-        return "the device was not equally fast or not steady"
     errors = [record["efficiency"].get("relative_error") or 0.0 for record in (ours, theirs)]
     return (
         "" if abs(math.log(ratio)) >= 2 * math.hypot(*errors) else "the difference is within twice its standard error"

@@ -7,7 +7,8 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from harness.cards import BackboneCard, Claim
+from harness.cards import ALL, BackboneCard, Claim
+from harness.errors import suggestion
 from harness.reporting import text
 from harness.reporting.claims import costs, scores
 from harness.reporting.claims.pairs import Pair
@@ -20,7 +21,7 @@ RULE = (
     "A claim about another backbone is checked wherever both have records under equal conditions. Undecided pairs, "
     "with the reason, do not count for costs; for scores they do.",
     "supported: it holds in all pairs. supported in part: in some. not supported: in none.",
-    "Scores: the difference must exclude 0 both over identities (paired bootstrap) and over seeds (Welch's interval), "
+    "Scores: the difference must exclude 0 both over identities (bootstrap) and over seeds (Welch's interval), "
     "with at least two seeds each.",
 )
 """The rule in words."""
@@ -66,6 +67,10 @@ def relations(data: ReportData, tables: Sequence[Table]) -> list[Relation]:
 
 def _judged(card: BackboneCard, claim: Claim, dataset: str, data: ReportData, tables: Sequence[Table]) -> Relation:
     name = f"{card.name}:{claim.variant}" if claim.variant else card.name
+    if claim.comparator != ALL and data.backbone(claim.comparator) is None:
+        near = suggestion(claim.comparator, data.backbones)
+        reason = f"no backbone '{claim.comparator}' is registered.{near}".rstrip(".")
+        return Relation(name, claim, dataset, "not comparable", reason, ())
     pairs = scores.pairs(name, claim, dataset, data, tables) if dataset else costs.pairs(name, claim, data)
     verdict, reason = _verdict(pairs, undecided_count=bool(dataset))
     return Relation(name, claim, dataset, verdict, reason, tuple(pairs))

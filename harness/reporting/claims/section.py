@@ -15,7 +15,7 @@ RIGHT = ("Published mAP", "Our mAP", "Seeds")
 def build(context: Context) -> Section:
     """Tables of verdicts, with the rules."""
     found = judge(context.data, context.tables)
-    results = [result for result in found.published if result.runs]
+    results = [result for result in found.published if result.runs and not _is_generated(result)]
     relations = [relation for relation in found.claims if relation.pairs]
     if not (results or relations):
         return Section()
@@ -28,6 +28,11 @@ def build(context: Context) -> Section:
         about = f"Of all {_counted('claim', [r.verdict for r in found.claims])}"
         parts += ["### Claims of the cards", about, bullets(RULES["claims"]), _table(relations), _pairs(relations)]
     return Section(paragraphs(*parts))
+
+
+def _is_generated(result: Result) -> bool:
+    """Whether our runs saw generated images only, to which no published number applies; they are counted only."""
+    return any((found.setting, found.ours) == ("images", "generated") for found in result.differences)
 
 
 def _counted(noun: str, verdicts: Sequence[str]) -> str:
@@ -84,9 +89,10 @@ def _table(relations: Sequence[Relation]) -> str:
 
 
 def _pairs(relations: Sequence[Relation]) -> str:
-    """The ratio of every pair, ours to the comparator's."""
+    """The ratio of every pair, ours to the comparator's; without those of speeds that decide nothing."""
     lines = []
     for relation in relations:
-        ratios = [f"{pair.ratio:.2f} ({text.escape(f'{pair.comparator}, {pair.where}')})" for pair in relation.pairs]
-        lines.append(f"Ratios of “{text.escape(relation.words)}”: {', '.join(ratios)}.")
+        shown = [pair for pair in relation.pairs if pair.holds is not None or relation.claim.metric != "speed"]
+        ratios = [f"{pair.ratio:.2f} ({text.escape(f'{pair.comparator}, {pair.where}')})" for pair in shown]
+        lines += [f"Ratios of “{text.escape(relation.words)}”: {', '.join(ratios)}."] if ratios else []
     return bullets(lines)

@@ -148,9 +148,9 @@ class SetUp:
 
     def _scored_file(self, group: RunGroup) -> Iterator[Difference]:
         if group.source == "features":
-            yield Difference("numbers", "from stored features", "of a known network")
+            yield Difference("source", "stored features", "a training run")
         elif not self.published.checkpoint:
-            yield Difference("numbers", "of a checkpoint", "of a training run")
+            yield Difference("source", "a checkpoint", "a training run")
         yield from (each for each in self._recipe(group) if each.setting in AT_TEST)
 
     def _recipe(self, group: RunGroup) -> list[Difference]:
