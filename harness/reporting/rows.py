@@ -90,6 +90,11 @@ class RunGroup:
         return self.source == "trained" and self.flat.get(EPOCHS) == 0
 
     @property
+    def started(self) -> str:
+        """Start of its newest finished run, which sorts by time; empty if there is none."""
+        return max((str(run["timing"].get("started") or "") for run in self.ok), default="")
+
+    @property
     def start(self) -> str:
         """Status text for starting weights that were scored without training."""
         return "pretrained start, not trained" if self.spec.get("pretrained", "none") != "none" else "not trained"

@@ -90,12 +90,12 @@ def _undecided(claim: Claim, ours: Record, theirs: Record, ratio: float) -> str:
 def steady(ours: Record, theirs: Record) -> bool:
     """Whether the device was equally fast for both records, and other processes did not affect their times."""
     watched = [record["efficiency"].get("conditions") for record in (ours, theirs)]
-    if not all(watched):
+    if not all(c and c.get("fixed_work_ms") for c in watched):
         return False
     fixed = [statistics.fmean(c["fixed_work_ms"]) for c in watched]
     if max(fixed) > (1 + STEADY) * min(fixed) or any(abs(c.get("drift", 1.0) - 1) > STEADY for c in watched):
         return False
-    alone = not any("other" in note for c in watched for note in c["notes"])
+    alone = not any("other" in note for c in watched for note in c.get("notes") or ())
     return alone or all(_by_processor_time(r["efficiency"]) for r in (ours, theirs))
 
 
@@ -109,7 +109,7 @@ def _speed(numbers: Mapping[str, Any]) -> float | None:
     name = "train_step" if numbers.get("measure") == "training" else "latency"
     used = numbers.get(f"{name}_cpu_ms") if _by_processor_time(numbers) else None
     milliseconds = used or numbers.get(f"{name}_ms")
-    return 1000 * numbers["batch_size"] / milliseconds if milliseconds else None
+    return 1000 * (numbers.get("batch_size") or 0) / milliseconds if milliseconds else None
 
 
 def _activations(numbers: Mapping[str, Any]) -> float | None:
@@ -120,7 +120,7 @@ def _where(claim: Claim, record: Record) -> str:
     numbers, size = record["efficiency"], text.size(image_size(record))
     if claim.metric in COUNTS:
         return size
-    return f"{size}, batch {numbers['batch_size']}, {numbers['precision']}, {device(record)}"
+    return f"{size}, batch {numbers.get('batch_size')}, {numbers.get('precision')}, {device(record)}"
 
 
 READ: dict[str, Callable[[Mapping[str, Any]], float | None]] = {

@@ -120,16 +120,12 @@ def _nearest(setup: SetUp, groups: Sequence[RunGroup]) -> tuple[RunGroup, tuple[
     known = [(group, tuple(setup.differences(group))) for group in groups if group.ok]
     fitting = [(group, found) for group, found in known if not found or group.backbone == setup.name]
 
-    def order(one: tuple[RunGroup, tuple[Difference, ...]]) -> tuple[Any, ...]:
+    def rank(one: tuple[RunGroup, tuple[Difference, ...]]) -> tuple[Any, ...]:
         group, found = one
-        return len(found), group.source != "published-checkpoint", -len(group.ok), _age(group), group.ok[0]["run_id"]
+        of_checkpoint = group.source == "published-checkpoint"
+        return -len(found), of_checkpoint, len(group.ok), group.started, group.ok[0]["run_id"]
 
-    return min(fitting, key=order, default=None)
-
-
-def _age(group: RunGroup) -> tuple[int, ...]:
-    """Sorts the newest runs first."""
-    return tuple(-ord(c) for c in max(str(run["timing"].get("started") or "") for run in group.ok))
+    return max(fitting, key=rank, default=None)
 
 
 def _made(

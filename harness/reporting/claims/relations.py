@@ -27,6 +27,10 @@ RULE = (
 """The rule in words."""
 
 
+MOST_REASONS = 2
+"""Number of reasons beside a verdict; the pairs have all."""
+
+
 class Relation(Struct, frozen=True):
     """A claim of a card with its verdict.
 
@@ -81,13 +85,14 @@ def _verdict(pairs: Sequence[Pair], undecided_count: bool) -> tuple[Verdict, str
     if not pairs:
         return "not run", "no records of both under equal conditions"
     decided = [pair for pair in pairs if pair.holds is not None]
-    undecided = list(dict.fromkeys(pair.reason for pair in pairs if pair.holds is None))
+    reasons = list(dict.fromkeys(pair.reason for pair in pairs if pair.holds is None))
+    undecided = "; ".join(reasons[:MOST_REASONS]) + ("; and others" if len(reasons) > MOST_REASONS else "")
     if not decided:
-        return "not comparable", "; ".join(undecided)
+        return "not comparable", undecided
     counted: Sequence[Any] = pairs if undecided_count else decided
     holding = sum(pair.holds is True for pair in decided)
     notes = [f"in {holding} of {text.count(len(counted), 'pair')}"]
     if left := len(pairs) - len(decided):
-        notes.append(f"{left} undecided: {'; '.join(undecided)}")
+        notes.append(f"{left} undecided: {undecided}")
     verdict: Verdict = "supported" if holding == len(counted) else "supported in part" if holding else "not supported"
     return verdict, "; ".join(notes)

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from harness import stats
 from harness.cards import ALL, Claim
 from harness.errors import HarnessError
+from harness.reporting import text
 from harness.reporting.cells import is_usual
 from harness.reporting.claims.pairs import Pair, holds
 from harness.reporting.report_data import ReportData
@@ -26,12 +27,20 @@ def pairs(name: str, claim: Claim, dataset: str, data: ReportData, tables: Itera
     found = []
     for table in tables:
         if table.key.dataset == table.key.trained_on == dataset:
-            rows = [row for row in table.plain() if row.setting.source == "trained" and _is_usual(data, row)]
+            rows = _chosen([r for r in table.plain() if r.setting.source == "trained" and _is_usual(data, r)])
             for ours in (row for row in rows if row.setting.backbone == name):
                 found += [
                     _pair(claim, table, ours, theirs, data) for theirs in rows if _is_comparator(claim, ours, theirs)
                 ]
     return found
+
+
+def _chosen(rows: Sequence[Row]) -> list[Row]:
+    """One row per backbone: that with most seeds, then the newest; changed code leaves older ones beside it."""
+    chosen: dict[str, Row] = {}
+    for row in sorted(rows, key=lambda r: (len(r.scored), r.setting.started, r.setting.runs[0]["run_id"])):
+        chosen[row.setting.backbone] = row
+    return [row for row in rows if chosen[row.setting.backbone] is row]
 
 
 def _is_usual(data: ReportData, row: Row) -> bool:
@@ -40,6 +49,8 @@ def _is_usual(data: ReportData, row: Row) -> bool:
 
 def _is_comparator(claim: Claim, ours: Row, theirs: Row) -> bool:
     name = theirs.setting.backbone
+    if theirs.mean(claim.metric) == 0:  # no ratio
+        return False
     other = name.partition(":")[0] != ours.setting.backbone.partition(":")[0]
     return theirs.test == ours.test and (other if claim.comparator == ALL else name == claim.comparator)
 
@@ -58,7 +69,7 @@ def _pair(claim: Claim, table: Table, ours: Row, theirs: Row, data: ReportData) 
         ours=100 * value,
         theirs=100 * reference,
         comparator=theirs.setting.backbone,
-        ratio=value / reference if reference else float("inf"),
+        ratio=value / reference,
         holds=held,
         reason=reason,
         runs=tuple(run["run_id"] for row in (ours, theirs) for run, _ in row.scored),
@@ -87,16 +98,17 @@ def _compared(claim: Claim, ours: Row, theirs: Row, data: ReportData) -> tuple[b
     """
     values = ours.values(claim.metric), [claim.factor * value for value in theirs.values(claim.metric)]
     points = 100 * (statistics.fmean(values[0]) - statistics.fmean(values[1]))
+    name = theirs.setting.backbone
     over_seeds = _side(claim.relation, stats.difference_of_means(*values))
     if over_seeds is None:
-        return None, f"{points:+.1f} points, which the seeds cannot tell from 0"
+        return None, f"{text.signed(points)} points to {name}, which the seeds cannot tell from 0"
     first, second = (mean_ap(data, row.scored[:MOST_SEEDS]) for row in (ours, theirs))
     if not first.comparable(second):
         return None, "the queries differ"
     difference = first.ap - claim.factor * second.ap
     interval = stats.bootstrap_interval(difference, first.queries["pid"], resamples=RESAMPLES)
     if _side(claim.relation, interval) != over_seeds:
-        return None, f"{points:+.1f} points, which the queries cannot tell from 0"
+        return None, f"{text.signed(points)} points to {name}, which the queries cannot tell from 0"
     return over_seeds, ""
 
 

@@ -123,13 +123,13 @@ def test_one_seed_decides_no_claim(lab: Lab) -> None:
 def test_a_difference_within_the_seeds_is_undecided(lab: Lab) -> None:
     two(lab, "ours", 80.0, GOOD)
     two(lab, "bot", 79.9, BAD)
-    assert verdict(lab, "mAP") == ("not comparable", "+0.1 points, which the seeds cannot tell from 0")
+    assert verdict(lab, "mAP") == ("not comparable", "+0.1 points to bot, which the seeds cannot tell from 0")
 
 
 def test_a_difference_that_only_the_seeds_show_is_undecided(lab: Lab) -> None:
     two(lab, "ours", 80.0, GOOD)
     two(lab, "bot", 79.0, GOOD[::-1])
-    assert verdict(lab, "mAP") == ("not comparable", "+1.0 points, which the queries cannot tell from 0")
+    assert verdict(lab, "mAP") == ("not comparable", "+1.0 points to bot, which the queries cannot tell from 0")
 
 
 @pytest.mark.parametrize(
