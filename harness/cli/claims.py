@@ -72,23 +72,25 @@ COLUMNS = (
     Column("over seeds", right=True),
     Column("over identities", right=True),
     Column("verdict", folds=True),
+    Column("note"),
 )
 
 
 def _numbers(results: Sequence[Result]) -> str:
-    """A row per published result, and the reasons below."""
+    """A row per published result, and the reasons below; one for sources that print the same number."""
     if not results:
         return "No published number has runs here."
     notes: dict[str, int] = {}
-    rows = []
+    rows: Counter[tuple[str, ...]] = Counter()
     for result in results:
         number, why = result.numbers[0], _why(result)
         mark = f" [{notes.setdefault(why, len(notes) + 1)}]" if why else ""
         names = [result.dataset, result.backbone, result.test, f"{number.published:g}", _mean(number)]
         intervals = [_interval(number.over_seeds), _interval(number.over_queries)]
-        rows.append([*names, str(len(result.seeds)), *intervals, result.verdict + mark])
+        rows[(*names, str(len(result.seeds)), *intervals, result.verdict + mark)] += 1
+    shown = [[*row, f"{times} sources" if times > 1 else ""] for row, times in rows.items()]
     return "\n".join(
-        [table(COLUMNS, rows), "", *(prose(f"[{n}] {why}", "    ", "") for why, n in notes.items())]
+        [table(COLUMNS, shown), "", *(prose(f"[{n}] {why}", "    ", "") for why, n in notes.items())]
     ).strip()
 
 
