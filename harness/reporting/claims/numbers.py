@@ -60,7 +60,7 @@ class Result(Struct, frozen=True):
         verdict: that of mAP.
         reason: why, or a caution; may be empty.
         differences: why our runs are not comparable.
-        unchecked: parts of the set-up that could not be compared.
+        unchecked: parts of the set-up of comparable runs that could not be compared.
         recipe: recipe of our runs; empty if there are none.
         seeds: seeds of our runs.
         runs: their ids.
@@ -139,7 +139,7 @@ def _made(
     scored = setup.evaluations(group) if group else []
     published = setup.published
     numbers = tuple(_numbers(setup, scored, group, verdict))
-    trained = group is not None and group.source == "trained"
+    comparable = group is not None and group.source == "trained" and not differences
     return Result(
         backbone=setup.name,
         dataset=published.dataset,
@@ -150,7 +150,7 @@ def _made(
         verdict=verdict or numbers[0].verdict,
         reason=reason or numbers[0].reason,
         differences=differences,
-        unchecked=("recipe",) if trained and setup.recipe is None else (),
+        unchecked=("recipe",) if comparable and setup.recipe is None else (),
         recipe=group.spec["recipe"] if group else "",
         seeds=tuple(run["spec"]["seed"] for run, _ in scored),
         runs=tuple(run["run_id"] for run, _ in scored),

@@ -80,10 +80,10 @@ def _not_comparable(table: Table, ours: Row, theirs: Row) -> str:
     """Why scores of two rows say nothing about a claim; empty if they may."""
     if table.key.generated:
         return "the images are generated"
-    datas = [run["data"] for row in (ours, theirs) for run, _ in row.scored]
-    if any((data.get("notes") or {}).get("image_sizes") for data in datas):
+    read = [run["data"] for row in (ours, theirs) for run, _ in row.scored]
+    if any((data.get("notes") or {}).get("image_sizes") for data in read):
         return "the images are resized"
-    if any(data.get("count_mismatch") for data in datas):
+    if any(data.get("count_mismatch") for data in read):
         return "image counts differ from the card"
     prints = [fingerprint(row.setting.spec, table.key.dataset) for row in (ours, theirs)]
     if prints[0] != prints[1]:

@@ -114,6 +114,13 @@ def test_without_a_native_recipe_the_training_is_not_checked(lab: Lab, three: Th
     assert (found.verdict, found.unchecked) == ("reproduced", ("recipe",))
 
 
+def test_a_broken_native_recipe_is_a_reason(lab: Lab, three: Three) -> None:
+    three(80.0)
+    (lab.plugins / "ours" / "native.toml").write_text("[training]\nepoch = 3\n")
+    verdict, reason = lab.verdicts()["Table 1"]
+    assert verdict == "not comparable" and "Did you mean 'epochs'?" in reason
+
+
 def test_failed_and_foreign_runs_do_not_count(lab: Lab, three: Three) -> None:
     failed = samples.failed(lab.spec())
     store.write(store.folder_of(lab.results, failed), failed)
