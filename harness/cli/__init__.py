@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
+    "claims": "Judge the published numbers and claims of the cards from your runs.",
     "tune": "Search settings on held-out training identities.",
     "profile": "Measure parameters, FLOPs, throughput, latency and memory.",
     "run-one": "",
