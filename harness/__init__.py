@@ -1,7 +1,7 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`, and
-`load_backbone` for a trained network. Importing this package imports no torch.
+`load_backbone` and `embed` for a trained network. Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -19,9 +19,21 @@ if TYPE_CHECKING:
     from harness.planning.request import Names
     from harness.records.schema import Record
     from harness.tuning.state import Search
-    from harness.worker.embedder import Embedder
+    from harness.worker.deploy.embedder import Embedder
+    from harness.worker.deploy.feature_file import Show, Written
 
-__all__ = ["PROTOCOL_VERSION", "__version__", "evaluate", "load_backbone", "plan", "profile", "report", "run", "tune"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "__version__",
+    "embed",
+    "evaluate",
+    "load_backbone",
+    "plan",
+    "profile",
+    "report",
+    "run",
+    "tune",
+]
 
 
 def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
@@ -183,6 +195,61 @@ def report(
     return page
 
 
+def embed(
+    backbone: str = "",
+    *,
+    out: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    dataset: str = "",
+    camera: int | None = None,
+    flip: bool = False,
+    precision: str = "fp32",
+    raw: bool = False,
+    data_root: str | os.PathLike[str] = "",
+    data_options: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int = 0,
+    threads: int = 0,
+    progress: Show | None = None,
+    **settings: Any,
+) -> Written:
+    """Writes the features of images or of a dataset to a `.npz` file; returns what was written.
+
+    Args:
+        backbone: the backbone; may be left out with `run`.
+        out: the file, see docs/features.md.
+        images: a folder, an image, a text file with one path per line, or a list of paths.
+        dataset: a dataset whose query and gallery to embed, in place of images.
+        camera: trained camera of all images, from 0. By default the cameras of the dataset, or the mean.
+        flip: average the features of each image and its mirror image.
+        precision: `fp32`, `bf16` or, on a GPU, `fp16`.
+        raw: write features as the network returns them, not of unit length.
+        data_root: folder that holds the datasets. Default `$REID_DATASETS`.
+        data_options: reader options, by dataset name.
+        workers: number of threads that read images.
+        threads: number of CPU threads; 0 is all cores.
+        progress: called with the array, the number of images done and the total.
+        **settings: those of `load_backbone`.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name, a checkpoint that does not fit, or images that cannot be read.
+    """
+    from harness.worker.deploy import feature_file
+
+    how = feature_file.How(flip=flip, precision=precision, unit=not raw, camera=camera, workers=workers)
+    return feature_file.write(
+        backbone,
+        settings,
+        out=out,
+        images=images,
+        dataset=dataset,
+        data_root=data_root,
+        data_options=data_options or {},
+        threads=threads,
+        how=how,
+        show=progress,
+    )
+
+
 def load_backbone(
     name: str = "",
     checkpoint: str | os.PathLike[str] | None = None,
@@ -198,11 +265,11 @@ def load_backbone(
         run: id of a run (or its first letters) whose checkpoint is among the results.
         device: `auto`, `cpu` or `cuda`.
         **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
-            `trust_pickle`.
+            `trust_pickle`. `options` and `image_size` of a run are its own by default.
 
     Raises:
         harness.errors.HarnessError: an unknown name or run, or a checkpoint that does not fit.
     """
-    from harness.worker import embedder
+    from harness.worker.deploy import embedder
 
     return embedder.load(name, checkpoint=checkpoint, run=run, device=device, **settings)

@@ -26,7 +26,7 @@ def precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     dtype = PRECISIONS[name]
     if dtype == torch.float16 and device.type == "cpu":
-        raise RunError("training.precision 'fp16' needs a GPU; set it to 'fp32' or 'bf16' on a CPU.")
+        raise RunError("The precision fp16 needs a GPU. Choose fp32 or bf16 on a CPU.")
     return dtype
 
 

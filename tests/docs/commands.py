@@ -110,9 +110,9 @@ def python(words: list[str]) -> None:
 
 
 def last_run() -> str:
-    """The id of the run that finished last, in place of RUN_ID."""
-    records = sorted(Path("results").glob("*/*/*/record.json"), key=lambda path: path.stat().st_mtime)
-    return records[-1].parent.name
+    """The id of the run that trained last, in place of RUN_ID."""
+    found = sorted(Path("results").glob("*/*/*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent.name
 
 
 def other(program: str, words: list[str]) -> None:
