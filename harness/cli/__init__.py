@@ -27,6 +27,7 @@ COMMANDS = {
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
     "embed": "Write the features of images, from a trained network to a file.",
+    "export": "Write a trained network as an ONNX or torch.export file.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
     "tune": "Search settings on held-out training identities.",
     "profile": "Measure parameters, FLOPs, throughput, latency and memory.",

@@ -11,7 +11,7 @@ from harness.cli import completion
 from harness.cli.groups import DATA, HARDWARE, MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.networks import network_options, network_settings
-from harness.cli.options import UserPath, data_root_option, workers_option
+from harness.cli.options import UserPath, data_root_option, device_option, workers_option
 from harness.cli.tables import prose
 from harness.system.redact import readable
 
@@ -65,6 +65,7 @@ from harness.system.redact import readable
     show_default="all cores",
     help="Number of CPU threads.",
 )
+@device_option
 @data_root_option
 @option(
     DATA,

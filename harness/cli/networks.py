@@ -9,7 +9,6 @@ from harness.cli.groups import MAIN, RECIPE, option
 from harness.cli.options import (
     UserPath,
     build_option,
-    device_option,
     given,
     literal,
     plugins_option,
@@ -46,7 +45,6 @@ network_options = together(
         help="Image size of the network, in pixels.",
     ),
     build_option,
-    device_option,
     results_option,
     plugins_option,
 )
