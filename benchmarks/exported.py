@@ -1,8 +1,9 @@
 """Export of each backbone at full size: duration, size of the file, and images per second beside PyTorch.
 
-    python -m benchmarks.exported --threads 2 --batch 1,8
+    python -m benchmarks.exported
 
-The networks have random weights, which do not change the cost. Run it while nothing else runs.
+The networks have random weights, which do not change the cost. With one thread, images per second of processor time
+hardly depend on what else runs; with more threads, waiting threads count as busy, so wall time is used.
 """
 
 from __future__ import annotations
@@ -26,14 +27,17 @@ def main() -> None:
     parser.add_argument("--backbones", default=BACKBONES)
     parser.add_argument("--image-size", default="256x128")
     parser.add_argument("--batch", default="1,8")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=20.0)
     asked = parser.parse_args()
     size = tuple(int(side) for side in asked.image_size.split("x"))
     batches = [int(number) for number in asked.batch.split(",")]
     torch.set_num_threads(asked.threads)
     print(describe(asked.threads, torch.device("cpu")), flush=True)
-    print("| backbone | export | size | batch | onnxruntime | PyTorch | ratio |\n|---|---|---|---|---|---|---|", flush=True)
+    print(
+        "| backbone | export | size | batch | onnxruntime | PyTorch | ratio |\n|---|---|---|---|---|---|---|",
+        flush=True,
+    )
     with tempfile.TemporaryDirectory() as folder:
         for name in asked.backbones.split(","):
             row(name, size, batches, Path(folder), asked)
@@ -48,10 +52,12 @@ def row(name: str, size: tuple[int, ...], batches: list[int], folder: Path, aske
     result = harness.export(name, checkpoint=checkpoint, image_size=size, out=out)
     total = time.perf_counter() - started
     for timing in harness.profile_exported(out, batches=batches, threads=asked.threads, seconds=asked.seconds):
-        ours, theirs = (1000 * timing.batch / ms for ms in (timing.file_ms, timing.pytorch_ms))
+        one = asked.threads == 1
+        pair = (timing.file_cpu_ms, timing.pytorch_cpu_ms) if one else (timing.file_ms, timing.pytorch_ms)
+        ours, theirs = (1000 * timing.batch / ms for ms in pair)
         print(
             f"| {name} | {result.seconds:.0f} s ({total:.0f} s) | {out.stat().st_size / 1e6:.1f} MB | {timing.batch} "
-            f"| {ours:.1f} images/s | {theirs:.1f} images/s | {timing.speedup:.2f} |",
+            f"| {ours:.1f} images/s | {theirs:.1f} images/s | {ours / theirs:.2f} |",
             flush=True,
         )
 

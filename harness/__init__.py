@@ -345,7 +345,7 @@ def load_backbone(
         name: the backbone; may be left out with `run`.
         checkpoint: a checkpoint of the original code or of a run. With neither, the network starts at random.
         run: id of a run (or its first letters) whose checkpoint is among the results.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`; the last two are untested.
         **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
             `trust_pickle`. `options` and `image_size` of a run are its own by default.
 

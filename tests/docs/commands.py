@@ -50,7 +50,9 @@ def harness(words: list[str]) -> None:
     command, options = words[0], {word.partition("=")[0] for word in words[1:]}
     if any(known.split()[0] == command and known.split()[1] in options for known in ONLY_PARSED):
         return parse(words)
-    if command == "profile":
+    if command == "prepare" and "--run" in options:
+        words = [*small(words), "--no-mlflow"]  # what is added stands behind `--`, where it is for `run`
+    elif command == "profile":
         words = [*words, "--dry-run"]
     elif command in ("run", "tune"):
         full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)

@@ -20,7 +20,7 @@ from harness.data.images import Range
 from harness.data.transforms import Images, resize
 from harness.errors import UsageError
 from harness.planning.request import resolve_device
-from harness.system.device import exact_float32, place
+from harness.system.device import check, exact_float32, place
 from harness.training.trained import from_checkpoint
 from harness.worker.deploy.source import Source, find
 from harness.worker.pipeline import mean_camera
@@ -219,6 +219,7 @@ def load(
     """Loads a trained backbone; see `harness.load_backbone`."""
     exact_float32()
     chosen = torch.device(resolve_device(device))
+    check(chosen.type)
     source = find(name, checkpoint=checkpoint, run=run, **settings)
     module, num_cameras = _module(source, trust_pickle)
     return Embedder(module, source, chosen, num_cameras)

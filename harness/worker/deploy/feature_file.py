@@ -21,6 +21,7 @@ from harness.data.images import UnreadableImages, read_sizes
 from harness.errors import DataError, UsageError
 from harness.registry import DatasetEntry, dataset_checks
 from harness.system import files, paths, processes
+from harness.system.device import untested
 from harness.system.version import __version__
 from harness.training.trained import check_cameras
 from harness.worker.deploy.embedder import Embedder, load
@@ -238,6 +239,7 @@ def _choose_cameras(network: Embedder, dataset: str, splits: Splits, plan: _Plan
 def _write(network: Embedder, plan: _Plan, out: Path, how: How, show: Show) -> Written:
     """Computes the features of all parts in memory-mapped files beside the output, and packs them into it."""
     _check_images(plan)
+    plan.sentences += filter(None, [untested(network.device.type)])
     out.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-") as folder:
         arrays: dict[str, np.ndarray] = {}

@@ -49,8 +49,11 @@ class Contract:
     @classmethod
     def read(cls, described: Mapping[str, Any]) -> Contract:
         """Reads the contract of a file's metadata."""
-        values: dict[str, Any] = {name: described[name] for name in cls.__dataclass_fields__}
-        return cls(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+        values: dict[str, Any] = {}
+        for name in cls.__dataclass_fields__:
+            value = described[name]
+            values[name] = tuple(value) if isinstance(value, list) else value
+        return cls(**values)
 
     def described(self) -> dict[str, Any]:
         """The contract for the metadata of a file, with words for a reader."""

@@ -30,18 +30,27 @@ class Timing(NamedTuple):
         batch: images per call.
         file_ms: median duration of a call of the file, in milliseconds.
         pytorch_ms: likewise of PyTorch.
+        file_cpu_ms: median processor time of a call of the file, in milliseconds.
+        pytorch_cpu_ms: likewise of PyTorch.
         repeats: number of calls of each.
     """
 
     batch: int
     file_ms: float
     pytorch_ms: float
+    file_cpu_ms: float
+    pytorch_cpu_ms: float
     repeats: int
 
     @property
     def speedup(self) -> float:
         """How many times as many images per second the file computes as PyTorch."""
         return self.pytorch_ms / self.file_ms
+
+    @property
+    def cpu_ratio(self) -> float:
+        """Processor time of PyTorch over that of the file: hardly affected by other load where both have one thread."""
+        return self.pytorch_cpu_ms / self.file_cpu_ms
 
 
 def measure(
@@ -72,8 +81,8 @@ def measure(
         named = {name: t.numpy() for name, t in zip((INPUT, CAMERAS), inputs, strict=False)}
         with torch.inference_mode():
             times = _in_turns([partial(file.call, named), partial(network, *inputs)], seconds)
-        ours, theirs = (1000 * median(one) for one in times)
-        found.append(Timing(batch, ours, theirs, len(times[0])))
+        ours, theirs = ([1000 * median(pair[i] for pair in own) for i in (0, 1)] for own in times)
+        found.append(Timing(batch, ours[0], theirs[0], ours[1], theirs[1], len(times[0])))
     return found
 
 
@@ -90,15 +99,15 @@ def _network(named: dict[str, object], contract: Contract, plugins: Path | None)
     return Exported(module, contract).eval()
 
 
-def _in_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[list[float]]:
-    """Durations of calls that take turns, in seconds; the first call of each is not counted."""
+def _in_turns(calls: Sequence[Callable[[], object]], seconds: float) -> list[list[tuple[float, float]]]:
+    """Durations and processor times of calls that take turns, in seconds; the first call of each is not counted."""
     for call in calls:
         call()
-    times: list[list[float]] = [[] for _ in calls]
+    times: list[list[tuple[float, float]]] = [[] for _ in calls]
     end = time.perf_counter() + seconds
     while len(times[0]) < LEAST or time.perf_counter() < end:
         for call, own in zip(calls, times, strict=True):
-            started = time.perf_counter()
+            started, busy = time.perf_counter(), time.process_time()
             call()
-            own.append(time.perf_counter() - started)
+            own.append((time.perf_counter() - started, time.process_time() - busy))
     return times

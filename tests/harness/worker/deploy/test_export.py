@@ -97,7 +97,7 @@ def test_a_file_of_fixed_batch_is_called_with_any_number_of_images(checkpoint: P
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_files_report_what_they_cost(checkpoint: Path, world: Path, precision: str) -> None:
     result = exported(checkpoint, precision=precision, dataset="market1501", data_root=world, calibration=16)
-    assert result.path.stat().st_size < 0.65 * checkpoint.stat().st_size
+    assert result.path.stat().st_size < 0.75 * checkpoint.stat().st_size
     assert result.about["parity"]["generated_images"]["smallest_cosine"] > 0.99
     assert "mAP" in result.sentences[-1] and "PyTorch" in result.sentences[-1]
 
