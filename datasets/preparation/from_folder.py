@@ -233,21 +233,7 @@ def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[
     few, fewer = (batch(name, train_identities) for name in ("unified", "small"))
     lines: dict[str, list[str]] = {
         "Check the images": ["validate", *where],
-        "Small networks, for a CPU": [
-            "run",
-            "--backbones",
-            "dummy,bot",
-            *where,
-            "--preset",
-            "small",
-            *batch("small", train_identities),
-        ],
-        "Full size; needs a GPU and starting weights": [
-            "plan",
-            "--backbones",
-            "bot",
-            *where,
-            *batch("unified", train_identities),
-        ],
+        "Small networks, for a CPU": ["run", "--backbones", "dummy,bot", *where, "--preset", "small", *fewer],
+        "Full size; needs a GPU and starting weights": ["plan", "--backbones", "bot", *where, *few],
     }
     return tuple((purpose, shlex.join(["python", "-m", "harness", *line])) for purpose, line in lines.items())
