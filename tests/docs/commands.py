@@ -55,7 +55,9 @@ def harness(words: list[str]) -> None:
     command, options = words[0], {word.partition("=")[0] for word in words[1:]}
     if any(known.split()[0] == command and known.split()[1] in options for known in ONLY_PARSED):
         return parse(words)
-    if command == "profile":
+    if command == "prepare" and "--run" in options:
+        words = [*small(words), "--no-mlflow"]  # what is added stands behind `--`, where it is for `run`
+    elif command == "profile":
         words = [*words, "--dry-run"]
     elif command in ("run", "tune"):
         full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)
@@ -116,9 +118,9 @@ def python(words: list[str]) -> None:
 
 
 def last_run() -> str:
-    """The id of the run that finished last, in place of RUN_ID."""
-    records = sorted(Path("results").glob("*/*/*/record.json"), key=lambda path: path.stat().st_mtime)
-    return records[-1].parent.name
+    """The id of the run that trained last, in place of RUN_ID."""
+    found = sorted(Path("results").glob("*/*/*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent.name
 
 
 def other(program: str, words: list[str]) -> None:
