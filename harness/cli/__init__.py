@@ -26,6 +26,8 @@ COMMANDS = {
     "status": "Show the records of a results folder; send missing ones to MLflow.",
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
+    "embed": "Write the features of images, from a trained network to a file.",
+    "export": "Write a trained network as an ONNX or torch.export file.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
     "claims": "Judge the published numbers and claims of the cards from your runs.",
     "tune": "Search settings on held-out training identities.",
