@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from harness import weights
 from harness.contracts import Item, camera_parts
-from harness.data import EvaluationData
 from harness.data.images import Range
+from harness.data.loader import EvaluationData
 from harness.data.transforms import Images, resize
 from harness.errors import UsageError
 from harness.planning.request import resolve_device

@@ -13,7 +13,7 @@ import torch
 from datasets import layouts
 from harness import metrics, registry, weights
 from harness.contracts import PROTOCOLS, Item, Splits
-from harness.data import EvaluationData
+from harness.data.loader import EvaluationData
 from harness.errors import DataError, RunError, UsageError
 from harness.registry import DatasetEntry
 from harness.system import files as system_files
