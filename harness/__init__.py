@@ -287,7 +287,7 @@ def embed(
         data_root: folder that holds the datasets. Default `$REID_DATASETS`.
         data_options: reader options, by dataset name.
         workers: number of threads that read images.
-        threads: number of CPU threads; 0 is all cores.
+        threads: number of CPU threads, which may change the last bit. 0: those of a run on the CPU, else all cores.
         progress: called with the array, the number of images done and the total.
         **settings: those of `load_backbone`.
 

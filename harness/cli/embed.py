@@ -62,8 +62,8 @@ from harness.system.redact import readable
     metavar="N",
     type=click.IntRange(0),
     default=0,
-    show_default="all cores",
-    help="Number of CPU threads.",
+    show_default="those of a run on the CPU, else all cores",
+    help="Number of CPU threads; it may change the last bit.",
 )
 @device_option
 @data_root_option

@@ -106,8 +106,8 @@ def write(
     if bool(images) == bool(dataset):
         raise UsageError("Pass either images (--images) or a dataset (--dataset).")
     path = check_out(paths.expand(out), ".npz")
-    torch.set_num_threads(threads or processes.cores())
     network = load(backbone, **settings)
+    torch.set_num_threads(threads or network.source.threads or processes.cores())
     if how.camera is not None and not network.embeds_cameras:
         raise UsageError(f"{network.source.entry.name} does not use cameras. Leave --camera out.")
     show = show or (lambda *_: None)

@@ -52,6 +52,12 @@ class Source:
         return self.record["spec"]["dataset"] if self.record else ""
 
     @property
+    def threads(self) -> int:
+        """CPU threads of the run, which may change the last bit of a feature; 0 if unknown, or if it ran on a GPU."""
+        on_cpu = self.record is not None and self.record["spec"]["device"] == "cpu"
+        return int(self.record["environment"].get("threads") or 0) if self.record and on_cpu else 0
+
+    @property
     def value_range(self) -> tuple[float, float] | None:
         """The gray values of black and white, if the network was trained on images of more than 8 bits."""
         notes = (self.record["data"].get("notes") or {}) if self.record else {}
@@ -117,6 +123,11 @@ def _of_run(
     path, record = folder / "checkpoint.pt", store.read(folder)
     if not path.is_file():
         raise UsageError(f"Run {run} has no checkpoint in {folder}. Train it here, or pass a checkpoint file.")
+    if record["status"] != "ok":
+        raise UsageError(
+            f"Run {run} did not finish (status {record['status']}). Repeat it, or pass the backbone and {path} as a "
+            "checkpoint to use the last epoch that it saved."
+        )
     spec, trained = record["spec"], (record["data"].get("splits") or {}).get("train", {})
     ran = recipe.from_values(spec["recipe"], dict(spec["values"]))
     if name and registry.backbone(name, plugins).name != spec["backbone"]:

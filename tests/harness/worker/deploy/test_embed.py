@@ -47,7 +47,7 @@ def test_the_features_are_those_of_the_evaluation_to_the_last_bit(
     pipelines.PIPELINES["test"](Job.read(folder / "job.json"), folder, Progress(io.StringIO())).run()
     for (query, gallery), flip in zip(ranked[-2:], (False, True), strict=True):
         written = harness.embed(
-            **run.where, dataset="market1501", data_root=world, out=tmp_path / "f.npz", raw=True, flip=flip, threads=1
+            **run.where, dataset="market1501", data_root=world, out=tmp_path / "f.npz", raw=True, flip=flip
         )
         found = np.load(tmp_path / "f.npz")
         assert written.counts == {"query": len(query), "gallery": len(gallery)}

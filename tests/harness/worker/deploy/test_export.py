@@ -66,6 +66,7 @@ def test_models_of_timm(tmp_path: Path, model: str) -> None:
     assert result.about["parity"]["generated_images"]["largest_difference"] < 1e-4
 
 
+@pytest.mark.slow
 def test_torch_export_needs_no_code_of_the_harness(checkpoint: Path, tmp_path: Path) -> None:
     out = exported(checkpoint, format="torch", out=tmp_path / "net.pt2", camera=3).path
     module, network = (
@@ -78,19 +79,16 @@ def test_torch_export_needs_no_code_of_the_harness(checkpoint: Path, tmp_path: P
     assert files.description(out)["contract"]["camera"] == "3"
 
 
+@pytest.mark.slow
 def test_normalisation_may_be_outside_and_the_batch_fixed(checkpoint: Path) -> None:
-    found = session(exported(checkpoint, normalize=False, batch=4, camera="input").path)
-    inputs = [(i.name, i.type, i.shape) for i in found.get_inputs()]
+    path = exported(checkpoint, normalize=False, batch=4, camera="input").path
+    inputs = [(i.name, i.type, i.shape) for i in session(path).get_inputs()]
     assert inputs == [("images", "tensor(float)", [4, 3, 64, 32]), ("camera_ids", "tensor(int64)", [4])]
-
-
-def test_a_file_of_fixed_batch_is_called_with_any_number_of_images(checkpoint: Path) -> None:
-    result = exported(checkpoint, batch=4)
-    network = harness.load_backbone("transreid", checkpoint, image_size=(64, 32))
     pixels = torch.randint(0, 256, (6, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    called = files.Deployed(result.path, files.contract_of(result.path))
-    found = called((pixels / 255 - 0.5) / 0.5, torch.zeros(6, dtype=torch.int64))
-    torch.testing.assert_close(found, network.embed(pixels), atol=1e-5, rtol=0)
+    cameras = [5, 0, 1, 2, 3, 4]
+    found = files.Deployed(path, files.contract_of(path))((pixels / 255 - 0.5) / 0.5, torch.tensor(cameras))
+    expected = harness.load_backbone("transreid", checkpoint, image_size=(64, 32)).embed(pixels, cameras)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.slow
@@ -102,6 +100,7 @@ def test_smaller_files_report_what_they_cost(checkpoint: Path, world: Path, prec
     assert "mAP" in result.sentences[-1] and "PyTorch" in result.sentences[-1]
 
 
+@pytest.mark.slow
 def test_a_file_is_timed_beside_pytorch(checkpoint: Path, cli: Cli) -> None:
     out = exported(checkpoint).path
     code, text, err = cli("profile", "--exported", out, "--batch", "1,3", "--seconds", "0.1", "--format", "json")
@@ -114,6 +113,7 @@ def test_a_file_is_timed_beside_pytorch(checkpoint: Path, cli: Cli) -> None:
     assert code == 2 and "none.onnx does not exist" in err
 
 
+@pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(files, "_onnx_call", spoiled(files._onnx_call))
     with pytest.raises(RunError, match=r"differs from PyTorch by 0\.01 .* No file was kept"):
