@@ -46,6 +46,7 @@ class Execution:
 
     Attributes:
         scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
+        debug: run in this process, one run after the other, so that a debugger can stop inside a run.
         gpus_per_run: GPUs per run. A fraction shares a GPU; two and more train one run together. On a CPU, the number
             of processes that train one run. Default 1 on a GPU, 0 on a CPU.
         cpus_per_run: CPU cores and threads per run. Default 0 divides the cores among concurrent runs.
@@ -60,6 +61,7 @@ class Execution:
     """
 
     scheduler: str = "ray"
+    debug: bool = False
     gpus_per_run: float | None = None
     cpus_per_run: int = 0
     max_concurrent: int = 0
@@ -76,7 +78,7 @@ class Execution:
         """Reads and checks settings.
 
         Raises:
-            UsageError: an unknown scheduler, a negative number, or an invalid duration.
+            UsageError: an unknown scheduler, a negative number, an invalid duration, or a limit for a debugged run.
         """
         given = dict(settings)
         given["scheduler"] = ALIASES.get(name := given.get("scheduler", "ray"), name)
@@ -90,6 +92,10 @@ class Execution:
             raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
         if (gpus := found.gpus_per_run or 0) > 1 and gpus != int(gpus):
             raise UsageError(f"--gpus-per-run must be a fraction below 1 or a whole number, found {gpus:g}.")
+        if found.debug and found.processes > 1:
+            raise UsageError("--debug runs in one process. Leave out --debug or --gpus-per-run.")
+        if found.debug and found.timeout:
+            raise UsageError("A time limit needs a process per run. Leave out --timeout or --debug.")
         return found
 
     @property
@@ -101,8 +107,10 @@ class Execution:
         """Checks that this machine has the GPUs of one run; for a cluster, Ray tells when the runs start.
 
         Raises:
-            UsageError: it has fewer.
+            UsageError: it has fewer, or the device cannot be shared by several processes.
         """
+        if self.processes > 1 and device not in ("cpu", "cuda"):
+            raise UsageError(f"Several processes per run need --device cuda or cpu, found {device}.")
         here = gpu.names() if device == "cuda" and not self.address else []
         if here and self.processes > len(here):
             raise UsageError(
@@ -113,7 +121,7 @@ class Execution:
     def resources(self, runs: int, device: str) -> Resources:
         """Resources per run: by default one GPU, or on a CPU the cores divided by the number of concurrent runs."""
         gpus = (1.0 if self.gpus_per_run is None else self.gpus_per_run) if device == "cuda" else 0.0
-        alone = self.scheduler == "local" or (gpus == 0 and not self.address)
+        alone = self.debug or self.scheduler == "local" or (gpus == 0 and not self.address)
         at_once = self.max_concurrent or (1 if alone else 0)
         cpus = self.cpus_per_run or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
         if gpus > 0 and not self.cpus_per_run:

@@ -51,7 +51,7 @@ class Spec(TypedDict, total=False):
         Annotated[dict[str, Any], Meta(description="every build option of the backbone, defaults included")]
     ]
     seed: Required[Annotated[Seed, Meta(description="seed of all random numbers of the run")]]
-    device: Required[Annotated[str, Meta(description="`cpu` or `cuda`")]]
+    device: Required[Annotated[str, Meta(description="`cpu` or `cuda`; `mps` and `xpu` are untested")]]
     protocol: Required[Annotated[str, Meta(description="version of the evaluation protocol, Major.Minor")]]
     torch: Annotated[str | None, Meta(description="version of torch, Major.Minor")]
     source: Annotated[str | None, Meta(description="hash of the backbone's files")]

@@ -36,7 +36,7 @@ def random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | Non
     """Returns the state of torch's random numbers, on the CPU and on the device."""
     import torch
 
-    return torch.get_rng_state(), torch.cuda.get_rng_state(device) if device.type == "cuda" else None
+    return torch.get_rng_state(), None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()
 
 
 def set_random_state(state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device) -> None:
@@ -45,4 +45,4 @@ def set_random_state(state: tuple[torch.Tensor, torch.Tensor | None], device: to
 
     torch.set_rng_state(state[0])
     if state[1] is not None:
-        torch.cuda.set_rng_state(state[1], device)
+        torch.get_device_module(device).set_rng_state(state[1])

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
+from harness.execution.options import Execution
 from harness.registry import timm_names
 from harness.spec import recipe
 from harness.spec.condition import Condition
@@ -135,6 +136,13 @@ def test_more_gpus_per_run_than_there_are(plan: Cli, monkeypatch: pytest.MonkeyP
     assert plan("--device", "cuda", "--gpus-per-run", "4", "--address", "head:6379")[0] == 0
     code, _, err = plan("--gpus-per-run", "1.5")
     assert code == 2 and "a fraction below 1 or a whole number, found 1.5" in err
+
+
+def test_several_processes_need_a_device_that_they_can_share() -> None:
+    with pytest.raises(UsageError, match="need --device cuda or cpu, found mps"):
+        Execution(gpus_per_run=2).check_gpus("mps")
+    with pytest.raises(UsageError, match="--debug runs in one process"):
+        Execution.of({"debug": True, "gpus_per_run": 2})
 
 
 def test_a_batch_that_processes_cannot_share(plan: Cli) -> None:

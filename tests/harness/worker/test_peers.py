@@ -59,7 +59,10 @@ def plugins(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def train(world: Path, tmp_path: Path, plugins: Path, cli: Cli, quick_runs: None) -> Callable[..., dict[str, Any]]:
     def call(*more: object, name: str = "run") -> dict[str, Any]:
         folder = tmp_path / name
-        cli(*arguments(world, folder, "--plugins", plugins, *more, backbones="pixels"))
+        code, out, err = cli(
+            *arguments(world, folder, "--plugins", plugins, *more, backbones="pixels", scheduler="local")
+        )
+        assert (folder / "results").is_dir() and code in (0, 1), out + err
         assert not running(folder), "no process is left"
         return dict(only_record(folder))
 
