@@ -1,7 +1,7 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no torch.
+`claims`, and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from harness.planning.plan import Planned
     from harness.planning.request import Names
     from harness.records.schema import Record
+    from harness.reporting.claims import Claims
     from harness.tuning.state import Search
     from harness.worker.deploy.embedder import Embedder
     from harness.worker.deploy.export import Result
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL_VERSION",
     "__version__",
+    "claims",
     "embed",
     "evaluate",
     "export",
@@ -227,6 +229,31 @@ def report(
     page = Path(expand(out)) if out else reporting.page_of(folder)
     reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
     return page
+
+
+def claims(results: str | os.PathLike[str] = "results", *, plugins: str | os.PathLike[str] = "") -> Claims:
+    """Judges the published numbers and the claims of all cards from the records; see docs/claims.md for the rules.
+
+    `.published` and `.claims` are lists of verdicts, and `.to_dict()` is the JSON of the command.
+
+    Args:
+        results: folder of the records.
+        plugins: folder of further plug-ins, whose cards are judged too.
+
+    Raises:
+        harness.errors.UsageError: the folder does not exist.
+    """
+    from pathlib import Path
+
+    from harness import reporting
+    from harness.errors import UsageError
+    from harness.reporting import claims as judging
+    from harness.system.paths import expand
+
+    folder = Path(expand(results))
+    if not folder.is_dir():
+        raise UsageError(f"The results folder {folder} does not exist. Pass the folder of the records with --results.")
+    return judging.judge(reporting.collect(folder, Path(expand(plugins)) if plugins else None))
 
 
 def embed(

@@ -29,6 +29,7 @@ COMMANDS = {
     "embed": "Write the features of images, from a trained network to a file.",
     "export": "Write a trained network as an ONNX or torch.export file.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
+    "claims": "Judge the published numbers and claims of the cards from your runs.",
     "tune": "Search settings on held-out training identities.",
     "profile": "Measure parameters, FLOPs, throughput, latency and memory.",
     "run-one": "",

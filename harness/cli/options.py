@@ -245,7 +245,10 @@ grid_options = together(
 )
 """A grid of runs."""
 
+debug_option = option(HARDWARE, "--debug", is_flag=True, help="Run in this process, so that a debugger can stop in it.")
+
 execution_options = together(
+    debug_option,
     option(
         HARDWARE,
         "--scheduler",

@@ -241,7 +241,7 @@ def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     commands = [line.strip() for line in out.split("Next:\n")[1].splitlines() if "# " not in line]
     assert [command.split()[3] for command in commands] == ["validate", "run", "plan"]
     assert shlex.split(commands[0])[-4:] == ["--plugins", "plugins", "--data-root", "da ta" if named else "plugins"]
-    quick = ["--set", "training.epochs=1", "--scheduler", "inline", "--no-mlflow"]
+    quick = ["--set", "training.epochs=1", "--debug", "--no-mlflow"]
     extra = {"plan": ["--device", "cpu"], "run": [*quick, "--report", "B.md", "--cache", "cache"]}
     for command in commands:
         words = shlex.split(command)[3:]

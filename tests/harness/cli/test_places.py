@@ -41,6 +41,8 @@ def path_options() -> Iterator[tuple[str, click.Option]]:
         for option in command.params:
             if not isinstance(option, click.Option) or option.is_flag or option.name in NO_PATHS:
                 continue
+            if isinstance(option.type, click.Choice):
+                continue
             typed = isinstance(option.type, UserPath | TrackingUri | click.Path | click.File)
             if typed or PATH_WORDS.search(option.metavar or "") or PATH_TEXT.search(option.help or ""):
                 yield name, option

@@ -151,6 +151,12 @@ FAULTS: dict[str, tuple[str, str, str]] = {
         "[[parameters]]|[[published]]\ndataset = 'x'\nmAP=1\nrank1=1\nimage_size=[16, 8]\nsource = ''\n[[parameters]]",
         "published results of datasets that are not registered. For example: x",
     ),
+    "claim about an unknown dataset": (
+        "card",
+        "[[parameters]]|[[claims]]\nmetric = 'mAP'\nrelation = 'above'\ncomparator = 'all'\nsource = 'abstract'\n"
+        "datasets = ['x']\n[[parameters]]",
+        "claims about datasets that are not registered. For example: x",
+    ),
     "unknown option of a variant": (
         "card",
         "{ camera_e|{ kamera_e",
