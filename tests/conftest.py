@@ -19,6 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads would use
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNS = {"quick_runs", "phantoms"}
 """Fixtures of tests that start whole runs or lay out whole datasets; such tests are marked `slow`."""
+LONG = {"test_commands.py", "test_export.py", "test_run.py"}
+"""Files that take minutes, beside those of the folder `reliability`."""
 SITE = REPOSITORY / "tests" / "support" / "site"
 
 
@@ -33,7 +35,7 @@ def shared() -> Path:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Sorts long files first, so workers finish together; marks tests of whole runs; skips tests that need a GPU."""
-    items.sort(key=lambda item: item.path.parent.name != "reliability")
+    items.sort(key=lambda item: not (item.path.parent.name == "reliability" or item.path.name in LONG))
     for item in items:
         if RUNS & set(getattr(item, "fixturenames", ())):
             item.add_marker(pytest.mark.slow)
