@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import ChainMap
 from typing import Any
 
 from harness.cli import completion
@@ -55,6 +56,10 @@ def network_settings(values: dict[str, Any], without: tuple[str, ...] = ()) -> d
     """Returns the settings that the user typed, with sizes and tables parsed, and the folders of the environment."""
     found = given(values, *without)
     found |= {name: values[name] for name in ("results", "plugins", "data_root") if values.get(name)}
+    if "options" in found:
+        named = [table for table in found["options"].values() if isinstance(table, dict)]
+        plain = {key: value for key, value in found["options"].items() if not isinstance(value, dict)}
+        found["options"] = ChainMap(*named, plain)
     if "image_size" in found:
         size = literal(found["image_size"])
         if not isinstance(size, list):

@@ -16,11 +16,10 @@ from harness.contracts import PROTOCOLS, Item, Splits
 from harness.data.loader import EvaluationData
 from harness.errors import DataError, RunError, UsageError
 from harness.registry import DatasetEntry
-from harness.system import files as system_files
-from harness.system import paths
+from harness.system import files, paths
 from harness.system.version import __version__
 from harness.training.trained import check_cameras
-from harness.worker.deploy import files, smaller
+from harness.worker.deploy import formats, smaller
 from harness.worker.deploy.embedder import Embedder, load
 from harness.worker.deploy.feature_file import check_out
 from harness.worker.deploy.graph import Contract, Exported, prepare
@@ -52,7 +51,7 @@ class How:
     normalize: bool = True
     camera: str = ""
     batch: int = 0
-    opset: int = files.OPSETS[0]
+    opset: int = formats.OPSETS[0]
     precision: str = "fp32"
     calibration: int = 128
 
@@ -112,17 +111,17 @@ def write(
     show: Show | None = None,
 ) -> Result:
     """Loads a network, exports it and compares the file with PyTorch; see `harness.export`."""
-    if how.form not in files.SUFFIXES:
-        raise UsageError(f"--format must be {' or '.join(files.SUFFIXES)}, found '{how.form}'.")
-    path = check_out(out, files.SUFFIXES[how.form])
-    files.check_format(how.form, how.opset)
+    if how.form not in formats.SUFFIXES:
+        raise UsageError(f"--format must be {' or '.join(formats.SUFFIXES)}, found '{how.form}'.")
+    path = check_out(out, formats.SUFFIXES[how.form])
+    formats.check_format(how.form, how.opset)
     _check(how, dataset)
     show = show or (lambda _: None)
     network = load(backbone, device="cpu", **settings)
     module = prepare(network, normalize=how.normalize, camera=how.camera, batch=how.batch)
     test = _test(network, module.contract, dataset, data_root, settings.get("plugins")) if dataset else None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with system_files.replacing(path) as temporary:
+    with files.replacing(path) as temporary:
         # Both libraries choose the format by the suffix, which a temporary file does not have.
         draft = temporary.with_suffix(path.suffix)
         try:
@@ -136,7 +135,7 @@ def write(
             show("comparing with PyTorch")
             parity = compare(network, module, draft, test, exact=how.precision == "fp32")
             about = _about(network, module.contract, how, parity)
-            files.describe(draft, about)
+            formats.describe(draft, about)
             draft.replace(temporary)
         finally:
             draft.unlink(missing_ok=True)
@@ -179,9 +178,9 @@ def _test(network: Embedder, contract: Contract, dataset: str, data_root: str, p
 
 
 def _export(module: Exported, path: Path, how: How) -> None:
-    program = files.trace(module)
+    program = formats.trace(module)
     if how.form == "onnx":
-        files.write_onnx(program, path, how.opset)
+        formats.write_onnx(program, path, how.opset)
     else:
         torch.export.save(program, path)
 
@@ -203,7 +202,7 @@ def _shrink(network: Embedder, contract: Contract, test: _Test | None, path: Pat
         cameras=test.rows,
         value_range=test.splits.value_range,
     )
-    file = files.Deployed(path, contract)
+    file = formats.Deployed(path, contract)
     batches = [file.inputs(b.images, b.camera_ids) for b in data if len(b.images) == data.batch_size]
     smaller.to_int8(path, batches)
     return None
@@ -222,7 +221,7 @@ def compare(network: Embedder, module: Exported, path: Path, test: _Test | None,
     Raises:
         RunError: the file differs from PyTorch.
     """
-    file = files.Deployed(path, module.contract)
+    file = formats.Deployed(path, module.contract)
     parity: dict[str, Any] = {"tolerance": TOLERANCE if exact else None, "generated_images": _generated(module, file)}
     if test is not None:
         parity["dataset"] = _on_dataset(network, file, test)
@@ -239,21 +238,21 @@ def compare(network: Embedder, module: Exported, path: Path, test: _Test | None,
     return parity
 
 
-def _generated(module: Exported, file: files.Deployed) -> dict[str, Any]:
+def _generated(module: Exported, file: formats.Deployed) -> dict[str, Any]:
     """Compares features of random images, for several batch sizes."""
     worst, closest, count = 0.0, 1.0, 0
     for seed, size in enumerate((module.contract.batch,) if module.contract.batch else BATCHES):
         inputs = module.example(size, seed)
         with torch.inference_mode():
             expected = module(*inputs)
-        names = files.INPUT, files.CAMERAS
+        names = formats.INPUT, formats.CAMERAS
         found = torch.from_numpy(file.call({n: t.numpy() for n, t in zip(names, inputs, strict=False)}))
         worst = max(worst, float((found - expected).abs().max()))
         closest, count = min(closest, float((found * expected).sum(1).min())), count + size
     return {"images": count, "largest_difference": worst, "smallest_cosine": closest}
 
 
-def _on_dataset(network: Embedder, file: files.Deployed, test: _Test) -> dict[str, Any]:
+def _on_dataset(network: Embedder, file: formats.Deployed, test: _Test) -> dict[str, Any]:
     """Compares features and mAP on query and gallery."""
     there = Embedder(file, network.source, torch.device("cpu"), network.num_cameras)
     features: dict[str, list[torch.Tensor]] = {}

@@ -16,7 +16,7 @@ from harness.contracts import set_camera_mode
 from harness.system import processes
 from harness.system.device import place
 from harness.system.paths import expand
-from harness.worker.deploy import files
+from harness.worker.deploy import formats
 from harness.worker.deploy.graph import CAMERAS, INPUT, Contract, Exported
 
 LEAST = 3
@@ -70,11 +70,11 @@ def measure(
     Raises:
         WeightsError: the file is missing, or not one of `export`.
     """
-    about, contract = files.description(path), files.contract_of(path)
+    about, contract = formats.description(path), formats.contract_of(path)
     threads = threads or processes.cores()
     torch.set_num_threads(threads)
     network = _network(about["network"], contract, Path(expand(plugins)) if plugins else None)
-    file = files.Deployed(path, contract, threads)
+    file = formats.Deployed(path, contract, threads)
     found = []
     for batch in [contract.batch] if contract.batch else batches:
         inputs = network.example(batch)

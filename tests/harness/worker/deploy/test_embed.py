@@ -150,6 +150,16 @@ def test_bad_input_is_one_sentence(
     assert not Path("f.npz").exists() and not list(Path().glob(".*")), "nothing is left behind"
 
 
+@pytest.mark.parametrize("prefix", ["", "bot."])
+def test_build_options_may_name_the_backbone(cli: Cli, world: Path, tmp_path: Path, prefix: str) -> None:
+    module = registry.backbone("bot").build(num_classes=3, num_cameras=1, image_size=(64, 32), width="tiny")
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    words = ["--backbone", "bot", "--checkpoint", tmp_path / "net.pt", "--option", f"{prefix}neck_feature=before"]
+    images = world / MARKET / "query"
+    code, out, err = cli("embed", *words, "--image-size", "64x32", "--images", images, "--out", tmp_path / "f.npz")
+    assert code == 0 and "33 features of 512 numbers" in out, err
+
+
 def test_the_file_must_be_named_npz(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
     words = ["--backbone", "transreid", "--checkpoint", checkpoint, "--images", tmp_path, "--out", tmp_path / "f.txt"]
     code, _, err = cli("embed", *words)

@@ -15,7 +15,7 @@ import harness
 from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d, selective_scan
 from harness import registry
 from harness.errors import RunError, UsageError
-from harness.worker.deploy import export, files
+from harness.worker.deploy import export, formats
 from harness.worker.deploy.scans import exportable_scan
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -51,7 +51,7 @@ def test_a_trained_network_keeps_its_score(trained: Any, world: Path, tmp_path: 
     assert data["largest_difference"] < 1e-4 and data["images"] == 79
     plain = next(row for row in run.record["evaluations"] if row["trained"] and not row["flip"])
     assert data["mAP"]["file"] == pytest.approx(plain["mAP"], abs=1e-4), "the score of the run itself"
-    about = files.description(out)
+    about = formats.description(out)
     assert about == result.about and about["record"]["run_id"] == run.run_id
     assert about["licence"]["code"] and about["contract"]["input"].startswith("images: uint8 [N, 3, 64, 32], RGB")
 
@@ -76,7 +76,7 @@ def test_torch_export_needs_no_code_of_the_harness(checkpoint: Path, tmp_path: P
     images = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         torch.testing.assert_close(module(images), network.embed(images, [3, 3, 3]), atol=1e-5, rtol=0)
-    assert files.description(out)["contract"]["camera"] == "3"
+    assert formats.description(out)["contract"]["camera"] == "3"
 
 
 @pytest.mark.slow
@@ -86,7 +86,7 @@ def test_normalisation_may_be_outside_and_the_batch_fixed(checkpoint: Path) -> N
     assert inputs == [("images", "tensor(float)", [4, 3, 64, 32]), ("camera_ids", "tensor(int64)", [4])]
     pixels = torch.randint(0, 256, (6, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     cameras = [5, 0, 1, 2, 3, 4]
-    found = files.Deployed(path, files.contract_of(path))((pixels / 255 - 0.5) / 0.5, torch.tensor(cameras))
+    found = formats.Deployed(path, formats.contract_of(path))((pixels / 255 - 0.5) / 0.5, torch.tensor(cameras))
     expected = harness.load_backbone("transreid", checkpoint, image_size=(64, 32)).embed(pixels, cameras)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
 
@@ -115,7 +115,7 @@ def test_a_file_is_timed_beside_pytorch(checkpoint: Path, cli: Cli) -> None:
 
 @pytest.mark.slow
 def test_a_file_that_differs_is_not_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "_onnx_call", spoiled(files._onnx_call))
+    monkeypatch.setattr(formats, "_onnx_call", spoiled(formats._onnx_call))
     with pytest.raises(RunError, match=r"differs from PyTorch by 0\.01 .* No file was kept"):
         exported(checkpoint)
     assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["net.pt"]
@@ -166,7 +166,7 @@ def test_cameras_of_a_backbone_without_them(tmp_path: Path) -> None:
 
 
 def test_a_missing_package_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(files, "PACKAGES", ("onnx", "onnx_from_the_moon"))
+    monkeypatch.setattr(formats, "PACKAGES", ("onnx", "onnx_from_the_moon"))
     with pytest.raises(UsageError, match=r"needs onnx_from_the_moon. Run: pip install --editable '\.\[export\]'"):
         exported(checkpoint)
 
@@ -174,7 +174,7 @@ def test_a_missing_package_is_named(checkpoint: Path, monkeypatch: pytest.Monkey
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model")
     with pytest.raises(harness.errors.WeightsError, match="was not written by 'python -m harness export'"):
-        files.description(tmp_path / "x.onnx")
+        formats.description(tmp_path / "x.onnx")
 
 
 @pytest.mark.parametrize("length", [1, 7])
