@@ -64,7 +64,8 @@ def harness(words: list[str]) -> None:
         full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)
         words = [*words, "--dry-run", "--from-scratch"] if full_size else small(words)
     if command in ("run", "tune", "evaluate"):
-        words = words if "--timeout" in options or "--debug" in options else [*words, "--debug"]
+        own_process = options & {"--timeout", "--debug", "--gpus-per-run"}
+        words = words if own_process else [*words, "--debug"]
         tracked = "--mlflow-uri" in options or "MLFLOW_TRACKING_URI" in os.environ
         words = words if tracked else [*words, "--no-mlflow"]
     run("-m", "harness", *words)
