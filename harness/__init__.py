@@ -1,7 +1,8 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-`claims`, and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no torch.
+`claims`, `publish`, and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no
+torch.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ __all__ = [
     "plan",
     "profile",
     "profile_exported",
+    "publish",
     "report",
     "run",
     "tune",
@@ -229,6 +231,33 @@ def report(
     page = Path(expand(out)) if out else reporting.page_of(folder)
     reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
     return page
+
+
+def publish(
+    run: str,
+    to: str | os.PathLike[str],
+    *,
+    upload: bool = False,
+    public: bool = False,
+    results: str | os.PathLike[str] = "results",
+    plugins: str | os.PathLike[str] = "",
+) -> str:
+    """Writes weights, model card and record of a run into a folder, or uploads them; returns where they are.
+
+    Args:
+        run: id of a trained and scored run, or its first letters.
+        to: a new folder, or `hf://user/name` on the Hugging Face hub.
+        upload: agrees to the upload; without it, nothing is sent.
+        public: makes a new repository visible to everyone.
+        results: folder of the records.
+        plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.HarnessError: an unknown run, one without a checkpoint, a folder in use, or a failed upload.
+    """
+    from harness.execution import publish as publishing
+
+    return publishing.publish(run, to, results=results, plugins=plugins, public=public, consent=lambda package: upload)
 
 
 def claims(results: str | os.PathLike[str] = "results", *, plugins: str | os.PathLike[str] = "") -> Claims:

@@ -282,6 +282,14 @@ class ReIDCriterion(nn.Module):
         total = torch.stack([weight * value for weight, value in parts.values()]).sum()
         return total, {name: value.detach() for name, (_, value) in parts.items()}
 
+    def used(self, output: TrainingOutput) -> TrainingOutput:
+        """Returns the part of the output that the losses use; each of its tensors gets a gradient."""
+        s = self.settings
+        features = output.features if s.triplet > 0 or s.ratr_intra > 0 or s.ratr_inter > 0 else []
+        if s.center > 0:
+            features = features or output.features[:1]
+        return TrainingOutput(output.logits if s.identity > 0 else [], features)
+
     def check(self, pids: Tensor, num_identities: int, num_instances: int) -> None:
         """Checks that a batch has the order that the losses need.
 

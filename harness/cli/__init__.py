@@ -28,6 +28,7 @@ COMMANDS = {
     "evaluate": "Score a checkpoint or stored features without training.",
     "embed": "Write the features of images, from a trained network to a file.",
     "export": "Write a trained network as an ONNX or torch.export file.",
+    "publish": "Write weights, model card and record of a run, or upload them.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
     "claims": "Judge the published numbers and claims of the cards from your runs.",
     "tune": "Search settings on held-out training identities.",

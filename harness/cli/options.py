@@ -161,6 +161,16 @@ workers_option = option(
 )
 
 
+gpus_per_run_option = option(
+    HARDWARE,
+    "--gpus-per-run",
+    metavar="N",
+    type=float,
+    show_default="1, or 0 on a CPU",
+    help="GPUs per run: a fraction shares a GPU, two and more train one run together.",
+)
+
+
 def together(*options: Callable[..., Any]) -> Callable[..., Any]:
     """Adds several options to a command, in their order."""
 
@@ -258,14 +268,7 @@ execution_options = together(
         metavar="ray|local",
         help="Scheduler; 'local' runs the same jobs without Ray.",
     ),
-    option(
-        HARDWARE,
-        "--gpus-per-run",
-        metavar="N",
-        type=float,
-        show_default="1, or 0 on a CPU",
-        help="GPUs per run; fractions are allowed.",
-    ),
+    gpus_per_run_option,
     option(
         HARDWARE,
         "--cpus-per-run",

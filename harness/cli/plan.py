@@ -11,7 +11,7 @@ import click
 
 from harness.cli.groups import HARDWARE, MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import format_option, given, grid_options
+from harness.cli.options import format_option, given, gpus_per_run_option, grid_options
 from harness.cli.tables import STATES, Column, prose, shell, table
 from harness.execution import settings
 from harness.planning import plan
@@ -34,6 +34,7 @@ COLUMNS = (
 @grouped(example="python -m harness plan --backbones reidmamba,bot --datasets market1501,msmt17 --data-root data")
 @grid_options
 @option(MAIN, "--explain", is_flag=True, help="Explain in full why runs are blocked.")
+@gpus_per_run_option
 @option(HARDWARE, "--address", default="", metavar="ADDRESS", help="Ray cluster that the runs are for, as for 'run'.")
 @format_option
 def command(form: str, explain: bool, **values: Any) -> int:

@@ -9,8 +9,10 @@ import click
 
 @click.command(hidden=True)
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
-def command(folder: Path) -> int:
-    """Runs the job in FOLDER/job.json; JSON lines on standard output."""
-    from harness.worker.main import main
+@click.option("--rank", type=int, default=0)
+@click.option("--store", type=click.Path(path_type=Path), default="")
+def command(folder: Path, rank: int, store: Path) -> int:
+    """Runs the job in FOLDER/job.json; JSON lines on standard output. With --rank, trains beside the first process."""
+    from harness.worker import main
 
-    return main(folder.absolute())
+    return main.follow(folder.absolute(), rank, store) if rank else main.main(folder.absolute())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,9 +25,9 @@ class Batch(NamedTuple):
     """One batch.
 
     Attributes:
-        images: normalised images, float32 [B, 3, H, W].
-        labels: classes 0 .. C - 1 in training, `pid`s in evaluation, int64 [B].
-        camera_ids: rows of the camera embedding, int64 [B].
+        images: normalised images, float32 [B, 3, H, W]; of one part of the batch, if several processes share it.
+        labels: classes 0 .. C - 1 in training, `pid`s in evaluation, int64 [B]; always of the whole batch.
+        camera_ids: rows of the camera embedding, int64, one per image.
     """
 
     images: Tensor
@@ -57,6 +57,7 @@ class TrainingData:
         workers: number of threads that prepare batches while the caller trains; 0 is the same as 1.
         progress: called while the cache is built.
         pin_memory: whether batches lie in page-locked memory, which allows asynchronous copies to a GPU.
+        part: returns the images to load of a batch of a given size; all by default. An image is the same in each part.
 
     Attributes:
         labels: class of each `pid`, in the order of the `pid`s.
@@ -83,6 +84,7 @@ class TrainingData:
         workers: int = 0,
         progress: Progress | None = None,
         pin_memory: bool = False,
+        part: Callable[[int], slice] = slice,
     ) -> None:
         if not items:
             raise DataError("There are no training images. Check the data root and the layout of the dataset.")
@@ -97,7 +99,8 @@ class TrainingData:
         self.batch_size = self._sampler.batch_size
         self._normalization = Normalization.of(mean, std)
         augmentation, size = recipe.augmentation, _size(recipe.augmentation.image_size)
-        self._buffers = Buffers((self.batch_size, 3, *size), pin_memory=pin_memory)
+        self._part = part(self.batch_size)
+        self._buffers = Buffers((self._part.stop - (self._part.start or 0), 3, *size), pin_memory=pin_memory)
         self._images = open_images(
             [item.path for item in items],
             size,
@@ -122,8 +125,9 @@ class TrainingData:
         rows = self._sampler.batches(epoch)[iteration]
         rng = generator(self.seed, "batch", epoch, iteration)
         images = self._buffers.take()
-        augment(self._images, rows, self.recipe.augmentation, self._normalization, rng, images)
-        return Batch(images, self._buffers.like(self._labels[rows]), self._buffers.like(self._cameras[rows]))
+        augment(self._images, rows, self.recipe.augmentation, self._normalization, rng, images, self._part)
+        cameras = self._cameras[rows[self._part]]
+        return Batch(images, self._buffers.like(self._labels[rows]), self._buffers.like(cameras))
 
 
 class EvaluationData:

@@ -144,6 +144,7 @@ def augment(
     normalization: Normalization,
     rng: np.random.Generator,
     batch: torch.Tensor,
+    part: slice = slice(None),
 ) -> None:
     """Fills a batch, float32 [B, 3, H, W], with augmented and normalised images.
 
@@ -154,14 +155,16 @@ def augment(
         normalization: mean and standard deviation.
         rng: generator of this batch.
         batch: tensor to fill, in place.
+        part: the images of the batch to compute; the tensor holds these alone.
     """
     draws = draw(rng, len(rows), augmentation)
     canvas = np.empty(batch.shape[1:], dtype=np.uint8)
-    for out, row, down, right, flip in zip(batch.numpy(), rows, *draws[:3], strict=True):
+    own = (values[part] for values in (rows, *draws[:3]))
+    for out, row, down, right, flip in zip(batch.numpy(), *own, strict=True):
         shift(images[int(row)], int(down), int(right), canvas)
         out[:] = canvas[:, :, ::-1] if flip else canvas
         normalization.apply(out)
-    erase(batch, draws.box, augmentation.erasing, seed=int(rng.random() * 2**53))
+    erase(batch, draws.box, augmentation.erasing, seed=int(rng.random() * 2**53), part=part)
 
 
 def shift(image: Pixels, down: int, right: int, canvas: Pixels) -> None:
@@ -173,15 +176,20 @@ def shift(image: Pixels, down: int, right: int, canvas: Pixels) -> None:
     canvas[:, into_rows, into_columns] = image[:, rows, columns]
 
 
-def erase(batch: torch.Tensor, boxes: NDArray[np.int64], erasing: Erasing, *, seed: int) -> None:
-    """Fills the rectangles of normalised images in place, with noise from N(0, 1) or with one value per channel."""
+def erase(
+    batch: torch.Tensor, boxes: NDArray[np.int64], erasing: Erasing, *, seed: int, part: slice = slice(None)
+) -> None:
+    """Fills the rectangles of normalised images in place, with noise from N(0, 1) or with one value per channel.
+
+    `boxes` are those of the whole batch, and `part` are the images that the tensor holds.
+    """
     if erasing.fill == "noise":
         # With its own generator, torch draws normal numbers on one thread, more than twice as fast as numpy.
         total = 3 * int((boxes[:, 2] * boxes[:, 3]).sum())
         noise = torch.randn(total, generator=torch.Generator().manual_seed(seed)).numpy()
     value = np.asarray(erasing.value, dtype=np.float32).reshape(3, 1, 1)
-    used = 0
-    for image, (top, left, high, wide) in zip(batch.numpy(), boxes.tolist(), strict=True):
+    used = 3 * int((boxes[: part.start or 0, 2] * boxes[: part.start or 0, 3]).sum())
+    for image, (top, left, high, wide) in zip(batch.numpy(), boxes[part].tolist(), strict=True):
         place = image[:, top : top + high, left : left + wide]
         if erasing.fill == "noise":
             place[:] = noise[used : used + place.size].reshape(place.shape)

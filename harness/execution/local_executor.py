@@ -48,8 +48,6 @@ def _devices(gpus: float, count: int) -> list[str | None]:
     """Returns the GPUs of each of `count` slots; runs with a fraction of a GPU are spread over all GPUs first."""
     if gpus <= 0:
         return [None] * count
-    if gpus > 1 and gpus != int(gpus):
-        raise UsageError(f"--gpus-per-run must be a fraction below 1 or a whole number, found {gpus:g}.")
     seen = gpu.names()
     if not seen and count == 1:  # the number of GPUs is unknown, so the run itself finds out
         return [None]

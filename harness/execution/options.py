@@ -21,6 +21,7 @@ class Resources:
     Attributes:
         gpus: GPUs per run, fractions allowed; a fraction does not limit GPU memory.
         cpus: CPU cores and threads per run.
+        processes: processes that train a run together; on GPUs one per GPU.
         max_concurrent: runs at the same time; 0 means as many as fit.
         timeout: time limit per run, in seconds; 0 means none.
         address: an existing Ray cluster; empty starts Ray on this machine.
@@ -31,6 +32,12 @@ class Resources:
     max_concurrent: int = 0
     timeout: float = 0.0
     address: str = ""
+    processes: int = 1
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of each process."""
+        return max(1, self.cpus // self.processes)
 
 
 @dataclass(frozen=True)
@@ -40,7 +47,8 @@ class Execution:
     Attributes:
         scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
         debug: run in this process, one run after the other, so that a debugger can stop inside a run.
-        gpus_per_run: GPUs per run, fractions allowed. Default 1 on a GPU, 0 on a CPU.
+        gpus_per_run: GPUs per run. A fraction shares a GPU; two and more train one run together. On a CPU, the number
+            of processes that train one run. Default 1 on a GPU, 0 on a CPU.
         cpus_per_run: CPU cores and threads per run. Default 0 divides the cores among concurrent runs.
         max_concurrent: runs at the same time. Default 0 means as many as fit.
         timeout: time limit per run: seconds, or text such as `30m` and `10h`. Default none.
@@ -82,20 +90,44 @@ class Execution:
         found = cls(**given)
         if (found.gpus_per_run or 0) < 0 or found.cpus_per_run < 0 or found.max_concurrent < 0:
             raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
+        if (gpus := found.gpus_per_run or 0) > 1 and gpus != int(gpus):
+            raise UsageError(f"--gpus-per-run must be a fraction below 1 or a whole number, found {gpus:g}.")
+        if found.debug and found.processes > 1:
+            raise UsageError("--debug runs in one process. Leave out --debug or --gpus-per-run.")
         if found.debug and found.timeout:
             raise UsageError("A time limit needs a process per run. Leave out --timeout or --debug.")
         return found
 
+    @property
+    def processes(self) -> int:
+        """Number of processes that train one run."""
+        return max(1, int(self.gpus_per_run or 1))
+
+    def check_gpus(self, device: str) -> None:
+        """Checks that this machine has the GPUs of one run; for a cluster, Ray tells when the runs start.
+
+        Raises:
+            UsageError: it has fewer, or the device cannot be shared by several processes.
+        """
+        if self.processes > 1 and device not in ("cpu", "cuda"):
+            raise UsageError(f"Several processes per run need --device cuda or cpu, found {device}.")
+        here = gpu.names() if device == "cuda" and not self.address else []
+        if here and self.processes > len(here):
+            raise UsageError(
+                f"--gpus-per-run {self.processes} was passed, but this machine shows {len(here)} GPU"
+                f"{'s' * (len(here) > 1)}. Lower it, or pass the --address of a cluster with as many on one node."
+            )
+
     def resources(self, runs: int, device: str) -> Resources:
         """Resources per run: by default one GPU, or on a CPU the cores divided by the number of concurrent runs."""
-        gpus = (1.0 if device == "cuda" else 0.0) if self.gpus_per_run is None else self.gpus_per_run
+        gpus = (1.0 if self.gpus_per_run is None else self.gpus_per_run) if device == "cuda" else 0.0
         alone = self.debug or self.scheduler == "local" or (gpus == 0 and not self.address)
         at_once = self.max_concurrent or (1 if alone else 0)
         cpus = self.cpus_per_run or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
         if gpus > 0 and not self.cpus_per_run:
             here = 0 if self.address else int(len(gpu.names()) / gpus)  # concurrent runs; unknown for a cluster
-            cpus = max(1, min(cpus, 4, processes.cores() // max(1, here)))
-        return Resources(gpus, cpus, at_once, self.timeout, self.address)
+            cpus = max(1, min(cpus, 4 * self.processes, processes.cores() // max(1, here)))
+        return Resources(gpus, cpus, at_once, self.timeout, self.address, self.processes)
 
 
 def parse_duration(text: float | str) -> float:

@@ -353,12 +353,12 @@ def _check_fits(resources: Resources) -> int:
     """
     import ray
 
-    total = ray.cluster_resources()
-    required = (("GPU", resources.gpus), ("CPU", float(resources.cpus)))
+    total, nodes = ray.cluster_resources(), [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    required = [(name, number) for name, number in (("GPU", resources.gpus), ("CPU", resources.cpus)) if number > 0]
     for name, number in required:
+        lower = f"Lower --{'gpus' if name == 'GPU' else 'cpus'}-per-run."
         if number > total.get(name, 0):
-            raise RunError(
-                f"A run needs {number:g} {name}, but the cluster has {total.get(name, 0):g}. "
-                f"Lower --{'gpus' if name == 'GPU' else 'cpus'}-per-run."
-            )
-    return max(1, min(int(total.get(name, 0) / number) for name, number in required if number > 0))
+            raise RunError(f"A run needs {number:g} {name}, but the cluster has {total.get(name, 0):g}. {lower}")
+        if number > (most := max(node.get(name, 0) for node in nodes)):
+            raise RunError(f"A run needs {number:g} {name} on one node, but no node has more than {most:g}. {lower}")
+    return max(1, sum(min(int(node.get(name, 0) / number) for name, number in required) for node in nodes))

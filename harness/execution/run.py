@@ -13,7 +13,7 @@ from click import echo
 
 from harness.errors import HarnessError, UsageError
 from harness.execution.driver import Driver, Invocation
-from harness.execution.options import Execution
+from harness.execution.options import Execution, Resources
 from harness.execution.progress import ProgressDisplay
 from harness.planning.plan import BLOCKED, TODO, Planned
 from harness.planning.request import Request
@@ -94,14 +94,14 @@ def run(
             send_missing(request, execution, folders)
         return Outcome(0, folders)
     resources = execution.resources(len(todo), todo[0].spec.device)
-    jobs = [make_job(cell, request, execution, resources.cpus) for cell in todo]
+    jobs = [make_job(cell, request, execution, resources) for cell in todo]
     invocation = Invocation(*describe(request), folders=lambda: folders)
     with Driver(request.results, execution, invocation, accepted=accepted) as driver:
         driver.drive(jobs, resources, display(jobs) if display else ProgressDisplay(sys.stdout, jobs))
     return Outcome(INTERRUPTED if driver.interrupted else 0 if driver.good else 1, folders)
 
 
-def make_job(cell: Planned, request: Request, execution: Execution, threads: int) -> Job:
+def make_job(cell: Planned, request: Request, execution: Execution, resources: Resources) -> Job:
     """Creates the job of a planned run; its attempt number is one above that on record."""
     attempt = 1
     try:
@@ -113,8 +113,9 @@ def make_job(cell: Planned, request: Request, execution: Execution, threads: int
         spec=cell.spec,
         folder=str(cell.folder.absolute()),
         paths=request.paths,
-        threads=cell.spec.values.get("cell", {}).get("threads") or threads,
+        threads=cell.spec.values.get("cell", {}).get("threads") or resources.threads,
         workers=execution.workers,
+        processes=resources.processes,
         allow_count_mismatch=execution.allow_count_mismatch,
         trust_pickle=cell.trust_pickle,
         force=request.force,

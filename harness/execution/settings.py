@@ -52,6 +52,9 @@ def resolve(
     preset = presets.load(given["preset"]) if given.get("preset") else {}
     settings = presets.lay_under(given, {**preset, **preset.get(table, {})})
     execution = Execution.of({name: value for name, value in settings.items() if name in theirs})
-    request = requests.make(backbones, datasets, settings, preset, address=execution.address)
+    request = requests.make(
+        backbones, datasets, settings, preset, address=execution.address, processes=execution.processes
+    )
+    execution.check_gpus(requests.resolve_device(request.device))
     rest = {name: value for name, value in settings.items() if name in further}
     return Asked(request, execution, preset.get("generate", {}), rest)

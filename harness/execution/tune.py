@@ -164,7 +164,7 @@ class Tuning:
         timer = threading.Timer(self.budget or threading.TIMEOUT_MAX, end)
         timer.daemon = True
         display = TrialDisplay(sys.stdout, search)
-        make = lambda cell: make_job(cell, self.request, self.execution, resources.cpus)  # noqa: E731
+        make = lambda cell: make_job(cell, self.request, self.execution, resources)  # noqa: E731
         trials = SearchTrials(search, self.request.results, self.plan_trial, make, stop, display.ended, display.say)
         timer.start()
         try:
@@ -190,7 +190,7 @@ class Tuning:
         elif todo:
             echo(f"\nTraining {len(search.finals)} points on the whole training set: {len(todo)} runs.")
             resources = self.execution.resources(len(todo), search.spec.device)
-            jobs = [make_job(cell, self.request, self.execution, resources.cpus) for cell in todo]
+            jobs = [make_job(cell, self.request, self.execution, resources) for cell in todo]
             driver.drive(jobs, resources, ProgressDisplay(sys.stdout, jobs))
 
     def _invocation(self, search: Search) -> Invocation:

@@ -189,6 +189,8 @@ class _Grid:
             )
         if chosen.training.precision == "fp16" and self.specs.device == "cpu":
             yield why.plain("training.precision 'fp16' needs a GPU: set it to fp32 or bf16 on a CPU.", "fp16 on a CPU")
+        if problem := why.uneven_parts(chosen, self.request.processes):
+            yield problem
         if facts and facts.identities < chosen.sampler.identities:
             yield why.plain(
                 f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "

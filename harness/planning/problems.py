@@ -10,6 +10,7 @@ from typing import NamedTuple
 from harness.errors import HarnessError
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec.job import LocalPaths
+from harness.spec.recipe import Recipe
 from harness.system.paths import REPOSITORY, short
 
 DATA, WEIGHTS = "data", "weights"
@@ -105,6 +106,24 @@ def unmatched(entry: DatasetEntry, queries: int, data_root: str) -> Problem:
         "identity from another camera. Check it:",
         f"python -m harness validate --datasets {{names}} --data-root {_folder(data_root, DATA)}",
     )
+
+
+def uneven_parts(recipe: Recipe, processes: int) -> Problem | None:
+    """The problem of a batch that several processes cannot share, or None."""
+    batch, micro_batch = recipe.sampler.identities * recipe.sampler.instances, recipe.training.micro_batch
+    if batch % processes:
+        return plain(
+            f"A batch of {batch} images cannot be divided equally over {processes} processes: pass a --gpus-per-run "
+            "that divides it, or change sampler.identities.",
+            "uneven batch",
+        )
+    if micro_batch and (batch // processes) % micro_batch:
+        return plain(
+            f"training.micro_batch {micro_batch} does not divide the {batch // processes} images that each of "
+            f"{processes} processes has of a batch: choose a divisor.",
+            "uneven batch",
+        )
+    return None
 
 
 def plain(text: str, short: str) -> Problem:

@@ -84,6 +84,7 @@ class Request:
         eval_datasets: further datasets every model is scored on, comma list.
         from_scratch: start from random weights instead of the card's pretrained file.
         force: repeat finished runs.
+        processes: number of processes that train one run together.
         preset: name of the preset, for the record alone; its values are in the other attributes.
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
@@ -102,6 +103,7 @@ class Request:
     eval_datasets: str = ""
     from_scratch: bool = False
     force: bool = False
+    processes: int = 1
     preset: str = ""
     holdout: dict[str, Any] = field(default_factory=dict)
 
@@ -118,6 +120,7 @@ def make(
     preset: Mapping[str, Any] | None = None,
     *,
     address: str = "",
+    processes: int = 1,
 ) -> Request:
     """Builds a request from settings; environment variables are used where a setting is not given.
 
@@ -127,6 +130,7 @@ def make(
         given: see `Settings`.
         preset: the preset whose settings are among the given ones; gives its name and build options.
         address: a Ray cluster that the runs are for.
+        processes: number of processes that train one run together.
 
     Raises:
         UsageError: an unknown dataset or device, or a value that does not fit.
@@ -153,6 +157,7 @@ def make(
         eval_datasets=_comma_list(given.get("eval_datasets") or ""),
         from_scratch=bool(given.get("from_scratch")),
         force=bool(given.get("force")),
+        processes=processes,
         preset=preset.get("name", ""),
     )
 

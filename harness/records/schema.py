@@ -294,11 +294,19 @@ class Efficiency(TypedDict, total=False):
     scan: Annotated[str | None, Meta(description="implementation of the selective scan that ran")]
     conditions: Annotated[Conditions | None, Meta(description="what else the machine did during the measurement")]
     peak_memory_bytes: Annotated[
-        Number | None, Meta(description="peak memory of the epochs trained in this process, or of the profiled call")
+        Number | None,
+        Meta(
+            description="peak memory of the epochs trained in this process, the first if there were several, or of the "
+            "profiled call"
+        ),
     ]
     train_images_per_second: Annotated[
         Number | None,
         Meta(description="training throughput of the epochs trained in this process; `null` if there were none"),
+    ]
+    train_processes: Annotated[
+        Whole | None,
+        Meta(description="number of processes that trained together, on GPUs one per GPU; absent in older records: 1"),
     ]
     train_batch_size: Annotated[Whole | None, Meta(description="images per training step")]
     train_precision: Annotated[str | None, Meta(description="precision of training")]

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, cast
 
 import orjson
 
-from harness.errors import RecordError
+from harness.errors import RecordError, UsageError
 from harness.records.per_query import Rows
 from harness.records.per_query import render as render_rows
 from harness.records.schema import SCHEMA_VERSION, Record, validate
@@ -100,6 +100,26 @@ def render(record: Mapping[str, Any]) -> str:
     """Returns the JSON text of a record: sorted keys, one value per line, lists of numbers on one line."""
     text = json.dumps(record, indent=1, sort_keys=True, allow_nan=False)
     return _NUMBERS.sub(lambda match: " ".join(match[0].split()).replace("[ ", "[").replace(" ]", "]"), text) + "\n"
+
+
+def find_run(results: Path, run: str) -> Path:
+    """Returns the folder of the run whose id starts with the given characters.
+
+    Raises:
+        UsageError: there is no such run, or more than one.
+    """
+    found = [entry for run_id, entry in index(results).items() if run_id.startswith(run)]
+    if not found:
+        raise UsageError(
+            f"No run in {results} has an id that starts with '{run}'. If it is in another folder, pass "
+            "--results FOLDER."
+        )
+    if len(found) > 1:
+        raise UsageError(
+            f"{len(found)} runs in {results} have an id that starts with '{run}'. Pass more characters of the id; "
+            "'python -m harness status' lists the runs."
+        )
+    return (results / found[0].path).parent
 
 
 def read(path: Path) -> Record:

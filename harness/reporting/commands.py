@@ -245,7 +245,7 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
         return _Setup(asked["recipe"], given, _flat(asked.get("set") or {}))
     name, base = _nearest(spec["recipe"], spec["backbone"], spec["dataset"])
     preset = _preset(spec, asked, generated)
-    usual, values = _flat(base.values()), _flat(spec["values"])
+    usual, values = _flat(base.values(complete=True)), _flat(spec["values"])
     changed = {k: v for k, v in values.items() if k in usual and canonical(v) != canonical(usual[k])}
     if entry is None and asked:
         return _Setup(name, given, changed, preset)

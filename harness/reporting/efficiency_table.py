@@ -44,7 +44,7 @@ def _line(context: Context, row: Row) -> dict[str, str]:
         "Params (M)": text.millions(row.efficiency("parameters")),
         "Params at test (M)": text.millions(row.efficiency("parameters_inference")),
         "GFLOPs": text.giga(row.efficiency("flops")),
-        "Train images/s": text.rate(row.efficiency("train_images_per_second")),
+        "Train images/s": _training_speed(row, numbers),
         "Test images/s": row.speed(),
         "Memory (GiB)": text.gibibytes(row.efficiency("peak_memory_bytes")),
         "Batch (train / test)": _both(numbers, "batch_size"),
@@ -52,6 +52,12 @@ def _line(context: Context, row: Row) -> dict[str, str]:
         "Scan": recorded(numbers, "scan") if numbers.get("scan") else text.NOT_APPLICABLE,
         "Device": text.escape(device(record)),
     }
+
+
+def _training_speed(row: Row, numbers: Mapping[str, Any]) -> str:
+    """Images per second, with the number of processes or GPUs if there were several."""
+    rate, count = text.rate(row.efficiency("train_images_per_second")), numbers.get("train_processes") or 1
+    return f"{rate} ({count} processes)" if count > 1 else rate
 
 
 def _both(numbers: Mapping[str, Any], name: str) -> str:

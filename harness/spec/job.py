@@ -31,6 +31,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         paths: folders of this machine.
         threads: number of CPU threads of the run.
         workers: number of threads that load images.
+        processes: number of processes that train together, each with its own threads and, on GPUs, its own GPU.
         allow_count_mismatch: continue if counts differ from the card; noted in the record.
         trust_pickle: allow checkpoints that run code when loaded.
         force: run again even if a finished record exists.
@@ -45,6 +46,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     paths: LocalPaths = LocalPaths()
     threads: int = 1
     workers: int = 0
+    processes: int = 1
     allow_count_mismatch: bool = False
     trust_pickle: bool = False
     force: bool = False

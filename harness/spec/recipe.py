@@ -26,6 +26,9 @@ SOFT: Literal["soft"] = "soft"
 SOFT_IN_SPECS = -1.0
 """The soft margin in the values of a run spec. Run ids depend on this number."""
 
+LATER: dict[str, Any] = {"training.micro_batch": 0, "training.gradient_checkpointing": False}
+"""Keys that are younger than the first run ids, with their defaults. Run specs leave these defaults out."""
+
 
 class Erasing(Struct, frozen=True, forbid_unknown_fields=True):
     """Random erasing of one rectangle per image.
@@ -164,6 +167,10 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
         loss_scale: initial scale of the gradient scaler.
         deterministic: use only deterministic algorithms, which are slower on a GPU. A run with an operation that has
             none fails.
+        micro_batch: number of images that pass through the network at once; 0 passes all that a process has. Losses
+            are those of the whole batch. Batch norm uses the statistics of each such piece.
+        gradient_checkpointing: compute the activations of each block again in the backward pass instead of keeping
+            them.
     """
 
     epochs: Count = 120
@@ -171,6 +178,8 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     precision: Literal["auto", "fp32", "fp16", "bf16"] = "auto"
     loss_scale: Positive = 65536.0
     deterministic: bool = False
+    micro_batch: Count = 0
+    gradient_checkpointing: bool = False
 
 
 class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -213,11 +222,19 @@ class Recipe(Struct, frozen=True, forbid_unknown_fields=True):
     options: dict[str, Any] = {}
     sources: dict[str, str] = {}
 
-    def values(self) -> dict[str, Any]:
-        """Returns all settings that may change results, as plain data, for the run spec."""
+    def values(self, *, complete: bool = False) -> dict[str, Any]:
+        """Returns all settings that may change results, as plain data, for the run spec.
+
+        Args:
+            complete: also return the keys of `LATER` that have their default.
+        """
         values = msgspec.to_builtins(self)
         if values["loss"]["margin"] == SOFT:
             values["loss"]["margin"] = SOFT_IN_SPECS
+        for name, default in () if complete else LATER.items():
+            table, _, key = name.partition(".")
+            if values[table][key] == default:
+                del values[table][key]
         return {k: v for k, v in values.items() if k not in ("about", "sources", "options")}
 
 
@@ -242,6 +259,12 @@ def _recipe(table: dict[str, Any], where: str) -> Recipe:
     if sampler.epoch == "fixed" and sampler.iterations <= 0:
         raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations of at least 1, found 0.")
     _check_batch(sampler, recipe.loss, where)
+    batch, micro_batch = sampler.identities * sampler.instances, recipe.training.micro_batch
+    if micro_batch and batch % micro_batch:
+        raise UsageError(
+            f"{where}: training.micro_batch must divide the batch of {batch} images (sampler.identities times "
+            f"sampler.instances), found {micro_batch}."
+        )
     return recipe
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive(seed: int, *purpose: Any) -> int:
@@ -27,3 +30,19 @@ def repeat_bit_for_bit() -> None:
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # required by cuBLAS
     torch.use_deterministic_algorithms(True)
     torch.backends.cudnn.benchmark = False
+
+
+def random_state(device: torch.device) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Returns the state of torch's random numbers, on the CPU and on the device."""
+    import torch
+
+    return torch.get_rng_state(), None if device.type == "cpu" else torch.get_device_module(device).get_rng_state()
+
+
+def set_random_state(state: tuple[torch.Tensor, torch.Tensor | None], device: torch.device) -> None:
+    """Returns to a state of torch's random numbers."""
+    import torch
+
+    torch.set_rng_state(state[0])
+    if state[1] is not None:
+        torch.get_device_module(device).set_rng_state(state[1])

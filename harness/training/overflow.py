@@ -1,4 +1,4 @@
-"""Protects the epoch losses and the running statistics of a module from batches that overflow float16.
+"""Protects the losses of an epoch from batches that overflow float16.
 
 All values stay on the device, so no step has to wait.
 """
@@ -6,7 +6,7 @@ All values stay on the device, so no step has to wait.
 from __future__ import annotations
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 SMALLEST_SCALE = 2.0**-16
 """Minimum loss scale. A gradient that overflows float16 at this scale is above 4e9; a smaller scale would not help."""
@@ -37,21 +37,3 @@ class Tally:
         """Returns the means over the steps with a finite loss, at least one. Waits for the device."""
         finite = self.finite
         return {name: float(value) / finite for name, value in self._sums.items()}
-
-
-class RunningStatistics:
-    """Copies and restores the running statistics of a module, which infinite activations would damage permanently."""
-
-    def __init__(self, module: nn.Module) -> None:
-        self._buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
-
-    def now(self) -> Tensor:
-        """Returns a flat copy of all statistics."""
-        return torch.cat([buffer.flatten() for buffer in self._buffers]) if self._buffers else torch.empty(0)
-
-    def restore(self, before: Tensor, keep: Tensor) -> None:
-        """Restores the copy `before`, returned by `now`, unless `keep` (a bool scalar on the device) is true."""
-        if self._buffers:
-            flat = torch.where(keep, self.now(), before)
-            parts = flat.split([buffer.numel() for buffer in self._buffers])
-            torch._foreach_copy_(self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)])

@@ -19,10 +19,21 @@ from harness.system import hooks
 from harness.system.device import precision
 from harness.system.seeding import seed_torch
 from harness.training import checkpoint, optim
-from harness.training.overflow import SMALLEST_SCALE, RunningStatistics, Tally
+from harness.training.gradients import Gradients
+from harness.training.group import Group
+from harness.training.overflow import SMALLEST_SCALE, Tally
+from harness.training.recomputation import recompute_blocks
+from harness.training.running_statistics import RunningStatistics, has_batch_norm
 
 Emit = Callable[..., None]
 OnEpoch = Callable[[int, nn.Module], dict[str, float]]
+
+
+LOCAL_STATISTICS = (
+    "training.micro_batch: batch norm uses the statistics of {} images at a time instead of {}, so scores may differ "
+    "from those of the whole batch."
+)
+NO_BLOCKS = "training.gradient_checkpointing has no effect: no list or sequence of the network repeats a block."
 
 
 class Diverged(RunError):
@@ -66,6 +77,7 @@ class Trainer:
         training: key of the training, see `harness.spec.run_spec.training_key`; may be empty.
         take_over: whether to start from the checkpoint of another run with this key, if one exists.
         on_epoch: called after every epoch with its number and the module; returns additional metrics.
+        group: the processes that train together. The first one saves, calls `on_epoch` and emits events.
     """
 
     def __init__(
@@ -82,10 +94,12 @@ class Trainer:
         training: str = "",
         take_over: bool = False,
         on_epoch: OnEpoch | None = None,
+        group: Group | None = None,
     ) -> None:
         self.module, self.data, self.recipe = module, data, recipe
         self.device, self.seed, self.run_id, self.folder, self.emit = device, seed, run_id, folder, emit
         self.on_epoch, self.training, self.may_take_over = on_epoch, training, take_over
+        self.group = group or Group()
         self.taken_over: dict[str, Any] | None = None
         self.iteration = 0  # number of steps since the start of training, for schedules per iteration
         self.criterion = ReIDCriterion(recipe.loss, num_classes=data.num_classes).to(device)
@@ -96,6 +110,19 @@ class Trainer:
         self.statistics = RunningStatistics(module)
         self.skipped = torch.zeros((), dtype=torch.int64, device=device)  # steps since the start of training
         self._one = torch.ones((), device=device)
+        if recipe.training.gradient_checkpointing and not recompute_blocks(module):
+            emit("warning", text=NO_BLOCKS)
+        if 0 < recipe.training.micro_batch < data.batch_size and has_batch_norm(module):
+            emit("warning", text=LOCAL_STATISTICS.format(recipe.training.micro_batch, data.batch_size))
+        self.gradients = Gradients(
+            module,
+            self.criterion,
+            micro_batch=recipe.training.micro_batch,
+            group=self.group,
+            autocast=lambda: torch.autocast(device.type, self.dtype, enabled=self.dtype != torch.float32),
+            scale=self.scaler.scale,
+            statistics=self.statistics,
+        )
 
     def fit(self) -> Summary:
         """Trains to the last epoch of the recipe, and resumes from the newest checkpoint if there is one.
@@ -109,13 +136,19 @@ class Trainer:
             metrics = self._epoch(epoch)
             images += int(metrics.pop("images"))
             busy += metrics["seconds"]
-            if self.on_epoch:
-                metrics |= self.on_epoch(epoch, self.module)
-            hooks.reached("save", epoch=epoch + 1)
-            self._save(epoch)
-            self.emit("epoch", epoch=epoch + 1, epochs=epochs, metrics=metrics)
+            if self.group.is_first:
+                self._finish_epoch(epoch, metrics)
+            self.group.from_first()
         rate = images / busy if busy else None
         return Summary(epochs, rate, time.monotonic() - started, first, int(self.skipped), self.taken_over)
+
+    def _finish_epoch(self, epoch: int, metrics: dict[str, float]) -> None:
+        """Scores the model if the run does so after every epoch, saves it and reports the metrics."""
+        if self.on_epoch:
+            metrics |= self.on_epoch(epoch, self.module)
+        hooks.reached("save", epoch=epoch + 1)
+        self._save(epoch)
+        self.emit("epoch", epoch=epoch + 1, epochs=self.recipe.training.epochs, metrics=metrics)
 
     def _epoch(self, epoch: int) -> dict[str, float]:
         """Trains one epoch. Sums of losses stay on the device, so that no step waits for the previous one."""
@@ -128,7 +161,7 @@ class Trainer:
         for iteration, batch in enumerate(self.data.epoch(epoch)):
             self._set_rates(epoch, iterations)
             tally.add(self.step(batch))
-            images += len(batch.labels)
+            images += len(batch.labels)  # of all processes
             self.iteration += 1
             if (now := time.monotonic()) - shown > 1.0:
                 self._check(tally, epoch)
@@ -155,12 +188,9 @@ class Trainer:
         self.criterion.check(batch.labels, sampler.identities, sampler.instances)
         images, labels = (t.to(self.device, non_blocking=True) for t in (batch.images, batch.labels))
         statistics = self.statistics.now() if self.scaler.is_enabled() else None
-        with torch.autocast(self.device.type, self.dtype, enabled=self.dtype != torch.float32):
-            output = self.module(images, batch.camera_ids)
-            loss, parts = self.criterion(output, labels, sampler.identities, sampler.instances)
         self.optimizer.zero_grad(set_to_none=True)
         self.criterion.zero_grad(set_to_none=True)
-        self.scaler.scale(loss).backward()
+        loss, parts = self.gradients(images, batch.camera_ids, labels, sampler.identities, sampler.instances)
         if self.recipe.training.grad_clip > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)
@@ -170,8 +200,8 @@ class Trainer:
         self.scaler.update()
         self.skipped += self.scaler.scale(self._one) < scale
         if statistics is not None:
-            self.statistics.restore(statistics, keep=loss.detach().isfinite())
-        return {"loss": loss.detach(), **{f"loss/{name}": part.detach() for name, part in parts.items()}}
+            self.statistics.restore(statistics, keep=loss.isfinite())
+        return {"loss": loss, **{f"loss/{name}": part.detach() for name, part in parts.items()}}
 
     def _set_rates(self, epoch: int, iterations: int) -> None:
         for group in self.optimizer.param_groups:
@@ -231,6 +261,19 @@ class Trainer:
         checkpoint.save(self.folder, state)
 
     def _resume(self) -> int:
+        """Returns the first epoch to train. All processes read the checkpoint that the first one has chosen."""
+        if self.group.is_first:
+            return self.group.from_first(self._load())
+        first = self.group.from_first()
+        if first and (found := self._load()) != first:
+            raise RunError(
+                f"Process {self.group.rank} read a checkpoint of {found} epochs in {self.folder}, and the first "
+                f"process one of {first}. Start the command again."
+            )
+        return first
+
+    def _load(self) -> int:
+        """Loads the newest checkpoint; returns the number of its epochs."""
         warn = lambda text: self.emit("warning", text=text)  # noqa: E731
         state = checkpoint.load(self.folder, self.run_id, warn, self.training)
         if state is None and self.may_take_over:

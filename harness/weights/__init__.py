@@ -3,6 +3,7 @@
 Plug-ins import `load_state`, `strict_load` and `unwrap` from here. torch is imported only when a file is read.
 """
 
+from harness.weights import published
 from harness.weights.start import checksum, fetch, identity, locate, wanted
 from harness.weights.state_dicts import check_kind, load_state, strict_load, unwrap
 
@@ -13,6 +14,7 @@ __all__ = [
     "identity",
     "load_state",
     "locate",
+    "published",
     "strict_load",
     "unwrap",
     "wanted",

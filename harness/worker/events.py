@@ -8,12 +8,21 @@ import time
 from datetime import UTC, datetime
 from typing import IO, Any
 
+from harness.errors import out_of_memory
 from harness.records.schema import Timing
+from harness.spec.names import Status
 from harness.system import hooks
 
 
 class Interrupted(BaseException):
     """The run was asked to stop; it keeps its checkpoint and writes a record with status `interrupted`."""
+
+
+def status_of(problem: Exception) -> Status:
+    """Returns `diverged`, `oom` or `failed`, by the exception's type, or its text where torch has no type."""
+    if type(problem).__name__ == "Diverged":
+        return "diverged"
+    return "oom" if out_of_memory(problem) else "failed"
 
 
 class Progress:

@@ -17,14 +17,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
-from harness.errors import HarnessError, RecordError, out_of_memory
+from harness.errors import HarnessError, RecordError
 from harness.records import store
 from harness.records.schema import Record, matched
 from harness.records.skeleton import base_record
 from harness.spec.job import Job
 from harness.system import files, hooks
 from harness.system.redact import mask, readable
-from harness.worker.events import Interrupted, Progress
+from harness.worker.events import Interrupted, Progress, status_of
 
 OF_THE_PROCESS = {"inference_images_per_second", "train_images_per_second", "peak_memory_bytes", "conditions"}
 """Keys of `efficiency` that describe the process of a run as much as the run."""
@@ -48,6 +48,26 @@ def main(folder: Path) -> int:
             return _run(job, folder, progress)
     except Interrupted:
         return 130
+
+
+def follow(folder: Path, rank: int, store: Path) -> int:
+    """Trains as one of several processes of a run, see `harness.worker.peers`; prints an event only if it fails."""
+    _die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # the first process stops and ends the others
+    progress, out = Progress(_nowhere()), Progress(_private_stdout())
+    try:
+        from harness.worker.pipelines import PIPELINES
+        from harness.worker.training_runs import TrainingRun
+
+        job = Job.read(folder / "job.json")
+        run = PIPELINES[job.spec.purpose](job, folder, progress)
+        assert isinstance(run, TrainingRun), job.spec.purpose
+        run.follow(rank, store)
+    except Exception as problem:
+        out.emit("end", status=status_of(problem), error=_described(problem)[0])
+        return 1
+    return 0
 
 
 def execute_here(job: Job, progress: Progress) -> None:
@@ -93,11 +113,7 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[s
     except Interrupted:
         status, error = "interrupted", {"type": "Interrupted", "message": "Stopped on request.", "log_tail": ""}
     except Exception as problem:
-        status = _status_of(problem)
-        text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
-        tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
-        text, tail = readable(mask(text)), readable(mask(tail))
-        _log(tail or text)
+        status, (text, tail) = status_of(problem), _described(problem)
         stage = getattr(problem, "stage", None)
         error = {"type": type(problem).__name__, "message": text, "log_tail": tail}
     record = base_record(job, status, stage or progress.stage, error)
@@ -106,6 +122,15 @@ def _attempt(job: Job, folder: Path, progress: Progress) -> tuple[Record, dict[s
         return record, {}
     record.update(pipeline.blocks)  # type: ignore[typeddict-item]
     return record, pipeline.tables if status == "ok" else {}
+
+
+def _described(problem: Exception) -> tuple[str, str]:
+    """Returns the message of an error, and the traceback of one that is not about the user's input; logs it."""
+    text = str(problem) if isinstance(problem, HarnessError) else f"{type(problem).__name__}: {problem}"
+    tail = "" if isinstance(problem, HarnessError) else traceback.format_exc(limit=-8)
+    text, tail = readable(mask(text)), readable(mask(tail))
+    _log(tail or text)
+    return text, tail
 
 
 def _log(text: str) -> None:
@@ -137,11 +162,8 @@ def _clear(folder: Path, job: Job) -> None:
         files.replace(note, str(job.attempt))
 
 
-def _status_of(problem: Exception) -> str:
-    """Returns `diverged`, `oom` or `failed`, by the exception's type, or its text where torch has no type."""
-    if type(problem).__name__ == "Diverged":
-        return "diverged"
-    return "oom" if out_of_memory(problem) else "failed"
+def _nowhere() -> IO[str]:
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def _private_stdout() -> IO[str]:

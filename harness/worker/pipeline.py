@@ -56,15 +56,18 @@ class Pipeline:
 
     def run(self) -> None:
         """Executes all stages in order."""
-        exact_float32()
-        if self.recipe.training.deterministic:
-            repeat_bit_for_bit()
+        self._set_up_torch()
         if sentence := untested(self.device.type):
             self.progress.emit("warning", text=sentence)
         self._enter("data")
         self._look_up()
         self._check_all()
         self._after_data()
+
+    def _set_up_torch(self) -> None:
+        exact_float32()
+        if self.recipe.training.deterministic:
+            repeat_bit_for_bit()
 
     def _after_data(self) -> None:
         """Executes the stages after `data`."""

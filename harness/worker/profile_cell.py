@@ -137,7 +137,7 @@ class ProfileCell:
         identities = settings.sampler.identities
         labels = torch.arange(identities).repeat_interleave(settings.sampler.instances)
         batch = Batch(images, labels.pin_memory() if self.device.type == "cuda" else labels, cameras)
-        trainer.module = cast(torch.nn.Module, self._compiled(module))
+        trainer.gradients.module = cast(torch.nn.Module, self._compiled(module))
 
         def step() -> Any:
             return trainer.step(batch)

@@ -22,7 +22,9 @@ from harness.spec import recipe
 from harness.spec.run_spec import training_key
 from harness.system.device import place, precision_name
 from harness.system.seeding import seed_torch
-from harness.training.trainer import OnEpoch, Trainer
+from harness.training.group import Group
+from harness.training.trainer import OnEpoch, Summary, Trainer
+from harness.worker import peers
 from harness.worker.pipeline import ModelPipeline
 from harness.worker.scoring import Scored
 
@@ -84,7 +86,33 @@ class TrainingRun(ModelPipeline):
         self._enter("evaluate")
         return self._score(self.dataset, self.splits, trained=False)
 
+    def follow(self, rank: int, store: Path) -> None:
+        """Trains as one of several processes; the first one has checked the data, and saves and scores the module."""
+        self._set_up_torch()
+        self._look_up()
+        self.splits, _ = self._read(self.dataset)
+        self.module = self._build()
+        group = peers.join(store, rank, self.job.processes, self.device)
+        self._trained_in(group)
+        group.close()
+
     def _train(self) -> None:
+        with peers.group_of(self.job, self.folder, self.device, self.progress) as group:
+            summary, trainer = self._trained_in(group)
+        self.blocks["efficiency"] = {
+            "train_images_per_second": summary.images_per_second,
+            "train_processes": group.size,
+            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device) if summary.images_per_second else None,
+            "train_batch_size": trainer.data.batch_size,
+            "train_precision": precision_name(trainer.dtype),
+            "epochs": summary.epochs,
+            "resumed_at_epoch": summary.resumed_at,
+            "taken_over": summary.taken_over,
+            "skipped_steps": summary.skipped_steps,
+        }
+
+    def _trained_in(self, group: Group) -> tuple[Summary, Trainer]:
+        """Trains the module, together with the other processes of the group."""
         data = TrainingData(
             self.splits.train,
             self.recipe,
@@ -96,6 +124,7 @@ class TrainingRun(ModelPipeline):
             workers=self.job.workers,
             progress=self._decoding,
             pin_memory=self.device.type == "cuda",
+            part=group.part,
         )
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
@@ -111,18 +140,9 @@ class TrainingRun(ModelPipeline):
             training=self._training_key(),
             take_over=self._may_take_over(),
             on_epoch=self._on_epoch(),
+            group=group,
         )
-        summary = trainer.fit()
-        self.blocks["efficiency"] = {
-            "train_images_per_second": summary.images_per_second,
-            "peak_memory_bytes": efficiency.peak_memory_bytes(self.device) if summary.images_per_second else None,
-            "train_batch_size": data.batch_size,
-            "train_precision": precision_name(trainer.dtype),
-            "epochs": summary.epochs,
-            "resumed_at_epoch": summary.resumed_at,
-            "taken_over": summary.taken_over,
-            "skipped_steps": summary.skipped_steps,
-        }
+        return trainer.fit(), trainer
 
     def _may_take_over(self) -> bool:
         """Whether training may start from the checkpoint of another run with the same training settings."""

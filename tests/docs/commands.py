@@ -38,6 +38,7 @@ ONLY_PARSED = {
     "prepare --backbones": "downloads weights",
     "evaluate --checkpoint": "needs a file that its authors publish",
     "report --from-mlflow": "needs a server",
+    "publish --yes": "uploads to the internet",
     "tune --recipe": "needs more identities than the generated data has",
 }
 """Commands of the harness whose options are read and not followed, and why."""

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import registry
+from harness import registry, weights
 from harness.errors import UsageError
 from harness.records import store
 from harness.records.schema import Record
@@ -97,16 +97,20 @@ def find(
     path = Path(expand(checkpoint)) if checkpoint else None
     if path and not path.is_file():
         raise UsageError(f"The checkpoint {path} does not exist.")
-    entry = registry.backbone(name, folder)
-    height, width = image_size or entry.input.image_size
+    entry, facts = registry.backbone(name, folder), weights.published.facts(path) if path else None
+    if facts and facts.backbone.partition(":")[0] != entry.card.name:
+        raise UsageError(f"{path} was published as {facts.backbone}, not {name}.")
+    height, width = image_size or (facts.image_size if facts else entry.input.image_size)
     return Source(
         entry=entry,
         checkpoint=path,
         record=None,
-        options=entry.options(dict(options or {})),
+        options=entry.options({**(facts.options if facts else {}), **(options or {})}),
         image_size=(int(height), int(width)),
-        interpolation=Augmentation().interpolation_test,
+        interpolation=facts.interpolation if facts else Augmentation().interpolation_test,
         batch_size=Evaluation().batch_size,
+        identities=facts.identities if facts else 1,
+        cameras=facts.cameras if facts else 1,
     )
 
 
@@ -119,7 +123,7 @@ def _of_run(
     image_size: Sequence[int] | None,
 ) -> Source:
     """Finds the checkpoint of a run by the first characters of its id."""
-    folder = _folder(results, run)
+    folder = store.find_run(results, run)
     path, record = folder / "checkpoint.pt", store.read(folder)
     if not path.is_file():
         raise UsageError(f"Run {run} has no checkpoint in {folder}. Train it here, or pass a checkpoint file.")
@@ -146,19 +150,3 @@ def _of_run(
         identities=trained.get("identities", 1),
         cameras=trained.get("cameras", 1),
     )
-
-
-def _folder(results: Path, run: str) -> Path:
-    """Finds the folder of a run by the first characters of its id."""
-    found = [entry for run_id, entry in store.index(results).items() if run_id.startswith(run)]
-    if not found:
-        raise UsageError(
-            f"No run in {results} has an id that starts with '{run}'. If it is in another folder, pass "
-            "--results FOLDER."
-        )
-    if len(found) > 1:
-        raise UsageError(
-            f"{len(found)} runs in {results} have an id that starts with '{run}'. Pass more characters of the id; "
-            "'python -m harness status' lists the runs."
-        )
-    return (results / found[0].path).parent

@@ -80,6 +80,13 @@ def test_half_a_gpu_a_run_is_two_runs_a_gpu_at_most(cluster: Any, tmp_path: Path
     assert len(notes) == 6 and max(busiest(notes).values()) <= 2
 
 
+def test_the_gpus_of_a_run_are_on_one_node(cluster: Any, tmp_path: Path) -> None:
+    notes = carry_out(cluster, tmp_path, 2, Resources(gpus=2.0, cpus=1, address=cluster.address, processes=2))
+    assert {note["gpus"] for note in notes} == {"0,1"}
+    with pytest.raises(RunError, match="needs 3 GPU on one node, but no node has more than 2"):
+        carry_out(cluster, tmp_path, 1, Resources(gpus=3.0, address=cluster.address, processes=3))
+
+
 def test_what_no_node_has_is_refused(cluster: Any, tmp_path: Path) -> None:
     with pytest.raises(RunError, match="needs 9 GPU, but the cluster has 4"):
         carry_out(cluster, tmp_path, 1, Resources(gpus=9.0, address=cluster.address))

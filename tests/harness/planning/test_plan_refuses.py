@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from harness.errors import UsageError
+from harness.execution.options import Execution
 from harness.registry import timm_names
 from harness.spec import recipe
 from harness.spec.condition import Condition
@@ -124,6 +125,35 @@ def test_a_gpu_that_is_not_there(plan: Cli, monkeypatch: pytest.MonkeyPatch) -> 
     assert plan("--device", "cuda", "--address", "head:6379")[0] == 0, "the cluster may have one"
     monkeypatch.setattr(gpu, "usable", lambda: True)
     assert plan("--device", "cuda")[0] == 0
+
+
+def test_more_gpus_per_run_than_there_are(plan: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "usable", lambda: True)
+    monkeypatch.setattr(gpu, "names", lambda: ["0", "1"])
+    assert plan("--device", "cuda", "--gpus-per-run", "2")[0] == 0
+    code, _, err = plan("--device", "cuda", "--gpus-per-run", "4")
+    assert code == 2 and "--gpus-per-run 4 was passed, but this machine shows 2 GPUs" in err
+    assert plan("--device", "cuda", "--gpus-per-run", "4", "--address", "head:6379")[0] == 0
+    code, _, err = plan("--gpus-per-run", "1.5")
+    assert code == 2 and "a fraction below 1 or a whole number, found 1.5" in err
+
+
+def test_several_processes_need_a_device_that_they_can_share() -> None:
+    with pytest.raises(UsageError, match="need --device cuda or cpu, found mps"):
+        Execution(gpus_per_run=2).check_gpus("mps")
+    with pytest.raises(UsageError, match="--debug runs in one process"):
+        Execution.of({"debug": True, "gpus_per_run": 2})
+
+
+def test_a_batch_that_processes_cannot_share(plan: Cli) -> None:
+    assert "1 to do" in plan("--gpus-per-run", "4")[1]
+    out = plan("--gpus-per-run", "3")[1]
+    assert "1 blocked" in out and "A batch of 8 images cannot be divided equally over 3 processes" in " ".join(
+        out.split()
+    )
+    assert "1 to do" in plan("--gpus-per-run", "2", "--set", "training.micro_batch=4")[1]
+    out = plan("--gpus-per-run", "4", "--set", "training.micro_batch=4")[1]
+    assert "1 blocked" in out and "training.micro_batch 4 does not divide the 2 images" in " ".join(out.split())
 
 
 def test_half_precision_on_a_cpu(plan: Cli) -> None:

@@ -91,6 +91,15 @@ def test_the_page_lists_the_keys_whose_default_is_not_that_of_unified() -> None:
     assert set(re.findall(r"`[\w.]+` [\w.]+(?=[,.;])", listed)) == differing
 
 
+def test_younger_keys_are_in_run_specs_only_if_they_are_used() -> None:
+    for key, default in recipe.LATER.items():
+        table, name = key.split(".")
+        assert name not in UNIFIED.values()[table] and UNIFIED.values(complete=True)[table][name] == default
+        used = recipe.load(recipe.find("unified"), "", {key: 32 if default == 0 and default is not False else True})
+        assert name in used.values()[table]
+        assert getattr(recipe.from_values("unified", used.values()).training, name) != default
+
+
 def test_every_section_of_a_recipe_has_a_table() -> None:
     named = {section.partition(".")[0] for section in SECTIONS}
     assert {field.name for field in fields(Recipe)} == named | {"name", "about", "options", "sources"}

@@ -35,7 +35,7 @@ def test_hidden_gpus_are_not_there(four: None, monkeypatch: pytest.MonkeyPatch, 
     assert gpu.names() == names.split()
 
 
-@pytest.mark.parametrize(("gpus", "cpus"), [(1.0, 3), (0.5, 1), (2.0, 4)])
+@pytest.mark.parametrize(("gpus", "cpus"), [(1.0, 3), (0.5, 1), (2.0, 6)])
 def test_the_fair_share_of_cores_leaves_no_gpu_idle(four: None, gpus: float, cpus: int) -> None:
     assert Execution(gpus_per_run=gpus).resources(75, "cuda").cpus == cpus
 

@@ -16,7 +16,10 @@ from harness.spec import recipe
 from harness.system.device import place
 from harness.system.seeding import seed_torch
 from harness.training import checkpoint
+from harness.training.group import Group
+from harness.training.recomputation import blocks
 from harness.training.trainer import Trainer
+from tests.support.processes import in_processes
 from tests.support.small_datasets import picture
 
 SIZE = (64, 32)
@@ -66,6 +69,7 @@ def train(
     stop: int = 0,
     start: int = 0,
     device: str = "cpu",
+    group: Group | None = None,
 ) -> tuple[Trainer, int]:
     """Trains four epochs from what `folder` holds, or until the end of epoch `stop`; returns the first epoch.
 
@@ -74,7 +78,8 @@ def train(
     entry = registry.backbone(name)
     chosen = recipe.load(entry.native_recipe, "market1501", {**NATIVE, **settings})
     mean, std = entry.card.input.mean, entry.card.input.std
-    data = TrainingData(items, chosen, mean=mean, std=std, seed=0, pin_memory=device == "cuda")
+    group = group or Group()
+    data = TrainingData(items, chosen, mean=mean, std=std, seed=0, pin_memory=device == "cuda", part=group.part)
     seed_torch(start, "build")
     module = entry.build(num_classes=data.num_classes, num_cameras=data.num_cameras, image_size=SIZE, **options)
 
@@ -85,7 +90,15 @@ def train(
 
     on = torch.device(device)
     trainer = Trainer(
-        place(module, on, entry.card.input), data, chosen, device=on, seed=0, run_id=name, folder=folder, emit=emit
+        place(module, on, entry.card.input),
+        data,
+        chosen,
+        device=on,
+        seed=0,
+        run_id=name,
+        folder=folder,
+        emit=emit,
+        group=group,
     )
     try:
         return trainer, trainer.fit().resumed_at
@@ -125,6 +138,43 @@ def test_resumed_training_equals_uninterrupted_bit_for_bit(
     resumed, began = train(name, settings, options, items, broken, start=1)
     assert began == 2
     assert unequal(state_of(resumed), state_of(straight)) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "settings", "options"), CASES, ids=[case[0] for case in CASES])
+def test_activations_that_are_computed_again_change_only_rounding(
+    items: list[Item], tmp_path: Path, name: str, settings: dict[str, Any], options: dict[str, Any]
+) -> None:
+    for kind in ("kept", "again"):
+        (tmp_path / kind).mkdir()
+    kept, _ = train(name, {**settings, "training.epochs": 1}, options, items, tmp_path / "kept")
+    changed = {**settings, "training.epochs": 1, "training.gradient_checkpointing": True}
+    again, _ = train(name, changed, options, items, tmp_path / "again")
+    assert len(blocks(again.module)) >= 2, "it has blocks"
+    torch.testing.assert_close(again.module.state_dict(), kept.module.state_dict(), atol=1e-5, rtol=0)
+
+
+def weights_of_all(group: Group, items: list[Item], folder: Path) -> list[dict[str, Any]]:
+    """Trains each backbone for some steps, alone or as one of several processes; returns its weights."""
+    changed = {"sampler.identities": 4, "optimizer.name": "sgd", "optimizer.lr": 1e-4, "schedule.kind": "constant"}
+    found = []
+    for name, settings, options in CASES:
+        if group.is_first:
+            (folder / name).mkdir()
+        trainer, _ = train(name, {**settings, **changed}, options, items, folder / name, group=group)
+        found.append({key: value.numpy() for key, value in trainer.module.state_dict().items()})
+    return found
+
+
+@pytest.mark.slow
+def test_two_processes_train_a_backbone_as_one_does(items: list[Item], tmp_path: Path) -> None:
+    """In float32, where training amplifies rounding; wrong random numbers would give differences of 0.1."""
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+    one = weights_of_all(Group(), items, tmp_path / "one")
+    for two in in_processes(2, weights_of_all, items, tmp_path / "two"):
+        for (name, *_), here, there in zip(CASES, two, one, strict=True):
+            assert max(abs(here[key].astype(float) - there[key]).max() for key in there) < 1e-4, name
 
 
 @pytest.mark.parametrize("part", ["module", "optimizer", "criterion"])

@@ -13,19 +13,32 @@ from pathlib import Path
 from typing import Any
 
 
+class Decorator:
+    """Returns the function that it is called with, and has every attribute."""
+
+    def __call__(self, function: Any = None, *_: Any, **__: Any) -> Any:
+        return function
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return Decorator()
+
+
 class NoCompiler(types.ModuleType):
     """Replaces a module whose functions only decorate other functions."""
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return lambda function=None, *_, **__: function
+        return Decorator()
 
 
 def purpose() -> str:
     """Returns the purpose of the run in this process; empty if it cannot be read."""
     try:
-        return str(json.loads((Path(sys.orig_argv[-1]) / "job.json").read_bytes())["spec"]["purpose"])
+        folder = Path(sys.orig_argv[sys.orig_argv.index("run-one") + 1])
+        return str(json.loads((folder / "job.json").read_bytes())["spec"]["purpose"])
     except (OSError, ValueError, TypeError, KeyError):
         return ""
 
