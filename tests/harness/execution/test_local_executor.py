@@ -11,7 +11,7 @@ import pytest
 from harness.errors import UsageError
 from harness.execution import process
 from harness.execution.local_executor import run_locally
-from harness.execution.options import Resources
+from harness.execution.options import Execution, Resources
 from harness.spec.job import Job
 from tests.support.executing import execute
 from tests.support.record_samples import spec
@@ -45,7 +45,7 @@ def test_inline_gives_every_run_gpus_of_its_own(tmp_path: Path, monkeypatch: pyt
         with pytest.raises(UsageError, match=f"{at_once} runs at once .* has 4 GPU"):
             given(gpus, at_once, 8)
     with pytest.raises(UsageError, match="whole number"):
-        given(1.5, 1, 1)
+        Execution.of({"gpus_per_run": 1.5})
 
 
 def test_a_source_that_is_told_to_stop_waits_for_its_runs_at_rest(
