@@ -19,8 +19,8 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # waiting threads would use
 REPOSITORY = Path(__file__).resolve().parent.parent
 RUNS = {"quick_runs", "phantoms"}
 """Fixtures of tests that start whole runs or lay out whole datasets; such tests are marked `slow`."""
-LONG = {"test_commands.py", "test_export.py", "test_run.py"}
-"""Files that take minutes, beside those of the folder `reliability`."""
+LONG = {f"test_{name}.py" for name in ("commands", "export", "full_size", "homes", "ray_executor", "run", "tracking")}
+"""Files that take a minute or more, beside those of the folder `reliability`."""
 SITE = REPOSITORY / "tests" / "support" / "site"
 
 

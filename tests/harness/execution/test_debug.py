@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import threading
@@ -46,7 +47,8 @@ def test_a_breakpoint_stops_in_the_model(world: Path, plugin_folder: Path, tmp_p
     words = arguments(world, tmp_path, "--plugins", plugin_folder, backbones="pixels")
     command = [sys.executable, "-m", "harness", *words]
     typed = "p 'width', features.shape[1]\nq\n"
-    done = subprocess.run(command, input=typed, cwd=REPOSITORY, capture_output=True, text=True, timeout=120)
+    usual = {name: value for name, value in os.environ.items() if name != "PYTHONBREAKPOINT"}  # Ray sets it
+    done = subprocess.run(command, input=typed, cwd=REPOSITORY, env=usual, capture_output=True, text=True, timeout=120)
     assert "(Pdb) ('width', 24)" in done.stdout, done.stdout + done.stderr
 
 
