@@ -5,6 +5,9 @@ PY := $(VENV)/bin/python
 # Tests that wait, for Ray and for limits, leave room for one more than there are cores.
 WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
+# Tests start hundreds of processes. Without its bytecode, each would compile the program again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: demo demo-search test test-fast lint docs clean
 
 demo: $(VENV)/.ready
