@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Any
 
 import click
 
 from harness.cli import completion
-from harness.cli.groups import DATA, HARDWARE, MAIN, option
+from harness.cli.groups import HARDWARE, MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.networks import network_options, network_settings
-from harness.cli.options import UserPath, data_root_option, device_option, workers_option
+from harness.cli.options import (
+    UserPath,
+    data_root_option,
+    device_option,
+    reader_option,
+    threads_option,
+    workers_option,
+)
 from harness.cli.tables import prose
 from harness.system.redact import readable
 
@@ -56,24 +64,10 @@ from harness.system.redact import readable
     show_default=True,
     help="Number format of the network; fp16 needs a GPU.",
 )
-@option(
-    HARDWARE,
-    "--threads",
-    metavar="N",
-    type=click.IntRange(0),
-    default=0,
-    show_default="those of a run on the CPU, else all cores",
-    help="Number of CPU threads; it may change the last bit.",
-)
+@threads_option("those of a run on the CPU, else all cores", "Number of CPU threads; it may change the last bit.")
 @device_option
 @data_root_option
-@option(
-    DATA,
-    "--data-option",
-    multiple=True,
-    metavar="DATASET.KEY=VALUE",
-    help="Reader option, for example msmt17.version=v2; repeatable.",
-)
+@reader_option
 @workers_option
 def command(backbone: str, images: str, dataset: str, out: str, **values: Any) -> int:
     """Write the features of images to a .npz file, as the evaluation computes them.
@@ -96,10 +90,8 @@ def command(backbone: str, images: str, dataset: str, out: str, **values: Any) -
     rows = " and ".join(f"{count:,} {name}" for name, count in written.counts.items())
     click.echo(f"Wrote {rows} of {written.dimension} numbers to {readable(str(written.path))}.")
     if dataset:
-        name = backbone or "NAME"
-        click.echo(
-            f"  # Score them:\n  python -m harness evaluate --backbone {name} --dataset {dataset} --features {out}"
-        )
+        words = ["evaluate", "--backbone", written.backbone, "--dataset", dataset, "--features", out]
+        click.echo(f"  # Score them:\n  python -m harness {readable(shlex.join(words))}")
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from harness.cli.groups import HARDWARE, MAIN, RECIPE, option
+from harness.cli.groups import MAIN, RECIPE, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import (
     UserPath,
@@ -19,6 +19,7 @@ from harness.cli.options import (
     mlflow_option,
     no_mlflow_option,
     setting_options,
+    threads_option,
     timeout_option,
     workers_option,
 )
@@ -62,15 +63,7 @@ from harness.records.schema import matched
     default=None,
     help="Camera embedding; 'mean' suits a dataset with other cameras.",
 )
-@option(
-    HARDWARE,
-    "--threads",
-    metavar="N",
-    type=click.IntRange(0),
-    default=0,
-    show_default="all cores",
-    help="Number of CPU threads.",
-)
+@threads_option("all cores")
 @timeout_option
 @debug_option
 @workers_option

@@ -161,6 +161,13 @@ workers_option = option(
 )
 
 
+reader_option = option(
+    DATA,
+    "--data-option",
+    multiple=True,
+    metavar="DATASET.KEY=VALUE",
+    help="Reader option, for example msmt17.version=v2; repeatable.",
+)
 gpus_per_run_option = option(
     HARDWARE,
     "--gpus-per-run",
@@ -169,6 +176,12 @@ gpus_per_run_option = option(
     show_default="1, or 0 on a CPU",
     help="GPUs per run: a fraction shares a GPU, two and more train one run together.",
 )
+
+
+def threads_option(usual: str, text: str = "Number of CPU threads.") -> Callable[..., Any]:
+    """`--threads`, with the words for its default."""
+    count = click.IntRange(0)
+    return option(HARDWARE, "--threads", metavar="N", type=count, default=0, show_default=usual, help=text)
 
 
 def together(*options: Callable[..., Any]) -> Callable[..., Any]:
@@ -206,13 +219,7 @@ setting_options = together(
     option(DATA, "--from-scratch", is_flag=True, help="Start from random weights instead of pretrained ones."),
     device_option,
     build_option,
-    option(
-        DATA,
-        "--data-option",
-        multiple=True,
-        metavar="DATASET.KEY=VALUE",
-        help="Reader option, for example msmt17.version=v2; repeatable.",
-    ),
+    reader_option,
     option(
         RECIPE,
         "--set",

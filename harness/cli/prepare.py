@@ -127,8 +127,6 @@ def command(
     if from_folder:
         place, settings["cameras"] = out or plugins or "plugins", not no_cameras
         made = _from_folder(from_folder, place, data_root, proceed=bool(backbones_to_run), **settings)
-        if backbones_to_run:
-            return _run(backbones_to_run, made, place, data_root or place, run_options)
     if datasets:
         if not data_root:
             raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
@@ -139,6 +137,8 @@ def command(
             raise UsageError("No folder for the weights. Pass --weights-root DIR, or set REID_WEIGHTS.")
         for backbone in registry.resolve_backbones(backbones, folder):
             good &= _weights(backbone, weights_root)
+    if good and backbones_to_run:
+        return _run(backbones_to_run, made, place, data_root or place, run_options)
     return 0 if good else 1
 
 

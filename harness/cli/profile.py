@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from harness.cli.groups import HARDWARE, MAIN, MEASUREMENT, option
+from harness.cli.groups import MAIN, MEASUREMENT, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import (
     UserPath,
@@ -24,6 +24,7 @@ from harness.cli.options import (
     plugins_option,
     report_option,
     results_option,
+    threads_option,
     timeout_option,
 )
 from harness.cli.tables import STATES, Column, table
@@ -112,15 +113,7 @@ from harness.system.redact import readable
     show_default=True,
     help="Maximum timing duration per measurement, in seconds.",
 )
-@option(
-    HARDWARE,
-    "--threads",
-    metavar="N",
-    type=click.IntRange(0),
-    default=0,
-    show_default="all cores, or 4 with a GPU",
-    help="Number of CPU threads.",
-)
+@threads_option("all cores, or 4 with a GPU")
 @device_option
 @build_option
 @camera_option
@@ -157,6 +150,8 @@ def _exported(path: str, form: str, values: dict[str, Any]) -> int:
     """Prints the speed of an exported file beside that of PyTorch."""
     import harness
 
+    if others := sorted(given(values).keys() - {"batch", "threads", "seconds", "plugins"}):
+        raise UsageError(f"--exported times one file; it does not use {others[0].replace('_', '-')}. Leave that out.")
     chosen = {name: values[name] for name in ("threads", "seconds", "plugins")}
     timings = harness.profile_exported(path, batches=_numbers("--batch", values["batch"]), **chosen)
     if form == "json":

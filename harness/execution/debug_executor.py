@@ -57,8 +57,11 @@ def _status(job: Job, source: TrialSource, stop: threading.Event) -> str:
         return source.event(job, event) or stop.is_set()
 
     forget_plugins()  # their code may have changed since an earlier run in this process
-    with _torch_as_before():
-        worker.execute_here(job, Here(told))
+    try:
+        with _torch_as_before():
+            worker.execute_here(job, Here(told))
+    except Interrupted:  # while it waited for another process that works on the run
+        return "interrupted"
     if end["status"] == "ok":
         return "ok"
     return leave_record(job, end["status"], end.get("error") or "The run left no record.", end.get("stage"))

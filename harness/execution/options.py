@@ -96,6 +96,8 @@ class Execution:
             raise UsageError("--debug runs in one process. Leave out --debug or --gpus-per-run.")
         if found.debug and found.timeout:
             raise UsageError("A time limit needs a process per run. Leave out --timeout or --debug.")
+        if found.debug and found.address:
+            raise UsageError("--debug runs in this process, not on a cluster. Leave out --address or --debug.")
         return found
 
     @property

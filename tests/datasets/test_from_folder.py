@@ -257,6 +257,16 @@ def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert cli(*prepare)[1].startswith("office: already built, unchanged\n")
 
 
+def test_all_that_is_asked_for_is_prepared_before_a_run(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    office(tmp_path / "office")
+    monkeypatch.chdir(tmp_path)
+    words = ["prepare", "--from-folder", "office", "--datasets", "nobody", "--data-root", "data", "--run", "bot"]
+    code, out, err = cli(*words)
+    assert code == 2 and "nobody" in err and not (tmp_path / "results").exists(), out + err
+
+
 @pytest.mark.slow
 def test_one_command_makes_the_dataset_and_trains(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     office(tmp_path / "office")

@@ -113,7 +113,7 @@ def write(
     """Loads a network, exports it and compares the file with PyTorch; see `harness.export`."""
     if how.form not in formats.SUFFIXES:
         raise UsageError(f"--format must be {' or '.join(formats.SUFFIXES)}, found '{how.form}'.")
-    path = check_out(out, formats.SUFFIXES[how.form])
+    path = check_out(paths.expand(out), formats.SUFFIXES[how.form])
     formats.check_format(how.form, how.opset)
     _check(how, dataset)
     show = show or (lambda _: None)
@@ -149,8 +149,8 @@ def _check(how: How, dataset: str) -> None:
         raise UsageError(f"--precision {how.precision} needs --format onnx.")
     if how.precision == "int8" and not dataset:
         raise UsageError("--precision int8 is calibrated on training images. Pass --dataset NAME.")
-    if how.batch < 0 or how.calibration < 1:
-        raise UsageError("--batch must be 0 or more, and --calibration at least 1.")
+    if how.batch < 0 or how.calibration < max(1, how.batch):
+        raise UsageError("--batch must be 0 or more, and --calibration at least one image and one batch.")
 
 
 def _test(network: Embedder, contract: Contract, dataset: str, data_root: str, plugins: Any) -> _Test:
@@ -189,7 +189,9 @@ def _shrink(network: Embedder, contract: Contract, test: _Test | None, path: Pat
     if how.precision == "fp16":
         return smaller.to_float16(path)
     assert test is not None
-    items = test.items["train"]
+    items, batch = test.items["train"], contract.batch or min(8, how.calibration)
+    if len(items) < batch:
+        raise DataError(f"{test.entry.name} has {len(items)} training images; the calibration needs {batch}.")
     chosen = items[:: max(1, len(items) // how.calibration)][: how.calibration]
     card, source = network.source.entry.input, network.source
     data = EvaluationData(
@@ -198,7 +200,7 @@ def _shrink(network: Embedder, contract: Contract, test: _Test | None, path: Pat
         interpolation=source.interpolation,
         mean=card.mean,
         std=card.std,
-        batch_size=contract.batch or 8,
+        batch_size=batch,
         cameras=test.rows,
         value_range=test.splits.value_range,
     )

@@ -77,6 +77,7 @@ def test_it_stops_at_the_next_event_with_a_record(world: Path, tmp_path: Path) -
     assert store.read(tmp_path / "run")["status"] == "interrupted"
 
 
-def test_a_time_limit_needs_a_process() -> None:
-    with pytest.raises(UsageError, match="Leave out --timeout or --debug"):
-        Execution.of({"debug": True, "timeout": "3s"})
+@pytest.mark.parametrize(("option", "value"), [("timeout", "3s"), ("address", "auto"), ("gpus-per-run", 2)])
+def test_what_needs_other_processes_is_refused(option: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"Leave out --({option} or --debug|debug or --{option})"):
+        Execution.of({"debug": True, option.replace("-", "_"): value})

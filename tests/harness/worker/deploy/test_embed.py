@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -56,10 +57,12 @@ def test_the_features_are_those_of_the_evaluation_to_the_last_bit(
 
 @pytest.mark.slow
 def test_the_file_scores_as_the_run(trained: Any, world: Path, tmp_path: Path, cli: Cli) -> None:
-    run, out = trained("reidmamba"), tmp_path / "f.npz"
+    run, out = trained("reidmamba"), tmp_path / "our f.npz"
     words = ["--run", run.run_id[:8], "--results", run.results, "--dataset", "market1501", "--data-root", world]
     code, text, err = cli("embed", *words, "--out", out)
     assert code == 0 and "33 query and 46 gallery of 192 numbers" in text, err
+    printed = shlex.split(text.splitlines()[-1])[3:]
+    assert printed == ["evaluate", "--backbone", "reidmamba", "--dataset", "market1501", "--features", str(out)]
     scored = harness.evaluate(
         "reidmamba", "market1501", features=out, data_root=world, results=tmp_path / "r", mlflow=False
     )

@@ -171,6 +171,22 @@ def test_a_missing_package_is_named(checkpoint: Path, monkeypatch: pytest.Monkey
         exported(checkpoint)
 
 
+def test_a_calibration_smaller_than_its_batch_is_refused(checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match="--calibration at least one image and one batch"):
+        exported(checkpoint, precision="int8", dataset="market1501", batch=64, calibration=32)
+
+
+def test_the_home_folder_is_expanded(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(checkpoint.parent))
+    with pytest.raises(UsageError, match=f"must name a .onnx file, found {checkpoint.parent}/x.txt"):
+        exported(checkpoint, out="~/x.txt")
+
+
+def test_options_that_a_file_does_not_use_are_refused(cli: Cli, tmp_path: Path) -> None:
+    code, _, err = cli("profile", "--exported", tmp_path / "net.onnx", "--backbones", "bot")
+    assert code == 2 and "does not use backbones. Leave that out." in err
+
+
 def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model")
     with pytest.raises(harness.errors.WeightsError, match="was not written by 'python -m harness export'"):
