@@ -58,13 +58,13 @@ def harness(words: list[str]) -> None:
         return parse(words)
     if command == "prepare" and "--run" in options:
         words = [*small(words), "--no-mlflow"]  # what is added stands behind `--`, where it is for `run`
-    elif command == "profile":
+    elif command == "profile" and "--exported" not in options:
         words = [*words, "--dry-run"]
     elif command in ("run", "tune"):
         full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)
         words = [*words, "--dry-run", "--from-scratch"] if full_size else small(words)
     if command in ("run", "tune", "evaluate"):
-        own_process = options & {"--timeout", "--debug", "--gpus-per-run"}
+        own_process = options & {"--timeout", "--debug", "--gpus-per-run", "--address"}
         words = words if own_process else [*words, "--debug"]
         tracked = "--mlflow-uri" in options or "MLFLOW_TRACKING_URI" in os.environ
         words = words if tracked else [*words, "--no-mlflow"]
