@@ -1,4 +1,4 @@
-"""The ImageNet start of ReIDMamba: which tensor of MambaR (arXiv 2405.14858) becomes which."""
+"""Initialises ReIDMamba from ImageNet weights of MambaR (arXiv 2405.14858)."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ if TYPE_CHECKING:
 MAMBAR_TOKENS = 12
 MAMBAR_GRID = (14, 14)
 MAMBAR_HEAD = ("neck.weight", "norm_neck.weight", "head.weight", "head.bias")
-"""The classifier of MambaR, which ReIDMamba throws away."""
+"""Parameters of MambaR's classifier, which ReIDMamba does not use."""
 
 FROM_SCRATCH = ("sie_embed", "necks.*", "norm_necks.*", "bnnecks.*", "gems.*")
-"""What MambaR has no tensors for."""
+"""Parameters that MambaR does not have."""
 
 
 def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
     """Initialises a model from the ImageNet weights of MambaR.
 
-    The patch projection and the trunk are copied, the last two blocks and the final norm to every branch. Positions
-    are interpolated to the new grid. Of the class tokens those are taken that lie nearest to the new ones.
+    The patch projection and the trunk are copied; the last two blocks and the final norm go to every branch. Position
+    embeddings are interpolated to the new grid. New class tokens get the nearest class tokens of MambaR.
 
     Raises:
-        WeightsError: The file does not hold the MambaR weights of this width.
+        WeightsError: The file does not contain MambaR weights of this width.
     """
     state = weights.load_state(path)
     dim, grid = model.pos_embed.shape[-1], model.patch_embed.grid
@@ -54,7 +54,7 @@ def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
 
 
 def _mambar_name(name: str, trunk: int) -> str:
-    """Name in MambaR of a tensor of ReIDMamba, empty where it has none; branches share their sources."""
+    """Returns MambaR's name of a tensor of ReIDMamba, empty if there is none; all branches use the same tensors."""
     group, _, rest = name.partition(".")
     if group == "multi_layers":
         _, block, leaf = rest.split(".", 2)
@@ -73,16 +73,16 @@ def resample_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def token_map(num_patches: int, num_tokens: int) -> tuple[list[int], list[int]]:
-    """Which of MambaR's 12 class tokens start which of the k new ones.
+    """Assigns MambaR's 12 class tokens to the k new ones.
 
-    Up to 12: each new token in turn takes the free old one with the nearest place among the patches. Above 12: the
-    old ones start those in the middle, and the others stay random; k - 12 must be even.
+    For k up to 12, each new token in turn gets the nearest unused old token, by position between the patches. For
+    larger k, the old tokens initialise the middle ones and the others stay random; k - 12 must be even.
 
     Returns:
-        Indices of the old tokens, and the indices of the new ones they start; lists of equal length.
+        Indices of the old tokens, and indices of the new tokens that they initialise; lists of equal length.
 
     Raises:
-        WeightsError: More than 12 tokens, by an odd number.
+        WeightsError: k - 12 is positive and odd.
     """
     if num_tokens > MAMBAR_TOKENS:
         extra, odd = divmod(num_tokens - MAMBAR_TOKENS, 2)
@@ -102,5 +102,5 @@ def token_map(num_patches: int, num_tokens: int) -> tuple[list[int], list[int]]:
 
 
 def _places(num_patches: int, num_tokens: int) -> dict[int, int]:
-    """Patches before each class token, by token."""
+    """Returns the number of patches before each class token."""
     return {j: position - j for j, position in enumerate(positions(num_patches, num_tokens))}

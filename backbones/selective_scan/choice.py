@@ -1,4 +1,4 @@
-"""Which implementation serves which tensors, and why the others do not."""
+"""Chooses the implementation for tensors, and explains why others are not available."""
 
 import importlib.util
 import os
@@ -20,7 +20,7 @@ _forced: ContextVar[str] = ContextVar("selective_scan_implementation", default="
 
 
 class Operators(Protocol):
-    """The four differentiable operators; arguments as in ``operators``, already checked."""
+    """The four differentiable operators, with the arguments of ``operators``, which are already checked."""
 
     def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
         """One direction."""
@@ -48,7 +48,7 @@ class _Implementation(NamedTuple):
 
 
 def available_implementations() -> dict[str, str]:
-    """What can run here: the name of each implementation, with "available" or a sentence that says why not.
+    """Returns the name of each implementation with "available", or with the reason why it is not.
 
     Never raises, and needs no GPU.
     """
@@ -56,7 +56,7 @@ def available_implementations() -> dict[str, str]:
 
 
 def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
-    """The name of the implementation that "auto" chooses for tensors of this device and data type."""
+    """Returns the name of the implementation that "auto" chooses for this device and data type."""
     device = torch.device(device)
     forced = _forced.get()
     if forced != "auto":
@@ -69,10 +69,10 @@ def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
 
 @contextmanager
 def use_implementation(name: str) -> Iterator[None]:
-    """Within this context "auto" means the named implementation, for measurements and for debugging.
+    """Returns a context in which "auto" means the given implementation, for measurements and debugging.
 
     Raises:
-        ValueError: If there is no implementation of this name.
+        ValueError: The implementation does not exist.
     """
     _known(name)
     token = _forced.set(name)
@@ -83,10 +83,10 @@ def use_implementation(name: str) -> Iterator[None]:
 
 
 def implementation_serving(tensor: Tensor, name: str = "auto") -> Operators:
-    """The operators for tensors like this one.
+    """Returns the operators for tensors with the device and data type of this one.
 
     Raises:
-        ValueError: If the named implementation is unknown, absent, or not for this device and data type.
+        ValueError: The implementation is unknown, not available, or does not support this device and data type.
     """
     if name == "auto":
         name = implementation_for(tensor.device, tensor.dtype)
@@ -110,7 +110,7 @@ def _known(name: str) -> None:
 def _numba_state() -> str:
     try:
         importlib.import_module("numba")
-    except Exception as error:  # absent, or at odds with the installed NumPy
+    except Exception as error:  # not installed, or incompatible with the installed NumPy
         return f"Numba cannot be imported ({error}); pip install numba."
     return AVAILABLE
 

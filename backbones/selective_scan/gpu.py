@@ -1,7 +1,7 @@
 """The Triton implementation: layouts, work space and launches for ``gpu_kernels``.
 
-Fastest when the channels lie side by side in memory (a [B, L, D] tensor seen as [B, D, L], which is what a linear layer
-gives), because neighbouring threads serve neighbouring channels. Any other layout works.
+It is fastest if channels are contiguous in memory (a [B, L, D] tensor viewed as [B, D, L], the output of a linear
+layer), because neighbouring threads process neighbouring channels. Other layouts work, too.
 """
 
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 CHANNELS = 32
-"""Channels of a program: one a thread of a warp."""
+"""Channels per program: one per thread of a warp."""
 WARPS = 4
-"""Warps of a program; they share the states between them."""
+"""Warps per program; the states are distributed over them."""
 STEPS = 8
-"""Steps of a chunk. With 16 states, 8 x 16 x 32 values over 128 threads are 32 registers a tile: none is spilled."""
+"""Steps per chunk. With 16 states, 8 x 16 x 32 values on 128 threads need 32 registers per tile, without spilling."""
 CONV_STEPS = 32
 
 
@@ -85,11 +85,11 @@ class GpuKernels:
 
 
 class _Launch:
-    """The arguments both scan kernels share.
+    """The arguments that both scan kernels share.
 
-    The sequences of both directions get one layout, that of the first u, and so do the matrices B and C; a tensor
-    that has another layout is copied. In a model all have the same and nothing is copied. z keeps its own strides:
-    it is half of a projection.
+    The sequences of both directions must have the layout of the first u, and the matrices B and C one common layout;
+    other tensors are copied. In a model all have the same layout and nothing is copied. z keeps its own strides,
+    because it is half of a projection.
     """
 
     def __init__(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool) -> None:
@@ -125,7 +125,7 @@ class _Launch:
         return torch.empty_like(self._u, dtype=dtype or self._u.dtype, device=self.one[0].device)
 
     def workspace(self, needed: bool) -> Tensor:
-        """Float32 space for the ungated output of the first of two directions; else any tensor, it is not touched."""
+        """Returns float32 memory for the ungated output of the first of two directions, or any unused tensor."""
         return self.like_u(torch.float32) if needed else self.one[0]
 
     def starts(self) -> Tensor:
@@ -164,7 +164,7 @@ class _Launch:
 
 
 def _with_strides(tensor: Tensor, layout: Tensor) -> Tensor:
-    """The tensor itself if it has the strides of the other one, else a copy that has."""
+    """Returns the tensor if it has the strides of the other one, and a copy with these strides otherwise."""
     if tensor.stride() == layout.stride():
         return tensor
     copy = torch.empty_strided(layout.shape, layout.stride(), dtype=tensor.dtype, device=tensor.device)

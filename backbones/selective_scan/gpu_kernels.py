@@ -1,18 +1,18 @@
 """The Triton kernels: the gated scan of one or both directions, and the causal convolution with SiLU.
 
-A program owns one sequence and one block of channels, and goes through time in chunks. Within a chunk all states are
-one tile [STEPS, STATES, CHANNELS]; channels lie across the threads and steps inside a thread, so the scan over steps
-needs no exchange between threads. The backward kernels store one state a chunk and recompute the others. Both
-directions run in the same program; the reverse one counts its steps from the end, so nothing is flipped. All
-arithmetic is float32.
+A program processes one sequence and one block of channels, in chunks of steps. The states of a chunk are one tile
+[STEPS, STATES, CHANNELS]. Channels are distributed over threads and steps are inside a thread, so the scan over steps
+needs no communication between threads. The backward kernels store one state per chunk and recompute the others. Both
+directions run in the same program; the reverse one counts steps from the end, so nothing is flipped. All arithmetic is
+in float32.
 
-Time ``s`` below counts in the order of the scan, whichever way that is.
+Time ``s`` below is in the order of the scan, forward or reverse.
 """
 
 import triton
 import triton.language as tl
 
-# Triton reads these as constants of the kernels.
+# Constants of the kernels.
 LOG2E = tl.constexpr(1.4426950408889634)
 
 
@@ -37,7 +37,7 @@ def _sigmoid(x):
 
 @triton.jit
 def _compose(a1, b1, a2, b2):
-    """Of the steps h -> a1 h + b1, then h -> a2 h + b2."""
+    """Combines the steps h -> a1 h + b1 and then h -> a2 h + b2."""
     return a1 * a2, a2 * b1 + b2
 
 
@@ -54,7 +54,7 @@ def _position(s, length, REVERSE: tl.constexpr):
 
 @triton.jit
 def _step_size(delta, bias, offsets, mask, SOFTPLUS: tl.constexpr):
-    """Raw and final step sizes; the final one is 0 where masked, which leaves a state as it is."""
+    """Raw and final step sizes; the final one is 0 for masked steps, which do not change the state."""
     raw = tl.load(delta + offsets, mask=mask, other=0.0).to(tl.float32) + bias
     dt = _softplus(raw) if SOFTPLUS else raw
     return raw, tl.where(mask, dt, 0.0)
@@ -75,7 +75,7 @@ def _forward_direction(
     REVERSE: tl.constexpr, FIRST: tl.constexpr, LAST: tl.constexpr,
     SOFTPLUS: tl.constexpr, GATED: tl.constexpr, STEPS: tl.constexpr,
 ):  # fmt: skip
-    """One direction. The first of two leaves its ungated output in ``partial``, the last adds it, scales and gates."""
+    """One direction. The first of two stores its ungated output in ``partial``; the last adds it, scales and gates."""
     here = d < channels
     a = tl.load(A + d[None, :] * N + n[:, None], mask=here[None, :] & (n < N)[:, None], other=0.0) * LOG2E
     skip = tl.load(D + d, mask=here, other=0.0)[None, :]
@@ -119,7 +119,7 @@ def scan_forward(
     REVERSE: tl.constexpr, BOTH: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr,
     STEPS: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Grid (channel blocks, batch). With BOTH the second set of tensors is scanned the other way and added."""
+    """Grid (channel blocks, batch). With BOTH, the second set of tensors is scanned in reverse and added."""
     b = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.arange(0, STATES)
@@ -189,7 +189,7 @@ def _backward_direction(
         decays, states = tl.associative_scan((decay, drive), 0, _compose)
         h = _row(states + decays * h[None, :, :], index, STEPS - 1)
         tl.store(starts + (chunk + 1) * STATES * CHANNELS + slot, h)
-    tl.debug_barrier()  # a state may be read by another thread than the one that wrote it
+    tl.debug_barrier()  # a state may be read by a different thread
 
     grad_h = tl.zeros_like(a)
     grad_a = tl.zeros_like(a)

@@ -1,4 +1,4 @@
-"""What an implementation has to provide, and the casts around it."""
+"""The kernel interface of an implementation, and the casts around it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -17,11 +17,11 @@ class Direction(NamedTuple):
 
 
 class Kernels(Protocol):
-    """What an implementation has to provide; all tensors are float32 or float64 unless it asks for raw ones.
+    """The kernels that an implementation must provide.
 
     Attributes:
-        casts: Whether half-precision tensors are to be cast to float32 before the call; a kernel that reads
-            them itself and accumulates in float32 sets this to False.
+        casts: Whether half-precision tensors are cast to float32 before the call. Kernels that read half precision
+            and accumulate in float32 set it to False.
     """
 
     casts: bool
@@ -33,7 +33,7 @@ class Kernels(Protocol):
     def scan_backward(
         self, grad: Tensor, directions: Sequence[Direction], z: Tensor | None, softplus: bool
     ) -> tuple[list[ScanInputs], Tensor | None]:
-        """Gradients of ``scan``: one ``ScanInputs`` a direction, and that of z."""
+        """Gradients of ``scan``: one ``ScanInputs`` per direction, and the gradient of z."""
         ...
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
@@ -63,7 +63,7 @@ def compute_in_float32(kernels: Kernels, lead: Tensor, tensors: Sequence[Tensor 
 def wanted(
     grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Drops the gradients nobody asked for and casts the others to the data type of their tensors."""
+    """Drops the gradients that are not needed and casts the others to the data type of their tensors."""
     return [
         grad.to(tensor.dtype) if need and grad is not None and tensor is not None else None
         for grad, tensor, need in zip(grads, tensors, needed, strict=True)

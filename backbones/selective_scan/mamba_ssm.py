@@ -15,24 +15,24 @@ from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 @cache
 def state(module: str, function: str, package: str) -> tuple[Any, str]:
-    """The public function, or None and a sentence that says why it cannot be had."""
+    """Returns the public function, or None with the reason why it is not available."""
     if not torch.cuda.is_available():
         return None, f"{package} needs an NVIDIA GPU, and PyTorch sees none here."
     try:
         return getattr(import_module(module), function), ""
-    # Its compiled part may be absent (ImportError) or built for another PyTorch (OSError and others).
+    # Its compiled extension may be missing (ImportError) or built for another PyTorch (OSError and others).
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return None, f"{package} cannot be imported ({reason}); pip install --no-build-isolation {package}."
 
 
 def scan_function() -> tuple[Any, str]:
-    """``mamba_ssm``'s ``selective_scan_fn``, or None and why not."""
+    """Returns ``selective_scan_fn`` of ``mamba_ssm``, or None with the reason."""
     return state("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", "mamba-ssm")
 
 
 def conv_function() -> tuple[Any, str]:
-    """``causal_conv1d``'s ``causal_conv1d_fn``, or None and why not."""
+    """Returns ``causal_conv1d_fn`` of ``causal_conv1d``, or None with the reason."""
     return state("causal_conv1d", "causal_conv1d_fn", "causal-conv1d")
 
 
@@ -50,7 +50,7 @@ class MambaSsm:
         if reverse:
             u, delta, B, C = (tensor.flip(-1) for tensor in (u, delta, B, C))
             z = None if z is None else z.flip(-1)
-        # The parameters stay in float32, the rest has one data type, as the kernels want it.
+        # The kernels need parameters in float32, and one data type for all other tensors.
         delta, B, C = (tensor.to(u.dtype) for tensor in (delta, B, C))
         D, bias = (None if tensor is None else tensor.float() for tensor in (D, bias))
         z = None if z is None else z.to(u.dtype)
@@ -64,7 +64,7 @@ class MambaSsm:
     def causal_conv1d(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
     ) -> Tensor:
-        """See ``operators.causal_conv1d``; in plain PyTorch where the package is absent or the filter too wide."""
+        """See ``operators.causal_conv1d``; uses plain PyTorch if the package is missing or the filter is too wide."""
         if self._conv is None or not 2 <= weight.shape[1] <= 4:
             return self._plain.causal_conv1d(x, weight, bias, activation, reverse)
         x = x.flip(-1) if reverse else x
@@ -73,5 +73,5 @@ class MambaSsm:
         return out.flip(-1) if reverse else out
 
     def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
-        """See ``operators.bidirectional_mixer``; the packages' public functions keep all their inputs."""
+        """See ``operators.bidirectional_mixer``; the public functions of the packages store all their inputs."""
         return composed(self, x, z, forward, backward)

@@ -1,8 +1,8 @@
-"""All between the projections of a bidirectional Mamba mixer, as one operator that keeps less than its parts would.
+"""Everything between the projections of a bidirectional Mamba mixer as one operator, which needs less memory.
 
-A scan and a convolution keep their inputs for the backward pass. In a mixer two of those inputs a direction are quickly
-made again: the convolved sequence from the sequence before it, the step sizes from their low-rank form. They are as
-large as everything else that a mixer keeps.
+A scan and a convolution store their inputs for the backward pass. In a mixer, two of these inputs per direction can be
+recomputed quickly: the convolved sequence from its input, and the step sizes from their low-rank form. They are as
+large as all other tensors that a mixer stores.
 """
 
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ _FIELDS = len(MixerWeights._fields)
 
 
 def composed(operators: Operators, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
-    """The mixer made of the other operators; for kernels that bring their own backward pass."""
+    """The mixer made of the other operators, for kernels with their own backward pass."""
     scans = []
     for weights, reverse in zip((forward, backward), REVERSES, strict=True):
         u = operators.causal_conv1d(x, weights.conv, weights.conv_bias, "silu", reverse)
@@ -35,7 +35,7 @@ class Mixer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, kernels: Kernels, x: Tensor, z: Tensor, *weights: Tensor) -> Tensor:
-        """Keeps x, z, the weights, and a direction's projection [B, L, R + 2N]."""
+        """Stores x, z, the weights, and the projection [B, L, R + 2N] of each direction."""
         projected, directions = [], []
         with no_autocast(x):
             for one, reverse in _directions(weights):
@@ -74,7 +74,7 @@ def _directions(weights: Sequence[Tensor]) -> list[tuple[MixerWeights, bool]]:
 
 
 def _convolved(kernels: Kernels, x: Tensor, weights: MixerWeights, reverse: bool) -> Tensor:
-    """What is scanned, [B, E, L]."""
+    """Returns the input of the scan, [B, E, L]."""
     sequence, conv, bias = compute_in_float32(kernels, x, (x, weights.conv, weights.conv_bias))
     return kernels.conv(sequence, conv, bias, True, reverse).to(x.dtype)
 
