@@ -5,6 +5,7 @@ layer), because neighbouring threads process neighbouring channels. Other layout
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import triton
@@ -14,13 +15,18 @@ from backbones.selective_scan import gpu_kernels as kernels
 from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
-CHANNELS = 32
-"""Channels per program: one per thread of a warp."""
-WARPS = 4
-"""Warps per program; the states are distributed over them."""
-STEPS = 8
-"""Steps per chunk. With 16 states, 8 x 16 x 32 values on 128 threads need 32 registers per tile, without spilling."""
-CONV_STEPS = 32
+
+class Tile(NamedTuple):
+    """What a program processes at a time; `benchmarks/gpu_compiled.py` shows what the compiler makes of it."""
+
+    channels: int
+    steps: int
+    warps: int = 1  # a single warp need not wait for others
+
+
+FORWARD = Tile(32, 4)
+BACKWARD = Tile(16, 4)  # two threads per channel, eight states each: more would not fit the registers
+CONVOLUTION = Tile(32, 8)
 
 
 class GpuKernels:
@@ -30,7 +36,7 @@ class GpuKernels:
 
     def scan(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool) -> Tensor:
         """Mean over the directions of the gated scan."""
-        launch = _Launch(directions, z, softplus)
+        launch = _Launch(directions, z, softplus, FORWARD)
         out = launch.like_u()
         partial = launch.workspace(len(directions) > 1)
         kernels.scan_forward[launch.grid](
@@ -42,7 +48,7 @@ class GpuKernels:
         self, grad: Tensor, directions: Sequence[Direction], z: Tensor | None, softplus: bool
     ) -> tuple[list[ScanInputs], Tensor | None]:
         """Gradients of ``scan``."""
-        launch = _Launch(directions, z, softplus)
+        launch = _Launch(directions, z, softplus, BACKWARD)
         partial = launch.workspace(len(directions) > 1 and z is not None)
         starts = launch.starts()
         grad_z = launch.like_u(launch.z.dtype)
@@ -56,32 +62,45 @@ class GpuKernels:
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
         """Causal depthwise convolution."""
-        batch, channels, length = x.shape
         out = torch.empty_like(x)
-        grid = (triton.cdiv(channels, CHANNELS), batch, triton.cdiv(length, CONV_STEPS))
-        kernels.conv_forward[grid](
-            x, weight.contiguous(), _or_zeros(bias, x, channels), out, channels, length,
-            *x.stride(), *out.stride(), REVERSE=reverse, SILU=silu, WIDTH=weight.shape[1],
-            STEPS=CONV_STEPS, CHANNELS=CHANNELS, num_warps=WARPS,
-        )  # fmt: skip
+        grid, numbers, constants = _convolution(x, weight, out, silu, reverse)
+        bias = _or_zeros(bias, x, x.shape[1])
+        kernels.conv_forward[grid](x, weight.contiguous(), bias, out, *numbers, **constants)
         return out
 
     def conv_backward(
         self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Gradients of ``conv``."""
-        batch, channels, length = x.shape
+        batch, channels, _ = x.shape
         grad_x = torch.empty_like(x)
-        grad = _with_strides(grad, grad_x)
         part_weight = torch.empty(batch, *weight.shape, dtype=torch.float32, device=x.device)
         part_bias = torch.empty(batch, channels, dtype=torch.float32, device=x.device)
-        kernels.conv_backward[(triton.cdiv(channels, CHANNELS), batch)](
-            grad, x, weight.contiguous(), _or_zeros(bias, x, channels), grad_x, part_weight, part_bias,
-            channels, length, triton.cdiv(length, CONV_STEPS), *x.stride(), *grad_x.stride(),
-            REVERSE=reverse, SILU=silu, WIDTH=weight.shape[1], TAPS=triton.next_power_of_2(weight.shape[1]),
-            STEPS=CONV_STEPS, CHANNELS=CHANNELS, num_warps=WARPS,
+        grid, numbers, constants = _convolution(x, weight, grad_x, silu, reverse)
+        kernels.conv_backward[grid](
+            _with_strides(grad, grad_x), x, weight.contiguous(), _or_zeros(bias, x, channels),
+            grad_x, part_weight, part_bias, *numbers, **constants,
         )  # fmt: skip
         return grad_x, part_weight.sum(0), part_bias.sum(0)
+
+
+def _convolution(
+    x: Tensor, weight: Tensor, out: Tensor, silu: bool, reverse: bool
+) -> tuple[tuple[int, int], tuple[int, ...], dict[str, int]]:
+    """Returns the grid, the numbers and the constants that both kernels of the convolution share."""
+    batch, channels, length = x.shape
+    width, tile = weight.shape[1], CONVOLUTION
+    numbers = (channels, length, triton.cdiv(length + width - 1, tile.steps), *x.stride(), *out.stride())
+    constants = {
+        "REVERSE": reverse,
+        "SILU": silu,
+        "WIDTH": width,
+        "TAPS": triton.next_power_of_2(width),
+        "STEPS": tile.steps,
+        "CHANNELS": tile.channels,
+        "num_warps": tile.warps,
+    }
+    return (triton.cdiv(channels, tile.channels), batch), numbers, constants
 
 
 class _Launch:
@@ -92,13 +111,17 @@ class _Launch:
     because it is half of a projection.
     """
 
-    def __init__(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool) -> None:
+    def __init__(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool, tile: Tile) -> None:
         lead = directions[0].inputs
         self._u = torch.empty_like(lead.u, device="meta")
         batch, channels, length = lead.u.shape
         states = lead.A.shape[1]
-        self._blocks, self._states = triton.cdiv(channels, CHANNELS), triton.next_power_of_2(states)
-        self._chunks = triton.cdiv(length, STEPS)
+        self._tile, self._blocks, self._states = (
+            tile,
+            triton.cdiv(channels, tile.channels),
+            triton.next_power_of_2(states),
+        )
+        self._chunks = triton.cdiv(length, tile.steps)
         self.one = self._tensors(lead, lead.B)
         self.two = self._tensors(directions[-1].inputs, lead.B) if len(directions) > 1 else self.one
         self.z = self.one[0] if z is None else z
@@ -110,10 +133,10 @@ class _Launch:
             "BOTH": len(directions) > 1,
             "SOFTPLUS": softplus,
             "GATED": z is not None,
-            "STEPS": STEPS,
+            "STEPS": tile.steps,
             "STATES": self._states,
-            "CHANNELS": CHANNELS,
-            "num_warps": WARPS,
+            "CHANNELS": tile.channels,
+            "num_warps": tile.warps,
         }
 
     def in_layout(self, tensor: Tensor) -> Tensor:
@@ -130,7 +153,7 @@ class _Launch:
 
     def starts(self) -> Tensor:
         """The state at the start of each chunk, for one direction at a time."""
-        return self._float32(self._blocks, self.grid[1], self._chunks, self._states, CHANNELS)
+        return self._float32(self._blocks, self.grid[1], self._chunks, self._states, self._tile.channels)
 
     def gradients(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Gradients of u and delta, and the parts of the others, all uninitialised."""

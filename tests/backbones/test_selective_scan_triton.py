@@ -46,8 +46,8 @@ def small_tiles(monkeypatch):
     if INTERPRETED:
         from backbones.selective_scan import gpu
 
-        for name in ("CHANNELS", "STEPS", "CONV_STEPS"):
-            monkeypatch.setattr(gpu, name, 4)
+        for name in ("FORWARD", "BACKWARD", "CONVOLUTION"):
+            monkeypatch.setattr(gpu, name, gpu.Tile(4, 4))
 
 
 def on_device(tensors):
