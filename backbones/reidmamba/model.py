@@ -269,7 +269,7 @@ def build(
     """
     model = ReIDMamba(num_classes=num_classes, num_cameras=num_cameras, image_size=image_size, **options)  # type: ignore[arg-type]
     if pretrained is not None:
-        start_from_mambar(model, pretrained)
+        start_from_mambar(model, pretrained, model.patch_embed.grid, len(model.layers))
     return model
 
 

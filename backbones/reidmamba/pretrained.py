@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.reidmamba.tokens import positions
 from harness import weights
 from harness.errors import WeightsError
-
-if TYPE_CHECKING:
-    from backbones.reidmamba.model import ReIDMamba
 
 MAMBAR_TOKENS = 12
 MAMBAR_GRID = (14, 14)
@@ -24,17 +20,24 @@ FROM_SCRATCH = ("sie_embed", "necks.*", "norm_necks.*", "bnnecks.*", "gems.*")
 """Parameters that MambaR does not have."""
 
 
-def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
-    """Initialises a model from the ImageNet weights of MambaR.
+def start_from_mambar(model: nn.Module, path: str | os.PathLike[str], grid: tuple[int, int], trunk: int) -> None:
+    """Initialises a ReIDMamba from the ImageNet weights of MambaR.
 
     The patch projection and the trunk are copied; the last two blocks and the final norm go to every branch. Position
     embeddings are interpolated to the new grid. New class tokens get the nearest class tokens of MambaR.
+
+    Args:
+        model: The module to initialise.
+        path: The file with the weights.
+        grid: Rows and columns of patches.
+        trunk: Number of blocks that all branches share.
 
     Raises:
         WeightsError: The file does not contain MambaR weights of this width.
     """
     state = weights.load_state(path)
-    dim, grid = model.pos_embed.shape[-1], model.patch_embed.grid
+    random = model.state_dict()
+    dim = random["pos_embed"].shape[-1]
     tokens = {"cls_token": (1, MAMBAR_TOKENS, dim), "pos_embed_cls": (1, MAMBAR_TOKENS, dim)}
     for key, shape in {**tokens, "pos_embed": (1, MAMBAR_GRID[0] * MAMBAR_GRID[1], dim)}.items():
         if key not in state or tuple(state[key].shape) != shape:
@@ -42,13 +45,13 @@ def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
             raise WeightsError(
                 f"{path} does not hold the MambaR weights of this width: '{key}' is {found}, expected shape {shape}."
             )
-    source = {name: _mambar_name(name, len(model.layers)) for name in model.state_dict()}
+    source = {name: _mambar_name(name, trunk) for name in random}
     start = {name: state[key] for name, key in source.items() if key in state}
     start |= {key: v for key, v in state.items() if key not in (*source.values(), *tokens, "pos_embed")}
     start["pos_embed"] = resample_positions(state["pos_embed"], grid)
-    chosen, place = token_map(grid[0] * grid[1], model.class_tokens)
+    chosen, place = token_map(grid[0] * grid[1], random["cls_token"].shape[1])
     for key in tokens:
-        start[key] = getattr(model, key).detach().clone()
+        start[key] = random[key].clone()
         start[key][:, place] = state[key][:, chosen]
     weights.strict_load(model, start, ignore=MAMBAR_HEAD, optional=FROM_SCRATCH)
 

@@ -6,39 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from backbones.selective_scan.shapes import MixerWeights, ScanInputs
+from backbones.selective_scan.kernels import Operators
 
 AVAILABLE = "available"
 
 _HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 _forced: ContextVar[str] = ContextVar("selective_scan_implementation", default="auto")
-
-
-class Operators(Protocol):
-    """The four differentiable operators, with the arguments of ``operators``, which are already checked."""
-
-    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
-        """One direction."""
-        ...
-
-    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
-        """Mean of both directions."""
-        ...
-
-    def causal_conv1d(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
-    ) -> Tensor:
-        """Causal depthwise convolution."""
-        ...
-
-    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
-        """Convolution, projections and scan of both directions."""
-        ...
 
 
 class _Implementation(NamedTuple):

@@ -74,8 +74,9 @@ class CpuKernels:
         return out
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Gradients of ``conv``."""
         grad_x = torch.empty_like(x)
         part_weight = np.empty((x.shape[0], *weight.shape), np.float32)
@@ -83,6 +84,7 @@ class CpuKernels:
         arrays = (grad.numpy(), x.numpy(), weight.numpy(), _or_zeros(bias, x.shape[1]))
         out = (grad_x.numpy(), part_weight, part_bias)
         _share(kernels.conv_backward, x, weight.shape[1], *arrays, silu, reverse, *out)
+        grad_x = grad_x if onto is None else onto.add_(grad_x)
         return grad_x, torch.from_numpy(part_weight.sum(0)), torch.from_numpy(part_bias.sum(0))
 
 

@@ -4,6 +4,7 @@ It is fastest if channels are contiguous in memory (a [B, L, D] tensor viewed as
 layer), because neighbouring threads process neighbouring channels. Other layouts work, too.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -50,14 +51,22 @@ class GpuKernels:
         """Gradients of ``scan``."""
         launch = _Launch(directions, z, softplus, BACKWARD)
         partial = launch.workspace(len(directions) > 1 and z is not None)
-        starts = launch.starts()
         grad_z = launch.like_u(launch.z.dtype)
-        found = [launch.gradients(one) for one in (launch.one, launch.two)[: len(directions)]]
+        sequences = [(launch.like_u(u.dtype), launch.like_u(delta.dtype)) for u, delta, *_ in launch.sides]
+        matrices, vectors = launch.matrix_sums(), launch.vector_sums()
+        found = [
+            (*sequences[i], *vectors.parts[3 * i : 3 * i + 3], *matrices.parts[2 * i : 2 * i + 2])
+            for i in range(len(directions))
+        ]
         kernels.scan_backward[launch.grid](
-            launch.in_layout(grad), *launch.one, *launch.two, launch.z, partial, starts, grad_z,
-            *found[0], *found[-1], *launch.numbers, **launch.constants,
+            launch.in_layout(grad), *launch.one, *launch.two, launch.z, partial, launch.starts(), grad_z,
+            *found[0], *found[-1], vectors.stride, matrices.stride, *launch.numbers, **launch.constants,
         )  # fmt: skip
-        grads = [ScanInputs(u, delta, *(part.sum(0) for part in parts)) for u, delta, *parts in found]
+        vector, matrix = vectors.totals(), matrices.totals(launch.one[3].dtype)
+        grads = [
+            ScanInputs(u, delta, vector[3 * i], *matrix[2 * i : 2 * i + 2], *vector[3 * i + 1 : 3 * i + 3])
+            for i, (u, delta) in enumerate(sequences)
+        ]
         return grads, None if z is None else grad_z
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
@@ -69,19 +78,40 @@ class GpuKernels:
         return out
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Gradients of ``conv``."""
         batch, channels, _ = x.shape
-        grad_x = torch.empty_like(x)
-        part_weight = torch.empty(batch, *weight.shape, dtype=torch.float32, device=x.device)
-        part_bias = torch.empty(batch, channels, dtype=torch.float32, device=x.device)
+        grad_x = torch.empty_like(x) if onto is None else onto
+        sums = _Sums((batch,), [tuple(weight.shape), (channels,)], x.device)
         grid, numbers, constants = _convolution(x, weight, grad_x, silu, reverse)
         kernels.conv_backward[grid](
             _with_strides(grad, grad_x), x, weight.contiguous(), _or_zeros(bias, x, channels),
-            grad_x, part_weight, part_bias, *numbers, **constants,
+            grad_x, *sums.parts, sums.stride, *numbers, ADD=onto is not None, **constants,
         )  # fmt: skip
-        return grad_x, part_weight.sum(0), part_bias.sum(0)
+        grad_weight, grad_bias = sums.totals()
+        return grad_x, grad_weight, grad_bias
+
+
+class _Sums:
+    """Parts of several gradients in one buffer, so that one call sums them all over the leading dimensions.
+
+    Attributes:
+        parts: For each shape, the view [*lead, numel] of its parts, uninitialised.
+        stride: Elements between the parts of two programs.
+    """
+
+    def __init__(self, lead: tuple[int, ...], shapes: Sequence[tuple[int, ...]], device: torch.device) -> None:
+        self._shapes, self._sizes = shapes, [math.prod(shape) for shape in shapes]
+        self.stride = sum(self._sizes)
+        self._buffer = torch.empty(*lead, self.stride, dtype=torch.float32, device=device)
+        self.parts = self._buffer.split(self._sizes, -1)
+
+    def totals(self, dtype: torch.dtype = torch.float32) -> list[Tensor]:
+        """The sums over the first dimension, [*rest of lead, *shape]."""
+        parts = self._buffer.sum(0).to(dtype).split(self._sizes, -1)
+        return [part.unflatten(-1, shape) for part, shape in zip(parts, self._shapes, strict=True)]
 
 
 def _convolution(
@@ -113,7 +143,7 @@ class _Launch:
 
     def __init__(self, directions: Sequence[Direction], z: Tensor | None, softplus: bool, tile: Tile) -> None:
         lead = directions[0].inputs
-        self._u = torch.empty_like(lead.u, device="meta")
+        self._u, self._device = torch.empty_like(lead.u, device="meta"), lead.u.device
         batch, channels, length = lead.u.shape
         states = lead.A.shape[1]
         self._tile, self._blocks, self._states = (
@@ -124,6 +154,7 @@ class _Launch:
         self._chunks = triton.cdiv(length, tile.steps)
         self.one = self._tensors(lead, lead.B)
         self.two = self._tensors(directions[-1].inputs, lead.B) if len(directions) > 1 else self.one
+        self.sides = (self.one, self.two)[: len(directions)]
         self.z = self.one[0] if z is None else z
         self.grid = (self._blocks, batch)
         strides = (*self._u.stride(), *self.z.stride(), *self.one[3].stride())
@@ -145,7 +176,7 @@ class _Launch:
 
     def like_u(self, dtype: torch.dtype | None = None) -> Tensor:
         """Uninitialised, in the layout of u."""
-        return torch.empty_like(self._u, dtype=dtype or self._u.dtype, device=self.one[0].device)
+        return torch.empty_like(self._u, dtype=dtype or self._u.dtype, device=self._device)
 
     def workspace(self, needed: bool) -> Tensor:
         """Returns float32 memory for the ungated output of the first of two directions, or any unused tensor."""
@@ -153,25 +184,18 @@ class _Launch:
 
     def starts(self) -> Tensor:
         """The state at the start of each chunk, for one direction at a time."""
-        return self._float32(self._blocks, self.grid[1], self._chunks, self._states, self._tile.channels)
+        shape = (self._blocks, self.grid[1], self._chunks, self._states, self._tile.channels)
+        return torch.empty(shape, dtype=torch.float32, device=self._device)
 
-    def gradients(self, tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Gradients of u and delta, and the parts of the others, all uninitialised."""
-        u, delta, A = tensors[:3]
-        batch, channels, length = u.shape
-        matrix = (self._blocks, batch, A.shape[1], length)
-        return (
-            self.like_u(u.dtype),
-            self.like_u(delta.dtype),
-            self._float32(batch, *A.shape),
-            self._float32(*matrix),
-            self._float32(*matrix),
-            self._float32(batch, channels),
-            self._float32(batch, channels),
-        )
+    def matrix_sums(self) -> _Sums:
+        """Parts of the gradients of B and C, for each block of channels and sequence."""
+        states, length = self.one[2].shape[1], self._u.shape[2]
+        return _Sums((self._blocks, self.grid[1]), [(states, length)] * 2 * len(self.sides), self._device)
 
-    def _float32(self, *shape: int) -> Tensor:
-        return torch.empty(shape, dtype=torch.float32, device=self.one[0].device)
+    def vector_sums(self) -> _Sums:
+        """Parts of the gradients of A, D and delta_bias, for each sequence."""
+        channels, states = self.one[2].shape
+        return _Sums((self.grid[1],), [(channels, states), (channels,), (channels,)] * len(self.sides), self._device)
 
     def _tensors(self, inputs: ScanInputs, matrix: Tensor) -> tuple[Tensor, ...]:
         channels = inputs.u.shape[1]

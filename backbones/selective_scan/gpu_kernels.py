@@ -264,25 +264,25 @@ def scan_backward(
     grad, u, delta, A, B, C, D, bias,
     u2, delta2, A2, B2, C2, D2, bias2,
     z, partial, starts, grad_z,
-    grad_u, grad_delta, part_A, part_B, part_C, part_D, part_bias,
-    grad_u2, grad_delta2, part_A2, part_B2, part_C2, part_D2, part_bias2,
-    channels, N, length, chunks,
+    grad_u, grad_delta, part_A, part_D, part_bias, part_B, part_C,
+    grad_u2, grad_delta2, part_A2, part_D2, part_bias2, part_B2, part_C2,
+    stride_vectors, stride_matrices, channels, N, length, chunks,
     stride_b, stride_d, stride_t, stride_zb, stride_zd, stride_zt, stride_mb, stride_n, stride_mt, scale,
     REVERSE: tl.constexpr, BOTH: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr,
     STEPS: tl.constexpr, STATES: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
-    """Grid as ``scan_forward``. Parts to be summed: A [batch, D, N], B, C [blocks, batch, N, L], D, bias [batch, D]."""
+    """Grid as ``scan_forward``. Parts to be summed: of A, D and bias per sequence, of B and C per program."""
     block, batch = tl.program_id(0).to(tl.int64), tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     n = tl.arange(0, STATES)
     at, mat, gate_at = batch * stride_b, batch * stride_mb, batch * stride_zb
     program = block * tl.num_programs(1) + batch
     own = starts + program * chunks * STATES * CHANNELS
-    part, vector, matrix = program * N * length, batch * channels, batch * channels * N
+    matrix, vector = program * stride_matrices, batch * stride_vectors
     _backward_direction(
         grad + at, u + at, delta + at, A, B + mat, C + mat, D, bias, z + gate_at, partial + at, own,
-        grad_u + at, grad_delta + at, grad_z + at, part_A + matrix, part_B + part, part_C + part,
-        part_D + vector, part_bias + vector,
+        grad_u + at, grad_delta + at, grad_z + at, part_A + vector, part_B + matrix,
+        part_C + matrix, part_D + vector, part_bias + vector,
         d, n, channels, N, length, chunks, stride_d, stride_t, stride_zd, stride_zt, stride_n, stride_mt, scale,
         REVERSE, True, not BOTH, SOFTPLUS, GATED, STEPS, STATES, CHANNELS,
     )  # fmt: skip
@@ -290,8 +290,8 @@ def scan_backward(
         tl.debug_barrier()  # other threads of this program wrote what is read next
         _backward_direction(
             grad + at, u2 + at, delta2 + at, A2, B2 + mat, C2 + mat, D2, bias2, z + gate_at, partial + at, own,
-            grad_u2 + at, grad_delta2 + at, grad_z + at, part_A2 + matrix, part_B2 + part, part_C2 + part,
-            part_D2 + vector, part_bias2 + vector,
+            grad_u2 + at, grad_delta2 + at, grad_z + at, part_A2 + vector, part_B2 + matrix,
+            part_C2 + matrix, part_D2 + vector, part_bias2 + vector,
             d, n, channels, N, length, chunks, stride_d, stride_t, stride_zd, stride_zt, stride_n, stride_mt, scale,
             not REVERSE, False, True, SOFTPLUS, GATED, STEPS, STATES, CHANNELS,
         )  # fmt: skip
@@ -364,15 +364,15 @@ def conv_forward(
 
 @triton.jit
 def conv_backward(
-    grad, x, weight, bias, grad_x, part_weight, part_bias, channels, length, chunks,
+    grad, x, weight, bias, grad_x, part_weight, part_bias, stride_parts, channels, length, chunks,
     stride_xb, stride_xd, stride_xt, stride_b, stride_d, stride_t,
-    REVERSE: tl.constexpr, SILU: tl.constexpr, WIDTH: tl.constexpr, TAPS: tl.constexpr, STEPS: tl.constexpr,
-    CHANNELS: tl.constexpr,
+    ADD: tl.constexpr, REVERSE: tl.constexpr, SILU: tl.constexpr, WIDTH: tl.constexpr, TAPS: tl.constexpr,
+    STEPS: tl.constexpr, CHANNELS: tl.constexpr,
 ):  # fmt: skip
     """Grid and order as ``conv_forward``, whose outputs are recomputed.
 
     ``later`` holds the gradients of the outputs that step s enters: those of steps s to s + WIDTH - 1.
-    Parts to be summed: weight [batch, D, W], bias [batch, D].
+    With ADD, the gradient of x is added to ``grad_x``. Parts to be summed: of weight and bias per sequence.
     """
     b = tl.program_id(1).to(tl.int64)
     d = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
@@ -405,7 +405,8 @@ def conv_backward(
             total = tl.where(index == i, tl.sum(later * flipped, axis=0)[None, :], total)
             sum_w += window * one[None, :]
             sum_b += one
+        if ADD:
+            total += _load_steps(grad_x, r + WIDTH - 1, d, here, length, stride_d, stride_t, index, REVERSE, STEPS)
         _store_steps(grad_x, total, r + WIDTH - 1, d, here, length, stride_d, stride_t, index, REVERSE, STEPS)
-    at = (b * channels + d) * WIDTH
-    tl.store(part_weight + at[None, :] + tap, sum_w, mask=taps)
-    tl.store(part_bias + b * channels + d, sum_b, mask=here)
+    tl.store(part_weight + b * stride_parts + d[None, :] * WIDTH + tap, sum_w, mask=taps)
+    tl.store(part_bias + b * stride_parts + d, sum_b, mask=here)

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from backbones.selective_scan.shapes import ScanInputs
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 
 class Direction(NamedTuple):
@@ -41,9 +41,32 @@ class Kernels(Protocol):
         ...
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gradients of ``conv`` in x, weight and bias."""
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """Gradients of ``conv`` in x, weight and bias; that in x is added to ``onto``, in place, if it is given."""
+        ...
+
+
+class Operators(Protocol):
+    """The four differentiable operators, with the arguments of ``operators``, which are already checked."""
+
+    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
+        """One direction."""
+        ...
+
+    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
+        """Mean of both directions."""
+        ...
+
+    def causal_conv1d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
+    ) -> Tensor:
+        """Causal depthwise convolution."""
+        ...
+
+    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
+        """Convolution, projections and scan of both directions."""
         ...
 
 

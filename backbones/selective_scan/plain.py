@@ -45,8 +45,9 @@ class PlainKernels:
         return F.silu(out) if silu else out
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Gradients of ``conv``."""
         if silu:
             out = _bare_conv(x, weight, bias, reverse)
@@ -55,6 +56,7 @@ class PlainKernels:
         width, length = weight.shape[1], x.shape[2]
         # The gradient of x is the convolution in reverse direction; that of a tap is a product of shifted sequences.
         grad_x = _bare_conv(grad, weight, None, not reverse)
+        grad_x = grad_x if onto is None else onto.add_(grad_x)
         padded = F.pad(x, (0, width - 1) if reverse else (width - 1, 0))
         taps = [(padded[:, :, j : j + length] * grad).sum((0, 2)) for j in range(width)]
         grad_weight = torch.stack(taps[::-1] if reverse else taps, dim=1)

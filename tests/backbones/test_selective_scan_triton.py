@@ -164,38 +164,27 @@ def test_mixer():
     assert largest_difference((tensor.cpu() for tensor in found), exact) < 1e-5
 
 
-HALF = {"u", "delta", "B", "C", "u2", "delta2", "B2", "C2", "z", "out", "x", "grad"}
-HALF |= {"grad_u", "grad_delta", "grad_z", "grad_u2", "grad_delta2", "grad_x"}
-SCAN = {"REVERSE": False, "BOTH": True, "SOFTPLUS": True, "GATED": True, "STEPS": 8, "STATES": 16, "CHANNELS": 32}
-CONV = {"REVERSE": True, "SILU": True, "WIDTH": 4, "STEPS": 32, "CHANNELS": 32}
+COMPILED = [("bf16", 16, True, 90), ("bf16", 16, True, 80), ("fp32", 8, False, 90), ("fp16", 16, False, 80)]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET replaces the compiler; runs without it")
-@pytest.mark.parametrize(
-    ("name", "constants"),
-    [("scan_forward", SCAN), ("scan_backward", SCAN), ("conv_forward", CONV), ("conv_backward", CONV | {"TAPS": 4})],
-)
-def test_compiles_for_a_gpu(name, constants):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: "-".join(map(str, case)))
+def test_compiles_for_a_gpu_without_spilling(case):
+    """Every value of every setting once; `python benchmarks/gpu_compiled.py --every` compiles all combinations."""
+    from benchmarks.gpu_compiled import Case, check
 
-    from backbones.selective_scan import gpu, gpu_kernels
+    found = check(Case(*case))
+    assert [name for name, _, _ in found] == ["scan_forward", "scan_backward", "conv_forward", "conv_backward"]
+    assert not [problem for _, _, problem in found if problem]
+    assert all(code.shared <= 48 * 1024 for _, code, _ in found)
 
-    assert constants["CHANNELS"] == gpu.CHANNELS
-    kernel = getattr(gpu_kernels, name)
 
-    def type_of(parameter):
-        if parameter in constants:
-            return "constexpr"
-        if parameter == "scale":
-            return "fp32"
-        if parameter in ("channels", "N", "length", "chunks") or parameter.startswith("stride"):
-            return "i32"
-        return "*bf16" if parameter in HALF else "*fp32"
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET replaces the compiler; runs without it")
+def test_a_tile_that_does_not_fit_the_registers_is_found(monkeypatch):
+    from backbones.selective_scan import gpu
+    from benchmarks.gpu_compiled import Case, calls, compiled, record
 
-    signature = {parameter.name: type_of(parameter.name) for parameter in kernel.params}
-    source = ASTSource(kernel, signature, constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": gpu.WARPS})
-    assert compiled.asm["cubin"]
-    assert compiled.metadata.shared <= 48 * 1024
+    monkeypatch.setattr(gpu, "FORWARD", gpu.Tile(64, 8))
+    assert compiled(record(calls(Case())["scan_forward"]), 90).spilled > 0
