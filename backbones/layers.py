@@ -53,6 +53,26 @@ class BNNeck(nn.Module):
         return normalised, self.cls(normalised)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, drops each sample with a probability, and scales the others.
+
+    Like timm's, but the rate is a tensor: `torch.compile` would compile a block again for every other number.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.drop_prob = rate  # to be read by people; a number that `forward` reads would be a constant of its code
+        self.keep: Tensor
+        self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, ...] to the same shape."""
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) < self.keep
+        return x * kept / self.keep
+
+
 def patch_grid(image_size: Iterable[int], patch_size: int, stride: int) -> tuple[int, int]:
     """Returns the number of rows and columns of patches: `(side - patch) // stride + 1`.
 
@@ -129,7 +149,8 @@ def camera_term(
 
     Args:
         embedding: [C, 1, D], or `None` for a model without camera embedding.
-        camera_ids: [B], zero-based; on the CPU, so that checking their range does not wait for the device.
+        camera_ids: [B], zero-based; on the CPU, so that checking their range does not wait for the device. Compiled
+            code does not check it.
         mode: one of `CAMERA_MODES`.
         coefficient: weight of the embedding.
 
@@ -147,11 +168,17 @@ def camera_term(
         return coefficient * embedding.mean(dim=0, keepdim=True)
     if camera_ids is None:
         raise UsageError("This model needs the camera of each image; give camera ids, or --camera-embedding off.")
+    if not torch.compiler.is_compiling():  # the range is a value, which a compiled graph cannot depend on
+        _check_cameras(camera_ids, len(embedding))
+    return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]
+
+
+def _check_cameras(camera_ids: Tensor, cameras: int) -> None:
+    """Raises UsageError if a camera has no embedding."""
     low, high = (int(v) for v in torch.aminmax(camera_ids))
-    if low < 0 or high >= len(embedding):
+    if low < 0 or high >= cameras:
         raise UsageError(
-            f"Camera {high if high >= len(embedding) else low} is outside the {len(embedding)} cameras (0 to "
-            f"{len(embedding) - 1}) this model was trained with; for images of another dataset use "
+            f"Camera {high if high >= cameras else low} is outside the {cameras} cameras (0 to "
+            f"{cameras - 1}) this model was trained with; for images of another dataset use "
             "--camera-embedding mean, or --camera-embedding off."
         )
-    return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]

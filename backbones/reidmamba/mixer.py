@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import torch
-from timm.layers import DropPath
 from torch import Tensor, nn
 
+from backbones.layers import DropPath
 from backbones.selective_scan import MixerWeights, bidirectional_mixer
 
 CONV_WIDTH = 4

@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, lecun_normal_
+from timm.layers import lecun_normal_
 from torch import Tensor, nn
 
-from backbones.layers import BNNeck, PatchEmbedding, camera_parameter, camera_term, stride_of
+from backbones.layers import BNNeck, DropPath, PatchEmbedding, camera_parameter, camera_term, stride_of
 from backbones.reidmamba.mixer import Block, RMSNorm, drop_path_rates
 from backbones.reidmamba.pretrained import start_from_mambar
 from backbones.reidmamba.tokens import GeneralizedMean, class_tokens_of, fuse, gather, spread

@@ -6,7 +6,7 @@ layer), because neighbouring threads process neighbouring channels. Other layout
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -40,9 +40,10 @@ class GpuKernels:
         launch = _Launch(directions, z, softplus, FORWARD)
         out = launch.like_u()
         partial = launch.workspace(len(directions) > 1)
-        kernels.scan_forward[launch.grid](
-            *launch.one, *launch.two, launch.z, out, partial, *launch.numbers, **launch.constants
-        )
+        _run(
+            kernels.scan_forward, launch.grid, out, *launch.one, *launch.two, launch.z, partial, *launch.numbers,
+            **launch.constants,
+        )  # fmt: skip
         return out
 
     def scan_backward(
@@ -58,8 +59,9 @@ class GpuKernels:
             (*sequences[i], *vectors.parts[3 * i : 3 * i + 3], *matrices.parts[2 * i : 2 * i + 2])
             for i in range(len(directions))
         ]
-        kernels.scan_backward[launch.grid](
-            launch.in_layout(grad), *launch.one, *launch.two, launch.z, partial, launch.starts(), grad_z,
+        _run(
+            kernels.scan_backward, launch.grid, launch.in_layout(grad),
+            *launch.one, *launch.two, launch.z, partial, launch.starts(), grad_z,
             *found[0], *found[-1], vectors.stride, matrices.stride, *launch.numbers, **launch.constants,
         )  # fmt: skip
         vector, matrix = vectors.totals(), matrices.totals(launch.one[3].dtype)
@@ -74,7 +76,7 @@ class GpuKernels:
         out = torch.empty_like(x)
         grid, numbers, constants = _convolution(x, weight, out, silu, reverse)
         bias = _or_zeros(bias, x, x.shape[1])
-        kernels.conv_forward[grid](x, weight.contiguous(), bias, out, *numbers, **constants)
+        _run(kernels.conv_forward, grid, x, weight.contiguous(), bias, out, *numbers, **constants)
         return out
 
     def conv_backward(
@@ -86,12 +88,18 @@ class GpuKernels:
         grad_x = torch.empty_like(x) if onto is None else onto
         sums = _Sums((batch,), [tuple(weight.shape), (channels,)], x.device)
         grid, numbers, constants = _convolution(x, weight, grad_x, silu, reverse)
-        kernels.conv_backward[grid](
-            _with_strides(grad, grad_x), x, weight.contiguous(), _or_zeros(bias, x, channels),
-            grad_x, *sums.parts, sums.stride, *numbers, ADD=onto is not None, **constants,
+        _run(
+            kernels.conv_backward, grid, _with_strides(grad, grad_x), x, weight.contiguous(),
+            _or_zeros(bias, x, channels), grad_x, *sums.parts, sums.stride, *numbers, ADD=onto is not None, **constants,
         )  # fmt: skip
         grad_weight, grad_bias = sums.totals()
         return grad_x, grad_weight, grad_bias
+
+
+def _run(kernel: Any, grid: tuple[int, ...], lead: Tensor, *arguments: Any, **constants: Any) -> None:
+    """Launches a kernel on the device of its first tensor; Triton launches on the current device."""
+    with torch.cuda.device_of(lead):
+        kernel[grid](lead, *arguments, **constants)
 
 
 class _Sums:

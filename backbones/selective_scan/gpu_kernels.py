@@ -144,9 +144,9 @@ def _forward_direction(
 
 @triton.jit
 def scan_forward(
-    u, delta, A, B, C, D, bias,
+    out, u, delta, A, B, C, D, bias,
     u2, delta2, A2, B2, C2, D2, bias2,
-    z, out, partial,
+    z, partial,
     channels, N, length, chunks,
     stride_b, stride_d, stride_t, stride_zb, stride_zd, stride_zt, stride_mb, stride_n, stride_mt, scale,
     REVERSE: tl.constexpr, BOTH: tl.constexpr, SOFTPLUS: tl.constexpr, GATED: tl.constexpr,

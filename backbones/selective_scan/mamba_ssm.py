@@ -12,28 +12,37 @@ from backbones.selective_scan.mixer import composed
 from backbones.selective_scan.plain import PlainKernels
 from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
+HINT = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm"
+"""Releases after 2.3.2 build the CUDA scan only if the variable is set. Earlier ones ignore it."""
+
 
 @cache
-def state(module: str, function: str, package: str) -> tuple[Any, str]:
-    """Returns the public function, or None with the reason why it is not available."""
+def _function(compiled: str, module: str, name: str, package: str, hint: str) -> tuple[Any, str]:
+    """A public function, or None and a sentence that says why it is unavailable.
+
+    The compiled part is imported first: a package may be importable without it, and raise when it is called.
+    """
     if not torch.cuda.is_available():
         return None, f"{package} needs an NVIDIA GPU, and PyTorch sees none here."
     try:
-        return getattr(import_module(module), function), ""
-    # Its compiled extension may be missing (ImportError) or built for another PyTorch (OSError and others).
+        import_module(compiled)
+        return getattr(import_module(module), name), ""
+    # The compiled part may be absent (ImportError) or built for another version of PyTorch (OSError and others).
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return None, f"{package} cannot be imported ({reason}); pip install --no-build-isolation {package}."
+        return None, f"{package} cannot be used ({reason}). Install it with: {hint}."
 
 
 def scan_function() -> tuple[Any, str]:
-    """Returns ``selective_scan_fn`` of ``mamba_ssm``, or None with the reason."""
-    return state("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", "mamba-ssm")
+    """``mamba_ssm``'s ``selective_scan_fn``, or None and the reason."""
+    module = "mamba_ssm.ops.selective_scan_interface"
+    return _function("selective_scan_cuda", module, "selective_scan_fn", "mamba-ssm", HINT)
 
 
 def conv_function() -> tuple[Any, str]:
-    """Returns ``causal_conv1d_fn`` of ``causal_conv1d``, or None with the reason."""
-    return state("causal_conv1d", "causal_conv1d_fn", "causal-conv1d")
+    """``causal_conv1d``'s ``causal_conv1d_fn``, or None and the reason."""
+    hint = "pip install --no-build-isolation causal-conv1d"
+    return _function("causal_conv1d_cuda", "causal_conv1d", "causal_conv1d_fn", "causal-conv1d", hint)
 
 
 class MambaSsm:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import nn
 
@@ -32,7 +34,10 @@ def precision(name: str, device: torch.device) -> torch.dtype:
 
 def exact_float32() -> None:
     """Disables TF32. By default, torch uses TF32 for convolutions on a GPU, but not for matrix products."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    cudnn: Any = torch.backends.cudnn
+    switches: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
+    for switch in switches:
+        switch.fp32_precision = "ieee"  # not `allow_tf32`: torch raises where both interfaces are used
 
 
 def place(module: nn.Module, device: torch.device, card: InputCard) -> nn.Module:

@@ -164,6 +164,42 @@ def test_mixer():
     assert largest_difference((tensor.cpu() for tensor in found), exact) < 1e-5
 
 
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch):
+    from backbones.selective_scan import gpu
+
+    entered = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *args, **constants: entered.append("launch")
+
+    class Guard:
+        def __init__(self, tensor):
+            entered.append(tensor)
+
+        def __enter__(self):
+            entered.append("enter")
+
+        def __exit__(self, *error):
+            entered.append("exit")
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    lead = torch.zeros(1)
+    gpu._run(Kernel(), (1,), lead, 2, STEPS=4)
+    assert entered == [lead, "enter", "launch", "exit"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2 or INTERPRETED, reason="needs two CUDA devices")
+def test_the_second_gpu_gives_the_same():
+    tensors = scan_tensors(2, 64, 16, 33, dtype=torch.float32)
+    first, second = (
+        selective_scan(**{k: v.to(device) for k, v in tensors.items()}, implementation="triton").cpu()
+        for device in ("cuda:0", "cuda:1")
+    )
+    assert torch.equal(first, second)
+
+
 COMPILED = [("bf16", 16, True, 90), ("bf16", 16, True, 80), ("fp32", 8, False, 90), ("fp16", 16, False, 80)]
 
 

@@ -40,10 +40,14 @@ def test_precisions_have_names_and_half_needs_a_gpu() -> None:
 
 
 def test_fp32_means_32_bits() -> None:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before = [switch.fp32_precision for switch in switches]
     try:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        for switch in switches:
+            switch.fp32_precision = "tf32"
         device.exact_float32()
-        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        assert [switch.fp32_precision for switch in switches] == ["ieee"] * 3
+        assert not torch.backends.cuda.matmul.allow_tf32  # raises if the two interfaces contradict each other
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
