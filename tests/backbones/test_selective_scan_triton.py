@@ -30,10 +30,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
-runs_kernels = pytest.mark.skipif(
-    not (GPU or INTERPRETED),
-    reason="needs a CUDA device: python -m pytest -m gpu; test_under_the_interpreter covers it",
-)
+
+
+def runs_kernels(test):
+    """Marks a test that runs kernels: on a GPU, or in the interpreter, which `test_under_the_interpreter` starts."""
+    return test if INTERPRETED else pytest.mark.gpu(test)
+
 
 # Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 3, 16, 9)]
