@@ -26,7 +26,8 @@ from torchvision import transforms as T
 
 from benchmarks.machine import describe
 from harness.contracts import Item
-from harness.data import PKSampler, TrainingData
+from harness.data.loader import TrainingData
+from harness.data.sampler import PKSampler
 from harness.spec.recipe import Augmentation, Recipe, Sampler
 
 IDENTITIES, IMAGES = 64, 16

@@ -59,7 +59,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def quick_runs() -> Iterator[None]:
-    """Runs that this module starts draw no pictures, and those of stand-in backbones do not import torch's compiler."""
+    """Runs that this module starts draw no pictures and do not import torch's compiler."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HARNESS_PICTURES", "0")
         patch.setenv("HARNESS_TEST_QUICK", "1")

@@ -12,7 +12,6 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from datasets.readers import matfile
 from datasets.readers.source import Source, first
 from harness.contracts import Item
 from harness.errors import DataError, UsageError
@@ -57,6 +56,8 @@ def protocol(path: Path) -> dict[str, Any]:
     Raises:
         DataError: the file has another format, or its columns are inconsistent.
     """
+    from datasets.readers import matfile  # imported here, because numpy would slow down `plan`
+
     try:
         table = matfile.read(path.read_bytes())
         names = [str(name) for name in table["filelist"]]

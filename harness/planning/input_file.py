@@ -44,7 +44,7 @@ def plan_checkpoint(
         WeightsError: the file is no checkpoint of this backbone.
         DataError: the dataset cannot be read.
     """
-    from harness.data import camera_rows
+    from harness.data.loader import camera_rows
     from harness.training.trained import check_cameras, from_checkpoint
 
     backbone = registry.backbone(request.backbones, request.plugins)

@@ -27,20 +27,21 @@ def problem(model: str) -> str:
 
 def _unknown(model: str) -> str:
     """Returns why timm does not know the name. Imports timm only if its source code does not contain the name."""
-    if not (source := _source()):
-        return ""
+    models, quoted = _source()
     name, _, tag = model.partition(".")
-    if f"@register_model\ndef {name}(" in source and (not tag or re.search(rf"['\"]{re.escape(model)}['\"]", source)):
+    if not models or (name in models and (not tag or model in quoted)):
         return ""
     return _ask(name, tag)
 
 
 @functools.cache
-def _source() -> str:
-    """Returns the source code of timm's models; an empty string if timm is not installed."""
+def _source() -> tuple[set[str], set[str]]:
+    """Returns the names of timm's models and all quoted texts in their source code; nothing if it is not installed."""
     spec = importlib.util.find_spec("timm")
     folders = [Path(place) / "models" for place in (spec.submodule_search_locations or ())] if spec else []
-    return "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in sorted(folder.glob("*.py")))
+    code = "\n".join(path.read_text(encoding="utf-8") for folder in folders for path in folder.glob("*.py"))
+    models = {rest.partition("(")[0] for rest in code.split("@register_model\ndef ")[1:]}
+    return models, set(code.replace("'", '"').split('"'))
 
 
 def _ask(name: str, tag: str) -> str:

@@ -295,9 +295,11 @@ def _remarks(table: Table) -> list[str]:
 
 
 def _figures(context: Context, table: Table, figures: dict[str, Drawn]) -> list[str]:
-    """Draws accuracy against cost and CMC curves of the plain rows; returns their Markdown."""
-    title, links = heading(context, table.key), []
+    """Draws accuracy against cost and CMC curves of the plain rows, if there are two to compare; returns Markdown."""
     plain = table.plain()
+    if len(plain) < 2:
+        return []
+    title, links = heading(context, table.key), []
     title += "".join(f" ({words})" for words in matched_in(plain))
     best = sorted(range(len(plain)), key=lambda i: -plain[i].mean("mAP"))[:MOST_DRAWN]
     rows = [plain[i] for i in sorted(best)]

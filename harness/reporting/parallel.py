@@ -40,7 +40,6 @@ def drawing(expected: int) -> Iterator[Draw]:
     if expected < MANY or not _may_fork():
         yield draw_here
         return
-    get_ready()
     gc.freeze()  # otherwise garbage collection in a child process would copy all inherited memory
     try:
         with ProcessPoolExecutor(min(processes.cores(), MOST_PROCESSES), multiprocessing.get_context("fork")) as pool:
@@ -51,11 +50,6 @@ def drawing(expected: int) -> Iterator[Draw]:
             yield draw
     finally:
         gc.unfreeze()
-
-
-def get_ready() -> None:
-    """Imports the libraries of tables and figures before forking, so that child processes need not."""
-    import pandas  # noqa: F401
 
 
 @contextmanager

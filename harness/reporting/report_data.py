@@ -107,7 +107,7 @@ def _records(results: Path) -> tuple[list[Record], list[str]]:
     own = len(paths) * 2 // 5 if len(paths) >= MANY_RECORDS else len(paths)
     with parallel.in_background(_read, results, paths[own:], worth_it=own < len(paths)) as others:
         if own < len(paths):
-            parallel.get_ready()
+            import pandas  # noqa: F401 - per-query values need it later, and here there is time
         first, rest = _read(results, paths[:own]), others()
     return first[0] + rest[0], first[1] + rest[1]
 

@@ -1,4 +1,4 @@
-"""Text for Markdown: escaping, number formats, and tables by pandas and tabulate."""
+"""Text for Markdown: escaping, number formats, and tables by tabulate."""
 
 from __future__ import annotations
 
@@ -72,19 +72,18 @@ def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = ()) -> str:
     Raises:
         ValueError: a cell is missing.
     """
-    import pandas
     import tabulate
 
     tabulate.WIDE_CHARS_MODE = False  # otherwise the padding depends on whether wcwidth is installed
-    frame = pandas.DataFrame(list(rows), dtype=object)
-    if frame.empty:
+    cells = list(rows)
+    if not cells:
         return ""
-    if frame.isna().any(axis=None):
+    columns = list(cells[0])
+    lines = [[row.get(column) for column in columns] for row in cells]
+    if any(None in line for line in lines):
         raise ValueError("A table cell is empty; write the reason for the missing value into it.")
-    align = ["right" if column in right else "left" for column in frame.columns]
-    return tabulate.tabulate(
-        frame, headers="keys", tablefmt="pipe", showindex=False, disable_numparse=True, colalign=align
-    )
+    align = ["right" if column in right else "left" for column in columns]
+    return tabulate.tabulate(lines, headers=columns, tablefmt="pipe", disable_numparse=True, colalign=align)
 
 
 def percent(fraction: float | None) -> str:

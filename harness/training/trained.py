@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness import contracts
 from harness.contracts import Inferred, Splits
-from harness.data import camera_rows, checks
+from harness.data import checks
+from harness.data.loader import camera_rows
 from harness.errors import DataError, WeightsError
 from harness.registry import BackboneEntry
 from harness.weights.state_dicts import strict_load

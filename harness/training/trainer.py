@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from harness.data import Batch, TrainingData
+from harness.data.loader import Batch, TrainingData
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
 from harness.spec.recipe import Recipe

@@ -14,9 +14,10 @@ import torch
 from datasets import layouts
 from harness import efficiency, registry
 from harness.contracts import SPLITS, Item, Splits, set_camera_mode
-from harness.data import EvaluationData, camera_rows, checks
+from harness.data import checks
 from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
+from harness.data.loader import EvaluationData, camera_rows
 from harness.errors import DataError, HarnessError
 from harness.figures import run_figures
 from harness.records import per_query

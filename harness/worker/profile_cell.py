@@ -15,7 +15,7 @@ import torch
 
 from harness import efficiency, registry
 from harness.contracts import scan_implementation
-from harness.data import Batch, TrainingData
+from harness.data.loader import Batch, TrainingData
 from harness.efficiency import memory
 from harness.efficiency.conditions import Conditions
 from harness.efficiency.timing import repeat

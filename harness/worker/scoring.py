@@ -13,7 +13,7 @@ from torch import nn
 
 from harness import metrics, stats
 from harness.contracts import PROTOCOLS, EvaluationRule, Item
-from harness.data import EvaluationData
+from harness.data.loader import EvaluationData
 from harness.errors import unknown
 from harness.spec.recipe import Evaluation
 

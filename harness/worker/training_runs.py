@@ -12,7 +12,10 @@ from msgspec.structs import replace
 from datasets import fingerprint_cache
 from harness import efficiency, weights
 from harness.contracts import SPLITS, Splits
-from harness.data import PKSampler, TrainingData, camera_rows, checks, holdout_split
+from harness.data import checks
+from harness.data.holdout import holdout_split
+from harness.data.loader import TrainingData, camera_rows
+from harness.data.sampler import PKSampler
 from harness.errors import WeightsError
 from harness.registry import DatasetEntry
 from harness.spec import recipe

@@ -12,7 +12,7 @@ import torch
 
 from harness import registry
 from harness.contracts import Item
-from harness.data import holdout_split
+from harness.data.holdout import holdout_split
 from harness.errors import DataError, UsageError
 from harness.records import store
 from harness.registry import dataset_checks

@@ -138,7 +138,9 @@ def options(command: str) -> set[str]:
 
 
 @pytest.fixture
-def bash(checkout: Path, programs: Path, finished: Path) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
+def bash(
+    quick_runs: None, checkout: Path, programs: Path, finished: Path
+) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
     """Runs a script, which has a name, in the checkout; stops at the first command that fails."""
 
     def call(name: str, text: str) -> subprocess.CompletedProcess[str]:
@@ -146,8 +148,9 @@ def bash(checkout: Path, programs: Path, finished: Path) -> Callable[[str, str],
         (checkout / name).write_text(text)
         own = ("REID_", "MLFLOW_", "HARNESS_PLUGINS")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
-        changed = {"PATH_OF_TESTS": kept["PATH"], "PATH": str(programs), "PYTHONPATH": str(REPOSITORY)}
-        changed |= {"BASH_ENV": str(checkout / ".prelude"), "FINISHED_RUNS": str(finished), "HARNESS_PICTURES": "0"}
+        changed = {"PATH_OF_TESTS": kept["PATH"], "PATH": str(programs)}
+        changed |= {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{kept['PYTHONPATH']}"}
+        changed |= {"BASH_ENV": str(checkout / ".prelude"), "FINISHED_RUNS": str(finished)}
         command = ["/bin/bash", name]
         return subprocess.run(command, cwd=checkout, env=kept | changed, capture_output=True, text=True, timeout=240)
 

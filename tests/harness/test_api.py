@@ -91,7 +91,7 @@ def test_images_may_be_tensors_pictures_or_paths(example: dict[str, Any]) -> Non
         network.embed([path], [0, 1])
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_run_of_a_backbone_that_cannot_read_checkpoints_is_loaded(
     plugin_folder: Path, world: Path, tmp_path: Path
 ) -> None:

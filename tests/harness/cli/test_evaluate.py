@@ -29,7 +29,7 @@ def rows(record: store.Record) -> dict[tuple[str, bool], dict]:
     return {(e["dataset"], e["flip"]): e for e in record["evaluations"] if e["trained"]}
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize("backbone", ["pixels", "reidmamba"])
 def test_a_checkpoint_of_a_run_scores_as_the_run_did(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path, backbone: str
@@ -66,7 +66,7 @@ def test_option_against_the_checkpoint_is_one_sentence(cli: Cli, world: Path, tm
     assert not list(store.records(tmp_path / "results"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_dead_process_is_not_covered_by_the_record_before(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -83,7 +83,7 @@ def test_a_dead_process_is_not_covered_by_the_record_before(
     assert (record["status"], record["attempts"]) == ("failed", 2)
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path, tmp_path: Path) -> None:
     assert cli(*arguments(world, tmp_path / "a"))[0] == 0
     entry = registry.dataset("market1501")
@@ -115,7 +115,7 @@ def test_stored_features_score_as_the_model_that_made_them(cli: Cli, world: Path
     )
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_original_checkpoint_is_scored_on_another_dataset(cli: Cli, world: Path, tmp_path: Path) -> None:
     small = {"pos_embed": (1, 8, 384)}  # 64x32 pixels, so that the test is short
     original = state(shapes("reidmamba_shapes")["default"] | small, seed=7)
@@ -132,7 +132,7 @@ def test_original_checkpoint_is_scored_on_another_dataset(cli: Cli, world: Path,
     assert [r["spec"]["options"]["camera_embedding"] for r in found] == ["mean"]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_model_is_also_scored_on_other_datasets(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--eval-datasets", "msmt17,cuhk03-labeled", "--set", "training.epochs=1"]
     code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels"))

@@ -178,7 +178,7 @@ def test_another_range_is_another_dataset_for_the_run_id(tmp_path: Path) -> None
     assert len(set(prints)) == 3
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,7 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from harness.contracts import Item
-from harness.data import holdout_split
+from harness.data.holdout import holdout_split
 from harness.errors import DataError, UsageError
 
 

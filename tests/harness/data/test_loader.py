@@ -17,8 +17,8 @@ from msgspec.structs import replace
 from PIL import Image
 
 from harness.contracts import Item
-from harness.data import Batch, EvaluationData, TrainingData
 from harness.data.buffers import Buffers
+from harness.data.loader import Batch, EvaluationData, TrainingData
 from harness.errors import DataError, UsageError
 from harness.spec.recipe import Augmentation, Erasing, Recipe, Sampler
 from harness.system.paths import REPOSITORY

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from harness.data import PKSampler
+from harness.data.sampler import PKSampler
 from harness.errors import UsageError
 from harness.spec.recipe import Sampler
 

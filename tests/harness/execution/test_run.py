@@ -48,7 +48,7 @@ def test_each_backbone_trains_scores_and_records(
     assert {path.name for path in (folder / "pictures").iterdir()} == {"distances.png", "ranked_lists.png"}
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 @pytest.mark.parametrize(
     ("fault", "status", "stage", "message"),
     [
@@ -77,7 +77,7 @@ def test_a_fault_ends_in_a_record_and_exit_code_1(
     assert not list((tmp_path / "results").rglob("*.tmp"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang", "--timeout", "12s"]
     code, _, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
@@ -85,7 +85,7 @@ def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: 
     assert code == 1 and record["status"] == "timeout" and "12 s" in record["error"]["message"]  # type: ignore[index]
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     model = plugin_folder / "pixels" / "model.py"
     sound = model.read_text()
@@ -97,7 +97,7 @@ def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, t
     assert code == 0, out
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", "training.epochs=8"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
@@ -122,7 +122,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder
     assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_killing_the_driver_leaves_no_process_behind(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
 ) -> None:
@@ -151,7 +151,7 @@ def test_killing_the_driver_leaves_no_process_behind(
     assert not running(tmp_path) and not list(tmp_path.rglob("*.tmp"))
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_ray_runs_the_same_line(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--max-concurrent", 2, "--cpus-per-run", 1, "--seeds", "0,1"]
     inline, ray = tmp_path / "inline", tmp_path / "ray"
@@ -227,7 +227,7 @@ def test_output_that_goes_nowhere_is_one_sentence(tmp_path: Path, words: list[st
     assert (done.returncode, done.stderr) == (1, "")
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_the_reason_of_a_failed_run_is_on_the_screen(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
 ) -> None:
@@ -236,7 +236,7 @@ def test_the_reason_of_a_failed_run_is_on_the_screen(
     assert code == 1 and "failed (RuntimeError: it cannot be built)" in out
 
 
-@pytest.mark.slow
+@pytest.mark.usefixtures("quick_runs")
 def test_ray_starts_below_a_temporary_folder_with_a_long_name(world: Path, tmp_path: Path) -> None:
     """Names of sockets may have 107 letters, and Ray's own part takes 68."""
     long = tmp_path / ("x" * 100)

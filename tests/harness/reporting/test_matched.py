@@ -53,7 +53,7 @@ def test_the_titles_of_figures() -> None:
         titles.append(title)
         return b""
 
-    records = [samples.ok(samples.spec(), samples.evaluation(n_valid=7))]
+    records = [samples.ok(samples.spec(name), samples.evaluation(n_valid=7)) for name in ("alpha", "beta")]
     accuracy.build(Context(material(*records), "figures", draw=draw))
     assert len(titles) == 2 and all(FEW in title for title in titles)
 

@@ -260,10 +260,16 @@ def test_time_stamps_and_places_are_not_on_the_page(tmp_path):
 
 
 def test_every_figure_is_linked_and_written(tmp_path):
-    files = reporting.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md", figures="plots")
+    files = reporting.build(material(*three_seeds(), *three_seeds("beta")), tmp_path / "BENCHMARKS.md", figures="plots")
     linked = set(re.findall(r"\]\((plots/[^)]+\.png)\)", files[0].read_text()))
     assert linked == {p.relative_to(tmp_path).as_posix() for p in files[1:]}
     assert linked == {"plots/market1501.unified.cost.png", "plots/market1501.unified.cmc.png"}
+
+
+def test_one_backbone_alone_has_no_figure(tmp_path):
+    """There is nothing to compare."""
+    (only,) = reporting.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md", figures="plots")
+    assert "![" not in only.read_text()
 
 
 def keep(results: Path, *records: dict[str, Any]) -> None:
@@ -274,7 +280,7 @@ def keep(results: Path, *records: dict[str, Any]) -> None:
 @pytest.mark.slow
 def test_check_finds_what_is_stale(tmp_path):
     results, out = tmp_path / "results", tmp_path / "BENCHMARKS.md"
-    keep(results, *three_seeds())
+    keep(results, *three_seeds(), *three_seeds("beta"))
     assert reporting.check(results, out)[0] == str(out)
     files = reporting.write(results, out)
     assert reporting.check(results, out) == []
@@ -296,7 +302,7 @@ def test_check_finds_what_is_stale(tmp_path):
 def test_other_files_in_the_figures_folder_are_left_alone(tmp_path):
     (tmp_path / "figures").mkdir()
     (tmp_path / "figures" / "mine.png").write_bytes(b"x")
-    reporting.build(material(*three_seeds()), tmp_path / "BENCHMARKS.md")
+    reporting.build(material(*three_seeds(), *three_seeds("beta")), tmp_path / "BENCHMARKS.md")
     reporting.build(material(), tmp_path / "BENCHMARKS.md")
     assert [p.name for p in (tmp_path / "figures").iterdir()] == ["mine.png"]
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.contracts import Item, TrainingOutput
-from harness.data import TrainingData
+from harness.data.loader import TrainingData
 from harness.errors import RunError
 from harness.spec import recipe
 from harness.spec.recipe import Recipe

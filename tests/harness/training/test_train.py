@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import registry
 from harness.contracts import Item
-from harness.data import TrainingData
+from harness.data.loader import TrainingData
 from harness.spec import recipe
 from harness.system.device import place
 from harness.system.seeding import seed_torch

@@ -1,7 +1,7 @@
-"""Speeds up the start of runs of the stand-in backbones, for tests with the fixture `quick_runs`.
+"""Speeds up the start of runs, for tests with the fixture `quick_runs`.
 
-Tests of faults start hundreds of short runs. A third of such a run is the import of torch's compiler, which every
-optimiser imports and only `profile` uses. Results do not change without it.
+Tests start hundreds of short runs. A third of such a run is the import of torch's compiler, which every optimiser and
+torchvision import and only `profile` uses. Results do not change without it.
 """
 
 from __future__ import annotations
@@ -11,9 +11,6 @@ import sys
 import types
 from pathlib import Path
 from typing import Any
-
-STAND_INS = ("pixels", "dummy")
-"""Backbones whose code does not use the compiler."""
 
 
 class NoCompiler(types.ModuleType):
@@ -25,15 +22,14 @@ class NoCompiler(types.ModuleType):
         return lambda function=None, *_, **__: function
 
 
-def spec() -> dict[str, Any]:
-    """Returns the spec of the run in this process; empty if there is none."""
+def purpose() -> str:
+    """Returns the purpose of the run in this process; empty if it cannot be read."""
     try:
-        return dict(json.loads((Path(sys.orig_argv[-1]) / "job.json").read_bytes())["spec"])
+        return str(json.loads((Path(sys.orig_argv[-1]) / "job.json").read_bytes())["spec"]["purpose"])
     except (OSError, ValueError, TypeError, KeyError):
-        return {}
+        return ""
 
 
-if "run-one" in sys.orig_argv:
-    run = spec()
-    if run.get("purpose") != "profile" and str(run.get("backbone")).partition(":")[0] in STAND_INS:
-        sys.modules["torch._dynamo"] = NoCompiler("torch._dynamo")
+if "run-one" in sys.orig_argv and purpose() != "profile":
+    for name in ("torch._dynamo", "torch._dynamo.utils"):
+        sys.modules[name] = NoCompiler(name)
