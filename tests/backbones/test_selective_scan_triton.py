@@ -7,11 +7,13 @@ process. That the kernels become GPU code without spilling registers is checked 
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.selective_scan import ScanInputs, bidirectional_mixer, bidirectional_scan, causal_conv1d, selective_scan
 from tests.backbones.test_selective_scan import (
@@ -164,6 +166,31 @@ def test_mixer():
     found = values(partial(bidirectional_mixer, implementation="triton"), *inputs(device=DEVICE, **size))
     exact = values(partial(bidirectional_mixer, implementation="torch"), *inputs(torch.float64, **size))
     assert largest_difference((tensor.cpu() for tensor in found), exact) < 1e-5
+
+
+class Counted(TorchDispatchMode):
+    """Counts the operations of PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
+
+
+@runs_kernels
+def test_sums_and_casts_around_the_kernels_are_few():
+    _, x, z, *weights = inputs(torch.bfloat16, torch.float32, batch=1, length=5, channels=4, device=DEVICE)
+    with Counted() as forward:
+        out = bidirectional_mixer(x, z, *weights, implementation="triton")
+    with Counted() as backward:
+        out.backward(torch.ones_like(out))
+    assert forward.calls["_to_copy"] == 4, "two matrices per direction"
+    assert backward.calls["_to_copy"] == 5, "the gradients of these, and once those of B and C"
+    assert backward.calls["sum"] == 4, "one per convolution, and two of the scan"
+    assert backward.calls["add"] == 0, "both directions are accumulated in place"
 
 
 def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch):
