@@ -9,6 +9,7 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 
 demo: $(VENV)/.ready
 	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
+	$(PY) -m harness claims --results demo/results
 
 demo-search: $(VENV)/.ready
 	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo

@@ -1,27 +1,45 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
-The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`, and
-`load_backbone` for a trained network. Importing this package imports no torch.
+The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
+`claims`, and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no torch.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.system.version import PROTOCOL_VERSION, __version__
 
 if TYPE_CHECKING:
-    import os
     from pathlib import Path
 
     from harness.planning.plan import Planned
     from harness.planning.request import Names
     from harness.records.schema import Record
+    from harness.reporting.claims import Claims
     from harness.tuning.state import Search
-    from harness.worker.embedder import Embedder
+    from harness.worker.deploy.embedder import Embedder
+    from harness.worker.deploy.export import Result
+    from harness.worker.deploy.feature_file import Show, Written
+    from harness.worker.deploy.timing import Timing
 
-__all__ = ["PROTOCOL_VERSION", "__version__", "evaluate", "load_backbone", "plan", "profile", "report", "run", "tune"]
+__all__ = [
+    "PROTOCOL_VERSION",
+    "__version__",
+    "claims",
+    "embed",
+    "evaluate",
+    "export",
+    "load_backbone",
+    "plan",
+    "profile",
+    "profile_exported",
+    "report",
+    "run",
+    "tune",
+]
 
 
 def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
@@ -159,6 +177,36 @@ def profile(backbones: Names = "all", **settings: Any) -> list[Record]:
     return outcome.records()
 
 
+def profile_exported(
+    path: str | os.PathLike[str],
+    *,
+    batches: Sequence[int] = (1, 64),
+    threads: int = 0,
+    seconds: float = 3.0,
+    plugins: str | os.PathLike[str] = "",
+) -> list[Timing]:
+    """Times a file of `export` on the CPU beside the PyTorch network it was made from, in turns.
+
+    Args:
+        path: the file.
+        batches: images per call.
+        threads: number of CPU threads of each; 0 is all cores.
+        seconds: time limit per batch size, for both together.
+        plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.WeightsError: the file is missing, or not one of `export`.
+    """
+    from pathlib import Path
+
+    from harness.system.paths import expand
+    from harness.worker.deploy import timing
+
+    return timing.measure(
+        Path(expand(path)), batches=batches, threads=threads, seconds=seconds, plugins=os.fspath(plugins)
+    )
+
+
 def report(
     results: str | os.PathLike[str] = "results",
     out: str | os.PathLike[str] = "",
@@ -183,6 +231,134 @@ def report(
     return page
 
 
+def claims(results: str | os.PathLike[str] = "results", *, plugins: str | os.PathLike[str] = "") -> Claims:
+    """Judges the published numbers and the claims of all cards from the records; see docs/claims.md for the rules.
+
+    `.published` and `.claims` are lists of verdicts, and `.to_dict()` is the JSON of the command.
+
+    Args:
+        results: folder of the records.
+        plugins: folder of further plug-ins, whose cards are judged too.
+
+    Raises:
+        harness.errors.UsageError: the folder does not exist.
+    """
+    from pathlib import Path
+
+    from harness import reporting
+    from harness.errors import UsageError
+    from harness.reporting import claims as judging
+    from harness.system.paths import expand
+
+    folder = Path(expand(results))
+    if not folder.is_dir():
+        raise UsageError(f"The results folder {folder} does not exist. Pass the folder of the records with --results.")
+    return judging.judge(reporting.collect(folder, Path(expand(plugins)) if plugins else None))
+
+
+def embed(
+    backbone: str = "",
+    *,
+    out: str | os.PathLike[str],
+    images: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] | None = None,
+    dataset: str = "",
+    camera: int | None = None,
+    flip: bool = False,
+    precision: str = "fp32",
+    raw: bool = False,
+    data_root: str | os.PathLike[str] = "",
+    data_options: Mapping[str, Mapping[str, Any]] | None = None,
+    workers: int = 0,
+    threads: int = 0,
+    progress: Show | None = None,
+    **settings: Any,
+) -> Written:
+    """Writes the features of images or of a dataset to a `.npz` file; returns what was written.
+
+    Args:
+        backbone: the backbone; may be left out with `run`.
+        out: the file, see docs/features.md.
+        images: a folder, an image, a text file with one path per line, or a list of paths.
+        dataset: a dataset whose query and gallery to embed, in place of images.
+        camera: trained camera of all images, from 0. By default the cameras of the dataset, or the mean.
+        flip: average the features of each image and its mirror image.
+        precision: `fp32`, `bf16` or, on a GPU, `fp16`.
+        raw: write features as the network returns them, not of unit length.
+        data_root: folder that holds the datasets. Default `$REID_DATASETS`.
+        data_options: reader options, by dataset name.
+        workers: number of threads that read images.
+        threads: number of CPU threads; 0 is all cores.
+        progress: called with the array, the number of images done and the total.
+        **settings: those of `load_backbone`.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name, a checkpoint that does not fit, or images that cannot be read.
+    """
+    from harness.worker.deploy import feature_file
+
+    how = feature_file.How(flip=flip, precision=precision, unit=not raw, camera=camera, workers=workers)
+    return feature_file.write(
+        backbone,
+        settings,
+        out=out,
+        images=images,
+        dataset=dataset,
+        data_root=data_root,
+        data_options=data_options or {},
+        threads=threads,
+        how=how,
+        show=progress,
+    )
+
+
+def export(
+    backbone: str = "",
+    *,
+    out: str | os.PathLike[str],
+    format: str = "onnx",
+    dataset: str = "",
+    normalize: bool = True,
+    camera: str | int = "",
+    batch: int = 0,
+    precision: str = "fp32",
+    calibration: int = 128,
+    opset: int = 18,
+    data_root: str | os.PathLike[str] = "",
+    progress: Callable[[str], None] | None = None,
+    **settings: Any,
+) -> Result:
+    """Writes a trained network as an ONNX or torch.export file, and compares the file with PyTorch.
+
+    Args:
+        backbone: the backbone; may be left out with `run`.
+        out: the file, `.onnx` or `.pt2`.
+        format: `onnx` or `torch`.
+        dataset: a dataset to compare mAP on, and to calibrate int8 with.
+        normalize: whether the file normalises and reads uint8; otherwise it reads normalised float32.
+        camera: `input`, `mean`, or a trained camera from 0. By default the mean where the backbone embeds cameras.
+        batch: images per call; 0 for any number.
+        precision: `fp32`, or for ONNX `fp16` or `int8`.
+        calibration: number of training images that calibrate int8.
+        opset: ONNX opset, 18 to 23.
+        data_root: folder that holds the datasets. Default `$REID_DATASETS`.
+        progress: called with each step.
+        **settings: those of `load_backbone`, but for `device`.
+
+    Returns:
+        `.path`, `.about` (the metadata of the file), `.sentences` (the comparison) and `.seconds`.
+
+    Raises:
+        harness.errors.UsageError: a setting that does not fit, or a missing package.
+        harness.errors.RunError: the network cannot be exported, or the file differs from PyTorch; no file is kept.
+    """
+    from harness.worker.deploy import export as exporting
+
+    how = exporting.How(format, normalize, str(camera), batch, opset, precision, calibration)
+    return exporting.write(
+        backbone, settings, out=os.fspath(out), how=how, dataset=dataset, data_root=os.fspath(data_root), show=progress
+    )
+
+
 def load_backbone(
     name: str = "",
     checkpoint: str | os.PathLike[str] | None = None,
@@ -196,13 +372,13 @@ def load_backbone(
         name: the backbone; may be left out with `run`.
         checkpoint: a checkpoint of the original code or of a run. With neither, the network starts at random.
         run: id of a run (or its first letters) whose checkpoint is among the results.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`; the last two are untested.
         **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
-            `trust_pickle`.
+            `trust_pickle`. `options` and `image_size` of a run are its own by default.
 
     Raises:
         harness.errors.HarnessError: an unknown name or run, or a checkpoint that does not fit.
     """
-    from harness.worker import embedder
+    from harness.worker.deploy import embedder
 
     return embedder.load(name, checkpoint=checkpoint, run=run, device=device, **settings)

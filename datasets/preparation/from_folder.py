@@ -40,12 +40,14 @@ class MadeDataset:
         new: whether files were written; otherwise the same dataset existed already.
         sentences: what was found and done.
         commands: shell commands to run next, each with its purpose.
+        train_identities: number of identities to train on.
     """
 
     name: str
     new: bool
     sentences: tuple[str, ...]
     commands: tuple[tuple[str, str], ...]
+    train_identities: int
 
 
 def make_dataset(
@@ -82,8 +84,8 @@ def make_dataset(
     new = _write(folder, name, roots, files)
     where = " and ".join(dict.fromkeys(short(root / name) for root in roots))
     sentences.append(f"Wrote the dataset {name} to {where}." if new else f"The dataset {name} is in {where}.")
-    commands = _commands(name, roots, len({p.identity for p in splits["train"]}))
-    return MadeDataset(name, new, tuple(sentences), commands)
+    identities = len({p.identity for p in splits["train"]})
+    return MadeDataset(name, new, tuple(sentences), _commands(name, roots, identities), identities)
 
 
 def _name(folder: Path, given: str) -> str:
@@ -215,6 +217,12 @@ def _differing(target: Path, files: dict[str, str], folder: Path) -> list[str]:
     return wrong
 
 
+def batch(recipe_name: str, train_identities: int) -> list[str]:
+    """Returns the option that lowers the number of identities per batch, if the recipe has too many."""
+    needed = recipe.load(recipe.find(recipe_name, Path())).sampler.identities
+    return ["--set", f"sampler.identities={train_identities}"] if train_identities < needed else []
+
+
 def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[tuple[str, str], ...]:
     """Returns the shell commands to run next, each with its purpose; folders in environment variables are left out."""
     where = ["--datasets", name]
@@ -222,14 +230,10 @@ def _commands(name: str, roots: Sequence[Path], train_identities: int) -> tuple[
         given = paths.variable(variable)
         where += [] if given and os.path.abspath(given) == str(root) else [flag, short(root)]
 
-    def batch(recipe_name: str) -> list[str]:
-        """The option that lowers the number of identities per batch, if the recipe has too many."""
-        needed = recipe.load(recipe.find(recipe_name, Path())).sampler.identities
-        return ["--set", f"sampler.identities={train_identities}"] if train_identities < needed else []
-
+    few, fewer = (batch(name, train_identities) for name in ("unified", "small"))
     lines: dict[str, list[str]] = {
         "Check the images": ["validate", *where],
-        "Small networks, for a CPU": ["run", "--backbones", "dummy,bot", *where, "--preset", "small", *batch("small")],
-        "Full size; needs a GPU and starting weights": ["plan", "--backbones", "bot", *where, *batch("unified")],
+        "Small networks, for a CPU": ["run", "--backbones", "dummy,bot", *where, "--preset", "small", *fewer],
+        "Full size; needs a GPU and starting weights": ["plan", "--backbones", "bot", *where, *few],
     }
     return tuple((purpose, shlex.join(["python", "-m", "harness", *line])) for purpose, line in lines.items())

@@ -1,8 +1,10 @@
 """Cards: what a backbone or dataset declares about itself in `card.toml`, readable without importing its code."""
 
 from harness.cards.card_types import (
+    ALL,
     VARIES,
     BackboneCard,
+    Claim,
     DatasetCard,
     InputCard,
     Layout,
@@ -17,9 +19,11 @@ from harness.cards.card_types import (
 from harness.cards.tables import LARGEST, from_table, read_toml, same_type
 
 __all__ = [
+    "ALL",
     "LARGEST",
     "VARIES",
     "BackboneCard",
+    "Claim",
     "DatasetCard",
     "InputCard",
     "Layout",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
-from msgspec import Struct
+from msgspec import Meta, Struct
 
 from harness.cards.tables import from_table, read_toml
 from harness.contracts import PROTOCOLS
@@ -81,6 +81,7 @@ class Published(Struct, frozen=True, forbid_unknown_fields=True):
         source: where the number is printed, for example paper and table.
         setup: settings that matter for a comparison.
         variant: variant of the backbone; empty for its default.
+        checkpoint: whether it is the score of a checkpoint that the authors released.
         flip: whether features were averaged over the mirrored image.
         rerank: whether the ranking was re-ranked.
         mINP: `None` if the source does not give it; the same for `rank5` and `rank10`.
@@ -95,11 +96,50 @@ class Published(Struct, frozen=True, forbid_unknown_fields=True):
     source: str
     setup: str = ""
     variant: str = ""
+    checkpoint: bool = False
     flip: bool = False
     rerank: bool = False
     mINP: float | None = None
     rank5: float | None = None
     rank10: float | None = None
+
+
+CostMetric = Literal["parameters", "parameters_at_test", "flops", "memory", "activations", "speed"]
+"""Metrics of claims that are judged from counts and from the cells of `profile`."""
+
+ScoreMetric = Literal["mAP"]
+"""Metrics of claims that are judged from scored runs, per dataset."""
+
+ALL = "all"
+"""Comparator of a claim about every other backbone."""
+
+
+class Claim(Struct, frozen=True, forbid_unknown_fields=True):
+    """A claim of the source that compares the backbone with another: ours `relation` factor x theirs.
+
+    Attributes:
+        metric: what is compared. `speed` is in images per second; `parameters_at_test`, those of the test-time feature.
+        relation: whether the value is claimed to be below or above that of the comparator.
+        comparator: name of the other backbone, with its variant, or `all` for every other one.
+        source: where the claim is made.
+        text: the claim in words.
+        factor: the comparator's value is multiplied by it, for example 0.5 with `below` for "less than half".
+        measure: `inference` or `training`, for speed and memory.
+        device: device that the claim is about, for speed and memory; empty for any.
+        datasets: the datasets of a claim about scores; each is judged by itself.
+        variant: variant of the backbone; empty for its default.
+    """
+
+    metric: CostMetric | ScoreMetric
+    relation: Literal["below", "above"]
+    comparator: str
+    source: str
+    text: str = ""
+    factor: Annotated[float, Meta(gt=0)] = 1.0
+    measure: Literal["inference", "training"] = "inference"
+    device: Literal["", "cpu", "cuda"] = ""
+    datasets: tuple[str, ...] = ()
+    variant: str = ""
 
 
 class ParameterCount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -159,6 +199,7 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
     pretrained: PretrainedCard | None = None
     parameters: tuple[ParameterCount, ...] = ()
     published: tuple[Published, ...] = ()
+    claims: tuple[Claim, ...] = ()
 
 
 class SplitCount(Struct, frozen=True, forbid_unknown_fields=True):
@@ -226,6 +267,8 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
     card: BackboneCard | DatasetCard = from_table(kinds[kind], table, str(path))
     if isinstance(card, DatasetCard) and card.protocol not in PROTOCOLS:
         raise unknown(f"protocol in {path}", card.protocol, PROTOCOLS)
+    if isinstance(card, BackboneCard):
+        _check_claims(card, path)
     for name in (card.name, *getattr(card, "variants", ())):
         if len(name.encode()) > LONGEST_NAME:
             size = len(name.encode())
@@ -235,3 +278,20 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
             f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'. Give both the same name."
         )
     return card
+
+
+def _check_claims(card: BackboneCard, path: Path) -> None:
+    """Refuses claims that no record could decide.
+
+    Raises:
+        UsageError: a claim is about an unknown variant, about scores without datasets, or about costs with datasets.
+    """
+    for i, claim in enumerate(card.claims):
+        where = f"{path}: claims[{i}]"
+        if claim.variant and not card.adapter and claim.variant not in card.variants:
+            raise unknown(f"variant in {where}", claim.variant, card.variants)
+        if (claim.metric in get_args(ScoreMetric)) != bool(claim.datasets):
+            rule = "takes no datasets. Remove the key" if claim.datasets else "needs datasets. List their names"
+            raise UsageError(f"{where}: a claim about {claim.metric} {rule} `datasets`.")
+        if claim.comparator.partition(":")[0] == card.name and claim.comparator.partition(":")[2] == claim.variant:
+            raise UsageError(f"{where}: the comparator is the backbone itself. Name another one, or `{ALL}`.")

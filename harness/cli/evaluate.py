@@ -14,6 +14,7 @@ from harness.cli.options import (
     backbone_option,
     count_option,
     dataset_option,
+    debug_option,
     given,
     mlflow_option,
     no_mlflow_option,
@@ -71,6 +72,7 @@ from harness.records.schema import matched
     help="Number of CPU threads.",
 )
 @timeout_option
+@debug_option
 @workers_option
 @mlflow_option
 @no_mlflow_option

@@ -116,7 +116,12 @@ mlflow_option = option(
 )
 no_mlflow_option = option(TRACKING, "--no-mlflow", is_flag=True, help="Do not log to MLflow.")
 device_option = option(
-    HARDWARE, "--device", metavar="auto|cpu|cuda", default="auto", show_default=True, help="Device to run on."
+    HARDWARE,
+    "--device",
+    metavar="auto|cpu|cuda|mps|xpu",
+    default="auto",
+    show_default=True,
+    help="Device to run on; mps and xpu are untested.",
 )
 build_option = option(
     RECIPE,
@@ -240,7 +245,10 @@ grid_options = together(
 )
 """A grid of runs."""
 
+debug_option = option(HARDWARE, "--debug", is_flag=True, help="Run in this process, so that a debugger can stop in it.")
+
 execution_options = together(
+    debug_option,
     option(
         HARDWARE,
         "--scheduler",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +17,9 @@ from harness.cli.options import UserPath, data_root_option, plugins_option, plug
 from harness.cli.tables import prose
 from harness.errors import HarnessError, UsageError
 from harness.system.redact import readable
+
+if TYPE_CHECKING:
+    from datasets.preparation.from_folder import MadeDataset
 
 
 @grouped(
@@ -79,10 +82,20 @@ from harness.system.redact import readable
     metavar="REGEX",
     help="Regular expression for paths, with groups pid and camid.",
 )
+@option(
+    OWN,
+    "--run",
+    "backbones_to_run",
+    default="",
+    metavar="NAMES",
+    shell_complete=completion.many(completion.backbones),
+    help="Then train these backbones on it; options after -- go to `run`.",
+)
 @option(OWN, "--no-cameras", is_flag=True, help="State that the cameras are unknown.")
 @data_root_option
 @weights_root_option
 @plugins_option
+@click.argument("run_options", nargs=-1, metavar="[-- OPTIONS OF RUN]", type=click.UNPROCESSED)
 def command(
     datasets: str,
     backbones: str,
@@ -93,12 +106,14 @@ def command(
     weights_root: str,
     data_root: str,
     plugins: str,
+    backbones_to_run: str,
+    run_options: tuple[str, ...],
     **settings: Any,
 ) -> int:
     """Unpack archives, extract CUHK03, build Occluded-Duke, and download pretrained weights.
 
     With --from-folder, make a dataset of a folder that has one folder per identity, or the identity in each file
-    name. The images stay where they are. The command prints the next commands.
+    name. The images stay where they are. The command prints the next commands; with --run it trains at once.
 
     The command can be interrupted and repeated. Data behind a form, and withdrawn data, is never downloaded: the
     command says where to ask for it.
@@ -106,9 +121,14 @@ def command(
     folder = plugins_path(plugins)
     if not datasets and not backbones and not from_folder:
         raise UsageError("Nothing to prepare. Pass --datasets, --backbones or --from-folder.")
+    if (backbones_to_run and not from_folder) or (run_options and not backbones_to_run):
+        raise UsageError("--run needs --from-folder, and options after -- need --run.")
     good = True
     if from_folder:
-        _from_folder(from_folder, out or plugins or "plugins", data_root, cameras=not no_cameras, **settings)
+        place, settings["cameras"] = out or plugins or "plugins", not no_cameras
+        made = _from_folder(from_folder, place, data_root, proceed=bool(backbones_to_run), **settings)
+        if backbones_to_run:
+            return _run(backbones_to_run, made, place, data_root or place, run_options)
     if datasets:
         if not data_root:
             raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
@@ -136,7 +156,8 @@ def _dataset(entry: registry.DatasetEntry, root: Path, sources: tuple[str, ...])
     return outcome.status != "absent"
 
 
-def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None:
+def _from_folder(folder: str, out: str, data_root: str, *, proceed: bool, **settings: Any) -> MadeDataset:
+    """Makes the dataset; prints the next commands unless the program proceeds itself."""
     from datasets.preparation.from_folder import make_dataset
     from datasets.preparation.split import FolderSettings
 
@@ -144,9 +165,25 @@ def _from_folder(folder: str, out: str, data_root: str, **settings: Any) -> None
     click.echo(f"{made.name}: {'built' if made.new else 'already built, unchanged'}")
     for sentence in made.sentences:
         click.echo(prose(readable(sentence), "    ", "  "))
-    click.echo("Next:")
-    for purpose, command in made.commands:
-        click.echo(f"  # {purpose}:\n  {readable(command)}")
+    if not proceed:
+        click.echo("Next:")
+        for purpose, command in made.commands:
+            click.echo(f"  # {purpose}:\n  {readable(command)}")
+    return made
+
+
+def _run(backbones: str, made: MadeDataset, plugins: str, data_root: str, more: tuple[str, ...]) -> int:
+    """Goes on with `run`, as if the user had typed it; a batch has no more identities than there are."""
+    from datasets.preparation.from_folder import batch
+    from harness.cli import run
+    from harness.spec import preset
+
+    words = ["--backbones", backbones, "--datasets", made.name, "--plugins", plugins, "--data-root", data_root]
+    typed = run.command.make_context("run", [*words, *more]).params
+    if not any(text.startswith("sampler.identities") for text in typed["overrides"]) and typed["recipe"] != "native":
+        chosen = preset.load(typed["preset"])["recipe"] if typed["preset"] else typed["recipe"]
+        words += batch(chosen, made.train_identities)
+    return int(run.command.main([*words, *more], prog_name="python -m harness run", standalone_mode=False) or 0)
 
 
 def _weights(backbone: registry.BackboneEntry, root: str) -> bool:

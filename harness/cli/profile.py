@@ -12,6 +12,7 @@ import click
 from harness.cli.groups import HARDWARE, MAIN, MEASUREMENT, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import (
+    UserPath,
     backbones_option,
     build_option,
     camera_option,
@@ -42,6 +43,14 @@ from harness.system.redact import readable
     example="python -m harness profile --backbones all --image-size 256x128,384x128 --batch 1,64,128",
 )
 @backbones_option()
+@option(
+    MAIN,
+    "--exported",
+    default="",
+    metavar="FILE",
+    type=UserPath(),
+    help="Time a file of `export` beside PyTorch on the CPU, in place of --backbones.",
+)
 @option(MAIN, "--force", is_flag=True, help="Repeat finished measurements.")
 @option(MAIN, "--dry-run", is_flag=True, help="Show the plan and stop.")
 @option(
@@ -122,12 +131,14 @@ from harness.system.redact import readable
 @plugins_option
 @format_option
 @results_option
-def command(form: str, **values: Any) -> int:
+def command(form: str, exported: str, **values: Any) -> int:
     """Measure parameters, FLOPs, throughput, latency and memory of inference and training steps.
 
     Each cell is one backbone under one condition, measured alone in its own process. Use a machine with no other load.
     Weights and images are random, because they do not change the cost.
     """
+    if exported:
+        return _exported(exported, form, values)
     from harness.execution import profile, run
 
     asked, cells = profile.plan(values["backbones"], study(values))
@@ -140,6 +151,29 @@ def command(form: str, **values: Any) -> int:
     outcome = profile.measure(asked, cells)
     run.write_page(asked.request, asked.execution)
     return outcome.code
+
+
+def _exported(path: str, form: str, values: dict[str, Any]) -> int:
+    """Prints the speed of an exported file beside that of PyTorch."""
+    import harness
+
+    chosen = {name: values[name] for name in ("threads", "seconds", "plugins")}
+    timings = harness.profile_exported(path, batches=_numbers("--batch", values["batch"]), **chosen)
+    if form == "json":
+        click.echo(json.dumps([{**t._asdict(), "speedup": t.speedup} for t in timings], indent=1))
+        return 0
+    columns = [Column(name, right=True) for name in ("batch", "file images/s", "PyTorch images/s", "ratio", "repeats")]
+    rows = [
+        [
+            str(t.batch),
+            *(f"{1000 * t.batch / ms:.1f}" for ms in (t.file_ms, t.pytorch_ms)),
+            f"{t.speedup:.2f}",
+            str(t.repeats),
+        ]
+        for t in timings
+    ]
+    click.echo(table(columns, rows))
+    return 0
 
 
 def study(values: dict[str, Any]) -> dict[str, Any]:

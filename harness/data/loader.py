@@ -16,7 +16,7 @@ from harness.data.images import Range
 from harness.data.prefetch import in_order
 from harness.data.rng import generator
 from harness.data.sampler import PKSampler
-from harness.data.transforms import Normalization, augment
+from harness.data.transforms import Images, Normalization, augment
 from harness.errors import DataError
 from harness.spec.recipe import Recipe
 
@@ -143,6 +143,7 @@ class EvaluationData:
         workers: number of threads that prepare batches; 0 is the same as 1.
         progress: called while the cache is built.
         pin_memory: whether batches lie in page-locked memory.
+        images: resized images, in place of the files of the items.
 
     Raises:
         DataError: an image cannot be read.
@@ -163,13 +164,18 @@ class EvaluationData:
         workers: int = 0,
         progress: Progress | None = None,
         pin_memory: bool = False,
+        images: Images | None = None,
     ) -> None:
         self.items, self.batch_size, self.workers, self.cameras = items, batch_size, workers, cameras
         size, paths = _size(image_size), [item.path for item in items]
         self._normalization = Normalization.of(mean, std)
         self._buffers = Buffers((batch_size, 3, *size), pin_memory=pin_memory)
-        self._images = open_images(
-            paths, size, interpolation, folder=cache, value_range=value_range, workers=workers, progress=progress
+        self._images = (
+            images
+            if images is not None
+            else open_images(
+                paths, size, interpolation, folder=cache, value_range=value_range, workers=workers, progress=progress
+            )
         )
 
     def __len__(self) -> int:

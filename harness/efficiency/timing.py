@@ -87,6 +87,8 @@ def synchronise(device: torch.device) -> None:
     """Waits until the device has finished all queued work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type in ("mps", "xpu"):
+        getattr(torch, device.type).synchronize()
 
 
 def _error(low: float, median: float, high: float, number: int) -> float:

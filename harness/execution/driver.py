@@ -114,9 +114,10 @@ class Driver:
         source = JobList(jobs) if jobs is not None else work
         assert isinstance(source, TrialSource)
         statuses: dict[str, str] = {}
+        display.in_place &= not self.execution.debug  # a debugger needs the terminal
         with display, self._active_display(display), _stop_on_ctrl_c(stop, display.say) as pressed:
             observed = _ObservedSource(source, display, self._tracker, statuses)
-            executor(self.execution.scheduler)(observed, resources, stop)
+            executor(self.execution)(observed, resources, stop)
         self.interrupted = self.interrupted or pressed.is_set()
         if jobs is not None:
             self.good &= statuses.keys() >= {job.spec.run_id for job in jobs}
@@ -132,9 +133,13 @@ class Driver:
             self._display = None
 
 
-def executor(name: str) -> Callable[[TrialSource, Resources, threading.Event], None]:
-    """Returns the executor of a scheduler; Ray is imported only if it is used."""
-    if name == "ray":
+def executor(execution: Execution) -> Callable[[TrialSource, Resources, threading.Event], None]:
+    """Returns the function that runs jobs; Ray and torch are imported only if it needs them here."""
+    if execution.debug:
+        from harness.execution.debug_executor import run_here
+
+        return run_here
+    if execution.scheduler == "ray":
         from harness.execution.ray_executor import run_with_ray
 
         return run_with_ray

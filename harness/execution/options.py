@@ -39,6 +39,7 @@ class Execution:
 
     Attributes:
         scheduler: `ray`, or `local` for this machine without Ray. Default `ray`.
+        debug: run in this process, one run after the other, so that a debugger can stop inside a run.
         gpus_per_run: GPUs per run, fractions allowed. Default 1 on a GPU, 0 on a CPU.
         cpus_per_run: CPU cores and threads per run. Default 0 divides the cores among concurrent runs.
         max_concurrent: runs at the same time. Default 0 means as many as fit.
@@ -52,6 +53,7 @@ class Execution:
     """
 
     scheduler: str = "ray"
+    debug: bool = False
     gpus_per_run: float | None = None
     cpus_per_run: int = 0
     max_concurrent: int = 0
@@ -68,7 +70,7 @@ class Execution:
         """Reads and checks settings.
 
         Raises:
-            UsageError: an unknown scheduler, a negative number, or an invalid duration.
+            UsageError: an unknown scheduler, a negative number, an invalid duration, or a limit for a debugged run.
         """
         given = dict(settings)
         given["scheduler"] = ALIASES.get(name := given.get("scheduler", "ray"), name)
@@ -80,12 +82,14 @@ class Execution:
         found = cls(**given)
         if (found.gpus_per_run or 0) < 0 or found.cpus_per_run < 0 or found.max_concurrent < 0:
             raise UsageError("--gpus-per-run, --cpus-per-run and --max-concurrent must not be negative.")
+        if found.debug and found.timeout:
+            raise UsageError("A time limit needs a process per run. Leave out --timeout or --debug.")
         return found
 
     def resources(self, runs: int, device: str) -> Resources:
         """Resources per run: by default one GPU, or on a CPU the cores divided by the number of concurrent runs."""
         gpus = (1.0 if device == "cuda" else 0.0) if self.gpus_per_run is None else self.gpus_per_run
-        alone = self.scheduler == "local" or (gpus == 0 and not self.address)
+        alone = self.debug or self.scheduler == "local" or (gpus == 0 and not self.address)
         at_once = self.max_concurrent or (1 if alone else 0)
         cpus = self.cpus_per_run or max(1, processes.cores() // max(1, min(runs, at_once or 1)))
         if gpus > 0 and not self.cpus_per_run:

@@ -51,6 +51,9 @@ class ProgressDisplay:
         out: a terminal, or anything else for plain lines.
         jobs: all jobs of this invocation.
         every: seconds between plain lines of one run.
+
+    Attributes:
+        in_place: whether lines may be updated in place.
     """
 
     noun = "run"
@@ -65,10 +68,11 @@ class ProgressDisplay:
         self._running: dict[str, dict[str, Any]] = {}
         self._shown: dict[str, float] = {}
         self._lock = threading.Lock()
+        self.in_place = True
         self._live: Any = None
 
     def __enter__(self) -> ProgressDisplay:
-        if terminal.steers(self.out):
+        if self.in_place and terminal.steers(self.out):
             from rich.console import Console
             from rich.live import Live
 

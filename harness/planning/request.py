@@ -17,6 +17,9 @@ from harness.spec.job import LocalPaths
 from harness.spec.recipe import Recipe
 from harness.system import gpu, paths
 
+DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
+"""Devices of `--device`; `auto` is `cuda` or `cpu`."""
+
 Names = str | Iterable[str]
 """Names as a comma list or as strings; `all` is everything registered for it."""
 
@@ -36,7 +39,7 @@ class Settings(TypedDict, total=False):
         results: folder of the records. Default `results`.
         plugins: folder of further plug-ins. Default `$HARNESS_PLUGINS`.
         cache: folder of decoded images. Default `$HARNESS_CACHE`, or the user's cache folder.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         options: build options; by backbone name, or for every backbone that has them.
         data_options: reader options, by dataset name.
         overrides: recipe keys (dotted) and their values, such as `{"training.epochs": 10}`.
@@ -74,7 +77,7 @@ class Request:
         seeds: seeds to run.
         results: folder of the records.
         paths: folders of this machine.
-        device: `auto`, `cpu` or `cuda`.
+        device: `auto`, `cpu`, `cuda`, `mps` or `xpu`.
         options: build options, per backbone name, or under `""` for every backbone that has them.
         dataset_options: reader options, per dataset name.
         overrides: recipe keys (dotted) laid over the recipe.
@@ -192,6 +195,10 @@ def _device(device: str, address: str) -> str:
             "--device cuda was passed, but this machine shows no GPU. Pass --device cpu, or the --address of a Ray "
             "cluster with GPUs."
         )
+    if device in ("mps", "xpu"):
+        from harness.system.device import check  # imports torch
+
+        check(device)
     if address and device == "auto" and resolve_device(device) == "cpu":
         raise UsageError(
             f"--device auto cannot tell whether the cluster at {address} has GPUs, because this machine has none. "
@@ -259,8 +266,8 @@ def parse_seeds(seeds: int | str | Sequence[int]) -> tuple[int, ...]:
 
 def resolve_device(device: str) -> str:
     """Returns `cuda` for `auto` if the driver shows a visible GPU, else `cpu`; torch is not imported."""
-    if device not in ("auto", "cpu", "cuda"):
-        raise unknown("device", device, ("auto", "cpu", "cuda"))
+    if device not in DEVICES:
+        raise unknown("device", device, DEVICES)
     if device != "auto":
         return device
     return "cuda" if gpu.driver() and gpu.names() else "cpu"

@@ -94,12 +94,12 @@ def _checkout() -> dict[str, Any]:
 
 
 def _git(*words: str) -> str:
-    """Runs git in this checkout, also if it belongs to another user, as in containers.
+    """Runs git in this checkout without locking it, also if it belongs to another user, as in containers.
 
     By default, git refuses such a checkout, because its configuration may run programs. Here the code of the checkout
-    runs anyway.
+    runs anyway. A run that is killed must not leave a lock, which would stop every later git command of the user.
     """
-    command = ["git", "-c", "safe.directory=*", "-C", str(REPOSITORY), *words]
+    command = ["git", "--no-optional-locks", "-c", "safe.directory=*", "-C", str(REPOSITORY), *words]
     return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout
 
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from harness import registry
+from harness.cards import ALL
 from harness.contracts import feature_dim, no_weight_decay, published_loader, set_camera_mode
 from harness.errors import HarnessError
 from harness.registry import BackboneEntry
@@ -109,6 +110,11 @@ def _card(checks: _Checks) -> None:
     known = {entry.name for entry in registry.datasets()}
     if unknown := sorted({row.dataset for row in card.published} - known):
         checks.say("error", "The card has published results of datasets that are not registered.", *unknown)
+    compared = {claim.comparator.partition(":")[0] for claim in card.claims} - {ALL}
+    if unknown := sorted(compared - {entry.name for entry in registry.backbones()} - {card.name}):
+        checks.say("warning", "The card has claims about backbones that are not registered.", *unknown)
+    if unknown := sorted({name for claim in card.claims for name in claim.datasets} - known):
+        checks.say("error", "The card has claims about datasets that are not registered.", *unknown)
     for name, variant in card.variants.items():
         if wrong := sorted(variant.options.keys() - card.options.keys()):
             checks.say("error", f"Variant '{name}' sets options that [options] of the card does not declare.", *wrong)

@@ -45,8 +45,7 @@ def import_plugin(folder: Path, package: str, module: str) -> ModuleType:
     """
     known = list(getattr(sys.modules.get(package), "__path__", []))
     if package.startswith("harness_plugins.") and known != [str(folder)]:
-        for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
-            del sys.modules[name]
+        forget_plugins(package)
         for parent in ("harness_plugins", package.rpartition(".")[0]):
             holder = sys.modules.setdefault(parent, ModuleType(parent))
             holder.__path__ = []
@@ -61,3 +60,10 @@ def import_plugin(folder: Path, package: str, module: str) -> ModuleType:
         raise UsageError(
             f"The plug-in in {folder} needs the module '{error.name}', which is not installed. Install it with pip."
         ) from error
+
+
+def forget_plugins(package: str = "harness_plugins") -> None:
+    """Removes imported plug-ins from outside the import path, so that their files are read again."""
+    for name in [n for n in sys.modules if n == package or n.startswith(f"{package}.")]:
+        del sys.modules[name]
+    importlib.invalidate_caches()

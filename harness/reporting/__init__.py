@@ -26,6 +26,7 @@ from harness.reporting import (
     search,
     significance,
 )
+from harness.reporting.claims import section as claims_section
 from harness.reporting.report_data import ReportData, gather
 from harness.reporting.section import Builder, Context, Section
 from harness.system import files, hooks
@@ -41,6 +42,7 @@ SECTIONS: list[Builder] = [
     significance.build,
     efficiency_table.build,
     profiles.build,
+    claims_section.build,
     search.build,
     failures.build,
     image_links.build,
@@ -100,8 +102,13 @@ def collect(results: Path, plugins: Path | None = None) -> ReportData:
     """Reads a results folder, and the cards of all registered plug-ins and of those in `plugins`."""
     from harness import registry
 
-    backbones = [entry.card for entry in registry.backbones(plugins)]
-    return gather(results, backbones, [entry.card for entry in registry.datasets(plugins)])
+    backbones = registry.backbones(plugins)
+    return gather(
+        results,
+        [entry.card for entry in backbones],
+        [entry.card for entry in registry.datasets(plugins)],
+        {entry.name: entry.folder for entry in backbones},
+    )
 
 
 def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:

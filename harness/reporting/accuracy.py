@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from harness.reporting import commands, data_facts, plots, published, text
 from harness.reporting.parallel import Drawn
-from harness.reporting.rows import Row, RunGroup, Table, TableKey, matched_in
+from harness.reporting.rows import Row, RunGroup, Table, TableKey, device, matched_in
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 
 RIGHT = ("mAP", "rank-1", "mINP", "Seeds", "Params at test (M)", "GFLOPs", "Images/s")
@@ -342,9 +341,3 @@ def _mean_cmc(row: Row) -> list[float]:
 def _devices(rows: Sequence[Row]) -> str:
     names = sorted({device(run) for row in rows for run, _ in row.scored})
     return names[0] if len(names) == 1 else f"{len(names)} devices, see the efficiency table"
-
-
-def device(record: Mapping[str, Any]) -> str:
-    """Name of the device on which the speed of a run was measured."""
-    environment, kind = record["environment"], record["efficiency"].get("device") or record["spec"]["device"]
-    return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.reporting import text
-from harness.reporting.accuracy import device
-from harness.reporting.rows import Row
+from harness.reporting.rows import Row, device
 from harness.reporting.section import Context, Section, bullets, paragraphs
 
 RIGHT = ("Params (M)", "Params at test (M)", "GFLOPs", "Train images/s", "Test images/s", "Memory (GiB)")

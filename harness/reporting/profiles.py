@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.reporting import commands, plots, profile_claims, text
-from harness.reporting.accuracy import device, heading, stem
+from harness.reporting import commands, plots, text
+from harness.reporting.accuracy import heading, stem
+from harness.reporting.cells import condition, current, is_training, named
 from harness.reporting.efficiency_table import recorded
 from harness.reporting.parallel import Drawn
-from harness.reporting.rows import Table, image_size, matched_in, other_work
+from harness.reporting.rows import Table, device, image_size, matched_in, other_work
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 from harness.spec.run_spec import canonical
 
@@ -44,12 +45,12 @@ TRAINING_COLUMNS = (
 
 
 def build(context: Context) -> Section:
-    """Tables of inference and training, the claim of ReIDMamba's paper, measurement conditions and figures."""
+    """Tables of inference and training, measurement conditions and figures."""
     records = current([r for r in context.data.records if r["source"] == "profile" and r["status"] == "ok"])
     if not records:
         return Section()
-    inference = [r for r in records if not _is_training(r)]
-    training = [r for r in records if _is_training(r)]
+    inference = [r for r in records if not is_training(r)]
+    training = [r for r in records if is_training(r)]
     figures: dict[str, Drawn] = {}
     links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
     about = (
@@ -59,23 +60,8 @@ def build(context: Context) -> Section:
     parts = ["## Efficiency study", about, bullets(COLUMNS), _lines(context, inference, _inference)]
     if training:
         parts += ["### Training step", ABOUT_TRAINING, bullets(TRAINING_COLUMNS), _lines(context, training, _training)]
-    default_options = [r for r in records if named(context, r) == r["spec"]["backbone"]]
-    claims = profile_claims.build(default_options, condition)
-    parts += [claims, _conditions(records), commands.of_profile(records), *links]
+    parts += [_conditions(records), commands.of_profile(records), *links]
     return Section(paragraphs(*parts), figures)
-
-
-def current(records: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
-    """The newest record of each backbone, options and condition; changed code leaves older records beside it."""
-    newest: dict[str, Mapping[str, Any]] = {}
-    for record in sorted(records, key=lambda r: (str(r["timing"].get("started")), r["run_id"])):
-        spec = record["spec"]
-        newest[canonical([spec["backbone"], spec["options"], spec["values"], device(record)])] = record
-    return list(newest.values())
-
-
-def _is_training(record: Mapping[str, Any]) -> bool:
-    return record["efficiency"].get("measure") == "training"
 
 
 def _lines(
@@ -84,41 +70,15 @@ def _lines(
     line: Callable[[Context, Mapping[str, Any]], dict[str, str]],
 ) -> str:
     """A table sorted by device, condition and backbone, so that comparable rows are adjacent."""
-    ordered = sorted(records, key=lambda r: (device(r), *condition(r), named(context, r), r["run_id"]))
+    ordered = sorted(records, key=lambda r: (device(r), *condition(r), named(context.data, r), r["run_id"]))
     return text.table([line(context, record) for record in ordered], RIGHT)
-
-
-def condition(record: Mapping[str, Any]) -> tuple[Any, ...]:
-    """The values that must be equal for two records of one device to be comparable."""
-    numbers = record["efficiency"]
-    size = image_size(record) or []
-    return (
-        str(numbers.get("measure", "inference")),
-        *size,
-        int(numbers.get("batch_size") or 0),
-        str(numbers.get("precision")),
-        bool(numbers.get("compiled")),
-        int(numbers.get("threads") or 0),
-    )
-
-
-def named(context: Context, record: Mapping[str, Any]) -> str:
-    """Name of the backbone, with the build options that differ from its card."""
-    spec = record["spec"]
-    card = context.data.backbone(spec["backbone"])
-    if card is None:
-        return str(spec["backbone"])
-    variant = card.variants.get(spec["backbone"].partition(":")[2])
-    usual = {**card.options, **(variant.options if variant else {})}
-    different = [f"{k}={v}" for k, v in sorted(spec["options"].items()) if k in usual and usual[k] != v]
-    return f"{spec['backbone']} ({', '.join(different)})" if different else str(spec["backbone"])
 
 
 def _common(context: Context, record: Mapping[str, Any]) -> dict[str, str]:
     numbers = record["efficiency"]
     return {
         "Device": text.escape(device(record)),
-        "Backbone": text.escape(named(context, record)),
+        "Backbone": text.escape(named(context.data, record)),
         "Size": text.size(image_size(record)),
         "Batch": recorded(numbers, "batch_size"),
         "Precision": recorded(numbers, "precision") + (", compiled" if numbers.get("compiled") else ""),
@@ -228,7 +188,7 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
             numbers, size = record["efficiency"], image_size(record)
             if size and numbers.get(key):
                 group = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")))
-                groups[group][named(context, record)][size[0] * size[1] / 1e3] = numbers[key] / unit
+                groups[group][named(context.data, record)][size[0] * size[1] / 1e3] = numbers[key] / unit
         for group, series in sorted(groups.items()):
             grown = {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
             if grown and len(links) < MOST_FIGURES:

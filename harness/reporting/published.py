@@ -23,7 +23,7 @@ def find(
 ) -> Published | None:
     """Looks up the published number of a backbone on a dataset with the same test.
 
-    Of several numbers, prefers one with the same input size, then one whose set-up matches `checkpoint`, then the
+    Of several numbers, prefers one with the same input size, then one of a checkpoint if `checkpoint` is set, then the
     first on the card.
 
     Args:
@@ -39,7 +39,7 @@ def find(
         return None
     required = (key.dataset, backbone.partition(":")[2], test.flip, test.rerank)
     fitting = [p for p in card.published if (p.dataset, p.variant, p.flip, p.rerank) == required]
-    order = [(not same_size(p, size), ("checkpoint" in p.setup) != checkpoint) for p in fitting]
+    order = [(not same_size(p, size), p.checkpoint != checkpoint) for p in fitting]
     return fitting[order.index(min(order))] if fitting else None
 
 

@@ -44,6 +44,7 @@ class ReportData:
         plan: planned runs without results: `backbone`, `dataset`, `recipe`, `state`, `reason`.
         problems: messages about files that could not be read.
         searches: hyperparameter searches, sorted by id.
+        folders: folders of the backbones' plug-ins by name, for their native recipes.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -53,6 +54,7 @@ class ReportData:
     plan: Sequence[Mapping[str, str]] = ()
     problems: Sequence[str] = ()
     searches: Sequence[state.Search] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
 
     def backbone(self, name: str) -> BackboneCard | None:
         """Card of a backbone, by its name with or without variant."""
@@ -63,7 +65,12 @@ class ReportData:
         return self.datasets[dataset].title if dataset in self.datasets else dataset
 
 
-def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iterable[DatasetCard] = ()) -> ReportData:
+def gather(
+    results: Path,
+    backbones: Iterable[BackboneCard] = (),
+    datasets: Iterable[DatasetCard] = (),
+    folders: Mapping[str, Path] | None = None,
+) -> ReportData:
     """Reads a results folder; files that cannot be read are listed as problems."""
     problems: list[str] = []
 
@@ -98,6 +105,7 @@ def gather(results: Path, backbones: Iterable[BackboneCard] = (), datasets: Iter
         plan=plan,
         problems=sorted(problems),
         searches=searches,
+        folders=folders or {},
     )
 
 

@@ -90,6 +90,11 @@ class RunGroup:
         return self.source == "trained" and self.flat.get(EPOCHS) == 0
 
     @property
+    def started(self) -> str:
+        """Start of its newest finished run, which sorts by time; empty if there is none."""
+        return max((str(run["timing"].get("started") or "") for run in self.ok), default="")
+
+    @property
     def start(self) -> str:
         """Status text for starting weights that were scored without training."""
         return "pretrained start, not trained" if self.spec.get("pretrained", "none") != "none" else "not trained"
@@ -213,6 +218,12 @@ def image_size(record: Mapping[str, Any]) -> list[int] | None:
     """Input size of a run, (height, width)."""
     size = record["efficiency"].get("image_size")
     return size or record["spec"]["values"].get("augmentation", {}).get("image_size")
+
+
+def device(record: Mapping[str, Any]) -> str:
+    """Name of the device on which the speed of a run was measured."""
+    environment, kind = record["environment"], record["efficiency"].get("device") or record["spec"]["device"]
+    return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)
 
 
 def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:

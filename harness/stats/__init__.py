@@ -13,13 +13,17 @@ needs only numpy and scipy.
 from harness.stats.comparison import Comparison, PairedTest, compare_many, holm, paired_test
 from harness.stats.groups import StatsError
 from harness.stats.intervals import bootstrap_interval
+from harness.stats.prediction import another_run, another_run_of_one, difference_of_means
 
 __all__ = [
     "Comparison",
     "PairedTest",
     "StatsError",
+    "another_run",
+    "another_run_of_one",
     "bootstrap_interval",
     "compare_many",
+    "difference_of_means",
     "holm",
     "paired_test",
 ]

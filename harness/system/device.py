@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from harness.cards import InputCard
-from harness.errors import RunError
+from harness.errors import RunError, UsageError
 
 PRECISIONS = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -28,8 +28,31 @@ def precision(name: str, device: torch.device) -> torch.dtype:
         return torch.float16 if device.type == "cuda" else torch.float32
     dtype = PRECISIONS[name]
     if dtype == torch.float16 and device.type == "cpu":
-        raise RunError("training.precision 'fp16' needs a GPU; set it to 'fp32' or 'bf16' on a CPU.")
+        raise RunError("The precision fp16 needs a GPU. Choose fp32 or bf16 on a CPU.")
     return dtype
+
+
+UNTESTED = ("mps", "xpu")
+"""Devices that are passed to torch, and on which nobody has tested this harness."""
+
+
+def check(device: str) -> None:
+    """Checks that torch can use a device of `UNTESTED`.
+
+    Raises:
+        UsageError: torch has no such device on this machine.
+    """
+    if device in UNTESTED:
+        backend = torch.backends.mps if device == "mps" else torch.xpu
+        if not backend.is_available():
+            raise UsageError(f"--device {device} was passed, but torch {torch.__version__} has no such device here.")
+
+
+def untested(device: str) -> str:
+    """Returns a warning about a device of `UNTESTED`, or an empty string."""
+    if device not in UNTESTED:
+        return ""
+    return f"The device {device} is untested: compare the scores with those of a CPU before you rely on them."
 
 
 def exact_float32() -> None:

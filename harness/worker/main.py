@@ -26,6 +26,9 @@ from harness.system import files, hooks
 from harness.system.redact import mask, readable
 from harness.worker.events import Interrupted, Progress
 
+OF_THE_PROCESS = {"inference_images_per_second", "train_images_per_second", "peak_memory_bytes", "conditions"}
+"""Keys of `efficiency` that describe the process of a run as much as the run."""
+
 FORCED = ".forced"
 """File with the number of the attempt for which `--force` removed the old files."""
 
@@ -41,13 +44,22 @@ def main(folder: Path) -> int:
         progress.emit("end", status="failed", error=str(error))
         return 1
     try:
-        with _stop_on_signals(), _only_one(folder, progress):
+        with _stop_on_signals(progress), _only_one(folder, progress):
             return _run(job, folder, progress)
     except Interrupted:
         return 130
 
 
-def _run(job: Job, folder: Path, progress: Progress) -> int:
+def execute_here(job: Job, progress: Progress) -> None:
+    """Runs a job in a process that does other things, too: the record has no speed and memory. Ends with an event."""
+    folder = Path(job.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    files.write_json(folder / "job.json", job.to_dict())
+    with _only_one(folder, progress):
+        _run(job, folder, progress, measured=False)
+
+
+def _run(job: Job, folder: Path, progress: Progress, *, measured: bool = True) -> int:
     """Executes the job while holding the lock of its folder; returns the exit code."""
     known = _existing_record(folder)
     if known is not None and known["status"] == "ok" and (not job.force or known.get("attempts") == job.attempt):
@@ -55,7 +67,8 @@ def _run(job: Job, folder: Path, progress: Progress) -> int:
         return 0
     _clear(folder, job)
     record, tables = _attempt(job, folder, progress)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop request must not prevent the record
+    if not measured:
+        record["efficiency"] |= dict.fromkeys(record["efficiency"].keys() & OF_THE_PROCESS)  # type: ignore[typeddict-item]
     try:
         store.write(folder, record, tables)
     except RecordError as error:  # the driver then writes a record without results
@@ -147,9 +160,12 @@ def _die_with_parent() -> None:
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[None]:
+def _stop_on_signals(progress: Progress) -> Iterator[None]:
+    """Interrupts the run on a signal, unless it already writes its record."""
+
     def stop(*_: Any) -> None:
-        raise Interrupted
+        if progress.stage != "record":
+            raise Interrupted
 
     old = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

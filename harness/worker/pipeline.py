@@ -24,7 +24,7 @@ from harness.records import per_query
 from harness.registry import DatasetEntry, dataset_checks
 from harness.spec import recipe
 from harness.spec.job import Job
-from harness.system.device import exact_float32
+from harness.system.device import exact_float32, untested
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit
 from harness.worker.scoring import Scored, score_module
@@ -59,6 +59,8 @@ class Pipeline:
         exact_float32()
         if self.recipe.training.deterministic:
             repeat_bit_for_bit()
+        if sentence := untested(self.device.type):
+            self.progress.emit("warning", text=sentence)
         self._enter("data")
         self._look_up()
         self._check_all()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from harness.contracts import PROTOCOLS, EvaluationRule, Item
 from harness.data.loader import EvaluationData
 from harness.errors import unknown
 from harness.spec.recipe import Evaluation
+from harness.system.device import precision as choose
 
 SHOWN_RANKS = (1, 5, 10)
 
@@ -45,25 +46,39 @@ class Scored:
     features: tuple[torch.Tensor, torch.Tensor] | None = None
 
 
-@torch.inference_mode()
 def extract(module: nn.Module, data: EvaluationData, device: torch.device, *, flip: bool, emit: Emit) -> Features:
     """Extracts the features of a split in evaluation mode; `flip` adds those of the flip test."""
-    module.eval()
     plain: list[torch.Tensor] = []
     flipped: list[torch.Tensor] = []
     done, started, shown = 0, time.monotonic(), time.monotonic()
-    for batch in data:
-        images = batch.images.to(device, non_blocking=True)
-        output = module(images, batch.camera_ids).float()
+    for output, mean in features_by_batch(module, data, device, flip=flip):
         plain.append(output)
-        if flip:
-            flipped.append((output + module(images.flip(-1), batch.camera_ids).float()) / 2)
-        done += len(batch.labels)
+        if mean is not None:
+            flipped.append(mean)
+        done += len(output)
         if (now := time.monotonic()) - shown > 1.0:
             shown, rate = now, done / (now - started)
             left = (len(data.items) - done) / rate
             emit("progress", stage="evaluate", images_per_second=rate, seconds_left=left)
     return Features(torch.cat(plain), torch.cat(flipped) if flip else None)
+
+
+@torch.inference_mode()
+def features_by_batch(
+    module: nn.Module, data: EvaluationData, device: torch.device, *, flip: bool, precision: str = "fp32"
+) -> Iterator[tuple[torch.Tensor, torch.Tensor | None]]:
+    """Yields the features [B, D] of each batch as float32, and their mean with those of the mirror images, or None.
+
+    Every feature of the harness is computed here: those that are scored and those that `embed` writes.
+    """
+    module.eval()
+    dtype = choose(precision, device)
+    for batch in data:
+        images = batch.images.to(device, non_blocking=True)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            plain = module(images, batch.camera_ids).float()
+            mirrored = module(images.flip(-1), batch.camera_ids).float() if flip else None
+        yield plain, None if mirrored is None else (plain + mirrored) / 2
 
 
 def score_module(

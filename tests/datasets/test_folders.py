@@ -175,7 +175,7 @@ def test_a_run_without_cameras_says_so(
     code, out, err = cli("plan", "--backbones", "transreid", "--camera-embedding", "off", *common)
     assert code == 0 and "blocked" not in out.replace("0 blocked", "")
     page = tmp_path / "BENCHMARKS.md"
-    run = ["--backbones", "pixels", "--report", page, "--scheduler", "inline", "--no-mlflow"]
+    run = ["--backbones", "pixels", "--report", page, "--debug", "--no-mlflow"]
     code, out, err = cli("run", *run, *common)
     assert code == 0, out + err
     (record,) = store.records(tmp_path / "results")

@@ -241,7 +241,7 @@ def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     commands = [line.strip() for line in out.split("Next:\n")[1].splitlines() if "# " not in line]
     assert [command.split()[3] for command in commands] == ["validate", "run", "plan"]
     assert shlex.split(commands[0])[-4:] == ["--plugins", "plugins", "--data-root", "da ta" if named else "plugins"]
-    quick = ["--set", "training.epochs=1", "--scheduler", "inline", "--no-mlflow"]
+    quick = ["--set", "training.epochs=1", "--debug", "--no-mlflow"]
     extra = {"plan": ["--device", "cpu"], "run": [*quick, "--report", "B.md", "--cache", "cache"]}
     for command in commands:
         words = shlex.split(command)[3:]
@@ -255,6 +255,24 @@ def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.
         assert record["data"]["splits"]["train"]["identities"] == 4
     assert all("--set sampler.identities=4" in command for command in commands[1:])
     assert cli(*prepare)[1].startswith("office: already built, unchanged\n")
+
+
+@pytest.mark.slow
+def test_one_command_makes_the_dataset_and_trains(cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    office(tmp_path / "office")
+    monkeypatch.chdir(tmp_path)
+    settings = ["--preset", "smoke", "--set", "training.epochs=1", "--results", "results", "--scheduler", "local"]
+    words = ["prepare", "--from-folder", "office", "--test-fraction", "0.34", "--run", "bot"]
+    code, out, err = cli(*words, "--", *settings, "--no-mlflow")
+    assert code == 0 and "office: built" in out and "Next:" not in out, err
+    (record,) = store.records(tmp_path / "results")
+    assert (record["spec"]["dataset"], record["spec"]["values"]["sampler"]["identities"]) == ("office", 4)
+
+
+def test_what_is_run_belongs_to_a_folder(cli: Cli, tmp_path: Path) -> None:
+    for words in (["--datasets", "market1501", "--run", "bot"], ["--from-folder", tmp_path, "--", "--preset", "small"]):
+        code, _, err = cli("prepare", *words)
+        assert code == 2 and "--run needs --from-folder" in err
 
 
 def test_folders_of_environment_variables_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

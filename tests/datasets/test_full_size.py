@@ -126,11 +126,12 @@ def test_converted_msmt17_keeps_two_digit_cameras(phantoms: Path) -> None:
 
 
 def test_msmt17_moved_flat_keeps_its_raw_names(phantoms: Path, tmp_path: Path) -> None:
-    flat = tmp_path / "MSMT17"
-    for split, sub in (("train", "bounding_box_train"), ("query", "query"), ("gallery", "bounding_box_test")):
-        (flat / sub).mkdir(parents=True)
-        for item in getattr(registry.dataset("msmt17-train").load(phantoms), split):
-            os.symlink(item.path, flat / sub / item.path.name)
+    original = registry.dataset("msmt17-train").load(phantoms)
+    for split, folder in (("train", "bounding_box_train"), ("query", "query"), ("gallery", "bounding_box_test")):
+        flat = tmp_path / "MSMT17" / folder
+        flat.mkdir(parents=True)
+        for item in getattr(original, split):
+            os.symlink(item.path, f"{flat}/{item.path.name}")
     splits = registry.dataset("msmt17-train").load(tmp_path)
     assert splits.layout == "msmt17-flat"
     assert_published("msmt17-train", splits)

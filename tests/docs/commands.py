@@ -1,17 +1,22 @@
 """Stands in for the programs that the pages call: runs small what trains, and checks the words of what cannot run.
 
 `test_commands.py` puts it into the path under the name of each program: `commands.py python -m harness list backbones`.
+Commands of the harness and code from pages run in copies of one process, which has imported what they need: `serve`.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import tomllib
+import traceback
 from pathlib import Path
+from typing import NoReturn
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 
@@ -37,7 +42,7 @@ ONLY_PARSED = {
 }
 """Commands of the harness whose options are read and not followed, and why."""
 
-SMALL = {"--preset": "smoke", "--data-root": "data", "--results": "results", "--scheduler": "local"}
+SMALL = {"--preset": "smoke", "--data-root": "data", "--results": "results"}
 """What a command that trains gets, as far as it does not name it itself; its preset is replaced."""
 
 ONE = {"--seeds": "0", "--samples": "1", "--final-seeds": "none"}
@@ -50,12 +55,15 @@ def harness(words: list[str]) -> None:
     command, options = words[0], {word.partition("=")[0] for word in words[1:]}
     if any(known.split()[0] == command and known.split()[1] in options for known in ONLY_PARSED):
         return parse(words)
-    if command == "profile":
+    if command == "prepare" and "--run" in options:
+        words = [*small(words), "--no-mlflow"]  # what is added stands behind `--`, where it is for `run`
+    elif command == "profile":
         words = [*words, "--dry-run"]
     elif command in ("run", "tune"):
         full_size = options & {"--recipe", "--address"} or "all" in words or "timm:" in " ".join(words)
         words = [*words, "--dry-run", "--from-scratch"] if full_size else small(words)
     if command in ("run", "tune", "evaluate"):
+        words = words if "--timeout" in options or "--debug" in options else [*words, "--debug"]
         tracked = "--mlflow-uri" in options or "MLFLOW_TRACKING_URI" in os.environ
         words = words if tracked else [*words, "--no-mlflow"]
     run("-m", "harness", *words)
@@ -110,9 +118,9 @@ def python(words: list[str]) -> None:
 
 
 def last_run() -> str:
-    """The id of the run that finished last, in place of RUN_ID."""
-    records = sorted(Path("results").glob("*/*/*/record.json"), key=lambda path: path.stat().st_mtime)
-    return records[-1].parent.name
+    """The id of the run that trained last, in place of RUN_ID."""
+    found = sorted(Path("results").glob("*/*/*/checkpoint.pt"), key=lambda path: path.stat().st_mtime)
+    return found[-1].parent.name
 
 
 def other(program: str, words: list[str]) -> None:
@@ -132,11 +140,68 @@ def other(program: str, words: list[str]) -> None:
         sys.exit(f"{program} knows no {', '.join(missing)}")
 
 
-def run(*words: str) -> None:
+def run(*words: str) -> NoReturn:
+    """Runs Python with these arguments, in place of this process or in a copy of the one that serves."""
     os.environ["PATH"] = os.environ["PATH_OF_TESTS"]
-    os.execv(sys.executable, [sys.executable, "-P", *words])  # -P: the folder holds copies of the packages
+    if words[0] != "-c" and words[:2] != ("-m", "harness"):
+        os.execv(sys.executable, [sys.executable, "-P", *words])  # -P: the folder holds copies of the packages
+    with socket.socket(socket.AF_UNIX) as line:
+        line.connect(os.environ["COMMAND_SERVER"])
+        asked = json.dumps({"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}).encode()
+        socket.send_fds(line, [len(asked).to_bytes(4, "big")], [0, 1, 2])
+        line.sendall(asked)
+        sys.exit(int.from_bytes(line.recv(1), "big"))
+
+
+def serve(address: str) -> NoReturn:
+    """Imports what most commands need, then runs each command that arrives in a copy of this process."""
+    import harness.reporting
+    import harness.worker.pipelines  # noqa: F401 - imports torch
+
+    with socket.socket(socket.AF_UNIX) as door:
+        door.bind(address)
+        door.listen()
+        while True:
+            line, _ = door.accept()
+            with line:
+                size, streams, *_ = socket.recv_fds(line, 4, 3)
+                asked = json.loads(line.recv(int.from_bytes(size, "big"), socket.MSG_WAITALL))
+                if (copy := os.fork()) == 0:
+                    for number, stream in enumerate(streams):
+                        os.dup2(stream, number)
+                    answer(**asked)
+                for stream in streams:
+                    os.close(stream)
+                line.sendall(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]).to_bytes(1, "big"))
+
+
+def answer(words: list[str], folder: str, environment: dict[str, str]) -> NoReturn:
+    """Runs a command in this process, which is a copy, and ends the process."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    code = 1
+    try:
+        if words[0] == "-c":
+            exec(words[1], {"__name__": "__main__"})
+            code = 0
+        else:
+            from harness.cli import main
+
+            sys.argv = ["harness", *words[2:]]
+            code = main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(bool(end.code))
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 if __name__ == "__main__":
     name, *arguments = sys.argv[1:]
+    if name == "serve":
+        serve(*arguments)
     python(arguments) if name.startswith("python") else other(name, arguments)

@@ -7,7 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from harness.cli import COMMANDS, cli
 from harness.system.paths import REPOSITORY
 from tests.conftest import PIXELS_CARD, PIXELS_MODEL
 from tests.docs import commands, pages
+from tests.support.runs import wait_for
 
 PAGES = [page for page in pages.PAGES if page.name not in ("BENCHMARKS.md", "CHANGELOG.md")]
 TOOLS = ("cat", "chmod", "cp", "find", "head", "ls", "mkdir", "mv", "rm", "seq", "tail", "tar", "unzip")
@@ -137,9 +138,21 @@ def options(command: str) -> set[str]:
     return {name for parameter in found.params for name in (*parameter.opts, *parameter.secondary_opts)}
 
 
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The address of the process that runs the commands."""
+    address = tmp_path_factory.mktemp("server") / "socket"
+    command = [sys.executable, "-P", commands.__file__, "serve", str(address)]
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "HARNESS_PICTURES": "0"}
+    with subprocess.Popen(command, env=environment) as process:
+        wait_for(address.exists)
+        yield address
+        process.kill()
+
+
 @pytest.fixture
 def bash(
-    quick_runs: None, checkout: Path, programs: Path, finished: Path
+    server: Path, checkout: Path, programs: Path, finished: Path
 ) -> Callable[[str, str], subprocess.CompletedProcess[str]]:
     """Runs a script, which has a name, in the checkout; stops at the first command that fails."""
 
@@ -149,7 +162,7 @@ def bash(
         own = ("REID_", "MLFLOW_", "HARNESS_PLUGINS")
         kept = {key: value for key, value in os.environ.items() if not key.startswith(own)}
         changed = {"PATH_OF_TESTS": kept["PATH"], "PATH": str(programs)}
-        changed |= {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{kept['PYTHONPATH']}"}
+        changed |= {"PYTHONPATH": str(REPOSITORY), "COMMAND_SERVER": str(server), "HARNESS_PICTURES": "0"}
         changed |= {"BASH_ENV": str(checkout / ".prelude"), "FINISHED_RUNS": str(finished)}
         command = ["/bin/bash", name]
         return subprocess.run(command, cwd=checkout, env=kept | changed, capture_output=True, text=True, timeout=240)

@@ -9,13 +9,15 @@ from pathlib import Path
 from harness.records import store
 
 
-def arguments(
-    world: Path, folder: Path, *more: object, backbones: str = "dummy", scheduler: str = "inline"
-) -> list[str]:
-    """Returns a command that runs backbones on the stand-in of Market-1501, without Ray and tracking."""
+def arguments(world: Path, folder: Path, *more: object, backbones: str = "dummy", scheduler: str = "") -> list[str]:
+    """Returns a command that runs backbones on the stand-in of Market-1501, without tracking.
+
+    Runs are in the process of the command, unless it names a scheduler.
+    """
     fixed = ["run", "--backbones", backbones, "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
     fixed += ["--data-root", str(world), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
-    fixed += ["--report", str(folder / "BENCHMARKS.md"), "--scheduler", scheduler, "--device", "cpu", "--no-mlflow"]
+    fixed += ["--report", str(folder / "BENCHMARKS.md"), "--device", "cpu", "--no-mlflow"]
+    fixed += ["--scheduler", scheduler] if scheduler else ["--debug"]
     return [*fixed, *map(str, more)]
 
 

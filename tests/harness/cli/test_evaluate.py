@@ -20,9 +20,10 @@ Cli = Callable[..., tuple[int, str, str]]
 SMALL = ("--option", "width=tiny", "--option", "patch_size=8", "--option", "stride=8")
 
 
-def places(world: Path, folder: Path) -> list[object]:
+def places(world: Path, folder: Path, *, debug: bool = True) -> list[object]:
+    """Options of `evaluate`; it scores in this process with `debug`, else in a process of its own."""
     fixed = ["--data-root", world, "--results", folder / "results", "--cache", folder / "cache", "--device", "cpu"]
-    return [*fixed, "--recipe", "smoke", "--no-mlflow"]
+    return [*fixed, "--recipe", "smoke", "--no-mlflow", *["--debug"] * debug]
 
 
 def rows(record: store.Record) -> dict[tuple[str, bool], dict]:
@@ -74,7 +75,7 @@ def test_a_dead_process_is_not_covered_by_the_record_before(
     draw = np.random.default_rng(0).normal
     np.savez(tmp_path / "f.npz", **{n: draw(size=(len(getattr(items, n)), 8)) for n in ("query", "gallery")})
     words = ["evaluate", "--backbone", "dummy", "--dataset", "market1501", "--features", tmp_path / "f.npz"]
-    words += ["--threads", 1, *places(world, tmp_path)]
+    words += ["--threads", 1, *places(world, tmp_path, debug=False)]
     assert cli(*words)[0] == 0 and only_record(tmp_path)["environment"]["threads"] == 1
     monkeypatch.setattr(sys, "executable", "/bin/false")
     code, out, err = cli(*words, "--force")

@@ -51,7 +51,7 @@ def test_other_results_leave_the_page_of_the_checkout_alone(
     monkeypatch.chdir(REPOSITORY)
     before, results = page_of_the_checkout(), tmp_path / "elsewhere"
     words = ["run", "--backbones", "dummy", "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
-    words += ["--data-root", world, "--results", results, "--scheduler", "inline", "--device", "cpu", "--no-mlflow"]
+    words += ["--data-root", world, "--results", results, "--debug", "--device", "cpu", "--no-mlflow"]
     code, out, err = cli(*words)
     assert code == 0, out + err
     assert "dummy" in (results / "BENCHMARKS.md").read_text() and f"Report: {results}/BENCHMARKS.md" in out
@@ -73,7 +73,8 @@ def test_the_page_of_the_checkout_is_that_of_its_own_results(tmp_path: Path, mon
 def test_two_pages_in_one_folder_keep_their_figures(tmp_path: Path) -> None:
     for name in ("one", "two"):
         for seed in range(3):
-            keep(tmp_path / name, seed=seed, backbone=name)
+            for backbone in ("alpha", "beta"):
+                keep(tmp_path / name, seed=seed, backbone=backbone)
     first = reporting.write(tmp_path / "one", tmp_path / "BENCHMARKS.md")
     assert len(first) > 1
     before = {path: path.read_bytes() for path in first}
@@ -90,7 +91,7 @@ def test_a_preset_s_page_is_not_that_of_other_results(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     words = ["run", "--preset", "smoke", "--backbones", "dummy", "--datasets", "market1501", "--no-mlflow"]
-    code, out, err = cli(*words, "--scheduler", "inline", "--results", tmp_path / "mine")
+    code, out, err = cli(*words, "--debug", "--results", tmp_path / "mine")
     assert code == 0, out + err
     assert (tmp_path / "mine" / "BENCHMARKS.md").is_file()
     assert not (tmp_path / "demo" / "smoke" / "BENCHMARKS.md").exists()
@@ -150,7 +151,7 @@ def test_what_the_generator_made_is_completed(cli: Cli, tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     generate(tmp_path / "data", layouts=["cuhk03-detected"], scale="smoke", size=(64, 32))
     words = ["--preset", "smoke", "--backbones", "dummy", "--data-root", tmp_path / "data", "--results", tmp_path / "r"]
-    code, out, err = cli("run", *words, "--datasets", "market1501", "--scheduler", "inline", "--no-mlflow")
+    code, out, err = cli("run", *words, "--datasets", "market1501", "--debug", "--no-mlflow")
     assert code == 0, out + err
     assert sorted(p.name for p in (tmp_path / "data").iterdir()) == ["Market-1501-v15.09.15", "cuhk03-np"]
 

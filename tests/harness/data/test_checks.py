@@ -33,7 +33,7 @@ def run(
         words = ["run", "--backbones", backbone, "--datasets", "office", "--recipe", "smoke", "--from-scratch"]
         words += ["--data-root", str(tmp_path / "data"), "--results", str(tmp_path / "results")]
         words += ["--cache", str(tmp_path / "cache"), "--report", str(tmp_path / "page.md"), "--no-mlflow"]
-        words += ["--scheduler", "inline", "--device", "cpu", "--plugins", str(plugin_folder)]
+        words += ["--debug", "--device", "cpu", "--plugins", str(plugin_folder)]
         before = {record["run_id"] for record in store.records(tmp_path / "results")}
         code, out, err = cli(*words, *more)
         found = [r for r in store.records(tmp_path / "results") if r["run_id"] not in before]

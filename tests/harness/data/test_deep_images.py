@@ -178,7 +178,7 @@ def test_another_range_is_another_dataset_for_the_run_id(tmp_path: Path) -> None
     assert len(set(prints)) == 3
 
 
-@pytest.mark.usefixtures("quick_runs")
+@pytest.mark.slow
 def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
     cli: Callable[..., tuple[int, str, str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +187,7 @@ def test_run_on_16_bits_scores_as_on_8_and_needs_a_range(
         card(tmp_path, "value_range = [0, 65535]" if name == "thermal" else "", name)
     common = ["--plugins", tmp_path / "plugins", "--data-root", tmp_path, "--recipe", "smoke", "--from-scratch"]
     common += ["--device", "cpu", "--results", tmp_path / "results", "--cache", tmp_path / "cache", "--no-mlflow"]
-    common += ["--report", tmp_path / "B.md", "--scheduler", "inline", "--set", "sampler.identities=3"]
+    common += ["--report", tmp_path / "B.md", "--debug", "--set", "sampler.identities=3"]
     code, out, err = cli("run", "--backbones", "dummy", "--datasets", "gray,thermal,unranged", *common)
     assert code == 1, out + err
     records = {record["spec"]["dataset"]: record for record in store.records(tmp_path / "results")}

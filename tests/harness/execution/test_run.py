@@ -36,7 +36,7 @@ def test_a_backbone_without_training_goes_from_command_to_report(cli: Cli, world
 def test_each_backbone_trains_scores_and_records(
     cli: Cli, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
 ) -> None:
-    code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone))
+    code, out, err = cli(*arguments(world, tmp_path, "--preset", "smoke", backbones=backbone, scheduler="local"))
     assert code == 0, out + err
     record = only_record(tmp_path)
     assert [e["trained"] for e in record["evaluations"]] == [False, True, True]
@@ -64,7 +64,7 @@ def test_a_fault_ends_in_a_record_and_exit_code_1(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path, fault: str, status: str, stage: str, message: str
 ) -> None:
     more = ["--plugins", plugin_folder, "--option", f"pixels.fault={fault}", "--set", "evaluation.untrained=false"]
-    code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    code, out, err = cli(*arguments(world, tmp_path, *more, backbones="pixels", scheduler="local"))
     record = only_record(tmp_path)
     assert code == 1, out + err
     assert (record["status"], record["stage"]) == (status, stage)
@@ -80,7 +80,7 @@ def test_a_fault_ends_in_a_record_and_exit_code_1(
 @pytest.mark.usefixtures("quick_runs")
 def test_a_hung_run_is_ended_at_its_limit(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=hang", "--timeout", "12s"]
-    code, _, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    code, _, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels", scheduler="local"))
     record = only_record(tmp_path)
     assert code == 1 and record["status"] == "timeout" and "12 s" in record["error"]["message"]  # type: ignore[index]
 
@@ -101,7 +101,7 @@ def test_a_failed_run_is_run_again(cli: Cli, world: Path, plugin_folder: Path, t
 def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", "training.epochs=8"]
     broken, whole = tmp_path / "broken", tmp_path / "whole"
-    command = [sys.executable, "-m", "harness", *arguments(world, broken, *more, backbones="pixels")]
+    command = [sys.executable, "-m", "harness", *arguments(world, broken, *more, backbones="pixels", scheduler="local")]
     process = subprocess.Popen(command, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     wait_for(lambda: list(broken.rglob("checkpoint.pt")))
     process.send_signal(signal.SIGINT)
@@ -110,7 +110,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder
 
     for folder in (broken, whole):
         done = subprocess.run(
-            [sys.executable, "-m", "harness", *arguments(world, folder, *more, backbones="pixels")],
+            [sys.executable, "-m", "harness", *arguments(world, folder, *more, backbones="pixels", scheduler="local")],
             cwd=REPOSITORY,
             capture_output=True,
             text=True,
@@ -129,7 +129,7 @@ def test_killing_the_driver_leaves_no_process_behind(
     """And the next driver finishes its grid without repeating what was finished."""
     epochs = 8  # of half a second and more: enough to be killed in the middle of
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=slow", "--set", f"training.epochs={epochs}"]
-    words = arguments(world, tmp_path, *more, "--max-concurrent", 1, backbones="dummy,pixels")
+    words = arguments(world, tmp_path, *more, "--max-concurrent", 1, backbones="dummy,pixels", scheduler="local")
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", *words],
         cwd=REPOSITORY,
@@ -154,8 +154,8 @@ def test_killing_the_driver_leaves_no_process_behind(
 @pytest.mark.usefixtures("quick_runs")
 def test_ray_runs_the_same_line(cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path) -> None:
     more = ["--plugins", plugin_folder, "--max-concurrent", 2, "--cpus-per-run", 1, "--seeds", "0,1"]
-    inline, ray = tmp_path / "inline", tmp_path / "ray"
-    for folder, scheduler in ((inline, "inline"), (ray, "ray")):
+    inline, ray = tmp_path / "local", tmp_path / "ray"
+    for folder, scheduler in ((inline, "local"), (ray, "ray")):
         code, out, err = cli(*arguments(world, folder, *more, backbones="pixels,dummy", scheduler=scheduler))
         assert code == 0, out + err
     scores = [{r["run_id"]: r["evaluations"] for r in store.records(folder / "results")} for folder in (inline, ray)]
@@ -232,7 +232,7 @@ def test_the_reason_of_a_failed_run_is_on_the_screen(
     cli: Cli, world: Path, plugin_folder: Path, tmp_path: Path
 ) -> None:
     more = ["--plugins", plugin_folder, "--option", "pixels.fault=build"]
-    code, out, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels"))
+    code, out, _ = cli(*arguments(world, tmp_path, *more, backbones="pixels", scheduler="local"))
     assert code == 1 and "failed (RuntimeError: it cannot be built)" in out
 
 

@@ -27,12 +27,15 @@ def run(
     """Runs `pixels` on `office` in a results folder; returns the output, the new record and its folder."""
     small_csv.card(plugin_folder)
 
-    def call(*more: object, results: str = "results", code: int = 0) -> tuple[str, store.Record, Path]:
+    def call(
+        *more: object, results: str = "results", code: int = 0, debug: bool = True
+    ) -> tuple[str, store.Record, Path]:
         words = ["run", "--backbones", "pixels", "--datasets", "office", "--recipe", "smoke", "--from-scratch"]
         words += ["--data-root", str(tmp_path / "data"), "--results", str(tmp_path / results)]
         words += ["--cache", str(tmp_path / "cache"), "--report", str(tmp_path / "page.md"), "--no-mlflow"]
-        words += ["--scheduler", "inline", "--device", "cpu", "--plugins", str(plugin_folder)]
+        words += ["--device", "cpu", "--plugins", str(plugin_folder)]
         before = [record["run_id"] for record in store.records(tmp_path / results) if "--force" not in more]
+        words += ["--debug"] if debug else ["--scheduler", "local"]  # a debugged run has no speed
         found, out, err = cli(*words, *more)
         assert found == code, out + err
         (record,) = [r for r in store.records(tmp_path / results) if r["run_id"] not in before]
@@ -52,10 +55,10 @@ def repair(folder: Path) -> None:
 
 def test_repairing_test_images_trains_nothing_again(run, tmp_path: Path) -> None:
     data = small_csv.write(tmp_path / "data", small_csv.rows())
-    _, first, first_folder = run()
+    _, first, first_folder = run(debug=False)
     before = {path.name: path.read_bytes() for path in first_folder.iterdir() if path.is_file()}
     repair(data)
-    out, second, folder = run()
+    out, second, folder = run(debug=False)
     assert f"resumes from run {first['run_id'][:12]}" in out and "2 of 2 epochs" in out
     efficiency = second["efficiency"]
     assert efficiency["taken_over"] == {"run_id": first["run_id"], "epochs": 2} and efficiency["resumed_at_epoch"] == 2
@@ -77,7 +80,7 @@ def test_cut_off_training_is_completed_to_the_same_weights(run, tmp_path: Path) 
     (first_folder / checkpoint.NEWEST).unlink()
     (first_folder / checkpoint.PREVIOUS).rename(first_folder / checkpoint.NEWEST)  # as after epoch 2 of 3
     repair(data)
-    _, second, folder = run("--set", "training.epochs=3", "--set", "evaluation.flip=false")
+    _, second, folder = run("--set", "training.epochs=3", "--set", "evaluation.flip=false", debug=False)
     assert second["efficiency"]["taken_over"]["epochs"] == second["efficiency"]["resumed_at_epoch"] == 2
     assert second["efficiency"]["train_images_per_second"] > 0
     _, _, alone = run("--set", "training.epochs=3", results="elsewhere")

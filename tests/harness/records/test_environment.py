@@ -38,6 +38,14 @@ def test_results_are_no_changes_and_code_is(checkout):
     assert changed() is True
 
 
+def test_the_index_of_the_checkout_is_not_written(checkout):
+    """`git status` would refresh it under a lock, which a run that is killed at that moment leaves behind."""
+    os.utime(checkout / "model.py", (1, 1))
+    before = (checkout / ".git" / "index").read_bytes()
+    assert changed() is False
+    assert (checkout / ".git" / "index").read_bytes() == before
+
+
 def test_where_nothing_is_checked_out_nothing_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(environment, "REPOSITORY", tmp_path)
     assert changed() is None

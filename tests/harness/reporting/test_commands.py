@@ -132,7 +132,7 @@ def test_from_runs_to_the_page_and_back(bench: Bench) -> None:
     words = smoke(bench, "--recipe", path, "--plugins", bench.plugins, "--seeds", "0,3", backbones="dummy,pixels")
     words += ["--set", "loss.margin=0.5", "--option", "pixels.fault=none", "--eval-datasets", "dukemtmc"]
     rest = ["--results", bench.results, "--cache", bench.folder / "cache", "--report", bench.page, "--no-mlflow"]
-    bench.call("run", *words, *rest, "--scheduler", "inline")
+    bench.call("run", *words, *rest, "--debug")
     printed = bench.printed()
     assert all(str(path) in words and str(bench.plugins) in words for words in printed)
     assert bench.planned(printed) == bench.recorded() and len(bench.recorded()) == 4
@@ -229,7 +229,7 @@ def test_final_runs_of_a_search_and_the_search_itself(bench: Bench) -> None:
     words = ["--backbone", "pixels", "--dataset", "market1501", "--space", place, "--recipe", "smoke", "--samples", 2]
     words += ["--data-root", bench.data, "--from-scratch", "--device", "cpu", "--plugins", bench.plugins]
     words += ["--trial-epochs", 1, "--final-seeds", "0,1", "--set", "training.epochs=3", "--sampler", "random"]
-    words += ["--results", bench.results, "--report", bench.page, "--no-mlflow", "--scheduler", "inline"]
+    words += ["--results", bench.results, "--report", bench.page, "--no-mlflow", "--debug"]
     bench.call("tune", *words, "--cache", bench.folder / "cache")
     (search,) = (bench.results / "searches").iterdir()
     printed = bench.printed()
@@ -251,6 +251,7 @@ def test_a_checkpoint_and_features(bench: Bench) -> None:
     fixed = ["--dataset", "market1501", "--data-root", bench.data, "--device", "cpu", "--results", bench.results]
     fixed += ["--recipe", "smoke", "--set", "evaluation.batch_size=16"]
     scored = ["--checkpoint", bench.folder / "file.pth", "--plugins", bench.plugins]
+    fixed += ["--debug"]
     bench.call("evaluate", "--backbone", "pixels", *scored, *fixed)
     bench.call("evaluate", "--backbone", "dummy", "--features", bench.folder / "file.npz", *fixed)
     kinds = ("published-checkpoint", "features")

@@ -102,10 +102,10 @@ def test_run_and_evaluate(cli: Cli, few: Path, tmp_path: Path) -> None:
     matching = sum(item.pid == splits.gallery[0].pid for item in splits.query)
     words = f"{matching} of {len(splits.query)} queries {'has' if matching == 1 else 'have'} a match"
     fixed = ["--data-root", few, "--device", "cpu", "--recipe", "smoke", "--results", tmp_path / "results"]
-    fixed += ["--allow-count-mismatch"]
+    fixed += ["--allow-count-mismatch", "--debug"]
     code, out, err = cli("evaluate", "--backbone", "dummy", "--features", files, "--dataset", "market1501", *fixed)
     assert code == 0 and out.count(words) >= 2, out + err  # the board's line and the result's
-    run = ["--backbones", "dummy", "--datasets", "market1501", "--scheduler", "inline", "--no-mlflow"]
+    run = ["--backbones", "dummy", "--datasets", "market1501", "--no-mlflow"]
     code, out, err = cli("run", *run, *fixed, "--report", tmp_path / "page.md", "--cache", tmp_path / "cache")
     assert code == 0 and words in out, out + err
     assert words in (tmp_path / "page.md").read_text(encoding="utf-8")

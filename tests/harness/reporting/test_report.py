@@ -32,7 +32,7 @@ ALPHA = BackboneCard(
     side_information=("camera",),
     published=(
         Published("market1501", 60.0, 75.5, (256, 128), "Alpha paper, Table 2", "stride 12"),
-        Published("market1501", 61.0, 76.0, (256, 128), "Alpha repository", "released checkpoint"),
+        Published("market1501", 61.0, 76.0, (256, 128), "Alpha repository", "released checkpoint", checkpoint=True),
         Published("market1501", 70.0, 80.0, (384, 128), "Alpha paper, Table 3", flip=True),
         Published("msmt17", 40.0, 60.0, (256, 128), "Alpha paper, Table 2"),
     ),

@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import nn
 
+from backbones.selective_scan import implementation_for
 from harness import registry
-from harness.errors import RunError
+from harness.errors import RunError, UsageError
+from harness.planning import request
 from harness.system import device
 
 CPU = torch.device("cpu")
@@ -51,3 +53,18 @@ def test_fp32_means_32_bits() -> None:
     finally:
         for switch, value in zip(switches, before, strict=True):
             switch.fp32_precision = value
+
+
+@pytest.mark.parametrize(("name", "backend"), [("mps", torch.backends.mps), ("xpu", torch.xpu)])
+def test_other_devices_pass_where_torch_has_them(name: str, backend: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backend, "is_available", lambda: True)
+    request.make("bot", "market1501", {"device": name})
+    assert request.resolve_device(name) == name and name in device.untested(name)
+    assert implementation_for(name, torch.float32) == "torch", "the plain scan serves it"
+    monkeypatch.setattr(backend, "is_available", lambda: False)
+    with pytest.raises(UsageError, match=f"--device {name} was passed, but torch .* has no such device"):
+        request.make("bot", "market1501", {"device": name})
+
+
+def test_tested_devices_have_no_warning() -> None:
+    assert not device.untested("cpu") and not device.untested("cuda")

@@ -22,7 +22,7 @@ Cli = Callable[..., tuple[int, str, str]]
 
 def arguments(world: Path, folder: Path, *more: object) -> list[str]:
     fixed = ["run", "--backbones", "dummy", "--datasets", "market1501", "--recipe", "smoke", "--from-scratch"]
-    fixed += ["--data-root", str(world), "--results", str(folder), "--scheduler", "inline", "--device", "cpu"]
+    fixed += ["--data-root", str(world), "--results", str(folder), "--debug", "--device", "cpu"]
     return [*fixed, *map(str, more)]
 
 

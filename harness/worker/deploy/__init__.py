@@ -1,0 +1,1 @@
+"""Uses trained networks: turns images into features, and exports networks to ONNX and torch.export."""

@@ -1,0 +1,156 @@
+"""`embed` writes the features that the evaluation ranks, in a file that `evaluate --features` scores alike."""
+
+from __future__ import annotations
+
+import io
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import harness
+from harness import registry
+from harness.errors import UsageError
+from harness.spec.job import Job
+from harness.worker import pipelines, scoring
+from harness.worker.deploy.feature_file import list_images
+from harness.worker.events import Progress
+
+Cli = Callable[..., tuple[int, str, str]]
+MARKET = "Market-1501-v15.09.15"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a TransReID that was trained on the six cameras of the generated Market-1501."""
+    entry = registry.backbone("transreid")
+    module = entry.build(num_classes=3, num_cameras=6, image_size=(64, 32), width="tiny", patch_size=8, stride=8)
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    return tmp_path / "net.pt"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["reidmamba", "bot"])
+def test_the_features_are_those_of_the_evaluation_to_the_last_bit(
+    trained: Any, world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, backbone: str
+) -> None:
+    run, ranked = trained(backbone), []
+    folder = shutil.copytree(run.folder, tmp_path / "again")
+    score = scoring.score_features
+    monkeypatch.setattr(scoring, "score_features", lambda q, g, *more: ranked.append((q, g)) or score(q, g, *more))
+    pipelines.PIPELINES["test"](Job.read(folder / "job.json"), folder, Progress(io.StringIO())).run()
+    for (query, gallery), flip in zip(ranked[-2:], (False, True), strict=True):
+        written = harness.embed(
+            **run.where, dataset="market1501", data_root=world, out=tmp_path / "f.npz", raw=True, flip=flip, threads=1
+        )
+        found = np.load(tmp_path / "f.npz")
+        assert written.counts == {"query": len(query), "gallery": len(gallery)}
+        assert np.array_equal(found["query"], query.numpy()) and np.array_equal(found["gallery"], gallery.numpy())
+
+
+@pytest.mark.slow
+def test_the_file_scores_as_the_run(trained: Any, world: Path, tmp_path: Path, cli: Cli) -> None:
+    run, out = trained("reidmamba"), tmp_path / "f.npz"
+    words = ["--run", run.run_id[:8], "--results", run.results, "--dataset", "market1501", "--data-root", world]
+    code, text, err = cli("embed", *words, "--out", out)
+    assert code == 0 and "33 query and 46 gallery of 192 numbers" in text, err
+    scored = harness.evaluate(
+        "reidmamba", "market1501", features=out, data_root=world, results=tmp_path / "r", mlflow=False
+    )
+    (there,) = [row for row in scored["evaluations"] if not row["flip"]]
+    (here,) = [row for row in run.record["evaluations"] if row["trained"] and not row["flip"]]
+    assert [there[name] for name in ("mAP", "rank-1", "mINP")] == [here[name] for name in ("mAP", "rank-1", "mINP")]
+
+
+def test_a_folder_and_lists_give_the_same_rows(world: Path, tmp_path: Path, checkpoint: Path) -> None:
+    place = world / MARKET / "query"
+    images = sorted(place.glob("*.jpg"))
+    (tmp_path / "list.txt").write_text("\n".join(map(str, images)))
+    network = harness.load_backbone("transreid", checkpoint, image_size=(64, 32))
+    expected = network.embed(images)
+    for given in (place, tmp_path / "list.txt", images):
+        written = harness.embed(
+            "transreid", checkpoint=checkpoint, image_size=(64, 32), images=given, out=tmp_path / "f.npz"
+        )
+        found = np.load(tmp_path / "f.npz")
+        assert found["paths"].tolist() == [str(image) for image in images]
+        assert np.array_equal(found["features"], expected.numpy())
+        assert "mean of the trained cameras" in " ".join(written.sentences)
+    about = json.loads(str(found["about"]))
+    assert (about["backbone"], about["camera"], about["unit_length"]) == ("transreid", "mean", True)
+    assert np.linalg.norm(found["features"], axis=1) == pytest.approx(np.ones(len(images)), abs=1e-6)
+
+
+def test_cameras_that_the_network_does_not_know_are_averaged_and_named(
+    world: Path, tmp_path: Path, checkpoint: Path
+) -> None:
+    settings: dict[str, Any] = {"checkpoint": checkpoint, "image_size": (64, 32), "data_root": world}
+    known = harness.embed("transreid", dataset="market1501", out=tmp_path / "a.npz", **settings)
+    assert not known.sentences
+    other = harness.embed("transreid", dataset="msmt17", out=tmp_path / "b.npz", **settings)
+    assert "the mean of its 6 trained cameras is used" in other.sentences[0]
+    fixed = [
+        harness.embed("transreid", dataset="msmt17", out=tmp_path / f"{c}.npz", camera=c, **settings) for c in (0, 1)
+    ]
+    first, second = (np.load(written.path)["query"] for written in fixed)
+    assert not np.array_equal(first, second), "the camera changes the features"
+
+
+def test_arrays_are_images(world: Path) -> None:
+    network = harness.load_backbone("transreid", options={"width": "tiny", "patch_size": 8, "stride": 8})
+    path = sorted((world / MARKET / "query").glob("*.jpg"))[0]
+    with Image.open(path) as image:
+        pixels = np.asarray(image.convert("RGB"))
+    torch.testing.assert_close(network.embed([pixels]), network.embed([path]), rtol=0, atol=0)
+    with pytest.raises(UsageError, match="uint8"):
+        network.embed([pixels.astype(np.float32)])
+
+
+def test_images_are_listed_with_subfolders_and_without_other_files(tmp_path: Path) -> None:
+    for name in ("b/2.PNG", "a/1.jpg", "a/.hidden.jpg", "notes.md"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    assert list_images(tmp_path) == [tmp_path / "a/1.jpg", tmp_path / "b/2.PNG"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--images", "photos"], "Name a trained network"),
+        (["--checkpoint", "none.pt", "--backbone", "bot", "--images", "photos"], "none.pt does not exist"),
+        (["--checkpoint", "net.pt", "--images", "photos"], "Pass the name of the backbone"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid"], "--images"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "nowhere"], "nowhere does not exist"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "empty"], "no images in empty"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "bad"], "bad/x.jpg"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "net.pt"], "neither an image nor"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--camera", "6"], "0 to 5"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--precision", "fp16"], "GPU"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--image-size", "64"], "HEIGHTxWIDTH"),
+        (["--run", "0000", "--images", "photos"], "No run in"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    cli: Cli, checkpoint: Path, world: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    for name in ("photos", "empty", "bad"):
+        Path(name).mkdir()
+    Image.new("RGB", (32, 64)).save("photos/a.jpg")
+    Path("bad/x.jpg").write_text("not an image")
+    size = [] if "--image-size" in words else ["--image-size", "64x32"]
+    code, _, err = cli("embed", *words, *size, "--out", "f.npz")
+    assert code in (1, 2) and message in err and "Traceback" not in err
+    assert not Path("f.npz").exists() and not list(Path().glob(".*")), "nothing is left behind"
+
+
+def test_the_file_must_be_named_npz(cli: Cli, checkpoint: Path, tmp_path: Path) -> None:
+    words = ["--backbone", "transreid", "--checkpoint", checkpoint, "--images", tmp_path, "--out", tmp_path / "f.txt"]
+    code, _, err = cli("embed", *words)
+    assert code == 2 and "--out must name a .npz file" in err

@@ -1,0 +1,204 @@
+"""`export` writes files that compute the features of PyTorch, and says in them where they come from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import harness
+from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d, selective_scan
+from harness import registry
+from harness.errors import RunError, UsageError
+from harness.worker.deploy import export, files
+from harness.worker.deploy.scans import exportable_scan
+
+Cli = Callable[..., tuple[int, str, str]]
+TINY = {"width": "tiny", "patch_size": 8, "stride": 8}
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    """A checkpoint of a TransReID for six cameras."""
+    module = registry.backbone("transreid").build(num_classes=3, num_cameras=6, image_size=(64, 32), **TINY)
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    return tmp_path / "net.pt"
+
+
+def exported(checkpoint: Path, **settings: Any) -> export.Result:
+    out = settings.pop("out", checkpoint.with_name("net.onnx"))
+    return harness.export("transreid", checkpoint=checkpoint, image_size=(64, 32), out=out, **settings)
+
+
+def session(path: Path) -> Any:
+    import onnxruntime
+
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["reidmamba", "transreid", "bot"])
+def test_a_trained_network_keeps_its_score(trained: Any, world: Path, tmp_path: Path, backbone: str) -> None:
+    run, out = trained(backbone), tmp_path / "net.onnx"
+    camera = "" if backbone == "bot" else "input"
+    result = harness.export(**run.where, out=out, dataset="market1501", data_root=world, camera=camera)
+    data = result.about["parity"]["dataset"]
+    assert data["largest_difference"] < 1e-4 and data["images"] == 79
+    plain = next(row for row in run.record["evaluations"] if row["trained"] and not row["flip"])
+    assert data["mAP"]["file"] == pytest.approx(plain["mAP"], abs=1e-4), "the score of the run itself"
+    about = files.description(out)
+    assert about == result.about and about["record"]["run_id"] == run.run_id
+    assert about["licence"]["code"] and about["contract"]["input"].startswith("images: uint8 [N, 3, 64, 32], RGB")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["mobilenetv3_small_050.lamb_in1k", "vit_tiny_patch16_224.augreg_in21k_ft_in1k"])
+def test_models_of_timm(tmp_path: Path, model: str) -> None:
+    entry = registry.backbone(f"timm:{model}")
+    module = entry.build(num_classes=2, num_cameras=1, image_size=(64, 32), **entry.options())
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    result = harness.export(entry.name, checkpoint=tmp_path / "net.pt", image_size=(64, 32), out=tmp_path / "net.onnx")
+    assert result.about["parity"]["generated_images"]["largest_difference"] < 1e-4
+
+
+def test_torch_export_needs_no_code_of_the_harness(checkpoint: Path, tmp_path: Path) -> None:
+    out = exported(checkpoint, format="torch", out=tmp_path / "net.pt2", camera=3).path
+    module, network = (
+        torch.export.load(out).module(),
+        harness.load_backbone("transreid", checkpoint, image_size=(64, 32)),
+    )
+    images = torch.randint(0, 256, (3, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(module(images), network.embed(images, [3, 3, 3]), atol=1e-5, rtol=0)
+    assert files.description(out)["contract"]["camera"] == "3"
+
+
+def test_normalisation_may_be_outside_and_the_batch_fixed(checkpoint: Path) -> None:
+    found = session(exported(checkpoint, normalize=False, batch=4, camera="input").path)
+    inputs = [(i.name, i.type, i.shape) for i in found.get_inputs()]
+    assert inputs == [("images", "tensor(float)", [4, 3, 64, 32]), ("camera_ids", "tensor(int64)", [4])]
+
+
+def test_a_file_of_fixed_batch_is_called_with_any_number_of_images(checkpoint: Path) -> None:
+    result = exported(checkpoint, batch=4)
+    network = harness.load_backbone("transreid", checkpoint, image_size=(64, 32))
+    pixels = torch.randint(0, 256, (6, 3, 64, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    called = files.Deployed(result.path, files.contract_of(result.path))
+    found = called((pixels / 255 - 0.5) / 0.5, torch.zeros(6, dtype=torch.int64))
+    torch.testing.assert_close(found, network.embed(pixels), atol=1e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_smaller_files_report_what_they_cost(checkpoint: Path, world: Path, precision: str) -> None:
+    result = exported(checkpoint, precision=precision, dataset="market1501", data_root=world, calibration=16)
+    assert result.path.stat().st_size < 0.75 * checkpoint.stat().st_size
+    assert result.about["parity"]["generated_images"]["smallest_cosine"] > 0.99
+    assert "mAP" in result.sentences[-1] and "PyTorch" in result.sentences[-1]
+
+
+def test_a_file_is_timed_beside_pytorch(checkpoint: Path, cli: Cli) -> None:
+    out = exported(checkpoint).path
+    code, text, err = cli("profile", "--exported", out, "--batch", "1,3", "--seconds", "0.1", "--format", "json")
+    assert code == 0, err
+    assert [(row["batch"], row["speedup"] > 0, row["repeats"] >= 3) for row in json.loads(text)] == [
+        (1, True, True),
+        (3, True, True),
+    ]
+    code, _, err = cli("profile", "--exported", checkpoint.with_name("none.onnx"))
+    assert code == 2 and "none.onnx does not exist" in err
+
+
+def test_a_file_that_differs_is_not_kept(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "_onnx_call", spoiled(files._onnx_call))
+    with pytest.raises(RunError, match=r"differs from PyTorch by 0\.01 .* No file was kept"):
+        exported(checkpoint)
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["net.pt"]
+
+
+def spoiled(make: Callable[..., Any]) -> Callable[..., Any]:
+    """An engine whose first feature is off by 0.01."""
+
+    def call(path: Path, threads: int) -> Any:
+        right = make(path, threads)
+        return lambda inputs: right(inputs) + np.float32(0.01) * (np.arange(right(inputs).shape[1]) == 0)
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--opset", "11"], "opset 11 is too old: torch writes opsets 18 to 23"),
+        (["--opset", "40"], "opset 40 is too new"),
+        (["--camera", "6"], "a trained camera from 0 to 5, found '6'"),
+        (["--camera", "first"], "found 'first'"),
+        (["--precision", "int8"], "calibrated on training images. Pass --dataset"),
+        (["--precision", "fp16", "--format", "torch", "--out", "net.pt2"], "needs --format onnx"),
+        (["--out", "net.pt2"], "must name a .onnx file"),
+        (["--image-size", "4x4"], "4x4"),
+        (["--image-size", "128x64"], "patch"),
+        (["--dataset", "nowhere"], "Unknown dataset 'nowhere'"),
+    ],
+)
+def test_bad_input_is_one_sentence(
+    cli: Cli, checkpoint: Path, monkeypatch: pytest.MonkeyPatch, words: list[str], message: str
+) -> None:
+    monkeypatch.chdir(checkpoint.parent)
+    fixed = ["--backbone", "transreid", "--checkpoint", "net.pt", "--image-size", "64x32", "--out", "net.onnx"]
+    code, _, err = cli("export", *fixed, *words)
+    assert code == 2 and message in err and "Traceback" not in err
+    assert not Path("net.onnx").exists()
+
+
+def test_cameras_of_a_backbone_without_them(tmp_path: Path) -> None:
+    module = registry.backbone("bot").build(num_classes=2, num_cameras=1, image_size=(64, 32), width="tiny")
+    torch.save(module.state_dict(), tmp_path / "net.pt")
+    with pytest.raises(UsageError, match="bot does not use cameras"):
+        harness.export(
+            "bot", checkpoint=tmp_path / "net.pt", out=tmp_path / "n.onnx", camera="mean", options={"width": "tiny"}
+        )
+
+
+def test_a_missing_package_is_named(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PACKAGES", ("onnx", "onnx_from_the_moon"))
+    with pytest.raises(UsageError, match=r"needs onnx_from_the_moon. Run: pip install --editable '\.\[export\]'"):
+        exported(checkpoint)
+
+
+def test_other_files_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.onnx").write_bytes(b"no model")
+    with pytest.raises(harness.errors.WeightsError, match="was not written by 'python -m harness export'"):
+        files.description(tmp_path / "x.onnx")
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_the_exported_scan_is_the_scan(length: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    def inputs() -> ScanInputs:
+        wide = (draw(2, 5, length), draw(2, 5, length), -draw(5, 3).abs(), draw(2, 3, length), draw(2, 3, length))
+        return ScanInputs(*wide, D=draw(5), delta_bias=draw(5))
+
+    one, other, z, weight = inputs(), inputs(), draw(2, 5, length), draw(5, 4)
+
+    def all_operators() -> list[torch.Tensor]:
+        return [
+            bidirectional_scan(one, other, z=z),
+            *(selective_scan(*one[:5], one.D, z=z, delta_bias=one.delta_bias, reverse=r) for r in (False, True)),
+            *(causal_conv1d(one.u, weight, one.D, reverse=r) for r in (False, True)),
+        ]
+
+    expected = all_operators()
+    with torch.no_grad(), exportable_scan():
+        found = all_operators()
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, atol=2e-6, rtol=1e-5)
