@@ -277,7 +277,7 @@ def main() -> int:
         correct &= error < limit
         print(f"Triton against float64, {name}: largest relative error {error:.1e} (limit {limit:.1e})")
 
-    torch.backends.cuda.matmul.fp32_precision = torch.backends.cudnn.conv.fp32_precision = "tf32"
+    torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
     names = [name for name in ("triton", "mamba_ssm") if states[name] == "available"]
     results = {}
     for jobs in (operator_jobs, model_jobs):

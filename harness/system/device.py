@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
@@ -56,11 +54,13 @@ def untested(device: str) -> str:
 
 
 def exact_float32() -> None:
-    """Disables TF32. By default, torch uses TF32 for convolutions on a GPU, but not for matrix products."""
-    cudnn: Any = torch.backends.cudnn
-    switches: list[Any] = [torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn]
-    for switch in switches:
-        switch.fp32_precision = "ieee"  # not `allow_tf32`: torch raises where both interfaces are used
+    """Disables TF32. By default, torch uses TF32 for convolutions on a GPU, but not for matrix products.
+
+    torch has two interfaces for this, and raises an error where they contradict each other. The calls below set both.
+    `cudnn.conv.fp32_precision` sets only the newer one, and then `torch.export` fails, which reads the older one.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def place(module: nn.Module, device: torch.device, card: InputCard) -> nn.Module:
