@@ -1,1 +1,1 @@
-"""Backbones: one folder each, a card (data) and a model (code), with shared parts beside them."""
+"""Backbones: one folder each with a card (data) and a model (code), and modules that several of them share."""

@@ -1,4 +1,4 @@
-"""Parts that several backbones share: overlapping patches, the BN neck, the camera embedding."""
+"""Modules that several backbones share: overlapping patches, the BN neck, the camera embedding."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CAMERA_COEFFICIENT = 3.0
 """Weight of the camera embedding in TransReID's and ReIDMamba's code (`SIE_COE`)."""
 
 CAMERA_MODES = ("on", "off", "mean")
-"""`on`: the embedding of each image's camera; `off`: none; `mean`: the mean of all trained cameras, for any image."""
+"""`on`: the embedding of each image's camera; `off`: none; `mean`: the mean over all trained cameras."""
 
 
 def neck_norm(dim: int) -> nn.BatchNorm1d:
@@ -34,12 +34,12 @@ def identity_classifier(dim: int, num_classes: int) -> nn.Linear:
 class BNNeck(nn.Module):
     """BN neck with its classifier, as `bn` and `cls` in the state dict.
 
-    Backbones whose published files name the two apart (`bottleneck`, `classifier`) build them with
+    Backbones whose published files have other names for the two (`bottleneck`, `classifier`) build them with
     `neck_norm` and `identity_classifier`.
 
     Args:
         dim: width of the feature.
-        num_classes: identities of the training split.
+        num_classes: number of identities of the training split.
     """
 
     def __init__(self, dim: int, num_classes: int) -> None:
@@ -53,8 +53,28 @@ class BNNeck(nn.Module):
         return normalised, self.cls(normalised)
 
 
+class DropPath(nn.Module):
+    """Stochastic depth (Huang et al. 2016): in training, drops each sample with a probability, and scales the others.
+
+    Like timm's, but the rate is a tensor: `torch.compile` would compile a block again for every other number.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.drop_prob = rate  # to be read by people; a number that `forward` reads would be a constant of its code
+        self.keep: Tensor
+        self.register_buffer("keep", torch.tensor(1.0 - rate), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, ...] to the same shape."""
+        if not self.training:
+            return x
+        kept = torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device) < self.keep
+        return x * kept / self.keep
+
+
 def patch_grid(image_size: Iterable[int], patch_size: int, stride: int) -> tuple[int, int]:
-    """Rows and columns of patches: `(side - patch) // stride + 1`.
+    """Returns the number of rows and columns of patches: `(side - patch) // stride + 1`.
 
     Raises:
         UsageError: the image is smaller than one patch.
@@ -69,10 +89,10 @@ def patch_grid(image_size: Iterable[int], patch_size: int, stride: int) -> tuple
 
 
 def stride_of(num_patches: int, image_size: Iterable[int], patch_size: int) -> int:
-    """The largest stride that cuts an image into `num_patches`, as read off a checkpoint's position embedding.
+    """Returns the largest stride that gives `num_patches`, the length of a checkpoint's position embedding.
 
     Raises:
-        WeightsError: no stride does.
+        WeightsError: no stride gives this number.
     """
     height, width = image_size
     for stride in range(patch_size, 0, -1):
@@ -85,10 +105,10 @@ def stride_of(num_patches: int, image_size: Iterable[int], patch_size: int) -> i
 
 
 class PatchEmbedding(nn.Module):
-    """Overlapping patches: one convolution whose stride may be below its kernel, as `proj` in the state dict.
+    """Overlapping patches: a convolution whose stride may be smaller than its kernel, `proj` in the state dict.
 
     Args:
-        image_size: (height, width) in pixels; forward refuses any other.
+        image_size: (height, width) in pixels; `forward` refuses other sizes.
         dim: width of a token.
         patch_size: side of a patch.
         stride: step between patches.
@@ -125,19 +145,20 @@ def camera_parameter(num_cameras: int, dim: int) -> nn.Parameter:
 def camera_term(
     embedding: Tensor | None, camera_ids: Tensor | None, mode: str = "on", coefficient: float = CAMERA_COEFFICIENT
 ) -> Tensor | float:
-    """Returns what is added to every token: `coefficient * embedding[camera_ids]`.
+    """Returns the term to add to every token: `coefficient * embedding[camera_ids]`.
 
     Args:
-        embedding: [C, 1, D], or `None` for a model without one.
-        camera_ids: [B], zero-based; on the CPU their range is checked without waiting for the device.
+        embedding: [C, 1, D], or `None` for a model without camera embedding.
+        camera_ids: [B], zero-based; on the CPU, so that checking their range does not wait for the device. Compiled
+            code does not check it.
         mode: one of `CAMERA_MODES`.
         coefficient: weight of the embedding.
 
     Returns:
-        [B, 1, D], [1, 1, D] for the mean, or 0.0 where nothing is added.
+        [B, 1, D], [1, 1, D] for the mean, or 0.0 for no embedding.
 
     Raises:
-        UsageError: an unknown mode, no camera ids, or one the model was not trained with.
+        UsageError: the mode is unknown, camera ids are missing, or the model has no embedding of a camera.
     """
     if mode not in CAMERA_MODES:
         raise UsageError(f"Camera embedding '{mode}' is none of {', '.join(CAMERA_MODES)}.")
@@ -147,11 +168,17 @@ def camera_term(
         return coefficient * embedding.mean(dim=0, keepdim=True)
     if camera_ids is None:
         raise UsageError("This model needs the camera of each image; give camera ids, or --camera-embedding off.")
+    if not torch.compiler.is_compiling():  # the range is a value, which a compiled graph cannot depend on
+        _check_cameras(camera_ids, len(embedding))
+    return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]
+
+
+def _check_cameras(camera_ids: Tensor, cameras: int) -> None:
+    """Raises UsageError if a camera has no embedding."""
     low, high = (int(v) for v in torch.aminmax(camera_ids))
-    if low < 0 or high >= len(embedding):
+    if low < 0 or high >= cameras:
         raise UsageError(
-            f"Camera {high if high >= len(embedding) else low} is outside the {len(embedding)} cameras (0 to "
-            f"{len(embedding) - 1}) this model was trained with; for images of another dataset use "
+            f"Camera {high if high >= cameras else low} is outside the {cameras} cameras (0 to "
+            f"{cameras - 1}) this model was trained with; for images of another dataset use "
             "--camera-embedding mean, or --camera-embedding off."
         )
-    return coefficient * embedding[camera_ids.to(embedding.device, non_blocking=True)]

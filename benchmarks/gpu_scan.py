@@ -1,7 +1,7 @@
 """Checks the Triton kernels on this GPU and compares their speed with that of mamba-ssm and causal-conv1d.
 
-    python benchmarks/gpu_scan.py                  installs the two packages if missing (minutes), then measures
-    python benchmarks/gpu_scan.py --no-install     measures with the installed packages
+    python benchmarks/gpu_scan.py --install     installs the two packages if missing (minutes), then measures
+    python benchmarks/gpu_scan.py               measures with the installed packages
 
 It has three parts:
 
@@ -9,9 +9,10 @@ It has three parts:
 - time and memory of the operators alone
 - time and memory of ReIDMamba-S: inference and training step
 
-Implementations take turns in one process on one GPU. Times are medians over all turns; memory is the peak allocated by
-PyTorch. The last lines say whether the targets are met: inference 1.5 times and training step 1.3 times the throughput
-of mamba-ssm's kernels, with no higher peak memory. The exit code is 1 if they are not met.
+Implementations take turns in one process on one GPU. Times are medians over all turns, of plain calls and of a CUDA
+graph of the same call, which has no launch costs. Memory is the peak allocated by PyTorch. The last lines say whether
+the targets are met: inference 1.5 times and training step 1.3 times the throughput of mamba-ssm's kernels, with no
+higher peak memory. The exit code is 1 if they are not met.
 """
 
 import argparse
@@ -39,6 +40,7 @@ from backbones.selective_scan import (
     causal_conv1d,
     use_implementation,
 )
+from harness.system import gpu
 
 PACKAGES = {"causal_conv1d": "causal-conv1d>=1.4.0", "mamba_ssm": "mamba-ssm>=2.2.2"}
 INFERENCE_AIM, TRAINING_AIM = 1.5, 1.3
@@ -54,7 +56,8 @@ def install() -> None:
             tools = ["setuptools", "wheel", "packaging", "ninja"]
             subprocess.run([sys.executable, "-m", "pip", "install", "-q", *tools], check=True)
             command = [sys.executable, "-m", "pip", "install", "--no-build-isolation", requirement]
-            subprocess.run(command, check=True)
+            # mamba-ssm after 2.3.2 builds its scan only if asked.
+            subprocess.run(command, check=True, env={**os.environ, "MAMBA_KEEP_CUDA_BUILD": "TRUE"})
     importlib.invalidate_caches()
 
 
@@ -154,17 +157,44 @@ def clock(function: Callable[[], object], repeats: int) -> tuple[float, float]:
     return statistics.median(times), (torch.cuda.max_memory_allocated() - before) / 2**20
 
 
+def graphed(job: Callable[[], object]) -> Callable[[], object] | str:
+    """Returns a call that replays a CUDA graph of a job, or the reason why there is none."""
+    try:
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(3):
+                job()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            job()
+        return graph.replay
+    except Exception as error:
+        return f"{type(error).__name__}: {str(error).splitlines()[0][:60]}"
+
+
 def compare(label: str, job: Callable[[], object], names: list[str], options) -> dict[str, tuple[float, float]]:
     """Measures one job with each implementation in turn, and prints one line per implementation."""
-    found: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    plain: dict[str, list[tuple[float, float]]] = {name: [] for name in names}
+    replayed: dict[str, list[float] | str] = {name: [] for name in names}
     for _ in range(options.turns):
         for name in names:
             with use_implementation(name):
-                found[name].append(clock(job, options.repeats))
+                plain[name].append(clock(job, options.repeats))
+                graph = graphed(job)
+            times = replayed[name]
+            if isinstance(graph, str) or isinstance(times, str):
+                replayed[name] = graph if isinstance(graph, str) else times
+            else:
+                times.append(clock(graph, options.repeats)[0])
+            del graph
     medians = {}
-    for name, runs in found.items():
+    for name, runs in plain.items():
         medians[name] = (statistics.median(t for t, _ in runs), max(m for _, m in runs))
-        print(f"| {label} | {name} | {medians[name][0]:.3f} | {medians[name][1]:.0f} |", flush=True)
+        times = replayed[name]
+        graph_time = times if isinstance(times, str) else f"{statistics.median(times):.3f}"
+        print(f"| {label} | {name} | {medians[name][0]:.3f} | {graph_time} | {medians[name][1]:.0f} |", flush=True)
     return medians
 
 
@@ -195,7 +225,7 @@ def model_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
     size = (256, 128)
     model = registry.backbone("reidmamba").build(num_classes=751, num_cameras=6, image_size=size).cuda()
     images = torch.randn(options.batch, 3, *size, device="cuda")
-    cameras = torch.arange(options.batch, device="cuda") % 6
+    cameras = (torch.arange(options.batch) % 6).pin_memory()  # on the CPU, where their range is checked
     labels = torch.arange(options.batch, device="cuda") % 751
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-6, momentum=0.9)
     precision = torch.autocast("cuda", dtype=dtype, enabled=dtype != torch.float32)
@@ -219,7 +249,7 @@ def model_jobs(options, dtype: torch.dtype) -> dict[str, Callable[[], object]]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--no-install", action="store_true", help="do not install missing packages")
+    parser.add_argument("--install", action="store_true", help="install mamba-ssm and causal-conv1d if missing")
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--precision", choices=DTYPES, default="bf16")
     parser.add_argument("--repeats", type=int, default=20, help="calls per turn")
@@ -228,11 +258,13 @@ def main() -> int:
     if not torch.cuda.is_available() or os.environ.get("TRITON_INTERPRET") == "1":
         print("This benchmark needs a GPU, but PyTorch finds none, or TRITON_INTERPRET=1 is set.", file=sys.stderr)
         return 2
-    if not options.no_install:
+    if options.install:
         install()
     states = available_implementations()
     versions = {name: _version(name) for name in ("torch", "triton", "mamba-ssm", "causal-conv1d")}
-    print(f"{torch.cuda.get_device_name()}; " + ", ".join(f"{name} {version}" for name, version in versions.items()))
+    driver = next(iter(gpu.ask("driver_version")), "unknown")
+    setup = f"{torch.cuda.get_device_name()}, driver {driver}, " + ", ".join(f"{n} {v}" for n, v in versions.items())
+    print(setup)
     for name, state in states.items():
         print(f"{name}: {state}")
     if states["triton"] != "available":
@@ -245,12 +277,14 @@ def main() -> int:
         correct &= error < limit
         print(f"Triton against float64, {name}: largest relative error {error:.1e} (limit {limit:.1e})")
 
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    torch.set_float32_matmul_precision("high")  # TF32, which convolutions use by default
     names = [name for name in ("triton", "mamba_ssm") if states[name] == "available"]
-    print(f"\nbatch {options.batch}, {options.precision}, 256 x 128, {options.turns} x {options.repeats} calls\n")
-    print("| job | implementation | median ms | peak MiB above its inputs |\n|---|---|---|---|")
     results = {}
     for jobs in (operator_jobs, model_jobs):
+        print(f"\n{setup}")
+        print(f"batch {options.batch}, {options.precision}, 256 x 128, {options.turns} x {options.repeats} calls\n")
+        print("| job | implementation | median ms | as a CUDA graph, ms | peak MiB above its inputs |")
+        print("|---|---|---|---|---|")
         for label, job in jobs(options, DTYPES[options.precision]).items():
             results[label] = compare(label, job, names, options)
     if "mamba_ssm" not in names:

@@ -1,6 +1,6 @@
 """Bag of tricks (Luo et al. 2019): ResNet-50 with a last stride of 1, no ReLU after the stem, and a BN neck.
 
-Entries of the state dict are named as in the published checkpoints, so one loader serves these and our own.
+The state dict has the names of the published checkpoints, so these and our own are loaded in the same way.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ WIDTHS: dict[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 
 
 def strong_resnet(width: str) -> ResNet:
-    """ResNet as the strong baseline has it (BOT/modeling/backbones/resnet.py:97, 102-110).
+    """The ResNet of the strong baseline (BOT/modeling/backbones/resnet.py:97, 102-110).
 
-    The missing ReLU was a slip that its authors kept, so published weights need it missing. The last stride is
-    plainly 1; timm's `output_stride=16` would dilate as well, which is another network.
+    The ReLU after the stem is missing by mistake of the authors, and the published weights were trained without it. The
+    last stage has stride 1 without dilation; timm's `output_stride=16` would also dilate, which is a different network.
     """
     if width not in WIDTHS:
         raise UsageError(f"bot.width must be one of {', '.join(WIDTHS)}, found '{width}'.")
@@ -47,8 +47,8 @@ class BagOfTricks(nn.Module):
     """ResNet-50 strong baseline.
 
     Args:
-        num_classes: identities of the training split.
-        neck_feature: test-time feature `before` or `after` the BN neck.
+        num_classes: number of identities of the training split.
+        neck_feature: whether the test-time feature is the one `before` or `after` the BN neck.
         width: `resnet50`, or `tiny` for demonstrations.
     """
 
@@ -63,7 +63,7 @@ class BagOfTricks(nn.Module):
         self.classifier = identity_classifier(self.feature_dim, num_classes)
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing beyond what a recipe exempts by itself."""
+        """No parameters in addition to those that recipes exempt."""
         return set()
 
     def forward(self, images: Tensor, camera_ids: Tensor | None = None) -> TrainingOutput | Tensor:
@@ -79,7 +79,7 @@ class BagOfTricks(nn.Module):
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         """Loads a checkpoint of the original code or of this harness, strictly.
 
-        In evaluation mode a classifier over other identities is left out, so the file can still be scored.
+        In evaluation mode, a classifier for other identities is ignored, so that the checkpoint can be scored.
 
         Raises:
             WeightsError: the file does not fit; the message names the keys.
@@ -87,7 +87,7 @@ class BagOfTricks(nn.Module):
         strict_load(self, unwrap(state_dict), optional=() if self.training else ("classifier*",))
 
     def load_imagenet(self, path: str | Path) -> None:
-        """Starts the ResNet from ImageNet weights under torchvision's names; the neck stays as built."""
+        """Loads ImageNet weights with torchvision's names into the ResNet; the neck is not changed."""
         weights = {f"base.{key}": value for key, value in load_state(path).items() if not key.startswith("fc.")}
         strict_load(self, weights, optional=("bottleneck*", "classifier*"))
 
@@ -100,11 +100,11 @@ def build(
     pretrained: str | Path | None = None,
     **options: Any,
 ) -> BagOfTricks:
-    """Builds the strong baseline; see the class for options. Cameras and image size do not change it.
+    """Builds the strong baseline.
 
     Args:
-        num_classes: identities of the training split.
-        num_cameras: cameras of the training split; not used.
+        num_classes: number of identities of the training split.
+        num_cameras: number of cameras of the training split; not used.
         image_size: (height, width) in pixels; not used.
         pretrained: `None` (random start), or the path of ImageNet weights.
         **options: options of `BagOfTricks`.
@@ -116,10 +116,10 @@ def build(
 
 
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Reads off a checkpoint how to build the module it fits: `num_classes`, `num_cameras` and `options`.
+    """Returns `num_classes`, `num_cameras` and `options` of the module that a checkpoint fits.
 
     Raises:
-        WeightsError: the file is no checkpoint of the strong baseline.
+        WeightsError: it is not a checkpoint of the strong baseline.
     """
     state = unwrap(state_dict)
     feature = state.get("bottleneck.weight")

@@ -1,4 +1,4 @@
-"""Colour histograms of horizontal stripes: a floor under every trained backbone, and a probe of the pipeline."""
+"""Colour histograms of horizontal stripes: a baseline for every trained backbone, and a quick test of the program."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class ColourHistogram(nn.Module):
     """RGB histogram, 8x8x8 bins, of each horizontal stripe; no parameters, no training.
 
     Args:
-        stripes: horizontal stripes of equal height.
+        stripes: number of horizontal stripes of equal height.
     """
 
     def __init__(self, *, stripes: int = 6) -> None:
@@ -30,7 +30,7 @@ class ColourHistogram(nn.Module):
         self.feature_dim = stripes * BINS**3
 
     def no_weight_decay(self) -> set[str]:
-        """Nothing: there are no parameters."""
+        """An empty set, because there are no parameters."""
         return set()
 
     def forward(self, images: Tensor, camera_ids: Tensor | None = None) -> Tensor:
@@ -51,7 +51,7 @@ class ColourHistogram(nn.Module):
         return counts / (height * width)
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
-        """Refuses any checkpoint that holds tensors: there is nothing to load."""
+        """Refuses checkpoints with tensors, because the histogram has no parameters."""
         strict_load(self, unwrap(state_dict))
 
 
@@ -68,5 +68,5 @@ def build(
 
 
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Nothing can be read off: the histogram has no checkpoint."""
+    """Raises `UsageError`, because the histogram has no checkpoints."""
     raise UsageError("The backbone 'dummy' has no checkpoints; run it without --checkpoint.")

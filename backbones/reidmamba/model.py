@@ -1,11 +1,11 @@
 """ReIDMamba (Gu et al. 2025, arXiv 2511.07948): a MambaR trunk and branches of several granularities.
 
-    images -> patches + class tokens spread between them -> shared Mamba blocks
-           -> a branch each for 12, 6, 3 class tokens: two blocks of its own, norm, reduction neck, norm -> feature
+    images -> patches with class tokens distributed between them -> shared Mamba blocks
+           -> one branch each for 12, 6 and 3 class tokens: two own blocks, norm, reduction neck, norm -> feature
            -> BN neck -> logits
 
-The feature before the BN neck goes to the triplet and RATR losses, and, normalised, to the ranking.
-Written from the formulas; `tests/backbones/test_reidmamba.py` holds it to the values of the original code.
+The triplet and RATR losses use the feature before the BN neck; the ranking uses the same feature, normalised.
+It is implemented from the formulas; `tests/backbones/test_reidmamba.py` compares it with values of the original code.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, lecun_normal_
+from timm.layers import lecun_normal_
 from torch import Tensor, nn
 
-from backbones.layers import BNNeck, PatchEmbedding, camera_parameter, camera_term, stride_of
+from backbones.layers import BNNeck, DropPath, PatchEmbedding, camera_parameter, camera_term, stride_of
 from backbones.reidmamba.mixer import Block, RMSNorm, drop_path_rates
 from backbones.reidmamba.pretrained import start_from_mambar
 from backbones.reidmamba.tokens import GeneralizedMean, class_tokens_of, fuse, gather, spread
@@ -31,7 +31,7 @@ from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError, unknown
 
 BRANCH_BLOCKS = 2
-"""Last blocks of the network that every branch has for itself."""
+"""Number of blocks at the end that each branch has separately."""
 
 FUSIONS = ("max", "mean", "gem")
 
@@ -48,27 +48,27 @@ class Width:
 WIDTHS = {
     "small": Width(dim=384, depth=24, state=16),  # MambaR-Small
     "base": Width(dim=768, depth=24, state=16),  # MambaR-Base
-    "tiny": Width(dim=64, depth=4, state=8),  # of this repository, for a CPU; not MambaR-Tiny, no published weights
+    "tiny": Width(dim=64, depth=4, state=8),  # for small images on a CPU; not MambaR-Tiny, no published weights
 }
 
 
 class ReIDMamba(nn.Module):
-    """ReIDMamba with the names of the original's state dict.
+    """ReIDMamba, with the state-dict names of the original code.
 
     Args:
-        num_classes: Identities of the training split.
-        num_cameras: Cameras of the training split.
+        num_classes: Number of identities of the training split.
+        num_cameras: Number of cameras of the training split.
         image_size: (height, width) in pixels.
         width: Key of `WIDTHS`.
         patch_size: Side of a patch; 16 in all published weights.
         stride: Step between patches; below `patch_size` they overlap (`stride_size`).
-        class_tokens: Class tokens of the finest branch, k (`num_cls_tokens`).
-        branches: Branches of the multi-granularity feature extractor (MGFE); branch b has k / 2^b tokens.
+        class_tokens: Number of class tokens of the finest branch, k (`num_cls_tokens`).
+        branches: Number of branches of the multi-granularity feature extractor (MGFE); branch b has k / 2^b tokens.
             One branch is the paper's Mamba strong baseline.
-        fusion: How neighbouring tokens become one: "max", "mean" or "gem" (`token_fusion_type`).
+        fusion: How neighbouring tokens are fused: "max", "mean" or "gem" (`token_fusion_type`).
         neck_reduction: The finest branch keeps 1 / `neck_reduction` of each token (`cls_reduce`).
         drop_path: Rate of stochastic depth at the last block.
-        camera_embedding: Whether the camera of an image is side information (SIE, `use_cid`); "on" and "off" too.
+        camera_embedding: Whether to embed the camera of each image (SIE, `use_cid`); also "on" or "off".
 
     Attributes:
         feature_dim: Width of the test-time feature.
@@ -112,7 +112,7 @@ class ReIDMamba(nn.Module):
         self.necks = nn.ModuleList(_reduction(dim, reduced * 2**b) for b in range(branches))
         self.norm_necks = nn.ModuleList(RMSNorm(reduced * class_tokens) for _ in range(branches))
         self.bnnecks = nn.ModuleList(BNNeck(reduced * class_tokens, num_classes) for _ in range(branches))
-        # Quirk kept for the layout of checkpoints: two a coarser branch, of which only every first is used.
+        # For the layout of checkpoints, each coarser branch has two, of which only the first is used.
         gems = 2 * (branches - 1) if fusion == "gem" else 0
         self.gems = nn.ModuleList(GeneralizedMean() for _ in range(gems))
         self.feature_dim = branches * reduced * class_tokens
@@ -127,11 +127,11 @@ class ReIDMamba(nn.Module):
         nn.init.zeros_(projection.bias)
 
     def forward(self, images: Tensor, camera_ids: Tensor | None = None) -> Tensor | TrainingOutput:
-        """Features of images [B, 3, H, W] taken by cameras [B].
+        """Maps images [B, 3, H, W] and cameras [B] to features.
 
         Returns:
-            In evaluation mode the test-time feature [B, feature_dim]: the branches' features, each of unit length,
-            side by side. In training mode logits [B, num_classes] and features before the BN neck, one a branch.
+            In evaluation mode the test-time feature [B, feature_dim]: the concatenated features of the branches, each
+            of unit length. In training mode logits [B, num_classes] and features before the BN neck, one per branch.
         """
         features = self.extract(images, camera_ids)
         if not self.training:
@@ -140,7 +140,7 @@ class ReIDMamba(nn.Module):
         return TrainingOutput(logits=logits, features=features)
 
     def extract(self, images: Tensor, camera_ids: Tensor | None = None) -> list[Tensor]:
-        """The feature of every branch before its BN neck, each [B, D / neck_reduction * class_tokens]."""
+        """Returns the feature of every branch before its BN neck, each [B, D / neck_reduction * class_tokens]."""
         hidden = self._embed(images, camera_ids)
         residual: Tensor | None = None
         for block in self.layers:
@@ -149,34 +149,35 @@ class ReIDMamba(nn.Module):
         return [self._branch(b, hidden, residual) for b in range(len(self.multi_layers))]
 
     def _embed(self, images: Tensor, camera_ids: Tensor | None) -> Tensor:
-        """The sequence [B, n + k, D] of patches and class tokens; the camera's embedding is on all of them."""
+        """Returns the sequence of patches and class tokens, [B, n + k, D], all with the camera embedding added."""
         patches = self.patch_embed(images) + self.pos_embed
         tokens = (self.cls_token + self.pos_embed_cls).expand(len(images), -1, -1)
         return spread(patches, tokens) + camera_term(self.sie_embed, camera_ids, self.camera_mode)
 
     def _branch(self, b: int, hidden: Tensor, residual: Tensor | None) -> Tensor:
-        """Branch b of MGFE: its class tokens, its blocks, norm and reduction."""
+        """Computes branch b of MGFE: fused class tokens, blocks, norm and reduction."""
         blocks, num_tokens = self.multi_layers[b], self.class_tokens // 2**b
         assert isinstance(blocks, nn.ModuleList) and isinstance(blocks[0], Block)
         if b > 0:
-            # Coarser branches fuse the sum of both streams, with the drop path that their first block then omits.
+            # Coarser branches fuse the sum of both streams. Drop path is applied here, not in their first block.
             assert residual is not None
             patches, tokens = gather(residual + blocks[0].drop_path(hidden), self.class_tokens)
             gem = self.gems[2 * (b - 1)] if self.fusion == "gem" else None
             hidden, residual = spread(patches, fuse(tokens, 2**b, self.fusion, gem)), None
         for block in blocks:
             hidden, residual = block(hidden, residual)
-        # Only the class tokens go on, and the norm is one of each token: the patches need not be normalised.
+        # Only the class tokens are used from here on, and the norm acts per token, so patches need no norm.
         tokens = self.norm_fs[b](class_tokens_of(residual + self.drop_path(hidden), num_tokens))
         return self.norm_necks[b](self.necks[b](tokens).flatten(1))
 
     def extra_flops(self) -> int:
-        """FLOPs of one image that torch's counter does not see: the scans and the convolutions before them.
+        """FLOPs per image that torch's counter misses: the scans and the convolutions before them.
 
-        Per token and direction, with E channels of N states: 7 E N for the recurrence (delta A, its exponential,
-        decay times state, times B, plus, times C, summed up), 3 E for delta u and D u, and 2 E W for a convolution of
-        W taps. A multiply-add is two, an exponential one; softplus, SiLU and the gate count nothing, as activations
-        do in every backbone. Where plain PyTorch runs, the counter sees the convolution and the product with C.
+        Per token and direction, with E channels of N states: 7 E N for the recurrence (delta A, its exponential, decay
+        times state, times B, the sum, times C, and the sum over states), 3 E for delta u and D u, and 2 E W for a
+        convolution with W taps. A multiply-add counts as two, an exponential as one. Softplus, SiLU and the gate count
+        as zero, like activations of all backbones. With plain PyTorch, the counter includes the convolution and the
+        product with C.
         """
         plain, patches = self.scan_implementation() == "torch", self.patch_embed.num_patches
         total = sum(_hidden_flops(block, patches + self.class_tokens, plain) for block in self.layers)
@@ -186,26 +187,26 @@ class ReIDMamba(nn.Module):
         return total
 
     def scan_implementation(self) -> str:
-        """The selective scan that serves this module where it lies."""
+        """Name of the selective-scan implementation on the device of this module."""
         return implementation_for(self.pos_embed.device, self.pos_embed.dtype)
 
     def no_weight_decay(self) -> set[str]:
-        """Parameters the original never decays: embeddings, everything of the state space, vectors."""
+        """Parameters without weight decay in the original code: embeddings, state-space parameters and vectors."""
         named = {"pos_embed", "cls_token", "pos_embed_cls", "sie_embed"}
         state_space = (".A_log", ".A_b_log")
         return {n for n, p in self.named_parameters() if n in named or n.endswith(state_space) or p.ndim <= 1}
 
     def load_published(self, state_dict: Mapping[str, object]) -> None:
-        """Loads a checkpoint as the original's trainers save it, strictly.
+        """Loads a checkpoint of the original code or of this harness; all keys and shapes must fit.
 
-        In evaluation mode classifiers over other identities are left out, so the file can still be scored.
+        In evaluation mode, classifiers for other identities are ignored, so that the checkpoint can be scored.
 
         Args:
-            state_dict: A bare state dict, or a checkpoint that holds it under `model` (the original's engine) or
-                `model_state_dict` (its Ray Tune trainer); the prefix `module.` of parallel training is dropped.
+            state_dict: A state dict, or a checkpoint with it under `model` (the original engine) or `model_state_dict`
+                (its Ray Tune trainer); the prefix `module.` of parallel training is removed.
 
         Raises:
-            WeightsError: Keys are missing, unexpected or of another shape; the first of each kind are named.
+            WeightsError: Keys are missing, unexpected or have another shape; names the first ones.
         """
         spare = () if self.training else ("bnnecks.*.cls.weight",)
         weights.strict_load(self, weights.unwrap(state_dict), optional=spare)
@@ -217,14 +218,18 @@ def _hidden_flops(block: nn.Module, tokens: int, plain: bool) -> int:
 
 
 def _reduction(dim: int, reduced: int) -> nn.Linear:
-    """Reduction neck of a branch, one class token at a time."""
+    """Reduction neck of a branch, applied to each class token separately."""
     neck = nn.Linear(dim, reduced, bias=False)
     nn.init.trunc_normal_(neck.weight, std=0.02)
     return neck
 
 
 def _checked(width: str, class_tokens: int, branches: int, fusion: str, neck_reduction: int, rate: float) -> Width:
-    """Returns the trunk's size, or says which option does not fit."""
+    """Checks the options and returns the size of the trunk.
+
+    Raises:
+        UsageError: an option does not fit.
+    """
     if width not in WIDTHS:
         raise unknown("width of reidmamba", width, WIDTHS)
     if fusion not in FUSIONS:
@@ -252,36 +257,36 @@ def build(
     """Builds the model.
 
     Args:
-        num_classes: Identities of the training split.
-        num_cameras: Cameras of the training split.
+        num_classes: Number of identities of the training split.
+        num_cameras: Number of cameras of the training split.
         image_size: (height, width) in pixels.
-        pretrained: `None` for a random start, or the path of the ImageNet weights of MambaR.
-        **options: See `ReIDMamba`; the defaults are the card's.
+        pretrained: Path of the ImageNet weights of MambaR; `None` for a random start.
+        **options: See `ReIDMamba`; the card has their defaults.
 
     Raises:
         UsageError: An option does not fit.
-        WeightsError: The file does not hold the MambaR weights of this width.
+        WeightsError: The file does not contain MambaR weights of this width.
     """
     model = ReIDMamba(num_classes=num_classes, num_cameras=num_cameras, image_size=image_size, **options)  # type: ignore[arg-type]
     if pretrained is not None:
-        start_from_mambar(model, pretrained)
+        start_from_mambar(model, pretrained, model.patch_embed.grid, len(model.layers))
     return model
 
 
 def infer(state_dict: Mapping[str, object], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Reads off a checkpoint how to build the module it fits.
+    """Returns the arguments of `build` that fit a checkpoint.
 
-    Max and mean fusion leave no trace in a checkpoint: `fusion` is among the options only where it is "gem".
+    A checkpoint does not show max or mean fusion, so the options contain `fusion` only for "gem".
 
     Args:
         state_dict: A checkpoint of the original code or of this harness.
-        image_size: (height, width) it was trained at; with the number of patches it gives the stride.
+        image_size: (height, width) of its training; determines the stride, together with the number of patches.
 
     Returns:
         `num_classes`, `num_cameras` and `options` for `build`.
 
     Raises:
-        WeightsError: The file is no ReIDMamba checkpoint, or no stride gives its number of patches.
+        WeightsError: It is not a ReIDMamba checkpoint, or no stride gives its number of patches.
     """
     state = weights.unwrap(state_dict)
     needed = ("cls_token", "pos_embed", "patch_embed.proj.weight", "norm_fs.0.weight", "necks.0.weight")

@@ -1,40 +1,43 @@
-"""The ImageNet start of ReIDMamba: which tensor of MambaR (arXiv 2405.14858) becomes which."""
+"""Initialises ReIDMamba from ImageNet weights of MambaR (arXiv 2405.14858)."""
 
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from backbones.reidmamba.tokens import positions
 from harness import weights
 from harness.errors import WeightsError
 
-if TYPE_CHECKING:
-    from backbones.reidmamba.model import ReIDMamba
-
 MAMBAR_TOKENS = 12
 MAMBAR_GRID = (14, 14)
 MAMBAR_HEAD = ("neck.weight", "norm_neck.weight", "head.weight", "head.bias")
-"""The classifier of MambaR, which ReIDMamba throws away."""
+"""Parameters of MambaR's classifier, which ReIDMamba does not use."""
 
 FROM_SCRATCH = ("sie_embed", "necks.*", "norm_necks.*", "bnnecks.*", "gems.*")
-"""What MambaR has no tensors for."""
+"""Parameters that MambaR does not have."""
 
 
-def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
-    """Initialises a model from the ImageNet weights of MambaR.
+def start_from_mambar(model: nn.Module, path: str | os.PathLike[str], grid: tuple[int, int], trunk: int) -> None:
+    """Initialises a ReIDMamba from the ImageNet weights of MambaR.
 
-    The patch projection and the trunk are copied, the last two blocks and the final norm to every branch. Positions
-    are interpolated to the new grid. Of the class tokens those are taken that lie nearest to the new ones.
+    The patch projection and the trunk are copied; the last two blocks and the final norm go to every branch. Position
+    embeddings are interpolated to the new grid. New class tokens get the nearest class tokens of MambaR.
+
+    Args:
+        model: The module to initialise.
+        path: The file with the weights.
+        grid: Rows and columns of patches.
+        trunk: Number of blocks that all branches share.
 
     Raises:
-        WeightsError: The file does not hold the MambaR weights of this width.
+        WeightsError: The file does not contain MambaR weights of this width.
     """
     state = weights.load_state(path)
-    dim, grid = model.pos_embed.shape[-1], model.patch_embed.grid
+    random = model.state_dict()
+    dim = random["pos_embed"].shape[-1]
     tokens = {"cls_token": (1, MAMBAR_TOKENS, dim), "pos_embed_cls": (1, MAMBAR_TOKENS, dim)}
     for key, shape in {**tokens, "pos_embed": (1, MAMBAR_GRID[0] * MAMBAR_GRID[1], dim)}.items():
         if key not in state or tuple(state[key].shape) != shape:
@@ -42,19 +45,19 @@ def start_from_mambar(model: ReIDMamba, path: str | os.PathLike[str]) -> None:
             raise WeightsError(
                 f"{path} does not hold the MambaR weights of this width: '{key}' is {found}, expected shape {shape}."
             )
-    source = {name: _mambar_name(name, len(model.layers)) for name in model.state_dict()}
+    source = {name: _mambar_name(name, trunk) for name in random}
     start = {name: state[key] for name, key in source.items() if key in state}
     start |= {key: v for key, v in state.items() if key not in (*source.values(), *tokens, "pos_embed")}
     start["pos_embed"] = resample_positions(state["pos_embed"], grid)
-    chosen, place = token_map(grid[0] * grid[1], model.class_tokens)
+    chosen, place = token_map(grid[0] * grid[1], random["cls_token"].shape[1])
     for key in tokens:
-        start[key] = getattr(model, key).detach().clone()
+        start[key] = random[key].clone()
         start[key][:, place] = state[key][:, chosen]
     weights.strict_load(model, start, ignore=MAMBAR_HEAD, optional=FROM_SCRATCH)
 
 
 def _mambar_name(name: str, trunk: int) -> str:
-    """Name in MambaR of a tensor of ReIDMamba, empty where it has none; branches share their sources."""
+    """Returns MambaR's name of a tensor of ReIDMamba, empty if there is none; all branches use the same tensors."""
     group, _, rest = name.partition(".")
     if group == "multi_layers":
         _, block, leaf = rest.split(".", 2)
@@ -73,16 +76,16 @@ def resample_positions(pos_embed: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def token_map(num_patches: int, num_tokens: int) -> tuple[list[int], list[int]]:
-    """Which of MambaR's 12 class tokens start which of the k new ones.
+    """Assigns MambaR's 12 class tokens to the k new ones.
 
-    Up to 12: each new token in turn takes the free old one with the nearest place among the patches. Above 12: the
-    old ones start those in the middle, and the others stay random; k - 12 must be even.
+    For k up to 12, each new token in turn gets the nearest unused old token, by position between the patches. For
+    larger k, the old tokens initialise the middle ones and the others stay random; k - 12 must be even.
 
     Returns:
-        Indices of the old tokens, and the indices of the new ones they start; lists of equal length.
+        Indices of the old tokens, and indices of the new tokens that they initialise; lists of equal length.
 
     Raises:
-        WeightsError: More than 12 tokens, by an odd number.
+        WeightsError: k - 12 is positive and odd.
     """
     if num_tokens > MAMBAR_TOKENS:
         extra, odd = divmod(num_tokens - MAMBAR_TOKENS, 2)
@@ -102,5 +105,5 @@ def token_map(num_patches: int, num_tokens: int) -> tuple[list[int], list[int]]:
 
 
 def _places(num_patches: int, num_tokens: int) -> dict[int, int]:
-    """Patches before each class token, by token."""
+    """Returns the number of patches before each class token."""
     return {j: position - j for j, position in enumerate(positions(num_patches, num_tokens))}

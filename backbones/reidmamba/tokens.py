@@ -1,12 +1,12 @@
-"""Class tokens spread through the patch sequence, and how the branches fuse them.
+"""Class tokens distributed over the patch sequence, and their fusion in the branches.
 
 MambaR (arXiv 2405.14858, which calls them registers) puts its k class tokens evenly between the n patches instead of
 in front of them: with S = n // (k + 1), the sequence is
 
     S patches, token 0, S patches, token 1, ..., S patches, token k - 1, the remaining n - kS patches
 
-so token j sits at position (j + 1) S + j. ReIDMamba's coarser branches fuse neighbouring tokens and spread the fewer
-ones again over the same patches.
+so token j is at position (j + 1) S + j. ReIDMamba's coarser branches fuse neighbouring tokens and distribute the
+remaining tokens over the same patches.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 
 def positions(num_patches: int, num_tokens: int) -> list[int]:
-    """Positions of the class tokens in the spread sequence; the same as `get_cls_idx` of the original."""
+    """Returns the positions of the class tokens in the sequence, like `get_cls_idx` of the original code."""
     span = num_patches // (num_tokens + 1)
     return [(j + 1) * span + j for j in range(num_tokens)]
 
@@ -36,12 +36,12 @@ def gather(sequence: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
 
 
 def class_tokens_of(sequence: Tensor, num_tokens: int) -> Tensor:
-    """The class tokens [B, k, D] of a spread sequence, without a copy."""
+    """Returns a view of the class tokens [B, k, D] of a sequence."""
     return _split(sequence, num_tokens)[0][:, :, -1]
 
 
 def _split(sequence: Tensor, num_tokens: int) -> tuple[Tensor, Tensor]:
-    """Groups [B, k, S + 1, D], each ending in a class token, and the remaining patches."""
+    """Returns groups [B, k, S + 1, D], each ending with a class token, and the remaining patches."""
     span = (sequence.shape[1] - num_tokens) // (num_tokens + 1)
     end = num_tokens * (span + 1)
     return sequence[:, :end].unflatten(1, (num_tokens, span + 1)), sequence[:, end:]

@@ -1,8 +1,8 @@
 """The selective scan of Mamba (arXiv 2312.00752, section 3) and the causal convolution before it.
 
-One set of functions, several implementations that give the same values: a fast one for the CPU, a Triton one for
-the GPU, the kernels of ``mamba-ssm`` where that package is installed, and plain PyTorch for every other device and
-data type. ``README.md`` beside this file has the formulas, the choice between implementations and the measured speed.
+The functions have several implementations with the same results: a fast one for the CPU, a Triton one for the GPU, the
+kernels of ``mamba-ssm`` if that package is installed, and plain PyTorch for every other device and data type.
+``README.md`` in this folder has the formulas, the choice of the implementation and the measured speed.
 
     y = selective_scan(u, delta, A, B, C, D, z=z, delta_bias=bias, delta_softplus=True)
     y = bidirectional_mixer(x, z, MixerWeights(...), MixerWeights(...))  # convolution, projections and both scans

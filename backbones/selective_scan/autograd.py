@@ -1,4 +1,4 @@
-"""Turns a pair of kernels (forward, backward) into differentiable operators that keep only their inputs."""
+"""Differentiable operators from pairs of forward and backward kernels; they store only their inputs."""
 
 from collections.abc import Sequence
 from typing import Any

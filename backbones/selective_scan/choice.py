@@ -1,4 +1,4 @@
-"""Which implementation serves which tensors, and why the others do not."""
+"""Chooses the implementation for tensors, and explains why others are not available."""
 
 import importlib.util
 import os
@@ -6,39 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from backbones.selective_scan.shapes import MixerWeights, ScanInputs
+from backbones.selective_scan.kernels import Operators
 
 AVAILABLE = "available"
 
 _HALF_OR_SINGLE = (torch.float32, torch.float16, torch.bfloat16)
 _forced: ContextVar[str] = ContextVar("selective_scan_implementation", default="auto")
-
-
-class Operators(Protocol):
-    """The four differentiable operators; arguments as in ``operators``, already checked."""
-
-    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
-        """One direction."""
-        ...
-
-    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
-        """Mean of both directions."""
-        ...
-
-    def causal_conv1d(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
-    ) -> Tensor:
-        """Causal depthwise convolution."""
-        ...
-
-    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
-        """Convolution, projections and scan of both directions."""
-        ...
 
 
 class _Implementation(NamedTuple):
@@ -48,7 +26,7 @@ class _Implementation(NamedTuple):
 
 
 def available_implementations() -> dict[str, str]:
-    """What can run here: the name of each implementation, with "available" or a sentence that says why not.
+    """Returns the name of each implementation with "available", or with the reason why it is not.
 
     Never raises, and needs no GPU.
     """
@@ -56,7 +34,7 @@ def available_implementations() -> dict[str, str]:
 
 
 def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
-    """The name of the implementation that "auto" chooses for tensors of this device and data type."""
+    """Returns the name of the implementation that "auto" chooses for this device and data type."""
     device = torch.device(device)
     forced = _forced.get()
     if forced != "auto":
@@ -69,10 +47,10 @@ def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
 
 @contextmanager
 def use_implementation(name: str) -> Iterator[None]:
-    """Within this context "auto" means the named implementation, for measurements and for debugging.
+    """Returns a context in which "auto" means the given implementation, for measurements and debugging.
 
     Raises:
-        ValueError: If there is no implementation of this name.
+        ValueError: The implementation does not exist.
     """
     _known(name)
     token = _forced.set(name)
@@ -83,10 +61,10 @@ def use_implementation(name: str) -> Iterator[None]:
 
 
 def implementation_serving(tensor: Tensor, name: str = "auto") -> Operators:
-    """The operators for tensors like this one.
+    """Returns the operators for tensors with the device and data type of this one.
 
     Raises:
-        ValueError: If the named implementation is unknown, absent, or not for this device and data type.
+        ValueError: The implementation is unknown, not available, or does not support this device and data type.
     """
     if name == "auto":
         name = implementation_for(tensor.device, tensor.dtype)
@@ -110,7 +88,7 @@ def _known(name: str) -> None:
 def _numba_state() -> str:
     try:
         importlib.import_module("numba")
-    except Exception as error:  # absent, or at odds with the installed NumPy
+    except Exception as error:  # not installed, or incompatible with the installed NumPy
         return f"Numba cannot be imported ({error}); pip install numba."
     return AVAILABLE
 

@@ -1,8 +1,8 @@
-"""The fast CPU implementation: hands out the tasks of ``cpu_kernels`` to ``torch.get_num_threads()`` threads.
+"""The fast CPU implementation: runs the tasks of ``cpu_kernels`` on ``torch.get_num_threads()`` threads.
 
-The threads are Python's own; the kernels release the GIL. No OpenMP or other threading layer of Numba is involved, so
-forked children, Ray workers and several calling threads are all fine, and the result is the same for any number of
-threads.
+It uses Python threads, because the kernels release the GIL. It does not use OpenMP or another threading layer of Numba,
+so it works in forked processes, in Ray workers and with several calling threads. The result is the same for any number
+of threads.
 """
 
 import os
@@ -21,7 +21,7 @@ from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 SMALL = 1 << 18
-"""Below this many state updates one thread does it all: starting another costs more."""
+"""Number of state updates up to which one thread is used, because starting another would cost more."""
 
 
 class CpuKernels:
@@ -61,7 +61,7 @@ class CpuKernels:
             ]
             out = (grad_u.numpy(), grad_delta.numpy(), *parts, grad_z.numpy())
             _share(kernels.scan_backward, inputs.u, states, grad.numpy(), *arguments, *out)
-            # NumPy adds the parts one after the other, in this order whatever the number of threads.
+            # NumPy adds the parts in this order, independent of the number of threads.
             A, B, C, D, delta_bias = (torch.from_numpy(part.sum(0)) for part in parts)
             grads.append(ScanInputs(grad_u, grad_delta, A, B, C, D, delta_bias))
         return grads, None if z is None else grad_z
@@ -74,8 +74,9 @@ class CpuKernels:
         return out
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Gradients of ``conv``."""
         grad_x = torch.empty_like(x)
         part_weight = np.empty((x.shape[0], *weight.shape), np.float32)
@@ -83,6 +84,7 @@ class CpuKernels:
         arrays = (grad.numpy(), x.numpy(), weight.numpy(), _or_zeros(bias, x.shape[1]))
         out = (grad_x.numpy(), part_weight, part_bias)
         _share(kernels.conv_backward, x, weight.shape[1], *arrays, silu, reverse, *out)
+        grad_x = grad_x if onto is None else onto.add_(grad_x)
         return grad_x, torch.from_numpy(part_weight.sum(0)), torch.from_numpy(part_bias.sum(0))
 
 
@@ -102,14 +104,14 @@ def _blocks(channels: int) -> int:
 
 
 def _share(kernel: Callable[..., None], x: Tensor, work: int, *arguments: Any) -> None:
-    """Runs all tasks of a kernel, on several threads if that pays; ``work`` is per element of x."""
+    """Runs all tasks of a kernel, on several threads if that is faster; ``work`` is the work per element of x."""
     batch, channels, _ = x.shape
     tasks = batch * _blocks(channels)
     threads = 1 if x.numel() * work < SMALL else min(torch.get_num_threads(), tasks)
     if threads == 1:
         kernel(*arguments, 0, tasks)
         return
-    # A few ranges a thread even out what other programs take from one of them.
+    # Several ranges per thread balance the load if other programs slow down a thread.
     ranges = min(4 * threads, tasks)
     edges = [tasks * i // ranges for i in range(ranges + 1)]
     pool = _pool(threads)
@@ -123,5 +125,5 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="selective-scan")
 
 
-# Threads do not survive a fork: the child makes its own.
+# Threads do not survive a fork, so the child creates its own.
 os.register_at_fork(after_in_child=_pool.cache_clear)

@@ -1,12 +1,12 @@
-"""The CPU kernels, compiled by Numba to vector code: one thread each, no Python inside.
+"""The CPU kernels, compiled by Numba to vector instructions. Each runs on one thread, without Python code.
 
-A task is one sequence of the batch and one block of ``LANES`` channels. Its steps are gathered into small arrays in
-which the channels lie side by side, whatever the strides and the direction of the tensors outside, so that every
-inner loop is over a fixed number of lanes and becomes vector instructions. A task writes nothing another task writes:
-what is summed over tasks leaves as one part a task, so the result does not depend on who ran which task.
+A task is one sequence of the batch and one block of ``LANES`` channels. Its steps are copied to small arrays in which
+channels are contiguous, for any strides and direction of the tensors. Every inner loop then has a fixed number of lanes
+and is compiled to vector instructions. Tasks do not write to the same memory: sums over tasks are returned as one part
+per task, so the result does not depend on the threads.
 
-Each kernel has one explicit signature: the on-disk cache then holds one entry a kernel, and processes that start
-together cannot mix up entries. All is in one file because that cache notices changes of this file only.
+Each kernel has one explicit signature, so the on-disk cache has one entry per kernel, and processes that start at the
+same time cannot mix up entries. All kernels are in one file, because that cache detects only changes of this file.
 """
 
 from functools import partial
@@ -19,12 +19,12 @@ LANES = 64
 """Channels of a task, a multiple of the vector width. Measured: 32 is slower, 128 no faster."""
 
 STEPS = 160
-"""Steps gathered at a time. The backward pass recomputes the states of a sequence up to this length only once."""
+"""Number of steps to copy at a time. For sequences up to this length, the backward pass recomputes states only once."""
 
 f4 = np.float32
 i4 = np.int32
 
-# NaN and infinity keep their meaning: a diverged training has to show.
+# NaN and infinity must be kept, so that a diverged training is detected.
 _FAST = {"contract", "reassoc", "nsz", "arcp"}
 
 _vec = nb.float32[:]
@@ -37,7 +37,7 @@ _part = nb.njit(fastmath=_FAST, error_model="numpy")
 
 
 def _kernel(*types: Any) -> Any:
-    """Compiles to a cached function that releases the GIL; where no cache can be written, compiles in each process."""
+    """Compiles to a cached function that releases the GIL; without a writable cache, compiles in each process."""
 
     def compile_function(function: Any) -> Any:
         compiler = partial(nb.njit, nb.void(*types), nogil=True, fastmath=_FAST, error_model="numpy")
@@ -51,7 +51,7 @@ def _kernel(*types: Any) -> Any:
     return compile_function
 
 
-# Compiled on its own, without leave to reassociate: x - whole has to be exact.
+# Compiled separately, without reassociation, because x - whole must be exact.
 @nb.njit(fastmath={"contract", "nsz"}, error_model="numpy")
 def _exp2(x):
     """2^x, relative error 1e-7: exponent bits from the nearest integer, the rest from a fitted polynomial."""
@@ -101,7 +101,7 @@ def _blocks(steps, rows):
 def _gather(block, tensor, b, first, lanes, start, steps, reverse):
     """block[s, i] = step ``start + s`` (in the order of the scan) of channel ``first + i``."""
     last = tensor.shape[2] - 1
-    if tensor.strides[1] < tensor.strides[2]:  # in the order of the memory outside
+    if tensor.strides[1] < tensor.strides[2]:  # in the order of the source memory
         for s in range(steps):
             t = last - start - s if reverse else start + s
             for i in range(lanes):
@@ -110,14 +110,14 @@ def _gather(block, tensor, b, first, lanes, start, steps, reverse):
         for i in range(lanes):
             for s in range(steps):
                 block[s, i] = tensor[b, first + i, last - start - s if reverse else start + s]
-    for i in range(lanes, LANES):  # zero input and zero gradient: these lanes add nothing to any sum
+    for i in range(lanes, LANES):  # zero input and zero gradient, so that these lanes do not change any sum
         for s in range(steps):
             block[s, i] = 0
 
 
 @_part
 def _scatter(tensor, block, b, first, lanes, start, steps, reverse, add):
-    """The inverse of ``_gather``; with ``add`` onto what the tensor holds."""
+    """The inverse of ``_gather``; with ``add``, adds to the values of the tensor."""
     last = tensor.shape[2] - 1
     if tensor.strides[1] < tensor.strides[2]:
         for s in range(steps):
@@ -133,14 +133,14 @@ def _scatter(tensor, block, b, first, lanes, start, steps, reverse, add):
 
 @_part
 def _load_channels(a, A, bias, delta_bias, skip, D, first, lanes):
-    """Constants of the channels of a task; A is scaled so that ``_exp2`` serves as exp."""
+    """Loads the constants of the channels of a task; A is scaled so that ``_exp2`` computes exp."""
     for i in range(lanes):
         bias[i] = delta_bias[first + i]
         skip[i] = D[first + i]
         for n in range(A.shape[1]):
             a[n, i] = A[first + i, n] * f4(1.44269504)
             if A[first + i, n] != A[first + i, n]:
-                skip[i] = np.nan  # _exp2 swallows NaN
+                skip[i] = np.nan  # _exp2 does not propagate NaN
 
 
 @_part
@@ -157,7 +157,7 @@ def _step_sizes(dt, bias, steps, softplus):
 
 @_part
 def _advance(h, a, dt, x, y, skip, B, C, b, t):
-    """One step of the scan: the state h to its successor, and the ungated output y; x comes in as u."""
+    """One step of the scan: updates the state h and computes the ungated output y; x contains u at the start."""
     for i in range(LANES):
         y[i] = skip[i] * x[i]
         x[i] *= dt[i]
@@ -181,7 +181,7 @@ def _finish(y, gate, gated, scale):
 
 @_part
 def _recompute(before, after, decay, a, dt, x, u, B, b, t):
-    """One step of the scan that keeps the state, the decay exp(dt A) and x = dt u."""
+    """One step of the scan that stores the state, the decay exp(dt A) and x = dt u."""
     for i in range(LANES):
         x[i] = dt[i] * u[i]
     for n in range(a.shape[0]):
@@ -194,7 +194,7 @@ def _recompute(before, after, decay, a, dt, x, u, B, b, t):
 
 @_part
 def _gate_backward(gy, gate, y, state, u, skip, C, b, t):
-    """Turns the gradient of the gated output into that of the ungated one, and the gate into its gradient."""
+    """Converts the gradient of the gated output to that of the ungated output, and the gate to its gradient."""
     for i in range(LANES):
         y[i] = skip[i] * u[i]
     for n in range(state.shape[0]):
@@ -210,7 +210,7 @@ def _gate_backward(gy, gate, y, state, u, skip, C, b, t):
 
 @_part
 def _step_backward(gy, before, after, decay, a, dt, x, grad_h, grad_a, scratch, B, C, part_B, part_C, b, t):
-    """Takes the gradient of the state one step back; leaves the gradients of x and of dt (through A) in scratch."""
+    """Propagates the gradient of the state back by one step; stores the gradients of x and of dt (through A)."""
     gx, gdt = scratch[0], scratch[1]
     for i in range(LANES):
         gx[i] = 0
@@ -235,7 +235,7 @@ def _step_backward(gy, before, after, decay, a, dt, x, grad_h, grad_a, scratch, 
 
 @_part
 def _inputs_backward(gy, u, raw, dt, bias, skip, scratch, grad_skip, grad_bias, softplus):
-    """Turns u into its gradient and the raw step size into its own."""
+    """Converts u to its gradient, and the raw step size to its gradient."""
     gx, gdt = scratch[0], scratch[1]
     for i in range(LANES):
         g = gdt[i] * f4(0.69314718) + gx[i] * u[i]
@@ -307,7 +307,7 @@ def scan_backward(
         lanes = min(LANES, channels - first)
         _load_channels(a, A, bias, delta_bias, skip, D, first, lanes)
         grad_a[:], grad_h[:], grad_bias[:], grad_skip[:] = 0, 0, 0, 0
-        # Once through all chunks but the last for the state each of them ends in, then back from the last.
+        # First pass through all chunks except the last for their final states, then back from the last chunk.
         for turn in range(2 * chunks - 1):
             chunk = min(turn, 2 * chunks - 2 - turn)
             start = chunk * STEPS

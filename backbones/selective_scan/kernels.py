@@ -1,4 +1,4 @@
-"""What an implementation has to provide, and the casts around it."""
+"""The kernel interface of an implementation, and the casts around it."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from backbones.selective_scan.shapes import ScanInputs
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 
 class Direction(NamedTuple):
@@ -17,11 +17,11 @@ class Direction(NamedTuple):
 
 
 class Kernels(Protocol):
-    """What an implementation has to provide; all tensors are float32 or float64 unless it asks for raw ones.
+    """The kernels that an implementation must provide.
 
     Attributes:
-        casts: Whether half-precision tensors are to be cast to float32 before the call; a kernel that reads
-            them itself and accumulates in float32 sets this to False.
+        casts: Whether half-precision tensors are cast to float32 before the call. Kernels that read half precision
+            and accumulate in float32 set it to False.
     """
 
     casts: bool
@@ -33,7 +33,7 @@ class Kernels(Protocol):
     def scan_backward(
         self, grad: Tensor, directions: Sequence[Direction], z: Tensor | None, softplus: bool
     ) -> tuple[list[ScanInputs], Tensor | None]:
-        """Gradients of ``scan``: one ``ScanInputs`` a direction, and that of z."""
+        """Gradients of ``scan``: one ``ScanInputs`` per direction, and the gradient of z."""
         ...
 
     def conv(self, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool) -> Tensor:
@@ -41,9 +41,32 @@ class Kernels(Protocol):
         ...
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Gradients of ``conv`` in x, weight and bias."""
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
+        """Gradients of ``conv`` in x, weight and bias; that in x is added to ``onto``, in place, if it is given."""
+        ...
+
+
+class Operators(Protocol):
+    """The four differentiable operators, with the arguments of ``operators``, which are already checked."""
+
+    def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
+        """One direction."""
+        ...
+
+    def bidirectional(self, forward: ScanInputs, backward: ScanInputs, z: Tensor | None, softplus: bool) -> Tensor:
+        """Mean of both directions."""
+        ...
+
+    def causal_conv1d(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
+    ) -> Tensor:
+        """Causal depthwise convolution."""
+        ...
+
+    def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
+        """Convolution, projections and scan of both directions."""
         ...
 
 
@@ -63,7 +86,7 @@ def compute_in_float32(kernels: Kernels, lead: Tensor, tensors: Sequence[Tensor 
 def wanted(
     grads: Sequence[Tensor | None], tensors: Sequence[Tensor | None], needed: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Drops the gradients nobody asked for and casts the others to the data type of their tensors."""
+    """Drops the gradients that are not needed and casts the others to the data type of their tensors."""
     return [
         grad.to(tensor.dtype) if need and grad is not None and tensor is not None else None
         for grad, tensor, need in zip(grads, tensors, needed, strict=True)

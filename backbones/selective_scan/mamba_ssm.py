@@ -12,28 +12,37 @@ from backbones.selective_scan.mixer import composed
 from backbones.selective_scan.plain import PlainKernels
 from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
+HINT = "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm"
+"""Releases after 2.3.2 build the CUDA scan only if the variable is set. Earlier ones ignore it."""
+
 
 @cache
-def state(module: str, function: str, package: str) -> tuple[Any, str]:
-    """The public function, or None and a sentence that says why it cannot be had."""
+def _function(compiled: str, module: str, name: str, package: str, hint: str) -> tuple[Any, str]:
+    """A public function, or None and a sentence that says why it is unavailable.
+
+    The compiled part is imported first: a package may be importable without it, and raise when it is called.
+    """
     if not torch.cuda.is_available():
         return None, f"{package} needs an NVIDIA GPU, and PyTorch sees none here."
     try:
-        return getattr(import_module(module), function), ""
-    # Its compiled part may be absent (ImportError) or built for another PyTorch (OSError and others).
+        import_module(compiled)
+        return getattr(import_module(module), name), ""
+    # The compiled part may be absent (ImportError) or built for another version of PyTorch (OSError and others).
     except Exception as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return None, f"{package} cannot be imported ({reason}); pip install --no-build-isolation {package}."
+        return None, f"{package} cannot be used ({reason}). Install it with: {hint}."
 
 
 def scan_function() -> tuple[Any, str]:
-    """``mamba_ssm``'s ``selective_scan_fn``, or None and why not."""
-    return state("mamba_ssm.ops.selective_scan_interface", "selective_scan_fn", "mamba-ssm")
+    """``mamba_ssm``'s ``selective_scan_fn``, or None and the reason."""
+    module = "mamba_ssm.ops.selective_scan_interface"
+    return _function("selective_scan_cuda", module, "selective_scan_fn", "mamba-ssm", HINT)
 
 
 def conv_function() -> tuple[Any, str]:
-    """``causal_conv1d``'s ``causal_conv1d_fn``, or None and why not."""
-    return state("causal_conv1d", "causal_conv1d_fn", "causal-conv1d")
+    """``causal_conv1d``'s ``causal_conv1d_fn``, or None and the reason."""
+    hint = "pip install --no-build-isolation causal-conv1d"
+    return _function("causal_conv1d_cuda", "causal_conv1d", "causal_conv1d_fn", "causal-conv1d", hint)
 
 
 class MambaSsm:
@@ -50,7 +59,7 @@ class MambaSsm:
         if reverse:
             u, delta, B, C = (tensor.flip(-1) for tensor in (u, delta, B, C))
             z = None if z is None else z.flip(-1)
-        # The parameters stay in float32, the rest has one data type, as the kernels want it.
+        # The kernels need parameters in float32, and one data type for all other tensors.
         delta, B, C = (tensor.to(u.dtype) for tensor in (delta, B, C))
         D, bias = (None if tensor is None else tensor.float() for tensor in (D, bias))
         z = None if z is None else z.to(u.dtype)
@@ -64,7 +73,7 @@ class MambaSsm:
     def causal_conv1d(
         self, x: Tensor, weight: Tensor, bias: Tensor | None, activation: str | None, reverse: bool
     ) -> Tensor:
-        """See ``operators.causal_conv1d``; in plain PyTorch where the package is absent or the filter too wide."""
+        """See ``operators.causal_conv1d``; uses plain PyTorch if the package is missing or the filter is too wide."""
         if self._conv is None or not 2 <= weight.shape[1] <= 4:
             return self._plain.causal_conv1d(x, weight, bias, activation, reverse)
         x = x.flip(-1) if reverse else x
@@ -73,5 +82,5 @@ class MambaSsm:
         return out.flip(-1) if reverse else out
 
     def mixer(self, x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights) -> Tensor:
-        """See ``operators.bidirectional_mixer``; the packages' public functions keep all their inputs."""
+        """See ``operators.bidirectional_mixer``; the public functions of the packages store all their inputs."""
         return composed(self, x, z, forward, backward)

@@ -16,7 +16,7 @@ R = TypeVar("R")
 
 def outside_graphs(function: Callable[P, R]) -> Callable[P, R]:
     """Keeps `torch.compile` out of a function: kernels of Numba and Triton are compiled already."""
-    apart = torch._disable_dynamo(function)  # `torch.compiler.disable` would import the compiler here and now
+    apart = torch._disable_dynamo(function)  # `torch.compiler.disable` would import the compiler now
 
     @functools.wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -128,7 +128,7 @@ def causal_conv1d(
 
     Args:
         x: Input sequence, [B, D, L].
-        weight: One filter a channel, [D, W], or [D, 1, W] as ``torch.nn.Conv1d`` stores it.
+        weight: One filter per channel, [D, W], or [D, 1, W] as in ``torch.nn.Conv1d``.
         bias: [D], or None.
         activation: "silu", or None for the bare convolution.
         reverse: Convolve from the last step to the first.
@@ -150,11 +150,12 @@ def causal_conv1d(
 def bidirectional_mixer(
     x: Tensor, z: Tensor, forward: MixerWeights, backward: MixerWeights, *, implementation: str = "auto"
 ) -> Tensor:
-    """All between the projections of Vision Mamba's bidirectional mixer (arXiv 2401.09417, algorithm 1).
+    """Everything between the projections of Vision Mamba's bidirectional mixer (arXiv 2401.09417, algorithm 1).
 
-    For each direction: ``u = silu(conv(x))``; step sizes, B and C are linear in u, the step sizes through a low rank;
-    then ``bidirectional_scan`` with softplus, gated by z. Same values as of the operators one by one, but for the
-    backward pass only x, z and the low-rank projections are kept, where our own kernels run; the rest is made again.
+    For each direction, ``u = silu(conv(x))``; step sizes, B and C are linear in u, step sizes with low rank. Then
+    ``bidirectional_scan`` runs with softplus, gated by z. The values are those of the single operators. With the
+    project's own kernels, only x, z and the low-rank projections are stored for the backward pass; the rest is
+    recomputed.
 
     Args:
         x: Input sequence, [B, E, L].

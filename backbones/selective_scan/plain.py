@@ -1,7 +1,7 @@
-"""The scan in plain PyTorch: any device, any floating-point type, no step-long autograd graph.
+"""The scan in plain PyTorch, for any device and floating-point type, without an autograd graph over all steps.
 
-Work goes through time in chunks, so that the tensor of all states, [B, D, N, L], never exists: the forward pass
-keeps one state, the backward pass the state at the start of each chunk and recomputes the others a chunk at a time.
+It processes the sequence in chunks, so that the tensor of all states, [B, D, N, L], never exists. The forward pass
+stores one state. The backward pass stores the state at the start of each chunk and recomputes the others.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from backbones.selective_scan.kernels import Direction
 from backbones.selective_scan.shapes import ScanInputs
 
 CHUNK = 16
-"""Steps whose states exist at the same time."""
+"""Number of steps per chunk."""
 
 
 class PlainKernels:
@@ -45,16 +45,18 @@ class PlainKernels:
         return F.silu(out) if silu else out
 
     def conv_backward(
-        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        self, grad: Tensor, x: Tensor, weight: Tensor, bias: Tensor | None, silu: bool, reverse: bool,
+        onto: Tensor | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor | None]:  # fmt: skip
         """Gradients of ``conv``."""
         if silu:
             out = _bare_conv(x, weight, bias, reverse)
             gate = torch.sigmoid(out)
             grad = grad * gate * (1 + out * (1 - gate))
         width, length = weight.shape[1], x.shape[2]
-        # The gradient in x is the same convolution run the other way; a tap's is a product of shifted sequences.
+        # The gradient of x is the convolution in reverse direction; that of a tap is a product of shifted sequences.
         grad_x = _bare_conv(grad, weight, None, not reverse)
+        grad_x = grad_x if onto is None else onto.add_(grad_x)
         padded = F.pad(x, (0, width - 1) if reverse else (width - 1, 0))
         taps = [(padded[:, :, j : j + length] * grad).sum((0, 2)) for j in range(width)]
         grad_weight = torch.stack(taps[::-1] if reverse else taps, dim=1)
@@ -83,7 +85,7 @@ def _ungated_mean(directions: Sequence[Direction], softplus: bool) -> Tensor:
 
 
 def _chunks(length: int, reverse: bool) -> list[list[int]]:
-    """The steps in the order of the scan, cut into chunks."""
+    """Returns the steps in the order of the scan, in chunks."""
     steps = list(range(length - 1, -1, -1) if reverse else range(length))
     return [steps[i : i + CHUNK] for i in range(0, length, CHUNK)]
 

@@ -1,4 +1,4 @@
-"""The tensors of one scan, and the checks that turn a wrong shape into a clear sentence."""
+"""The tensors of one scan, and checks of their shapes with clear messages."""
 
 from typing import NamedTuple
 
@@ -11,7 +11,7 @@ class ScanInputs(NamedTuple):
     Attributes:
         u: Input sequence, [B, D, L].
         delta: Step sizes before ``delta_bias`` and softplus, [B, D, L].
-        A: State matrix, one diagonal a channel, [D, N].
+        A: State matrix, one diagonal per channel, [D, N].
         B: Input matrix, shared by all channels, [B, N, L].
         C: Output matrix, shared by all channels, [B, N, L].
         D: Skip connection, [D], or None.

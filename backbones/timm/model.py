@@ -1,4 +1,4 @@
-"""Adapter for every timm model: pooled features, a BN neck, and the input of its pretrained configuration."""
+"""Adapter for timm models: pooled features, a BN neck, and the input settings of the pretrained configuration."""
 
 from __future__ import annotations
 
@@ -55,13 +55,13 @@ def input_card(model: str) -> InputCard:
 
 
 def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | None) -> tuple[nn.Module, int]:
-    """Builds a timm model without classifier, and tries it on one image.
+    """Builds a timm model without classifier, and runs it on one image as a check.
 
     Returns:
-        the module and the width of its pooled feature.
+        The module and the width of its pooled feature.
 
     Raises:
-        UsageError: the model cannot take this image size, or gives no pooled feature; says timm's reason.
+        UsageError: the model does not support this image size or has no pooled feature; contains timm's reason.
         WeightsError: the file does not fit the model.
     """
     config = configuration(model)
@@ -85,8 +85,8 @@ def pooled(model: str, image_size: tuple[int, int], pretrained: str | Path | Non
 def _load(module: nn.Module, model: str, image_size: tuple[int, int], path: str | Path) -> None:
     """Loads a file into a model without classifier, strictly; a classifier in the file is left out.
 
-    timm converts the names and shapes of other projects that it knows, and resizes position embeddings. What it
-    cannot convert is compared as it is, so that the error names the keys of the file.
+    timm converts known names and shapes of other projects, and resizes position embeddings. If it cannot convert a
+    file, the file is loaded unchanged, so that the error names the keys of the file.
     """
     given = load_state(path)
     whole, rules = _with_classifier(model, image_size)
@@ -100,9 +100,9 @@ def _load(module: nn.Module, model: str, image_size: tuple[int, int], path: str 
 
 
 def _with_classifier(model: str, image_size: tuple[int, int]) -> tuple[nn.Module, dict[str, Any]]:
-    """Returns the model with its classifier, and what timm tells its loader: `filter_fn`, which converts, and `strict`.
+    """Returns the model with its classifier, and the arguments `filter_fn` (conversion) and `strict` of timm's loader.
 
-    timm tells nobody else, so the loader is replaced while the model is built.
+    timm passes them only to its loader, so the loader is replaced while the model is built.
     """
     rules: dict[str, Any] = {}
     with mock.patch.object(_builder, "load_pretrained", lambda *_, **given: rules.update(given)):
@@ -110,7 +110,7 @@ def _with_classifier(model: str, image_size: tuple[int, int]) -> tuple[nn.Module
 
 
 def _converted(state: dict[str, Tensor], convert: Any, module: nn.Module) -> dict[str, Tensor]:
-    """Applies timm's conversion; returns the state as it is where there is none, or where it fails."""
+    """Applies timm's conversion; returns the state unchanged if there is none or it fails."""
     if convert is None:
         return state
     extra = (module,) if len(inspect.signature(convert).parameters) > 1 else ()
@@ -165,7 +165,7 @@ class PooledModel(nn.Module):
         self.classifier = identity_classifier(self.feature_dim, num_classes)
 
     def no_weight_decay(self) -> set[str]:
-        """What the timm model names, of what it has."""
+        """The names given by the timm model, without those of missing parameters."""
         named: Any = getattr(self.base, "no_weight_decay", set)
         return {f"base.{name}" for name in named()} & {name for name, _ in self.named_parameters()}
 
@@ -180,7 +180,7 @@ class PooledModel(nn.Module):
         return TrainingOutput([self.classifier(normalised)], [features])
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
-        """Loads a checkpoint of this harness, strictly; in evaluation mode another classifier is left out.
+        """Loads a checkpoint of this harness, strictly; in evaluation mode, a classifier of other classes is ignored.
 
         Raises:
             WeightsError: the file does not fit; the message names the keys.
@@ -209,6 +209,6 @@ def build(
 
 
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Reads off the number of identities; the model itself is named by the user, as `timm:<model>`."""
+    """Returns the number of identities of a checkpoint; the user gives the model as `timm:<model>`."""
     classifier = unwrap(state_dict).get("classifier.weight")
     return {"num_classes": 1 if classifier is None else len(classifier), "num_cameras": 0, "options": {}}

@@ -1,4 +1,4 @@
-"""ImageNet start of TransReID: ViT-B/16 weights under timm's names, positions resized as the original code does."""
+"""Initialises TransReID from ImageNet weights with timm's names; position embeddings are resized as in its code."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from harness.weights import load_state
 
 
 def read(path: str | Path) -> dict[str, Tensor]:
-    """Reads ViT-B/16 or DeiT-B/16 weights, timm's or Google's .npz; without head and distillation parts."""
+    """Reads ViT-B/16 or DeiT-B/16 weights in timm's or Google's (.npz) format, without head and distillation token."""
     if Path(path).suffix == ".npz":
         converter = VisionTransformer(weight_init="skip")
         try:
@@ -31,13 +31,13 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 
 def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resizes a square grid of position embeddings, class token first: bilinear, half-pixel centres, no antialias.
+    """Resizes a square grid of position embeddings: bilinear, half-pixel centres, no antialiasing.
 
-    timm's default is bicubic with antialias, which gives another start (TransReID, vit_pytorch.py:436-450).
+    timm's default, bicubic with antialiasing, would give other weights (TransReID, vit_pytorch.py:436-450).
 
     Args:
-        positions: [1, 1 + side * side, D].
-        grid: rows and columns wanted.
+        positions: [1, 1 + side * side, D], class token first.
+        grid: number of rows and columns of the result.
 
     Returns:
         [1, 1 + rows * columns, D]
@@ -56,7 +56,7 @@ def resize_positions(positions: Tensor, grid: tuple[int, int]) -> Tensor:
 
 
 def under_own_names(weights: Mapping[str, Tensor], last: int, jpm: bool) -> dict[str, Tensor]:
-    """Renames timm's entries to TransReID's: below `base.`, and for JPM the last block and norm into both tails."""
+    """Renames timm's entries to TransReID's: below `base.`; JPM's branches get copies of the last block and norm."""
     state: dict[str, Tensor] = {}
     for key, value in weights.items():
         if jpm and key.startswith(f"blocks.{last}."):

@@ -1,4 +1,4 @@
-"""Jigsaw patch module (JPM) as an index table: which patches each local part sees, in which order."""
+"""The jigsaw patch module (JPM) as a table of indices: the patches of each local part, in order."""
 
 from __future__ import annotations
 
@@ -12,18 +12,20 @@ GROUPS = 2
 def jigsaw(num_patches: int, *, shift: int = SHIFT, groups: int = GROUPS, parts: int = PARTS) -> list[list[int]]:
     """Returns the patch indices of each part, `parts` lists of `num_patches // parts`.
 
-    Published weights depend on three things the paper does not say (TransReID, model/make_model.py:11-25, 317):
-    the sequence is rotated by `shift - 1` patches, since the slice still counts the class token; an odd sequence
-    is filled up with its second-to-last element; patches that do not fill a part are left out.
+    Published weights depend on three details that are not in the paper (TransReID, model/make_model.py:11-25, 317):
+
+    - The sequence is rotated by `shift - 1` patches, because the slice includes the class token.
+    - A sequence of odd length is extended by its second-to-last element.
+    - Patches that do not fill a part are left out.
 
     Args:
-        num_patches: patches of an image, row by row.
-        shift: the setting of the original code (`SHIFT_NUM`), one more than the rotation.
-        groups: the sequence is cut into so many pieces, which are then interleaved (`SHUFFLE_GROUP`).
-        parts: local parts (`DEVIDE_LENGTH`).
+        num_patches: number of patches of an image, row by row.
+        shift: the setting `SHIFT_NUM` of the original code, one more than the rotation.
+        groups: number of pieces of the sequence, which are interleaved (`SHUFFLE_GROUP`).
+        parts: number of local parts (`DEVIDE_LENGTH`).
 
     Raises:
-        UsageError: fewer patches than parts.
+        UsageError: there are fewer patches than parts.
     """
     if num_patches < parts:
         raise UsageError(

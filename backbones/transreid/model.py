@@ -1,6 +1,6 @@
 """TransReID (He et al. 2021): ViT with overlapping patches, camera embedding, jigsaw patches and BN necks.
 
-Entries of the state dict are named as in the published checkpoints, so one loader serves these and our own.
+The state dict has the names of the published checkpoints, so these and our own are loaded in the same way.
 """
 
 from __future__ import annotations
@@ -21,22 +21,22 @@ from harness.errors import UsageError, WeightsError
 from harness.weights import strict_load, unwrap
 
 DEAD_WITH_JPM = ("base.fc.*", "base.blocks.11.*", "base.norm.*")
-"""Entries of published files that no forward pass uses: the ImageNet head, and what JPM copied into its tails."""
+"""Entries of published files that no forward pass uses: the ImageNet head, and the originals of JPM's copies."""
 
 DEAD_WITHOUT_JPM = ("base.fc.*",)
 
 
 class TransReID(nn.Module):
-    """TransReID, or its ViT baseline with `jpm` and `camera_embedding` off.
+    """TransReID, or its ViT baseline if `jpm` and `camera_embedding` are off.
 
     Args:
-        num_classes: identities of the training split.
-        num_cameras: cameras of the training split.
+        num_classes: number of identities of the training split.
+        num_cameras: number of cameras of the training split.
         image_size: (height, width) in pixels.
         stride: step between patches.
-        jpm: four local branches on jigsaw patches besides the global one.
-        camera_embedding: add the camera's embedding to every token; also given as "on" or "off".
-        neck_feature: test-time feature `before` or `after` the BN neck.
+        jpm: whether to add four local branches on jigsaw patches to the global one.
+        camera_embedding: whether to add the camera embedding to every token; also "on" or "off".
+        neck_feature: whether the test-time feature is the one `before` or `after` the BN neck.
         drop_path: stochastic depth of the last block.
         width: `base` (ViT-B) or `tiny` (demonstrations).
         patch_size: side of a patch.
@@ -84,18 +84,18 @@ class TransReID(nn.Module):
         self.feature_dim = dim * len(self.branches)
 
     def no_weight_decay(self) -> set[str]:
-        """Embeddings that a recipe with `no_decay = "model"` leaves alone; the original code decays them."""
+        """Embeddings, without weight decay under recipes with `no_decay = "model"`; the original code decays them."""
         names = {"base.cls_token", "base.pos_embed", "base.sie_embed"}
         return names & {name for name, _ in self.named_parameters()}
 
     def branch_features(self, images: Tensor, camera_ids: Tensor | None) -> list[Tensor]:
-        """Features before the necks, each [B, dim]: the global one, then the local ones."""
+        """Returns the features before the necks, each [B, dim]: first the global one, then the local ones."""
         tokens = self.base(images, camera_ids)
         if not self.jpm:
             return [tokens[:, 0]]
         batch, _, dim = tokens.shape
         parts, size = self.patch_order.shape
-        # The local parts share one block, so they go through it as one batch of B * parts short sequences.
+        # The local parts share one block, which processes them as one batch of B * parts short sequences.
         local = tokens[:, self.patch_order.flatten()].view(batch, parts, size, dim)
         class_token = tokens[:, None, :1].expand(-1, parts, -1, -1)
         local = torch.cat([class_token, local], dim=2).flatten(0, 1)
@@ -119,7 +119,7 @@ class TransReID(nn.Module):
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         """Loads a checkpoint of the original code or of this harness, strictly.
 
-        In evaluation mode a classifier over other identities is left out, so the file can still be scored.
+        In evaluation mode, a classifier for other identities is ignored, so that the checkpoint can be scored.
 
         Raises:
             WeightsError: the file does not fit; the message names the keys.
@@ -132,7 +132,7 @@ class TransReID(nn.Module):
         )
 
     def load_imagenet(self, path: str | Path) -> None:
-        """Starts the transformer from ImageNet weights; camera embedding, necks and classifiers stay random."""
+        """Loads ImageNet weights into the transformer; camera embedding, necks and classifiers stay random."""
         weights = imagenet.read(path)
         if "pos_embed" in weights:
             weights["pos_embed"] = imagenet.resize_positions(weights["pos_embed"], self.base.patch_embed.grid)
@@ -141,7 +141,7 @@ class TransReID(nn.Module):
 
 
 def _tail(base: VisionTransformer, drop_path: float) -> nn.Sequential:
-    """The last block and the final norm, which each branch of JPM has for itself."""
+    """A copy of the last block and the final norm; each branch of JPM has its own."""
     return nn.Sequential(transformer_block(base.dim, base.heads, drop_path), norm_layer(base.dim)).apply(initialise)
 
 
@@ -162,11 +162,11 @@ def build(
     """Builds TransReID; see the class for options.
 
     Args:
-        num_classes: identities of the training split.
-        num_cameras: cameras of the training split.
+        num_classes: number of identities of the training split.
+        num_cameras: number of cameras of the training split.
         image_size: (height, width) in pixels.
-        pretrained: `None` (random start), or the path of ImageNet weights.
-        start: names the ImageNet weights for whoever looks for the file; the network does not depend on it.
+        pretrained: path of ImageNet weights; `None` for a random start.
+        start: name of the ImageNet weights, from which the file name is derived; the network does not depend on it.
         **options: options of `TransReID`.
     """
     module = TransReID(num_classes, num_cameras, image_size, **options)
@@ -176,17 +176,17 @@ def build(
 
 
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
-    """Reads off a checkpoint how to build the module it fits.
+    """Returns the arguments of `build` that fit a checkpoint.
 
     Args:
         state_dict: a checkpoint of the original code or of this harness.
-        image_size: (height, width) it was trained at; with the number of patches it gives the stride.
+        image_size: (height, width) of its training; determines the stride, together with the number of patches.
 
     Returns:
         `num_classes`, `num_cameras` and `options` for `build`.
 
     Raises:
-        WeightsError: the file is no TransReID checkpoint, or no stride gives its number of patches.
+        WeightsError: it is not a TransReID checkpoint, or no stride gives its number of patches.
     """
     state = unwrap(state_dict)
     needed = ("base.pos_embed", "base.patch_embed.proj.weight")

@@ -1,4 +1,4 @@
-"""Vision transformer with overlapping patches and camera embedding, from timm's blocks and under timm's names."""
+"""A vision transformer with overlapping patches and camera embedding, made of timm's blocks, with timm's names."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ norm_layer = partial(nn.LayerNorm, eps=1e-6)
 
 
 def transformer_block(dim: int, heads: int, drop_path: float) -> Block:
-    """Pre-norm block of timm; attention always through `scaled_dot_product_attention`, so that speed compares."""
+    """A pre-norm block of timm. It always uses `scaled_dot_product_attention`, so that speed is comparable."""
     norm: Any = norm_layer
     block = Block(dim, heads, mlp_ratio=4.0, qkv_bias=True, drop_path=drop_path, norm_layer=norm)
     setattr(block.attn, "fused_attn", True)  # noqa: B010, a plain attribute of the module
@@ -34,7 +34,7 @@ def initialise(module: nn.Module) -> None:
 
 
 class VisionTransformer(nn.Module):
-    """Tokens of the blocks up to `depth`, without a head.
+    """A vision transformer without head, which returns the tokens.
 
     Args:
         image_size: (height, width) in pixels.
@@ -42,8 +42,8 @@ class VisionTransformer(nn.Module):
         patch_size: side of a patch in pixels.
         stride: step between patches in pixels.
         num_cameras: size of the camera embedding, 0 for none.
-        drop_path: rate of stochastic depth in the last of all blocks; it grows linearly from 0.
-        leave_out: blocks at the end that the caller builds itself, and with them the final norm.
+        drop_path: rate of stochastic depth in the last block; rates increase linearly from 0.
+        leave_out: number of blocks at the end that the caller builds itself, together with the final norm.
     """
 
     def __init__(

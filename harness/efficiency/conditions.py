@@ -111,9 +111,11 @@ def own_seconds() -> float:
 
 def gpu_state(command: str = "nvidia-smi") -> dict[str, Any]:
     """Clock, temperature and throttling of the GPU; empty if `nvidia-smi` gives no answer."""
-    fields = ("clocks.sm", "clocks.max.sm", "temperature.gpu", "clocks_throttle_reasons.active")
+    # The second name is the one of drivers before 535; `nvidia-smi` refuses names it does not know.
+    names = ("clocks_event_reasons.active", "clocks_throttle_reasons.active")
+    answers = (gpu.ask("clocks.sm", "clocks.max.sm", "temperature.gpu", name, command=command) for name in names)
     with suppress(ValueError):
-        clock, most, heat, reasons = gpu.ask(*fields, command=command)
+        clock, most, heat, reasons = next(filter(None, answers), [])
         slowed = int(reasons, 16) & _THROTTLED
         return {
             "gpu_clock_mhz": int(clock),

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from harness.system import processes
+from harness.system import gpu, processes
 from harness.system.paths import REPOSITORY
 from harness.system.redact import mask, readable
 
@@ -127,5 +127,5 @@ def _driver() -> str | None:
     try:
         text = Path("/proc/driver/nvidia/version").read_text(encoding="utf-8")
     except OSError:
-        return None
+        return next(iter(gpu.ask("driver_version")), None)
     return text.splitlines()[0].split("Module")[-1].split()[0] if "Module" in text else None

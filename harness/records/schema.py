@@ -54,7 +54,7 @@ class Spec(TypedDict, total=False):
     device: Required[Annotated[str, Meta(description="`cpu` or `cuda`; `mps` and `xpu` are untested")]]
     protocol: Required[Annotated[str, Meta(description="version of the evaluation protocol, Major.Minor")]]
     torch: Annotated[str | None, Meta(description="version of torch, Major.Minor")]
-    source: Annotated[str | None, Meta(description="hash of the backbone's files")]
+    source: Annotated[str | None, Meta(description="hash of the backbone's code, without comments and docstrings")]
     pretrained: Annotated[
         str | None,
         Meta(

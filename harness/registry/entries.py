@@ -130,10 +130,11 @@ class BackboneEntry:
         """Returns a hash of everything that defines the model.
 
         It covers the plug-in's Python files, the files that they import from `backbones`, and the input normalisation.
+        Comments and docstrings do not change it.
         """
         digest = hashlib.sha256(canonical([self.card.input.mean, self.card.input.std]).encode())
-        for path in source_files(self.folder):
-            digest.update(path.name.encode() + b"\0" + path.read_bytes().replace(b"\r\n", b"\n") + b"\0")
+        for path, facts in source_files(self.folder).items():
+            digest.update(f"{path.name}\0{facts.code}\0".encode())
         return digest.hexdigest()
 
 

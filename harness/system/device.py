@@ -54,8 +54,13 @@ def untested(device: str) -> str:
 
 
 def exact_float32() -> None:
-    """Disables TF32. By default, torch uses TF32 for convolutions on a GPU, but not for matrix products."""
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    """Disables TF32. By default, torch uses TF32 for convolutions on a GPU, but not for matrix products.
+
+    torch has two interfaces for this, and raises an error where they contradict each other. The calls below set both.
+    `cudnn.conv.fp32_precision` sets only the newer one, and then `torch.export` fails, which reads the older one.
+    """
+    torch.set_float32_matmul_precision("highest")
+    torch.backends.cudnn.allow_tf32 = False
 
 
 def place(module: nn.Module, device: torch.device, card: InputCard) -> nn.Module:

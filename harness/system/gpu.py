@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 DRIVER = Path("/proc/driver/nvidia")
+DEVICES = Path("/dev")
 ORDER = {"CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
 """Environment for processes that use GPUs: CUDA then numbers GPUs like `nvidia-smi` and Ray."""
 
@@ -18,12 +19,18 @@ def names() -> list[str]:
         shown = [name.strip() for name in given.split(",")]
         # Like CUDA, ignore everything after the first invalid entry.
         return shown[: next((i for i, name in enumerate(shown) if name in ("", "-1")), len(shown))]
-    return [str(number) for number in range(max(1, len(list((DRIVER / "gpus").glob("*")))))] if driver() else []
+    if not driver():
+        return []
+    found = [*(DRIVER / "gpus").glob("*")] or [*DEVICES.glob("nvidia[0-9]*")]
+    return [str(number) for number in range(max(1, len(found)))]
 
 
 def driver() -> bool:
-    """Returns whether an NVIDIA driver is installed."""
-    return (DRIVER / "version").exists() or Path("/dev/dxg").exists()  # /dev/dxg: WSL on Windows
+    """Returns whether an NVIDIA driver is installed.
+
+    Some containers have no `/proc/driver/nvidia`, only the devices. `dxg` is the device of WSL on Windows.
+    """
+    return any(sign.exists() for sign in (DRIVER / "version", DEVICES / "nvidiactl", DEVICES / "dxg"))
 
 
 def usable() -> bool:

@@ -404,3 +404,41 @@ def test_half_precision_is_near_and_its_stream_is_float32() -> None:
             hidden, stream = model.layers[1](*model.layers[0](model._embed(batch, cameras), None))
     assert (hidden.dtype, stream.dtype) == (torch.bfloat16, torch.float32)
     assert F.cosine_similarity(full, half.float()).min() > 0.99
+
+
+@pytest.mark.slow
+def test_one_compiled_block_serves_all_drop_path_rates() -> None:
+    from torch._dynamo.testing import CompileCounter
+
+    from backbones.reidmamba.mixer import Block
+
+    torch._dynamo.reset()
+    counter, frames = CompileCounter(), []
+    hidden, residual = torch.randn(2, 2, 9, 16)
+    for rate in (0.1, 0.2, 0.3):
+        torch.compile(Block(16, 4, 6, rate), backend=counter)(hidden, residual)
+        frames.append(counter.frame_count)
+    assert frames[0] > 0 and frames == frames[:1] * 3
+
+
+@pytest.mark.slow
+def test_the_camera_embedding_is_part_of_a_compiled_graph() -> None:
+    from backbones.layers import camera_term
+
+    torch._dynamo.reset()
+    embedding, cameras = torch.randn(3, 1, 4), torch.tensor([0, 2])
+    found = torch.compile(camera_term, backend="eager", fullgraph=True)(embedding, cameras)
+    assert torch.equal(found, camera_term(embedding, cameras))
+
+
+def test_drop_path_drops_samples_at_its_rate_and_keeps_the_mean() -> None:
+    from backbones.layers import DropPath
+
+    torch.manual_seed(0)
+    drop, x = DropPath(0.25), torch.ones(4000, 2, 3)
+    found = drop(x)
+    assert found.unique().tolist() == pytest.approx([0, 4 / 3])
+    assert torch.equal(found.amin((1, 2)), found.amax((1, 2))), "a sample is dropped as a whole"
+    assert found.mean() == pytest.approx(1, abs=0.03)
+    assert drop.eval()(x) is x and not drop.state_dict()
+    assert DropPath(0.5)(x.bfloat16()).dtype == torch.bfloat16

@@ -152,3 +152,68 @@ print(tuple(selective_scan(x, x, -torch.ones(2, 4), torch.ones(1, 4, 3), torch.o
 """
     # The one place this leaves to look for a cache exists in notebooks only.
     assert run_python(program, NUMBA_CACHE_LOCATOR_CLASSES="IPythonCacheLocator") == "(1, 2, 3)"
+
+
+# -- mamba-ssm and causal-conv1d, which need a GPU: stand-ins with the modules and functions that are imported ---------
+
+PACKAGES = ("mamba_ssm", "selective_scan_cuda", "causal_conv1d", "causal_conv1d_cuda")
+
+
+@pytest.fixture
+def stand_ins(tmp_path, monkeypatch):
+    """Installs modules with the given source, and pretends that PyTorch sees a GPU."""
+    from backbones.selective_scan import mamba_ssm
+
+    def forget():
+        mamba_ssm._function.cache_clear()
+        for name in [name for name in sys.modules if name.partition(".")[0] in PACKAGES]:
+            del sys.modules[name]
+
+    def install(**modules):
+        for name, source in modules.items():
+            path = tmp_path.joinpath(*name.split("__"))
+            path.mkdir(parents=True, exist_ok=True)
+            (path / "__init__.py").write_text(source)
+
+    forget()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    yield install
+    forget()
+
+
+INTERFACE = {
+    "mamba_ssm": "",
+    "mamba_ssm__ops": "",
+    "mamba_ssm__ops__selective_scan_interface": "def selective_scan_fn(): raise RuntimeError('not installed')\n",
+}
+BUILT = INTERFACE | {"selective_scan_cuda": ""}
+
+
+@pytest.mark.parametrize(
+    ("modules", "chosen", "reason"),
+    [
+        (BUILT, "mamba_ssm", "available"),
+        (INTERFACE, "triton", "mamba-ssm cannot be used (No module named 'selective_scan_cuda'). Install it with: "
+         "MAMBA_KEEP_CUDA_BUILD=TRUE pip install --no-build-isolation mamba-ssm."),
+        (INTERFACE | {"selective_scan_cuda": "raise OSError('undefined symbol: _ZN3c10\\nmore')"}, "triton",
+         "mamba-ssm cannot be used (undefined symbol: _ZN3c10). Install it with: "),
+        ({}, "triton", "mamba-ssm cannot be used (No module named 'selective_scan_cuda'). Install it with: "),
+    ],
+    ids=["built", "without its CUDA scan", "for another PyTorch", "absent"],
+)  # fmt: skip
+def test_mamba_ssm_is_chosen_only_if_it_can_be_called(stand_ins, modules, chosen, reason):
+    pytest.importorskip("triton")
+    stand_ins(**modules)
+    assert available_implementations()["mamba_ssm"].startswith(reason)
+    assert implementation_for("cuda", torch.float32) == chosen
+
+
+def test_the_convolution_of_causal_conv1d_is_used_only_if_it_is_compiled(stand_ins):
+    from backbones.selective_scan import mamba_ssm
+
+    stand_ins(**BUILT, causal_conv1d="def causal_conv1d_fn(): ...\n")
+    assert mamba_ssm.conv_function()[0] is None and "causal_conv1d_cuda" in mamba_ssm.conv_function()[1]
+    stand_ins(causal_conv1d_cuda="")
+    mamba_ssm._function.cache_clear()
+    assert mamba_ssm.conv_function()[0].__name__ == "causal_conv1d_fn"

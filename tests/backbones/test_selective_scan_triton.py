@@ -7,11 +7,13 @@ process. That the kernels become GPU code without spilling registers is checked 
 import os
 import subprocess
 import sys
+from collections import Counter
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from backbones.selective_scan import ScanInputs, bidirectional_mixer, bidirectional_scan, causal_conv1d, selective_scan
 from tests.backbones.test_selective_scan import (
@@ -30,10 +32,12 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 GPU = torch.cuda.is_available() and not INTERPRETED
 DEVICE = "cuda" if GPU else "cpu"
-runs_kernels = pytest.mark.skipif(
-    not (GPU or INTERPRETED),
-    reason="needs a CUDA device: python -m pytest -m gpu; test_under_the_interpreter covers it",
-)
+
+
+def runs_kernels(test):
+    """Marks a test that runs kernels: on a GPU, or in the interpreter, which `test_under_the_interpreter` starts."""
+    return test if INTERPRETED else pytest.mark.gpu(test)
+
 
 # Odd channel counts, states that are no power of two, lengths around a chunk; a GPU takes real sizes too.
 SHAPES = [(1, 1, 1, 1), (2, 5, 3, 7), (1, 3, 16, 9)]
@@ -46,8 +50,8 @@ def small_tiles(monkeypatch):
     if INTERPRETED:
         from backbones.selective_scan import gpu
 
-        for name in ("CHANNELS", "STEPS", "CONV_STEPS"):
-            monkeypatch.setattr(gpu, name, 4)
+        for name in ("FORWARD", "BACKWARD", "CONVOLUTION"):
+            monkeypatch.setattr(gpu, name, gpu.Tile(4, 4))
 
 
 def on_device(tensors):
@@ -164,38 +168,88 @@ def test_mixer():
     assert largest_difference((tensor.cpu() for tensor in found), exact) < 1e-5
 
 
-HALF = {"u", "delta", "B", "C", "u2", "delta2", "B2", "C2", "z", "out", "x", "grad"}
-HALF |= {"grad_u", "grad_delta", "grad_z", "grad_u2", "grad_delta2", "grad_x"}
-SCAN = {"REVERSE": False, "BOTH": True, "SOFTPLUS": True, "GATED": True, "STEPS": 8, "STATES": 16, "CHANNELS": 32}
-CONV = {"REVERSE": True, "SILU": True, "WIDTH": 4, "STEPS": 32, "CHANNELS": 32}
+class Counted(TorchDispatchMode):
+    """Counts the operations of PyTorch."""
+
+    def __init__(self):
+        super().__init__()
+        self.calls = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.calls[function.overloadpacket.__name__] += 1
+        return function(*args, **(kwargs or {}))
 
 
+@runs_kernels
+def test_sums_and_casts_around_the_kernels_are_few():
+    _, x, z, *weights = inputs(torch.bfloat16, torch.float32, batch=1, length=5, channels=4, device=DEVICE)
+    with Counted() as forward:
+        out = bidirectional_mixer(x, z, *weights, implementation="triton")
+    with Counted() as backward:
+        out.backward(torch.ones_like(out))
+    assert forward.calls["_to_copy"] == 4, "two matrices per direction"
+    assert backward.calls["_to_copy"] == 5, "the gradients of these, and once those of B and C"
+    assert backward.calls["sum"] == 4, "one per convolution, and two of the scan"
+    assert backward.calls["add"] == 0, "both directions are accumulated in place"
+
+
+def test_kernels_are_launched_on_the_device_of_their_tensors(monkeypatch):
+    from backbones.selective_scan import gpu
+
+    entered = []
+
+    class Kernel:
+        def __getitem__(self, grid):
+            return lambda *args, **constants: entered.append("launch")
+
+    class Guard:
+        def __init__(self, tensor):
+            entered.append(tensor)
+
+        def __enter__(self):
+            entered.append("enter")
+
+        def __exit__(self, *error):
+            entered.append("exit")
+
+    monkeypatch.setattr(torch.cuda, "device_of", Guard)
+    lead = torch.zeros(1)
+    gpu._run(Kernel(), (1,), lead, 2, STEPS=4)
+    assert entered == [lead, "enter", "launch", "exit"]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2 or INTERPRETED, reason="needs two CUDA devices")
+def test_the_second_gpu_gives_the_same():
+    tensors = scan_tensors(2, 64, 16, 33, dtype=torch.float32)
+    first, second = (
+        selective_scan(**{k: v.to(device) for k, v in tensors.items()}, implementation="triton").cpu()
+        for device in ("cuda:0", "cuda:1")
+    )
+    assert torch.equal(first, second)
+
+
+COMPILED = [("bf16", 16, True, 90), ("bf16", 16, True, 80), ("fp32", 8, False, 90), ("fp16", 16, False, 80)]
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET replaces the compiler; runs without it")
-@pytest.mark.parametrize(
-    ("name", "constants"),
-    [("scan_forward", SCAN), ("scan_backward", SCAN), ("conv_forward", CONV), ("conv_backward", CONV | {"TAPS": 4})],
-)
-def test_compiles_for_a_gpu(name, constants):
-    import triton
-    from triton.backends.compiler import GPUTarget
-    from triton.compiler import ASTSource
+@pytest.mark.parametrize("case", COMPILED, ids=lambda case: "-".join(map(str, case)))
+def test_compiles_for_a_gpu_without_spilling(case):
+    """Every value of every setting once; `python benchmarks/gpu_compiled.py --every` compiles all combinations."""
+    from benchmarks.gpu_compiled import Case, check
 
-    from backbones.selective_scan import gpu, gpu_kernels
+    found = check(Case(*case))
+    assert [name for name, _, _ in found] == ["scan_forward", "scan_backward", "conv_forward", "conv_backward"]
+    assert not [problem for _, _, problem in found if problem]
+    assert all(code.shared <= 48 * 1024 for _, code, _ in found)
 
-    assert constants["CHANNELS"] == gpu.CHANNELS
-    kernel = getattr(gpu_kernels, name)
 
-    def type_of(parameter):
-        if parameter in constants:
-            return "constexpr"
-        if parameter == "scale":
-            return "fp32"
-        if parameter in ("channels", "N", "length", "chunks") or parameter.startswith("stride"):
-            return "i32"
-        return "*bf16" if parameter in HALF else "*fp32"
+@pytest.mark.slow
+@pytest.mark.skipif(INTERPRETED, reason="TRITON_INTERPRET replaces the compiler; runs without it")
+def test_a_tile_that_does_not_fit_the_registers_is_found(monkeypatch):
+    from backbones.selective_scan import gpu
+    from benchmarks.gpu_compiled import Case, calls, compiled, record
 
-    signature = {parameter.name: type_of(parameter.name) for parameter in kernel.params}
-    source = ASTSource(kernel, signature, constants)
-    compiled = triton.compile(source, target=GPUTarget("cuda", 80, 32), options={"num_warps": gpu.WARPS})
-    assert compiled.asm["cubin"]
-    assert compiled.metadata.shared <= 48 * 1024
+    monkeypatch.setattr(gpu, "FORWARD", gpu.Tile(64, 8))
+    assert compiled(record(calls(Case())["scan_forward"]), 90).spills_in_loops()

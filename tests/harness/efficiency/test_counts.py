@@ -189,9 +189,11 @@ def test_what_casts_doubt_is_said(change, word):
     assert word in note
 
 
-def test_the_state_of_a_gpu_is_read_or_left_out(tmp_path):
+@pytest.mark.parametrize("refused", ["nothing", "clocks_event_reasons", "clocks_throttle_reasons"])
+def test_the_state_of_a_gpu_is_read_or_left_out(tmp_path, refused):
     tool = tmp_path / "nvidia-smi"
-    tool.write_text("#!/bin/sh\necho '1410, 1980, 61, 0x0000000000000020'\n")
+    known = f'case "$1" in *{refused}*) echo Field is not a valid field to query.; exit 2;; esac'
+    tool.write_text(f"#!/bin/sh\n{known}\necho '1410, 1980, 61, 0x0000000000000020'\n")
     tool.chmod(0o755)
     assert conditions.gpu_state(str(tool)) == {
         "gpu_clock_mhz": 1410,

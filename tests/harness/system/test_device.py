@@ -42,13 +42,19 @@ def test_precisions_have_names_and_half_needs_a_gpu() -> None:
 
 
 def test_fp32_means_32_bits() -> None:
-    before = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
+    before = [switch.fp32_precision for switch in switches]
     try:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = True
+        for switch in switches:
+            switch.fp32_precision = "tf32"
         device.exact_float32()
-        assert not torch.backends.cudnn.allow_tf32 and not torch.backends.cuda.matmul.allow_tf32
+        assert [switch.fp32_precision for switch in switches if switch.fp32_precision not in ("ieee", "none")] == []
+        # These read the older interface, and raise if the two contradict each other.
+        assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
     finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = before
+        torch.backends.cudnn.allow_tf32 = True
+        for switch, value in zip(switches, before, strict=True):
+            switch.fp32_precision = value
 
 
 @pytest.mark.parametrize(("name", "backend"), [("mps", torch.backends.mps), ("xpu", torch.xpu)])

@@ -21,6 +21,7 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         (tmp_path / "gpus" / f"0000:0{number}:00.0").mkdir(parents=True)
     (tmp_path / "version").touch()
     monkeypatch.setattr(gpu, "DRIVER", tmp_path)
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path / "dev")
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(12)), raising=False)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
 
@@ -32,6 +33,21 @@ def four(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_hidden_gpus_are_not_there(four: None, monkeypatch: pytest.MonkeyPatch, shown: str | None, names: str) -> None:
     if shown is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", shown)
+    assert gpu.names() == names.split()
+
+
+@pytest.mark.parametrize(
+    ("devices", "names"), [("nvidiactl nvidia0 nvidia1 nvidia-uvm", "0 1"), ("dxg", "0"), ("nvidia-uvm", "")]
+)
+def test_devices_are_enough_where_proc_lacks_the_driver(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: str, names: str
+) -> None:
+    for device in devices.split():
+        (tmp_path / device).touch()
+    monkeypatch.setattr(gpu, "DRIVER", tmp_path / "absent")
+    monkeypatch.setattr(gpu, "DEVICES", tmp_path)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert gpu.driver() is bool(names)
     assert gpu.names() == names.split()
 
 

@@ -177,6 +177,25 @@ def test_two_processes_train_a_backbone_as_one_does(items: list[Item], tmp_path:
             assert max(abs(here[key].astype(float) - there[key]).max() for key in there) < 1e-4, name
 
 
+@pytest.mark.gpu
+def test_training_with_centers_resumes_on_a_gpu(items: list[Item], tmp_path: Path) -> None:
+    """Not bit for bit: sums on a GPU may have another order each time."""
+    device = "cuda"
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    for folder in (whole, broken):
+        folder.mkdir()
+    name, settings, options = CASES[0]
+    straight, _ = train(name, settings, options, items, whole, device=device)
+    train(name, settings, options, items, broken, stop=2, device=device)
+    resumed, began = train(name, settings, options, items, broken, start=1, device=device)
+    assert began == 2 and resumed.iteration == straight.iteration
+    found, expected = (trainer.criterion.state_dict() for trainer in (resumed, straight))
+    assert found.keys() == expected.keys() and any("center" in key for key in found)
+    for key, value in found.items():
+        assert value.device.type == device
+        torch.testing.assert_close(value, expected[key], rtol=1e-2, atol=1e-3)
+
+
 @pytest.mark.parametrize("part", ["module", "optimizer", "criterion"])
 def test_every_part_of_the_checkpoint_counts(items: list[Item], tmp_path: Path, part: str) -> None:
     """So that the test above can fail: BoT with its centers, one tensor of its checkpoint changed."""
