@@ -13,7 +13,11 @@ from torch import Tensor, nn
 
 
 class RunningStatistics:
-    """Copies and restores the buffers of a module."""
+    """Copies and restores the buffers of a module.
+
+    Constants among the buffers are written with their own values, through `.data`: PyTorch would otherwise refuse a
+    backward pass that has stored them.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self._buffers = [buffer for buffer in module.buffers() if buffer.is_floating_point()]
@@ -27,7 +31,8 @@ class RunningStatistics:
         """Sets all statistics to a flat copy."""
         if self._buffers:
             parts = flat.split([buffer.numel() for buffer in self._buffers])
-            torch._foreach_copy_(self._buffers, [p.view_as(b) for p, b in zip(parts, self._buffers, strict=True)])
+            values = [part.view_as(buffer) for part, buffer in zip(parts, self._buffers, strict=True)]
+            torch._foreach_copy_([buffer.data for buffer in self._buffers], values)
 
     def restore(self, before: Tensor, keep: Tensor) -> None:
         """Restores the copy `before`, returned by `now`, unless `keep` (a bool scalar on the device) is true."""
@@ -43,7 +48,7 @@ class RunningStatistics:
         finally:
             self.set(flat)
             for counter, before in zip(self._counters, counters, strict=True):
-                counter.copy_(before)
+                counter.data.copy_(before)
 
 
 def has_batch_norm(module: nn.Module) -> bool:
