@@ -24,6 +24,8 @@ from tests.support.runs import arguments
 Cli = Callable[..., tuple[int, str, str]]
 TOKEN = "hf_" + "x" * 34
 
+ADDRESSES = ("", "hf://no-name", "hf://a/b/c", "hf://a/..", "hf://a/b/", "hf:/a/b", "HF://a/b", "https://hub/a/b")
+
 pytestmark = pytest.mark.slow
 
 
@@ -126,11 +128,13 @@ def test_what_cannot_be_published_is_said(
     results, run = trained["folder"] / "results", trained["bot:demo"]["run_id"][:12]
     for target, words in (
         (package, "exists and is not an empty folder"),
-        ("hf://no-name", "must be hf://user/name"),
-        ("hf://a/b/c", "must be hf://user/name"),
+        (package / "record.json" / "net", "Cannot write"),
+        *((target, "must be a folder, or hf://user/name") for target in ADDRESSES),
     ):
         code, _, err = cli("publish", run, "--to", target, "--results", results)
         assert code == 2 and words in err and "Traceback" not in err
+    code, _, err = cli("publish", run, "--to", tmp_path / "x", "--results", results, "--public")
+    assert code == 2 and "--public is for a repository" in err
     code, _, err = cli("publish", "ffffffff", "--to", tmp_path / "x", "--results", results)
     assert code == 2 and "No run in" in err
     folder = store.find_run(results, trained["pixels"]["run_id"])
