@@ -118,7 +118,7 @@ def write(
     _check(how, dataset)
     network = load(backbone, device="cpu", **settings)
     module = prepare(network, normalize=how.normalize, camera=how.camera, batch=how.batch)
-    test = _test(network, module.contract, dataset, data_root, settings.get("plugins")) if dataset else None
+    test = _test(network, module.contract, dataset, data_root) if dataset else None
     with files.writing(path, "--out"):
         return _written(network, module, test, path, how, show or (lambda _: None))
 
@@ -163,13 +163,13 @@ def _check(how: How, dataset: str) -> None:
         raise UsageError(f"--calibration must be at least one batch of {max(1, how.batch)}, found {how.calibration}.")
 
 
-def _test(network: Embedder, contract: Contract, dataset: str, data_root: str, plugins: Any) -> _Test:
+def _test(network: Embedder, contract: Contract, dataset: str, data_root: str) -> _Test:
     """Reads the dataset of the comparison, with the cameras that the file will be given.
 
     Raises:
         DataError: the dataset cannot be read, or its cameras are not those that the file needs.
     """
-    entry = registry.dataset(dataset, Path(paths.expand(plugins)) if plugins else None)
+    entry = registry.dataset(dataset, network.source.plugins)
     record = network.source.record
     reader = ((record["spec"].get("dataset_options") if record else None) or {}).get(entry.name, {})
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
@@ -343,8 +343,8 @@ def _licence(network: Embedder) -> dict[str, str]:
         found["starting_weights"] = f"{card.pretrained.trained_on}, see {card.pretrained.url or 'the card'}"
     if source.dataset:
         try:
-            data = registry.dataset(source.dataset).card
+            data = registry.dataset(source.dataset, source.plugins).card
             found["training_data"] = f"{data.title}: {data.licence or 'unknown'}"
-        except UsageError:  # a dataset of the user, whose card is elsewhere
+        except UsageError:  # its card is in a plug-in folder that was not passed
             found["training_data"] = f"{source.dataset}: unknown"
     return found

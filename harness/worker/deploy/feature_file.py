@@ -116,8 +116,8 @@ def write(
         place = Path(paths.expand(images)) if isinstance(images, str | os.PathLike) else [Path(i) for i in images]
         return of_images(network, place, path, how, show)
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
-    plugins = Path(paths.expand(settings["plugins"])) if settings.get("plugins") else None
-    return of_dataset(network, registry.dataset(dataset, plugins), root, data_options, path, how, show)
+    entry = registry.dataset(dataset, network.source.plugins)
+    return of_dataset(network, entry, root, data_options, path, how, show)
 
 
 def of_images(network: Embedder, images: Path | Sequence[Path], out: Path, how: How, show: Show) -> Written:

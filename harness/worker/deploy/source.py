@@ -33,6 +33,7 @@ class Source:
         metric: distance between features in the evaluation.
         identities: identities in training, for a checkpoint that does not determine them.
         cameras: cameras in training, likewise.
+        plugins: folder of further plug-ins.
     """
 
     entry: BackboneEntry
@@ -45,6 +46,7 @@ class Source:
     metric: str = "cosine"
     identities: int = 1
     cameras: int = 1
+    plugins: Path | None = None
 
     @property
     def dataset(self) -> str:
@@ -110,6 +112,7 @@ def find(
         batch_size=Evaluation().batch_size,
         identities=facts.identities if facts else 1,
         cameras=facts.cameras if facts else 1,
+        plugins=folder,
     )
 
 
@@ -147,6 +150,7 @@ def _of_run(
         metric=ran.evaluation.metric,
         identities=trained.get("identities", 1),
         cameras=trained.get("cameras", 1),
+        plugins=plugins,
     )
 
 
