@@ -304,6 +304,16 @@ execution_options = together(
 )
 """How runs are carried out; none of it changes a number."""
 
+audit_option = option(
+    MAIN,
+    "--audit",
+    is_flag=False,
+    flag_value="default",
+    default="",
+    metavar="[CHECKS]",
+    help="Audit the network after the evaluation; a comma list of audits, or 'all'.",
+)
+
 GIVEN = click.core.ParameterSource.COMMANDLINE
 
 
