@@ -64,6 +64,7 @@ class Subject:
         network: computes features of changed images; `None` if there are only stored features.
         open_images: returns resized images of items; audits call `images`.
         earlier: blocks of audits that were made before of the same network, also on other datasets.
+        keep: stores a text file beside the record, by its name.
         emit: receives progress events.
     """
 
@@ -77,6 +78,7 @@ class Subject:
     network: Network | None = None
     open_images: Callable[[Sequence[Item]], Images] | None = None
     earlier: Sequence[Mapping[str, Any]] = ()
+    keep: Callable[[str, str], None] = lambda *_: None
     emit: Callable[..., None] = lambda *_, **__: None
 
     @cached_property

@@ -27,6 +27,7 @@ from harness.records import per_query
 from harness.registry import DatasetEntry, dataset_checks
 from harness.spec import recipe
 from harness.spec.job import Job
+from harness.system import files
 from harness.system.device import exact_float32, untested
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit
@@ -182,6 +183,7 @@ class Pipeline:
                 protocol=entry.card.protocol,
                 knows_cameras=splits.knows_cameras,
                 open_images=partial(self._images, value_range=splits.value_range),
+                keep=lambda name, text: files.replace(self.folder / name, text),
                 earlier=self.blocks.setdefault("audits", []),
                 emit=self.progress.emit,
             )
