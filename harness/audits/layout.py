@@ -36,11 +36,14 @@ class Arranged(NamedTuple):
 
 
 def arranged(rows: Rows) -> Arranged:
-    """Divides rows: those of one name whose settings have the same two keys are a matrix."""
+    """Divides rows: those of one name whose settings have the same two keys are a matrix.
+
+    The key with more values goes downwards, or else the last one by name: records do not keep the order of keys.
+    """
     groups: dict[tuple[str, str, str], list[Mapping[str, Any]]] = {}
     for row in rows:
         if len(row["setting"]) == 2:
-            first, second = row["setting"]
+            first, second = sorted(row["setting"], reverse=True)
             groups.setdefault((row["name"], first, second), []).append(row)
     single = [row for row in rows if len(row["setting"]) != 2]
     return Arranged(single, [_matrix(*key, group) for key, group in groups.items()])
@@ -49,6 +52,9 @@ def arranged(rows: Rows) -> Arranged:
 def _matrix(name: str, first: str, second: str, rows: Rows) -> Matrix:
     found = {(row["setting"][first], row["setting"][second]): row["value"] for row in rows}
     downward, across = (_ordered(place[side] for place in found) for side in (0, 1))
+    if len(across) > len(downward):
+        turned = {(column, row): value for (row, column), value in found.items()}
+        found, first, second, downward, across = turned, second, first, across, downward
     values = [[found.get((row, column)) for column in across] for row in downward]
     return Matrix(name, (first, second), downward, across, values)
 
