@@ -112,7 +112,8 @@ def _shown(block: Mapping[str, Any]) -> str:
 def _row(row: Mapping[str, Any]) -> list[str]:
     bounds = row["interval"]
     interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
-    value = "undefined" if row["value"] is None else f"{row['value']:.4f}"
+    digits = 6 if row["name"] == "threshold" else 4
+    value = "undefined" if row["value"] is None else f"{row['value']:.{digits}f}"
     queries = "" if row["queries"] is None else f"{row['queries']:,}"
     return [row["name"], described(row["setting"]), value, interval, queries]
 

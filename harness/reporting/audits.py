@@ -40,8 +40,8 @@ def build(context: Context) -> Section:
         return Section()
     about = (
         "What the scores rest on. Values and 95 % intervals are times 100, thresholds are not. They are means over "
-        "seeds. An interval is over the identities of the queries. Rows with three and more settings are in the records alone. "
-        f"{context.doc('audits.md')} explains the audits."
+        "seeds. An interval is over the identities of the queries. Rows with three and more settings are in the "
+        f"records alone. {context.doc('audits.md')} explains the audits."
     )
     return Section(paragraphs("## Audits", about, *parts), figures)
 
@@ -112,7 +112,7 @@ def _cell(row: Mapping[str, Any] | None) -> str:
     if row is None or row["value"] is None:
         return text.NOT_APPLICABLE
     bounds = f" {text.interval(row['interval'])}" if row["interval"] else ""
-    return f"{row['value']:.3f}" if row["name"] == "threshold" else f"{text.percent(row['value'])}{bounds}"
+    return f"{row['value']:.6f}" if row["name"] == "threshold" else f"{text.percent(row['value'])}{bounds}"
 
 
 def _mean(rows: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
