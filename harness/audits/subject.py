@@ -68,6 +68,7 @@ class Subject:
         open_images: returns resized images of items; audits call `images`.
         earlier: blocks of audits that were made before of the same network, also on other datasets.
         train: training images of the dataset.
+        keep: stores a text file beside the record, by its name.
         emit: receives progress events.
     """
 
@@ -82,6 +83,7 @@ class Subject:
     open_images: Callable[[Sequence[Item]], Images] | None = None
     earlier: Sequence[Mapping[str, Any]] = ()
     train: Sequence[Item] = ()
+    keep: Callable[[str, str], None] = lambda *_: None
     emit: Callable[..., None] = lambda *_, **__: None
 
     @cached_property

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from harness import audits
+from harness.audits.layout import Matrix, arranged, described
 from harness.cli import completion
-from harness.cli.groups import MAIN, OUTPUT, option
+from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.networks import network_options, network_settings
 from harness.cli.options import (
@@ -25,9 +26,6 @@ from harness.cli.options import (
 )
 from harness.cli.tables import Column, prose, table
 from harness.system.redact import readable
-
-MOST_ROWS = 40
-"""Number of rows of one audit that are printed; `--all-rows` prints more, and the record holds all."""
 
 
 @grouped(
@@ -56,7 +54,6 @@ MOST_ROWS = 40
     metavar="NAMES",
     help="Comma list of audits, or 'all'; docs/audits.md lists them.",
 )
-@option(OUTPUT, "--all-rows", is_flag=True, help=f"Print all rows of each audit, not the first {MOST_ROWS}.")
 @threads_option("those of a run on the CPU, else all cores", "Number of CPU threads; it may change the last bit.")
 @device_option
 @data_root_option
@@ -66,7 +63,7 @@ MOST_ROWS = 40
 @mlflow_option
 @no_mlflow_option
 @format_option
-def command(backbone: str, dataset: str, checks: str, all_rows: bool, form: str, **values: Any) -> int:
+def command(backbone: str, dataset: str, checks: str, form: str, **values: Any) -> int:
     """Audit a trained network on the test split of a dataset, and keep the rows in its record.
 
     A run is audited from its checkpoint. A checkpoint file is scored first, as by `evaluate`.
@@ -75,7 +72,7 @@ def command(backbone: str, dataset: str, checks: str, all_rows: bool, form: str,
 
     from harness.execution import audit
 
-    settings = network_settings(values, without=("all_rows", "form"))
+    settings = network_settings(values, without=("form",))
     chosen = {name: settings.pop(name, "") for name in ("checkpoint", "run")}
     if chosen["run"]:
         audits.parse(checks)
@@ -85,7 +82,7 @@ def command(backbone: str, dataset: str, checks: str, all_rows: bool, form: str,
         click.echo(json.dumps(blocks, indent=1))
     else:
         for block in blocks:
-            click.echo(f"\n{readable(_shown(block, None if all_rows else MOST_ROWS))}")
+            click.echo(f"\n{readable(_shown(block))}")
         click.echo(f"\nRecord: {folder / 'record.json'}")
     return int(any(block["error"] for block in blocks))
 
@@ -99,14 +96,13 @@ COLUMNS = (
 )
 
 
-def _shown(block: Mapping[str, Any], most: int | None) -> str:
-    """The rows of an audit as a table, with its question above and its notes below."""
-    rows: Sequence[Mapping[str, Any]] = block["rows"]
+def _shown(block: Mapping[str, Any]) -> str:
+    """The rows of an audit as tables, with its question above and its notes below."""
+    rows, matrices = arranged(block["rows"])
     parts = [prose(f"{block['check']} on {block['dataset']}: {block['about']}", "  ", "")]
     if rows:
-        parts.append(table(COLUMNS, [_row(row) for row in rows[:most]]))
-    if most and len(rows) > most:
-        parts.append(f"  {len(rows) - most} more rows: pass --all-rows, or see the record.")
+        parts.append(table(COLUMNS, [_row(row) for row in rows]))
+    parts += [_grid(matrix) for matrix in matrices]
     parts += [prose(f"- {note}", "  ", "") for note in block["notes"]]
     if block["error"]:
         parts.append(f"Error: {block['error']}")
@@ -114,9 +110,19 @@ def _shown(block: Mapping[str, Any], most: int | None) -> str:
 
 
 def _row(row: Mapping[str, Any]) -> list[str]:
-    setting = ", ".join(f"{key} {value}" for key, value in row["setting"].items())
     bounds = row["interval"]
     interval = f"{bounds[0]:.4f} to {bounds[1]:.4f}" if bounds else ""
-    value = "undefined" if row["value"] is None else f"{row['value']:.4f}"
+    digits = 6 if row["name"] == "threshold" else 4
+    value = "undefined" if row["value"] is None else f"{row['value']:.{digits}f}"
     queries = "" if row["queries"] is None else f"{row['queries']:,}"
-    return [row["name"], setting, value, interval, queries]
+    return [row["name"], described(row["setting"]), value, interval, queries]
+
+
+def _grid(matrix: Matrix) -> str:
+    """A matrix as a table; the record holds the intervals."""
+    columns = [Column(matrix.keys[0]), *(Column(str(name), right=True) for name in matrix.columns)]
+    lines = [
+        [str(name), *("" if value is None else f"{value:.3f}" for value in values)]
+        for name, values in zip(matrix.rows, matrix.values, strict=True)
+    ]
+    return f"{matrix.name}, by {matrix.keys[0]} (rows) and {matrix.keys[1]} (columns)\n{table(columns, lines)}"

@@ -14,6 +14,7 @@ from harness.errors import UsageError
 from harness.figures.style import same_picture
 from harness.reporting import (
     accuracy,
+    audits,
     efficiency_table,
     environments,
     failures,
@@ -43,6 +44,7 @@ SECTIONS: list[Builder] = [
     efficiency_table.build,
     profiles.build,
     claims_section.build,
+    audits.build,
     search.build,
     failures.build,
     image_links.build,

@@ -28,6 +28,7 @@ from harness.records import per_query
 from harness.registry import DatasetEntry, dataset_checks
 from harness.spec import recipe
 from harness.spec.job import Job
+from harness.system import files
 from harness.system.device import exact_float32, untested
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit
@@ -183,6 +184,7 @@ class Pipeline:
                 protocol=entry.card.protocol,
                 knows_cameras=splits.knows_cameras,
                 open_images=self._reader(splits).resized,
+                keep=lambda name, text: files.replace(self.folder / name, text),
                 earlier=self.blocks.setdefault("audits", []),
                 train=splits.train,
                 emit=self.progress.emit,

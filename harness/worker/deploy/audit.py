@@ -80,8 +80,8 @@ def of_run(
     for entry in entries:
         known = where.data_options or record["spec"].get("dataset_options") or {}
         splits = layouts.load(entry, where.data_root, **known.get(entry.name, {}))
-        earlier = [*(record.get("audits") or ()), *found]
-        found += _audit(network, entry, splits, checks, earlier, where, show)
+        earlier = audit.merge(record.get("audits") or (), found)
+        found += _audit(network, entry, splits, checks, earlier, folder, where, show)
     with files.locked(folder / ".lock"):
         record = store.read(folder)
         store.write(folder, {**record, "audits": audit.merge(record.get("audits") or (), found)})
@@ -94,6 +94,7 @@ def _audit(
     splits: Splits,
     checks: Sequence[str],
     earlier: Sequence[Mapping[str, Any]],
+    folder: Path,
     where: Where,
     show: Show,
 ) -> list[dict[str, Any]]:
@@ -126,6 +127,7 @@ def _audit(
             open_images=reader.resized,
             earlier=earlier,
             train=splits.train,
+            keep=lambda name, text: files.replace(folder / name, text),
             emit=show,
         )
         return audit.run(checks, subject)
