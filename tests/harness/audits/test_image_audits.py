@@ -156,3 +156,35 @@ def test_an_image_without_another_person_stays(items):
     alone = [items[0][0]]
     image = np.arange(3 * 8 * 4, dtype=np.uint8).reshape(3, 8, 4)
     assert np.array_equal(occlusion.covering([image], alone, 1.0)(image, 0), image)
+
+
+def test_near_duplicates_of_training_images_are_removed(subject, items, tmp_path):
+    query, gallery = items
+    copies = [tmp_path / "train" / f"{number}.png" for number in range(2)]
+    copies[0].parent.mkdir()
+    for copy, item in zip(copies, (query[1], gallery[4]), strict=True):
+        with Image.open(item.path) as image:
+            image.resize((26, 52)).save(copy)
+    subject.train = [Item(path, 100 + number, 0) for number, path in enumerate(copies)]
+    kept = {}
+    subject.keep, subject.open_images = kept.__setitem__, subject.network.images
+    block = audit.run(["near-duplicates"], subject)[0]
+    assert block["error"] is None
+    values = {(row["name"], *row["setting"].values()): row for row in block["rows"]}
+    assert values["near-duplicates of training images", "query"]["value"] == 1
+    assert values["near-duplicates of training images", "gallery"]["value"] == 1
+    without = values["mAP", "without near-duplicate pictures"]
+    queries, images = np.arange(len(query)) != 1, np.arange(len(gallery)) != 4
+    ranking = subject.rank(subject.features[0][queries], subject.features[1][images], queries=queries, images=images)
+    assert (without["value"], without["queries"]) == (pytest.approx(ranking.mAP), len(query) - 1)
+    assert str(copies[0]) in kept["near_duplicates.market1501.csv"]
+    shares = [values["share of test images close to a training image", limit]["value"] for limit in (0.9, 0.95, 0.99)]
+    assert shares[0] >= shares[1] >= shares[2] >= 2 / (len(query) + len(gallery))
+
+
+def test_near_duplicates_without_training_images_or_a_network(subject):
+    subject.open_images, subject.network = subject.network.images, None
+    block = audit.run(["near-duplicates"], subject)[0]
+    assert block["error"] is None
+    assert "no training images" in block["notes"][0]
+    assert "stored" in block["notes"][-1]
