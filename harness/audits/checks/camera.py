@@ -41,14 +41,19 @@ def _embedding(subject: Subject) -> Found:
     if not network.camera_mode:
         yield "The backbone does not embed cameras."
         return
+    off = network.features(subject.gallery, cameras="off")
+    if np.array_equal(_numpy(off), _numpy(subject.features[1])):
+        yield "The features do not depend on cameras."
+        return
+    off_query = network.features(subject.query, cameras="off")
+    yield from subject.scores(subject.rank(off_query, off), {"cameras": "off"})
     if network.camera_mode == "mean":
         yield "The network was trained on other cameras, so the evaluation uses the mean of their embeddings."
-    else:
-        yield from subject.scores(subject.rank(*_features(subject, network, "mean")), {"cameras": "mean"})
-    yield from subject.scores(subject.rank(*_features(subject, network, "off")), {"cameras": "off"})
-    if network.camera_mode == "on":
-        shuffled = _features(subject, network, "", shuffle=True)
-        yield from subject.scores(subject.rank(*shuffled), {"cameras": "shuffled"})
+        return
+    mean = _features(subject, network, "mean")
+    yield from subject.scores(subject.rank(*mean), {"cameras": "mean"})
+    shuffled = _features(subject, network, "", shuffle=True)
+    yield from subject.scores(subject.rank(*shuffled), {"cameras": "shuffled"})
 
 
 def _features(subject: Subject, network: Network, mode: str, *, shuffle: bool = False) -> tuple[Any, Any]:
@@ -117,7 +122,8 @@ def _information(name: str, features: str, found: np.ndarray, labels: np.ndarray
     def statistic(rows: np.ndarray) -> float:
         return normalised_mutual_information(found[rows], labels[rows])
 
-    bounds = stats.jackknife_interval(statistic, pids)
+    low, high = stats.jackknife_interval(statistic, pids)
+    bounds = max(0.0, low), min(1.0, high)
     return Row(name, {"features": features}, normalised_mutual_information(found, labels), bounds)
 
 
