@@ -12,7 +12,15 @@ from harness.audits.audit import Audit, Found, Row
 from harness.audits.subject import Subject
 from harness.contracts import Item
 from harness.data import near_duplicates
+from harness.errors import HarnessError
 from harness.spec.job import slug
+
+KINDS = {
+    ("train", "query"): "query images that look like a training image",
+    ("train", "gallery"): "gallery images that look like a training image",
+    ("query", "gallery"): "gallery images that look like a query of another camera or identity",
+}
+"""What a pair of splits says about the images of the second one."""
 
 LIMITS = (0.90, 0.95, 0.99)
 """Cosines from which a test image counts as close to a training image."""
@@ -41,11 +49,10 @@ def _by_picture(subject: Subject) -> Found:
         split: near_duplicates.of_images(subject.images(items), len(items)) for split, items in lists.items() if items
     }
     pairs = [pair for pair in near_duplicates.between(lists, prints) if not pair.is_ignored]
-    for other in ("query", "gallery"):
-        found = {pair.items[1] for pair in pairs if pair.splits == ("train", other)}
-        yield Row("near-duplicates of training images", {"split": other}, len(found))
-    same = {pair.items[1] for pair in pairs if not pair.is_leak}
-    yield Row("near-duplicates of query images", {"split": "gallery, of another camera or identity"}, len(same))
+    for splits, what in KINDS.items():
+        found, count = {pair.items[1] for pair in pairs if pair.splits == splits}, len(lists[splits[1]])
+        yield Row("share of near-duplicates", {"of": what}, len(found) / count)
+        yield f"{len(found):,} of {count:,} {what}."
     if pairs:
         subject.keep(f"near_duplicates.{slug(subject.dataset)}.csv", near_duplicates.table(pairs))
         removed = {item for pair in pairs for item in (pair.items if pair.is_leak else pair.items[1:])}
@@ -69,11 +76,14 @@ def _by_feature(subject: Subject) -> Found:
 
 def _without(subject: Subject, kept: Sequence[np.ndarray], setting: str) -> Found:
     queries, images = kept
-    names = (len(queries) - queries.sum(), len(images) - images.sum())
-    yield f"{setting.capitalize()}: {names[0]:,} query and {names[1]:,} gallery images are removed."
+    yield f"{setting.capitalize()}: {(~queries).sum():,} query and {(~images).sum():,} gallery images are removed."
     query, gallery = (features[part] for features, part in zip(subject.features, kept, strict=True))
-    ranking = subject.rank(query, gallery, queries=queries, images=images)
-    yield from subject.scores(ranking, {"images": setting}, queries=queries)
+    try:
+        ranking = subject.rank(query, gallery, queries=queries, images=images)
+    except HarnessError:
+        yield "No query with a match is left, so there is no score without them."
+    else:
+        yield from subject.scores(ranking, {"images": setting}, queries=queries)
 
 
 def nearest(features: Any, trained: Any) -> np.ndarray:

@@ -171,8 +171,10 @@ def test_near_duplicates_of_training_images_are_removed(subject, items, tmp_path
     block = audit.run(["near-duplicates"], subject)[0]
     assert block["error"] is None
     values = {(row["name"], *row["setting"].values()): row for row in block["rows"]}
-    assert values["near-duplicates of training images", "query"]["value"] == 1
-    assert values["near-duplicates of training images", "gallery"]["value"] == 1
+    for split, number in (("query", len(query)), ("gallery", len(gallery))):
+        row = values["share of near-duplicates", f"{split} images that look like a training image"]
+        assert row["value"] == pytest.approx(1 / number)
+    assert f"1 of {len(query)} query images that look like a training image." in block["notes"]
     without = values["mAP", "without near-duplicate pictures"]
     queries, images = np.arange(len(query)) != 1, np.arange(len(gallery)) != 4
     ranking = subject.rank(subject.features[0][queries], subject.features[1][images], queries=queries, images=images)
