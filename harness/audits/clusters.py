@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,11 +53,19 @@ def normalised_mutual_information(first: Any, second: Any) -> float:
         first: label of each item, whole numbers from 0, [N].
         second: likewise.
     """
+    return information(first, second)(np.arange(len(first)))
+
+
+def information(first: Any, second: Any) -> Callable[[np.ndarray], float]:
+    """Returns a function of rows: the normalised mutual information of two labellings on these rows."""
     first, second = np.asarray(first, dtype=np.int64), np.asarray(second, dtype=np.int64)
-    width = int(second.max()) + 1
-    entropies = [_entropy(np.bincount(labels)) for labels in (first, second, first * width + second)]
-    mean = (entropies[0] + entropies[1]) / 2
-    return max(0.0, (entropies[0] + entropies[1] - entropies[2]) / mean) if mean > 0 else 0.0
+    pairs = np.unique(first * (int(second.max()) + 1) + second, return_inverse=True)[1]
+
+    def of(rows: np.ndarray) -> float:
+        one, other, both = (_entropy(np.bincount(labels[rows])) for labels in (first, second, pairs))
+        return max(0.0, 2 * (one + other - both) / (one + other)) if one + other > 0 else 0.0
+
+    return of
 
 
 def _entropy(counts: np.ndarray) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness import metrics, stats
 from harness.audits.audit import Audit, Found, Row, mean_row
-from harness.audits.clusters import k_means, normalised_mutual_information
+from harness.audits.clusters import information, k_means
 from harness.audits.subject import Network, Subject
 from harness.contracts import Item
 
@@ -78,7 +78,7 @@ def _centred(subject: Subject) -> Found:
 def per_camera(
     query: Any, gallery: Any, query_camids: np.ndarray, gallery_camids: np.ndarray, *, scale: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns features minus the mean of their camera, over query and gallery; float64.
+    """Returns features minus the mean of their camera, over query and gallery, in their type.
 
     Args:
         query: features [n_query, D].
@@ -96,6 +96,7 @@ def per_camera(
         part = features[own]
         spread = part.std(axis=0) if scale else np.ones(1)
         features[own] = (part - part.mean(axis=0)) / np.where(spread > 0, spread, 1)
+    features = features.astype(_numpy(gallery).dtype)
     return features[: len(query)], features[len(query) :]
 
 
@@ -119,12 +120,9 @@ def _clusters(subject: Subject) -> Iterator[Row | str]:
 
 
 def _information(name: str, features: str, found: np.ndarray, labels: np.ndarray, pids: np.ndarray) -> Row:
-    def statistic(rows: np.ndarray) -> float:
-        return normalised_mutual_information(found[rows], labels[rows])
-
+    statistic = information(found, labels)
     low, high = stats.jackknife_interval(statistic, pids)
-    bounds = max(0.0, low), min(1.0, high)
-    return Row(name, {"features": features}, normalised_mutual_information(found, labels), bounds)
+    return Row(name, {"features": features}, statistic(np.arange(len(found))), (max(0.0, low), min(1.0, high)))
 
 
 def _pairs(subject: Subject) -> Found:
