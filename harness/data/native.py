@@ -20,7 +20,7 @@ from harness.errors import DataError
 from harness.system import files
 
 ORIGINAL = ((0, 0), "original")
-"""Stands for the image size and interpolation in the key of a cache."""
+"""The image size and interpolation in the key of a cache."""
 
 
 class NativeFiles:
