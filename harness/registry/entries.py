@@ -140,11 +140,16 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A registered dataset. `datasets.layouts` reads it with the layouts of the card."""
+    """A registered dataset. `datasets.layouts` reads it with the layouts of the card.
+
+    Attributes:
+        parts: the datasets that this one joins; see `harness.registry.joined`.
+    """
 
     card: DatasetCard
     folder: Path
     package: str
+    parts: tuple[DatasetEntry, ...] = ()
 
     @property
     def name(self) -> str:
