@@ -13,16 +13,24 @@ from harness.registry.entries import DatasetEntry
 
 JOINT = "+"
 
+SAME_PEOPLE = (
+    ("cuhk03-detected", "cuhk03-labeled", "cuhk03-classic-detected", "cuhk03-classic-labeled"),
+    ("dukemtmc", "occluded-duke"),
+    ("msmt17", "msmt17-train"),
+)
+"""Datasets of the same people; together they would teach one person as two, or train on the people of the test."""
+
 
 def join(parts: Sequence[DatasetEntry]) -> DatasetEntry:
     """Returns the entry of several datasets: the training images of all, query and gallery of the first.
 
     Raises:
-        UsageError: a dataset is named twice.
+        UsageError: two of the datasets show the same people.
     """
     names = [part.name for part in parts]
-    if len(set(names)) < len(names):
-        raise UsageError(f"A dataset is named twice in {JOINT.join(names)}.")
+    for position, name in enumerate(names):
+        if other := next((earlier for earlier in names[:position] if people(earlier) == people(name)), None):
+            raise UsageError(f"{other} and {name} show the same people, so they cannot be trained on together.")
     first = parts[0].card
     card = msgspec.structs.replace(
         first,
@@ -38,6 +46,19 @@ def join(parts: Sequence[DatasetEntry]) -> DatasetEntry:
         expected=_expected(parts),
     )
     return replace(parts[0], card=card, parts=tuple(parts))
+
+
+def people(name: str) -> str:
+    """Returns a name for the people of a dataset, the same for all datasets of these people."""
+    return next((family[0] for family in SAME_PEOPLE if name in family), name)
+
+
+def others(datasets: Sequence[DatasetEntry], left_out: DatasetEntry) -> list[DatasetEntry]:
+    """Returns the datasets of other people than those of one dataset, one for each group of people."""
+    found: dict[str, DatasetEntry] = {}
+    for entry in datasets:
+        found.setdefault(people(entry.name), entry)
+    return [entry for name, entry in found.items() if name != people(left_out.name)]
 
 
 def _expected(parts: Sequence[DatasetEntry]) -> dict[str, SplitCount]:
