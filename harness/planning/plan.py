@@ -89,6 +89,8 @@ def build(request: Request) -> list[Planned]:
     """
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
     pairs = trained_and_scored(request)
+    for trained, _ in pairs:
+        _check_reader_options(request, trained)
     check_options(request, chosen)
     seen: dict[str, _Data] = {}
     for entry in {e.name: e for trained, scored in pairs for e in [trained, *scored]}.values():
@@ -119,6 +121,16 @@ def trained_and_scored(request: Request) -> list[tuple[DatasetEntry, list[Datase
         (registry.join(rest[left.name]), list({entry.name: entry for entry in (left, *further)}.values()))
         for left in datasets
     ]
+
+
+def _check_reader_options(request: Request, trained: DatasetEntry) -> None:
+    """Refuses reader options of datasets that are trained on together, because they would be ignored."""
+    names = [trained.name, *(part.name for part in trained.parts)] if trained.parts else []
+    if given := next((name for name in names if request.dataset_options.get(name)), None):
+        raise UsageError(
+            f"--data-option {given} cannot be used with {trained.name}: datasets that are trained on together are "
+            "read with the options of their cards."
+        )
 
 
 def planned(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,6 +108,13 @@ def test_leave_one_out_trains_on_the_others_and_scores_what_was_left_out(tmp_pat
         plan.build(
             request_on(tmp_path, tmp_path, datasets="market1501,dukemtmc,occluded-duke", protocol="leave-one-out")
         )
+
+
+def test_reader_options_of_joined_datasets_are_refused(tmp_path: Path) -> None:
+    for name in ("dukemtmc", "market1501+dukemtmc"):
+        given = {"datasets": "market1501+dukemtmc", "dataset_options": {name: {"version": "v2"}}}
+        with pytest.raises(UsageError, match=f"--data-option {re.escape(name)} cannot"):
+            plan.build(request_on(tmp_path, tmp_path, **given))
 
 
 def test_the_protocol_each_gives_the_ids_of_before(world: Path, tmp_path: Path) -> None:
