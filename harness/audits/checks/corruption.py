@@ -51,8 +51,8 @@ def run(subject: Subject) -> Found:
         "corrupted."
     )
     for network, scores in PUBLISHED.get(subject.dataset, {}).items():
-        for images, percent in zip(("clean", "query and gallery corrupted"), scores, strict=True):
-            yield Row("mAP", {"as published": f"{network}, {images}"}, percent / 100)
+        for images, percent in zip(("clean", "with query and gallery corrupted"), scores, strict=True):
+            yield Row("mAP", {"as published": f"{network} {images}"}, percent / 100)
 
 
 AUDIT = Audit(

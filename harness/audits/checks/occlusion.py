@@ -21,11 +21,11 @@ SHAPES = (0.5, 2.0)
 def run(subject: Subject) -> Found:
     """Yields the scores of queries as they are, and of queries with a growing share covered; the gallery stays."""
     assert subject.network is not None
-    yield from subject.scores(subject.ranking, {"covered": "0%"})
+    yield from subject.scores(subject.ranking, {"covered share": 0.0})
     images = subject.network.images(subject.query)
     for share in SHARES:
         query = subject.network.features(subject.query, change=covering(images, subject.query, share))
-        yield from subject.scores(subject.rank(query, subject.features[1]), {"covered": f"{share:.0%}"})
+        yield from subject.scores(subject.rank(query, subject.features[1]), {"covered share": share})
 
 
 def covering(images: Images, items: Sequence[Item], share: float, *, seed: int = 0) -> Change:

@@ -100,7 +100,7 @@ def test_corruption_rows(subject, monkeypatch):
     assert rows["mAP", "nothing"] == pytest.approx(subject.ranking.mAP)
     assert rows["mAP", "query and gallery"] < rows["mAP", "nothing"]
     assert {("mINP", "query"), ("rank-1", "gallery"), ("mAP", "query")} <= set(rows)
-    assert rows["mAP", "TransReID, query and gallery corrupted"] == pytest.approx(0.2738)
+    assert rows["mAP", "TransReID with query and gallery corrupted"] == pytest.approx(0.2738)
     assert "2 draws" in block["notes"][0]
 
 
@@ -131,10 +131,10 @@ def test_no_audit_of_many_passes_runs_by_default():
 def test_occlusion_rows(subject):
     block = audit.run(["occlusion"], subject)[0]
     assert block["error"] is None
-    values = {row["setting"]["covered"]: row["value"] for row in block["rows"] if row["name"] == "mAP"}
-    assert list(values) == ["0%", "10%", "20%", "30%", "40%", "50%"]
-    assert values["0%"] == pytest.approx(subject.ranking.mAP)
-    assert values["50%"] < values["0%"]
+    values = {row["setting"]["covered share"]: row["value"] for row in block["rows"] if row["name"] == "mAP"}
+    assert list(values) == [0, 0.1, 0.2, 0.3, 0.4, 0.5]
+    assert values[0] == pytest.approx(subject.ranking.mAP)
+    assert values[0.5] < values[0]
 
 
 def test_a_patch_has_the_share_and_is_from_another_person(items):
