@@ -156,6 +156,11 @@ class DatasetEntry:
         """Registered name."""
         return self.card.name
 
+    @property
+    def singles(self) -> tuple[DatasetEntry, ...]:
+        """The datasets that this one joins, or itself."""
+        return self.parts or (self,)
+
     def load(self, root: str | os.PathLike[str], **options: Any) -> Splits:
         """Reads the splits below the data root.
 

@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image, ImageEnhance
 
+import harness
 from datasets.synthetic import generate
 from harness import registry
 from harness.cli import cli
@@ -59,6 +60,7 @@ def test_a_planted_copy_of_a_training_image_is_found(data, change):
     assert all(pair.items[1] == splits.gallery[5] for pair in found)
     assert found[0].splits == ("train", "gallery")
     assert found[0].is_leak
+    assert harness.near_duplicates("market1501", data) == find(splits)
 
 
 def test_kinds_of_pairs(data):
