@@ -22,7 +22,6 @@ from torch import Tensor, nn
 
 from backbones.selective_scan import ScanInputs, bidirectional_scan
 from benchmarks.machine import describe
-from harness.worker.deploy.scans import exportable_scan
 
 CHANNELS, STATES, LENGTH, CHUNK = 768, 16, 140, 20
 One = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
@@ -127,7 +126,7 @@ def main() -> None:
 def row(name: str, module: Both, inputs: tuple[Tensor, ...], expected: Tensor, threads: int) -> None:
     shapes = ({0: torch.export.Dim("batch", min=1, max=4096)},) * len(inputs)
     started = time.perf_counter()
-    with torch.no_grad(), exportable_scan():
+    with torch.no_grad():
         program = torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
         exported = torch.onnx.export(program, dynamo=True, opset_version=18, verbose=False)
     seconds = time.perf_counter() - started

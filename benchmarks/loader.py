@@ -1,6 +1,8 @@
-"""Speed of the training loader on one core, against the per-image pipeline of the original toolboxes.
+"""Speed of the training loader, against the per-image pipeline of the original toolboxes.
 
-    python -m benchmarks.loader [--size 256x128] [--batches 20] [--rounds 5]
+    python -m benchmarks.loader [--size 256x128] [--batches 20] [--rounds 5] [--threads 1]
+
+With one thread, everything runs on one core.
 
 Both load training batches from the same JPEG files in a temporary folder: 64 identities with 16 images of Market-1501's
 size (128x64). The original pipeline decodes each image with PIL, resizes, pads, crops, flips, converts, normalises and
@@ -84,19 +86,20 @@ def main() -> None:
     parser.add_argument("--size", default="256x128", help="height x width")
     parser.add_argument("--batches", type=int, default=20, help="batches of 64 per round")
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1, help="threads of this loader")
     arguments = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
+    if arguments.threads == 1 and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     torch.set_num_threads(1)
     height, width = map(int, arguments.size.split("x"))
     sampler = Sampler(16, 4, "fixed", arguments.batches)
     recipe = Recipe("benchmark", augmentation=Augmentation(image_size=(height, width)), sampler=sampler)
-    print(describe(1, torch.device("cpu")))
+    print(describe(arguments.threads, torch.device("cpu")))
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         items = write_images(folder)
         size = sum(item.path.stat().st_size for item in items) / len(items)
-        options = {"mean": MEAN, "std": STD, "seed": 0}
+        options = {"mean": MEAN, "std": STD, "seed": 0, "workers": arguments.threads}
         start = time.perf_counter()
         cached = TrainingData(items, recipe, cache=folder / "cache", **options)
         built = time.perf_counter() - start

@@ -151,7 +151,7 @@ class ReIDMamba(nn.Module):
     def _embed(self, images: Tensor, camera_ids: Tensor | None) -> Tensor:
         """Returns the sequence of patches and class tokens, [B, n + k, D], all with the camera embedding added."""
         patches = self.patch_embed(images) + self.pos_embed
-        tokens = (self.cls_token + self.pos_embed_cls).expand(len(images), -1, -1)
+        tokens = (self.cls_token + self.pos_embed_cls).expand(images.shape[0], -1, -1)
         return spread(patches, tokens) + camera_term(self.sie_embed, camera_ids, self.camera_mode)
 
     def _branch(self, b: int, hidden: Tensor, residual: Tensor | None) -> Tensor:

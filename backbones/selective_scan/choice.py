@@ -39,6 +39,8 @@ def implementation_for(device: torch.device | str, dtype: torch.dtype) -> str:
     forced = _forced.get()
     if forced != "auto":
         return forced
+    if torch.compiler.is_exporting():
+        return "export"
     for name, entry in _IMPLEMENTATIONS.items():
         if entry.serves(device, dtype) and entry.state() == AVAILABLE:
             return name
@@ -140,6 +142,13 @@ def _load_triton() -> Operators:
 
 
 @cache
+def _load_exportable() -> Operators:
+    from backbones.selective_scan.exportable import ExportableOperators
+
+    return ExportableOperators()
+
+
+@cache
 def _load_torch() -> Operators:
     from backbones.selective_scan.autograd import Differentiable
     from backbones.selective_scan.plain import PlainKernels
@@ -156,4 +165,5 @@ _IMPLEMENTATIONS: dict[str, _Implementation] = {
     ),
     "triton": _Implementation(_triton_state, _serves_triton, _load_triton),
     "torch": _Implementation(lambda: AVAILABLE, lambda device, dtype: dtype.is_floating_point, _load_torch),
+    "export": _Implementation(lambda: AVAILABLE, lambda device, dtype: dtype.is_floating_point, _load_exportable),
 }

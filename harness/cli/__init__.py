@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "Show the records of a results folder; send missing ones to MLflow.",
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
+    "audit": "Audit a trained network: cameras, open set and other things that a score hides.",
     "embed": "Write the features of images, from a trained network to a file.",
     "export": "Write a trained network as an ONNX or torch.export file.",
     "publish": "Write weights, model card and record of a run, or upload them.",

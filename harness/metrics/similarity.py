@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 METRICS = ("cosine", "euclidean")
 
 _ALIGNED = 16
-_BLOCK_ELEMENTS = 2**27
+_BLOCK_ELEMENTS = {"cpu": 2**27}
+_ON_OTHER_DEVICES = 2**25  # rows are sorted there, which needs several times the memory
 _SAMPLE = 1024
 _SAME = 4 * 2.0**-23
 
@@ -213,7 +214,7 @@ class FeatureSimilarity:
         self.dtype = torch.promote_types(self._query.dtype, self._reader.dtype)
         self._rule = TieRule.of(self.dim, self.euclidean)
         self._prepare_gallery()
-        self.block_size = block_size or max(1, min(self.n_query, _BLOCK_ELEMENTS // self.n_gallery))
+        self.block_size = block_size or _rows(self.n_query, self.n_gallery, self.device.type)
         self._refuse_constant()
 
     @property
@@ -369,7 +370,8 @@ class DistanceSimilarity:
         self._kept = None if everything else kept
         self.n_query = self._distances.shape[0]
         self.n_gallery = self._distances.shape[1] if self._kept is None else len(self._kept)
-        self.block_size = block_size or max(1, min(self.n_query, _BLOCK_ELEMENTS // self._distances.shape[1]))
+        device = getattr(getattr(self._distances, "device", None), "type", "cpu")  # numpy's is a text
+        self.block_size = block_size or _rows(self.n_query, self._distances.shape[1], device)
 
     def blocks(self) -> Iterator[Block]:
         """Yields the negated distances of all queries in order."""
@@ -384,6 +386,11 @@ class DistanceSimilarity:
                 row = rows.start + int((~similarity.isfinite()).any(dim=1).nonzero()[0])
                 raise FeatureError(f"Row {row} of the distances contains NaN or infinity; compute the distances again.")
             yield Block(rows, similarity, torch.zeros_like(similarity[:, 0]), torch.ones_like(similarity[:, 0]))
+
+
+def _rows(n_query: int, n_gallery: int, device: str) -> int:
+    """Returns the number of queries of a block."""
+    return max(1, min(n_query, _BLOCK_ELEMENTS.get(device, _ON_OTHER_DEVICES) // n_gallery))
 
 
 @contextmanager

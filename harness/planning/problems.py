@@ -109,7 +109,11 @@ def unmatched(entry: DatasetEntry, queries: int, data_root: str) -> Problem:
 
 
 def uneven_parts(recipe: Recipe, processes: int) -> Problem | None:
-    """The problem of a batch that several processes cannot share, or None."""
+    """The problem of a training that several processes cannot share, or None."""
+    if processes > 1 and recipe.training.compile != "no":
+        return plain(
+            "training.compile works with one GPU per run: leave it or --gpus-per-run out.", "compiled by one GPU alone"
+        )
     batch, micro_batch = recipe.sampler.identities * recipe.sampler.instances, recipe.training.micro_batch
     if batch % processes:
         return plain(

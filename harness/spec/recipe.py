@@ -26,7 +26,11 @@ SOFT: Literal["soft"] = "soft"
 SOFT_IN_SPECS = -1.0
 """The soft margin in the values of a run spec. Run ids depend on this number."""
 
-LATER: dict[str, Any] = {"training.micro_batch": 0, "training.gradient_checkpointing": False}
+LATER: dict[str, Any] = {
+    "training.micro_batch": 0,
+    "training.gradient_checkpointing": False,
+    "training.compile": "no",
+}
 """Keys that are younger than the first run ids, with their defaults. Run specs leave these defaults out."""
 
 
@@ -136,7 +140,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
             model's `no_weight_decay()` have none.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "amsgrad", "adamw"] = "sgd"
     lr: Positive = 0.008
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 1e-4
@@ -147,7 +151,9 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     """Learning-rate schedule. `harness.training.optim` documents the formula of each `kind` and the keys it uses."""
 
-    kind: Literal["cosine-iterations", "transreid", "reidmamba", "bot", "constant"] = "cosine-iterations"
+    kind: Literal["cosine-iterations", "transreid", "transreid-ssl", "reidmamba", "bot", "constant"] = (
+        "cosine-iterations"
+    )
     warmup_epochs: NotNegative = 5.0
     warmup_iterations: Count = 0
     warmup_factor: NotNegative = 0.01
@@ -171,6 +177,8 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
             are those of the whole batch. Batch norm uses the statistics of each such piece.
         gradient_checkpointing: compute the activations of each block again in the backward pass instead of keeping
             them.
+        compile: mode of `torch.compile` in training: `default`, or `reduce-overhead`, which uses CUDA graphs. Random
+            layers such as dropout then draw other numbers.
     """
 
     epochs: Count = 120
@@ -180,6 +188,7 @@ class Training(Struct, frozen=True, forbid_unknown_fields=True):
     deterministic: bool = False
     micro_batch: Count = 0
     gradient_checkpointing: bool = False
+    compile: Literal["no", "default", "reduce-overhead"] = "no"
 
 
 class Evaluation(Struct, frozen=True, forbid_unknown_fields=True):
@@ -259,13 +268,24 @@ def _recipe(table: dict[str, Any], where: str) -> Recipe:
     if sampler.epoch == "fixed" and sampler.iterations <= 0:
         raise UsageError(f"{where}: sampler.epoch 'fixed' needs sampler.iterations of at least 1, found 0.")
     _check_batch(sampler, recipe.loss, where)
-    batch, micro_batch = sampler.identities * sampler.instances, recipe.training.micro_batch
-    if micro_batch and batch % micro_batch:
+    _check_memory(recipe.training, sampler.identities * sampler.instances, where)
+    return recipe
+
+
+def _check_memory(training: Training, batch: int, where: str) -> None:
+    """Checks the values that trade time for memory.
+
+    Raises:
+        UsageError: pieces do not divide the batch, or values cannot be combined.
+    """
+    if training.micro_batch and batch % training.micro_batch:
         raise UsageError(
             f"{where}: training.micro_batch must divide the batch of {batch} images (sampler.identities times "
-            f"sampler.instances), found {micro_batch}."
+            f"sampler.instances), found {training.micro_batch}."
         )
-    return recipe
+    others = {"micro_batch": training.micro_batch, "gradient_checkpointing": training.gradient_checkpointing}
+    for name in (name for name, value in others.items() if value and training.compile != "no"):
+        raise UsageError(f"{where}: training.compile cannot be combined with training.{name}. Leave one of them out.")
 
 
 def _check_batch(sampler: Sampler, loss: Loss, where: str) -> None:

@@ -6,11 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
 
+from harness.data.copies import copied_ahead
 from harness.data.loader import Batch, TrainingData
 from harness.errors import RunError
 from harness.losses import ReIDCriterion
@@ -114,8 +115,10 @@ class Trainer:
             emit("warning", text=NO_BLOCKS)
         if 0 < recipe.training.micro_batch < data.batch_size and has_batch_norm(module):
             emit("warning", text=LOCAL_STATISTICS.format(recipe.training.micro_batch, data.batch_size))
+        how = recipe.training.compile
+        self.compiled = how != "no"
         self.gradients = Gradients(
-            module,
+            cast(nn.Module, torch.compile(module, mode=how)) if self.compiled else module,
             self.criterion,
             micro_batch=recipe.training.micro_batch,
             group=self.group,
@@ -158,7 +161,7 @@ class Trainer:
         iterations = self.data.iterations(epoch)
         tally, skipped, images = Tally(), int(self.skipped), 0
         started = shown = time.monotonic()
-        for iteration, batch in enumerate(self.data.epoch(epoch)):
+        for iteration, batch in enumerate(copied_ahead(self.data.epoch(epoch), self.device)):
             self._set_rates(epoch, iterations)
             tally.add(self.step(batch))
             images += len(batch.labels)  # of all processes
@@ -190,7 +193,9 @@ class Trainer:
         statistics = self.statistics.now() if self.scaler.is_enabled() else None
         self.optimizer.zero_grad(set_to_none=True)
         self.criterion.zero_grad(set_to_none=True)
-        loss, parts = self.gradients(images, batch.camera_ids, labels, sampler.identities, sampler.instances)
+        # CUDA graphs need the cameras on the device; otherwise the backbone checks their range, on the CPU.
+        cameras = batch.camera_ids.to(self.device, non_blocking=True) if self.compiled else batch.camera_ids
+        loss, parts = self.gradients(images, cameras, labels, sampler.identities, sampler.instances)
         if self.recipe.training.grad_clip > 0:
             self.scaler.unscale_(self.optimizer)
             nn.utils.clip_grad_norm_(self.module.parameters(), self.recipe.training.grad_clip)

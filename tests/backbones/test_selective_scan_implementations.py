@@ -56,7 +56,7 @@ def test_choice_by_device_and_type():
 
 def test_every_implementation_is_available_or_says_why_not():
     states = available_implementations()
-    assert set(states) == {"cpu", "mamba_ssm", "triton", "torch"}
+    assert set(states) == {"cpu", "mamba_ssm", "triton", "torch", "export"}
     assert states["torch"] == states["cpu"] == "available"
     for state in states.values():
         assert state == "available" or (state.endswith(".") and "Traceback" not in state)
@@ -104,6 +104,47 @@ def test_calls_from_several_threads_at_once(threads, monkeypatch):
     with ThreadPoolExecutor(4) as pool:
         for together in pool.map(lambda _: results(), range(12)):
             assert all(torch.equal(a, b) for a, b in zip(alone, together, strict=True))
+
+
+@pytest.mark.parametrize("length", [1, 7])
+def test_the_exported_scan_is_the_scan(length):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator)
+
+    def inputs():
+        wide = (draw(2, 5, length), draw(2, 5, length), -draw(5, 3).abs(), draw(2, 3, length), draw(2, 3, length))
+        return ScanInputs(*wide, D=draw(5), delta_bias=draw(5))
+
+    one, other, z, weight = inputs(), inputs(), draw(2, 5, length), draw(5, 4)
+
+    def all_operators():
+        return [
+            bidirectional_scan(one, other, z=z),
+            *(selective_scan(*one[:5], one.D, z=z, delta_bias=one.delta_bias, reverse=r) for r in (False, True)),
+            *(causal_conv1d(one.u, weight, one.D, reverse=r) for r in (False, True)),
+        ]
+
+    expected = all_operators()
+    with torch.no_grad(), use_implementation("export"):
+        found = all_operators()
+    for a, b in zip(expected, found, strict=True):
+        torch.testing.assert_close(b, a, atol=2e-6, rtol=1e-5)
+
+
+def test_torch_export_chooses_the_scan_that_it_understands():
+    tensors = scan_tensors(1, 3, 2, 5, dtype=torch.float32)
+
+    class Chooser(torch.nn.Module):
+        def forward(self, x):
+            chosen.append(implementation_for(x.device, x.dtype))
+            return x + 1
+
+    chosen = []
+    torch.export.export(Chooser(), (tensors["u"],), strict=False)
+    assert set(chosen) == {"export"}
+    assert implementation_for("cpu", torch.float32) == "cpu"
 
 
 FORK = """

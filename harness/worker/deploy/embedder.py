@@ -146,8 +146,26 @@ class Embedder(nn.Module):
         """
         if not mean:
             self._check(items, rows)
+        data = self.data(items, pictures=pictures, rows=rows, value_range=value_range, workers=workers)
+        done = 0
+        with mean_camera(self.module) if mean else contextlib.nullcontext():
+            for plain, flipped in features_by_batch(self.module, data, self.device, flip=flip, precision=precision):
+                found = (plain if flipped is None else flipped).cpu()
+                done += len(found)
+                yield done, nn.functional.normalize(found, dim=1) if unit else found
+
+    def data(
+        self,
+        items: Sequence[Item],
+        *,
+        pictures: Images | None = None,
+        rows: Mapping[int, int] | None = None,
+        value_range: Range | None = None,
+        workers: int = 0,
+    ) -> EvaluationData:
+        """Returns the batches of images as the evaluation reads them; the arguments are those of `stream`."""
         card = self.source.entry.input
-        data = EvaluationData(
+        return EvaluationData(
             items,
             image_size=self.image_size,
             interpolation=self.source.interpolation,
@@ -160,12 +178,6 @@ class Embedder(nn.Module):
             pin_memory=self.device.type == "cuda",
             images=pictures,
         )
-        done = 0
-        with mean_camera(self.module) if mean else contextlib.nullcontext():
-            for plain, flipped in features_by_batch(self.module, data, self.device, flip=flip, precision=precision):
-                found = (plain if flipped is None else flipped).cpu()
-                done += len(found)
-                yield done, nn.functional.normalize(found, dim=1) if unit else found
 
     def _check(self, items: Sequence[Item], rows: Mapping[int, int] | None) -> None:
         """Checks that every camera has a row in the camera embedding, if there is one."""

@@ -175,7 +175,9 @@ def of_dataset(
     parts = {name: _split(name, getattr(splits, name), how.camera) for name in ("query", "gallery")}
     plan = _Plan(parts, value_range=splits.value_range)
     plan.sentences += dataset_checks.check_counts(entry, splits)
-    _choose_cameras(network, entry.name, splits, plan, how)
+    plan.rows, why_mean = choose_cameras(network, entry.name, splits, how.camera)
+    plan.mean = bool(why_mean)
+    plan.sentences += filter(None, [why_mean])
     if network.source.metric == "euclidean" and how.unit:
         plan.sentences.append("The run ranked by Euclidean distance of unscaled features: pass --raw to write those.")
     return _write(network, plan, out, how, show)
@@ -218,20 +220,29 @@ def _texts(images: Sequence[Path]) -> np.ndarray:
     return np.array([str(image) for image in images], dtype=str)
 
 
-def _choose_cameras(network: Embedder, dataset: str, splits: Splits, plan: _Plan, how: How) -> None:
-    """Uses the cameras of the dataset as the evaluation does, and the mean of the trained ones where that fails."""
-    if not network.embeds_cameras or how.camera is not None:
-        return
+def choose_cameras(
+    network: Embedder, dataset: str, splits: Splits, camera: int | None = None
+) -> tuple[Mapping[int, int] | None, str]:
+    """Chooses the cameras of the dataset as the evaluation does, and the mean of the trained ones where that fails.
+
+    Args:
+        network: the network.
+        dataset: name of the dataset.
+        splits: its images.
+        camera: the camera of all images, if it was given.
+
+    Returns:
+        The row of each camera in the embedding, `None` for its number; and why the mean is used, empty if it is not.
+    """
+    if not network.embeds_cameras or camera is not None:
+        return None, ""
     trained_on = network.source.dataset
     if trained_on and trained_on != dataset:
-        plan.mean = True
-        plan.sentences.append(f"The network was trained on {trained_on}, so the mean of its cameras is used.")
-        return
+        return None, f"The network was trained on {trained_on}, so the mean of its cameras is used."
     try:
-        plan.rows = check_cameras(network.source.entry, network.module, network.num_cameras, splits)
+        return check_cameras(network.source.entry, network.module, network.num_cameras, splits), ""
     except DataError:
-        plan.mean = True
-        plan.sentences.append(
+        return None, (
             f"The cameras of {dataset} are not those of the network, so the mean of its {network.num_cameras} trained "
             "cameras is used."
         )

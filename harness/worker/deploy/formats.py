@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from harness.errors import RunError, UsageError, WeightsError
-from harness.worker.deploy.graph import BATCH, CAMERAS, INPUT, LARGEST_BATCH, OUTPUT, Contract, Exported, exporting
+from harness.worker.deploy.graph import BATCH, CAMERAS, INPUT, LARGEST_BATCH, OUTPUT, Contract, Exported
 
 SUFFIXES = {"onnx": ".onnx", "torch": ".pt2"}
 OPSETS = (18, 23)
@@ -57,7 +57,7 @@ def trace(module: Exported) -> torch.export.ExportedProgram:
     batch = torch.export.Dim(BATCH, min=1, max=LARGEST_BATCH)
     shapes = None if module.contract.batch else tuple({0: batch} for _ in inputs)
     try:
-        with exporting(module), torch.no_grad(), _quiet():
+        with torch.no_grad(), _quiet():
             return torch.export.export(module, inputs, dynamic_shapes=shapes, strict=False)
     except Exception as error:  # torch raises its own exceptions for each kind of problem
         raise _cannot(error) from error

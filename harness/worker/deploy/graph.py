@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import builtins
-import contextlib
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from harness.contracts import set_camera_mode
 from harness.errors import UsageError
 from harness.worker.deploy.embedder import Embedder
-from harness.worker.deploy.scans import exportable_scan
 
 INPUT, CAMERAS, OUTPUT, BATCH = "images", "camera_ids", "features", "batch"
 LARGEST_BATCH = 65535
@@ -130,33 +125,3 @@ def prepare(network: Embedder, *, normalize: bool, camera: str, batch: int) -> E
         width = network.module(torch.zeros(1, 3, *size), cameras).shape[1]
     contract = Contract(size, normalize, card.mean, card.std, chosen, rows, batch, width)
     return Exported(network.module, contract).eval().requires_grad_(False)
-
-
-@contextlib.contextmanager
-def exporting(module: nn.Module) -> Iterator[None]:
-    """Lets a module be traced with any batch size, without checks of cameras, and with a scan that exporters know."""
-    with exportable_scan(), _UncheckedRanges(), _symbolic_len(module):
-        yield
-
-
-class _UncheckedRanges(TorchFunctionMode):
-    """Answers `torch.aminmax` with zeros. Backbones check camera ids with it, and a graph cannot raise an error."""
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return (0, 0) if func is torch.aminmax else func(*args, **(kwargs or {}))
-
-
-@contextlib.contextmanager
-def _symbolic_len(module: nn.Module) -> Iterator[None]:
-    """Lets `len(tensor)` be symbolic in the code of backbones; the built-in function would fix the batch size."""
-    names = {type(part).__module__ for part in module.modules()}
-    names |= {name for name in sys.modules if name.startswith("backbones.")}
-    places = [vars(sys.modules[name]) for name in names if not name.startswith("torch.") and name in sys.modules]
-    places = [place for place in places if "len" not in place]
-    for place in places:
-        place["len"] = lambda of: of.shape[0] if isinstance(of, Tensor) else builtins.len(of)
-    try:
-        yield
-    finally:
-        for place in places:
-            del place["len"]

@@ -18,6 +18,7 @@ from PIL import Image
 
 from harness.contracts import Item
 from harness.data.buffers import Buffers
+from harness.data.copies import copied_ahead
 from harness.data.loader import Batch, EvaluationData, TrainingData
 from harness.errors import DataError, UsageError
 from harness.spec.recipe import Augmentation, Erasing, Recipe, Sampler
@@ -190,6 +191,29 @@ def test_memory_of_a_held_batch_is_not_reused():
     assert view.tolist() == [1, 1, 1]
     del view
     assert buffers.take().data_ptr() in places
+
+
+@pytest.mark.gpu
+def test_images_arrive_on_a_gpu_while_it_works(items):
+    """The copy of the second batch must not wait for the long work on the first, and no batch changes."""
+    device = torch.device("cuda")
+    made = training(items, pin_memory=True)
+    expected, found = list(made.epoch(0)), []
+    matrix = torch.randn(4096, 4096, device=device)
+    for batch in copied_ahead(made.epoch(0), device):
+        assert batch.images.is_cuda and not batch.labels.is_cuda
+        for _ in range(20):
+            matrix = matrix @ matrix / 4096
+        found.append((batch.images + 0 * matrix[0, 0], batch.labels))
+    assert len(found) == len(expected)
+    for (images, labels), whole in zip(found, expected, strict=True):
+        assert torch.equal(images.cpu(), whole.images) and torch.equal(labels, whole.labels)
+
+
+def test_without_a_gpu_batches_are_left_alone(items):
+    batches = list(training(items).epoch(0))
+    first = next(iter(copied_ahead(batches, torch.device("cpu"))))
+    assert first is batches[0]
 
 
 def test_stopping_early_leaves_no_thread_behind(items):

@@ -337,3 +337,14 @@ def test_gpu_agrees_with_cpu(metric):
     np.testing.assert_array_equal(
         ranked_list(*tensors, *labels, k=3).is_match, ranked_list(query, gallery, *labels, k=3).is_match
     )
+
+
+@pytest.mark.gpu
+def test_msmt17_is_ranked_on_a_gpu_in_bounded_memory():
+    pids, camids = torch.arange(93_820) % 3060, torch.arange(93_820) // 3060 % 15
+    features = torch.randn(len(pids), 768, generator=torch.Generator().manual_seed(0)).cuda()
+    before, cut = torch.cuda.memory_allocated(), 11_659
+    torch.cuda.reset_peak_memory_stats()
+    labels = [part for values in (pids, camids) for part in (values[:cut], values[cut:])]
+    assert 0 < evaluate_ranking(features[:cut], features[cut:], *labels).mAP < 0.01
+    assert torch.cuda.max_memory_allocated() - before < 3 << 30

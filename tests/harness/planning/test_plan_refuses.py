@@ -154,6 +154,8 @@ def test_a_batch_that_processes_cannot_share(plan: Cli) -> None:
     assert "1 to do" in plan("--gpus-per-run", "2", "--set", "training.micro_batch=4")[1]
     out = plan("--gpus-per-run", "4", "--set", "training.micro_batch=4")[1]
     assert "1 blocked" in out and "training.micro_batch 4 does not divide the 2 images" in " ".join(out.split())
+    out = plan("--gpus-per-run", "2", "--set", "training.compile=default")[1]
+    assert "1 blocked" in out and "training.compile works with one GPU per run" in " ".join(out.split())
 
 
 def test_half_precision_on_a_cpu(plan: Cli) -> None:

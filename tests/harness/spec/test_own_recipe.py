@@ -6,9 +6,11 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import pytest
 from msgspec import inspect
 from msgspec.structs import fields
 
+from harness.errors import UsageError
 from harness.spec import recipe
 from harness.spec.recipe import Recipe
 from harness.system.paths import REPOSITORY
@@ -92,10 +94,11 @@ def test_the_page_lists_the_keys_whose_default_is_not_that_of_unified() -> None:
 
 
 def test_younger_keys_are_in_run_specs_only_if_they_are_used() -> None:
+    others = {"micro_batch": 32, "gradient_checkpointing": True, "compile": "default"}
     for key, default in recipe.LATER.items():
         table, name = key.split(".")
         assert name not in UNIFIED.values()[table] and UNIFIED.values(complete=True)[table][name] == default
-        used = recipe.load(recipe.find("unified"), "", {key: 32 if default == 0 and default is not False else True})
+        used = recipe.load(recipe.find("unified"), "", {key: others[name]})
         assert name in used.values()[table]
         assert getattr(recipe.from_values("unified", used.values()).training, name) != default
 
@@ -103,3 +106,10 @@ def test_younger_keys_are_in_run_specs_only_if_they_are_used() -> None:
 def test_every_section_of_a_recipe_has_a_table() -> None:
     named = {section.partition(".")[0] for section in SECTIONS}
     assert {field.name for field in fields(Recipe)} == named | {"name", "about", "options", "sources"}
+
+
+@pytest.mark.parametrize(("key", "value"), [("training.micro_batch", 8), ("training.gradient_checkpointing", True)])
+def test_compiled_training_cannot_be_combined_with_savings_of_memory(key: str, value: Any) -> None:
+    changed = {"training.compile": "default", key: value}
+    with pytest.raises(UsageError, match=f"training.compile cannot be combined with {key}"):
+        recipe.load(recipe.find("unified"), "", changed)

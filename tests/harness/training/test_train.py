@@ -154,6 +154,20 @@ def test_activations_that_are_computed_again_change_only_rounding(
     torch.testing.assert_close(again.module.state_dict(), kept.module.state_dict(), atol=1e-5, rtol=0)
 
 
+@pytest.mark.slow
+def test_compiled_training_differs_only_by_rounding(items: list[Item], tmp_path: Path) -> None:
+    name, settings, options = CASES[2]
+    changed = {**settings, "training.epochs": 1, "optimizer.name": "sgd", "optimizer.lr": 1e-3}
+    found = {}
+    for how in ("no", "default"):
+        (tmp_path / how).mkdir()
+        made = {**changed, "training.compile": how}
+        trainer, _ = train(name, made, {**options, "drop_path": 0.0}, items, tmp_path / how)
+        found[how] = trainer.module.state_dict()
+    torch.testing.assert_close(found["default"], found["no"], atol=1e-5, rtol=0)
+    assert any(torch.any(value != found["no"][key]) for key, value in found["default"].items()), "it was compiled"
+
+
 def weights_of_all(group: Group, items: list[Item], folder: Path) -> list[dict[str, Any]]:
     """Trains each backbone for some steps, alone or as one of several processes; returns its weights."""
     changed = {"sampler.identities": 4, "optimizer.name": "sgd", "optimizer.lr": 1e-4, "schedule.kind": "constant"}

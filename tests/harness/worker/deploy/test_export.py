@@ -12,11 +12,9 @@ import pytest
 import torch
 
 import harness
-from backbones.selective_scan import ScanInputs, bidirectional_scan, causal_conv1d, selective_scan
 from harness import registry
 from harness.errors import RunError, UsageError
 from harness.worker.deploy import export, formats
-from harness.worker.deploy.scans import exportable_scan
 
 Cli = Callable[..., tuple[int, str, str]]
 TINY = {"width": "tiny", "patch_size": 8, "stride": 8}
@@ -200,30 +198,3 @@ def test_other_files_are_refused(tmp_path: Path) -> None:
     (tmp_path / "x.onnx").write_bytes(b"no model")
     with pytest.raises(harness.errors.WeightsError, match="was not written by 'python -m harness export'"):
         formats.description(tmp_path / "x.onnx")
-
-
-@pytest.mark.parametrize("length", [1, 7])
-def test_the_exported_scan_is_the_scan(length: int) -> None:
-    generator = torch.Generator().manual_seed(0)
-
-    def draw(*shape: int) -> torch.Tensor:
-        return torch.randn(*shape, generator=generator)
-
-    def inputs() -> ScanInputs:
-        wide = (draw(2, 5, length), draw(2, 5, length), -draw(5, 3).abs(), draw(2, 3, length), draw(2, 3, length))
-        return ScanInputs(*wide, D=draw(5), delta_bias=draw(5))
-
-    one, other, z, weight = inputs(), inputs(), draw(2, 5, length), draw(5, 4)
-
-    def all_operators() -> list[torch.Tensor]:
-        return [
-            bidirectional_scan(one, other, z=z),
-            *(selective_scan(*one[:5], one.D, z=z, delta_bias=one.delta_bias, reverse=r) for r in (False, True)),
-            *(causal_conv1d(one.u, weight, one.D, reverse=r) for r in (False, True)),
-        ]
-
-    expected = all_operators()
-    with torch.no_grad(), exportable_scan():
-        found = all_operators()
-    for a, b in zip(expected, found, strict=True):
-        torch.testing.assert_close(b, a, atol=2e-6, rtol=1e-5)

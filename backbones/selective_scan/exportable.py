@@ -1,41 +1,22 @@
 """The selective scan as a loop that exporters understand: torch's `scan`, which becomes the operator Scan of ONNX.
 
-The implementations in `backbones.selective_scan` call compiled kernels, which no exporter can follow. This one consists
-of torch operations. Both directions share one loop, and the state is laid out as [B, direction, N, D]: the channels
+The other implementations call compiled kernels or loop in Python, which exporters cannot follow. This one has no
+gradients of its own. Both directions share one loop, and the state is laid out as [B, direction, N, D]: the channels
 come last, so each operation of a step works on long rows. docs/deploy.md has the speed of other forms.
 """
 
-from __future__ import annotations
-
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backbones.selective_scan import ScanInputs, choice, use_implementation
 from backbones.selective_scan.mixer import composed
-from backbones.selective_scan.shapes import MixerWeights
-
-NAME = "export"
+from backbones.selective_scan.shapes import MixerWeights, ScanInputs
 
 
-@contextmanager
-def exportable_scan() -> Iterator[None]:
-    """Lets `backbones.selective_scan` use the operators of this file."""
-    choice._IMPLEMENTATIONS[NAME] = choice._Implementation(
-        state=lambda: choice.AVAILABLE, serves=lambda device, dtype: True, load=ExportOperators
-    )
-    try:
-        with use_implementation(NAME):
-            yield
-    finally:
-        del choice._IMPLEMENTATIONS[NAME]
-
-
-class ExportOperators:
-    """The operators of `backbones.selective_scan` in a form that exporters understand."""
+class ExportableOperators:
+    """The operators in a form that exporters understand."""
 
     def scan(self, inputs: ScanInputs, z: Tensor | None, softplus: bool, reverse: bool) -> Tensor:
         """One direction."""
