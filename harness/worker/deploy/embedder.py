@@ -162,8 +162,12 @@ class Embedder(nn.Module):
         rows: Mapping[int, int] | None = None,
         value_range: Range | None = None,
         workers: int = 0,
+        batch_size: int = 0,
     ) -> EvaluationData:
-        """Returns the batches of images as the evaluation reads them; the arguments are those of `stream`."""
+        """Returns the batches of images as the evaluation reads them; the arguments are those of `stream`.
+
+        A batch has `batch_size` images; 0 for as many as in the evaluation.
+        """
         card = self.source.entry.input
         return EvaluationData(
             items,
@@ -171,7 +175,7 @@ class Embedder(nn.Module):
             interpolation=self.source.interpolation,
             mean=card.mean,
             std=card.std,
-            batch_size=self.source.batch_size,
+            batch_size=batch_size or self.source.batch_size,
             cameras=rows,
             value_range=value_range,
             workers=workers,

@@ -13,7 +13,6 @@ import torch
 from datasets import layouts
 from harness import metrics, registry, weights
 from harness.contracts import PROTOCOLS, Item, Splits
-from harness.data.loader import EvaluationData
 from harness.errors import DataError, RunError, UsageError
 from harness.registry import DatasetEntry
 from harness.system import files, paths
@@ -170,10 +169,8 @@ def _test(network: Embedder, contract: Contract, dataset: str, data_root: str) -
         DataError: the dataset cannot be read, or its cameras are not those that the file needs.
     """
     entry = registry.dataset(dataset, network.source.plugins)
-    record = network.source.record
-    reader = ((record["spec"].get("dataset_options") if record else None) or {}).get(entry.name, {})
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
-    test = _Test(entry, layouts.load(entry, root, **reader))
+    test = _Test(entry, layouts.load(entry, root, **network.source.reader_options(entry.name)))
     for name in ("query", "gallery", "train"):
         test.items[name] = list(getattr(test.splits, name))
     if contract.camera.isdecimal():
@@ -203,17 +200,7 @@ def _shrink(network: Embedder, contract: Contract, test: _Test | None, path: Pat
     if len(items) < batch:
         raise DataError(f"{test.entry.name} has {len(items)} training images; the calibration needs {batch}.")
     chosen = items[:: max(1, len(items) // how.calibration)][: how.calibration]
-    card, source = network.source.entry.input, network.source
-    data = EvaluationData(
-        chosen,
-        image_size=source.image_size,
-        interpolation=source.interpolation,
-        mean=card.mean,
-        std=card.std,
-        batch_size=batch,
-        cameras=test.rows,
-        value_range=test.splits.value_range,
-    )
+    data = network.data(chosen, rows=test.rows, value_range=test.splits.value_range, batch_size=batch)
     file = formats.Deployed(path, contract)
     batches = [file.inputs(b.images, b.camera_ids) for b in data if len(b.images) == data.batch_size]
     smaller.to_int8(path, batches)

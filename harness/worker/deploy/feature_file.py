@@ -169,9 +169,8 @@ def of_dataset(
         DataError: the dataset or an image cannot be read.
         UsageError: a camera that the network was not trained on.
     """
-    record = network.source.record
-    known = options or (record["spec"].get("dataset_options") if record else None) or {}
-    splits = layouts.load(entry, root, **known.get(entry.name, {}))
+    reader = options.get(entry.name, {}) if options else network.source.reader_options(entry.name)
+    splits = layouts.load(entry, root, **reader)
     parts = {name: _split(name, getattr(splits, name), how.camera) for name in ("query", "gallery")}
     plan = _Plan(parts, value_range=splits.value_range)
     plan.sentences += dataset_checks.check_counts(entry, splits)

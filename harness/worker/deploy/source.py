@@ -66,6 +66,11 @@ class Source:
         low_high = notes.get("value_range")
         return (low_high[0], low_high[1]) if low_high else None
 
+    def reader_options(self, dataset: str) -> Mapping[str, Any]:
+        """The reader options of the run for a dataset."""
+        known = self.record["spec"].get("dataset_options") if self.record else None
+        return (known or {}).get(dataset, {})
+
     @property
     def name(self) -> str:
         """The network in one phrase, for messages."""
