@@ -1,8 +1,8 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-`claims`, `publish`, and `load_backbone`, `embed`, `export` and `audit` for a trained network. Importing this package
-imports no torch.
+`claims`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a trained network.
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harness.system.version import PROTOCOL_VERSION, __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.data.near_duplicates import Pair
     from harness.planning.plan import Planned
     from harness.planning.request import Names
     from harness.records.schema import Record
@@ -35,6 +36,7 @@ __all__ = [
     "evaluate",
     "export",
     "load_backbone",
+    "near_duplicates",
     "plan",
     "profile",
     "profile_exported",
@@ -321,6 +323,32 @@ def audit(
         backbone, dataset, checks, checkpoint=str(checkpoint), run=run, trust_pickle=trust_pickle, given=settings
     )
     return blocks
+
+
+def near_duplicates(
+    dataset: str, data_root: str | os.PathLike[str] = ".", *, plugins: str | os.PathLike[str] = "", workers: int = 4
+) -> list[Pair]:
+    """Finds images that training, query and gallery of a dataset have in common, also if saved again or resized.
+
+    Returns pairs, the most similar first, each with `splits`, `items` and `similarity`.
+
+    Args:
+        dataset: name of the dataset.
+        data_root: folder that contains the datasets, or the dataset's own folder.
+        plugins: folder of further plug-ins.
+        workers: number of threads that read images.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name, or data that cannot be read.
+    """
+    from pathlib import Path
+
+    from harness import registry
+    from harness.data import near_duplicates as finder
+    from harness.system.paths import expand
+
+    entry = registry.dataset(dataset, Path(expand(plugins)) if plugins else None)
+    return finder.find(entry.load(expand(data_root)), workers=workers)
 
 
 def embed(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from harness.data.transforms import Images, Pixels
 
 Change = Callable[["Pixels", int], "Pixels"]
-"""Takes a resized image, uint8 [3, H, W], and its row in the split; returns the changed image of the same shape.
+"""Takes an image, uint8 [3, H, W], and its row in the split; returns the changed image of the same shape.
 
 It is called by several threads, so random numbers come from a generator that is seeded by the row.
 """
@@ -38,12 +38,15 @@ class Network(Protocol):
         """Returns the resized images of the items, by index; from the cache of decoded images where there is one."""
         ...
 
-    def features(self, items: Sequence[Item], *, change: Change | None = None, cameras: str = "") -> Tensor:
+    def features(
+        self, items: Sequence[Item], *, change: Change | None = None, original: bool = False, cameras: str = ""
+    ) -> Tensor:
         """Computes features [N, D], as the evaluation does.
 
         Args:
             items: images; their cameras are used as the evaluation uses them.
-            change: changes each image after resizing, for example to corrupt or cover it.
+            change: changes each image, for example to cover a part of it.
+            original: whether to change images in their original size, before resizing.
             cameras: mode of the camera embedding: `mean`, `off`, or empty for that of the evaluation.
         """
         ...
@@ -64,6 +67,7 @@ class Subject:
         network: computes features of changed images; `None` if there are only stored features.
         open_images: returns resized images of items; audits call `images`.
         earlier: blocks of audits that were made before of the same network, also on other datasets.
+        train: training images of the dataset.
         keep: stores a text file beside the record, by its name.
         emit: receives progress events.
     """
@@ -78,6 +82,7 @@ class Subject:
     network: Network | None = None
     open_images: Callable[[Sequence[Item]], Images] | None = None
     earlier: Sequence[Mapping[str, Any]] = ()
+    train: Sequence[Item] = ()
     keep: Callable[[str, str], None] = lambda *_: None
     emit: Callable[..., None] = lambda *_, **__: None
 
@@ -150,13 +155,20 @@ class Subject:
 
 
 class Changed:
-    """Images that are changed on access."""
+    """Images that are changed on access.
 
-    def __init__(self, images: Images, change: Change) -> None:
-        self._images, self._change = images, change
+    Args:
+        images: the images.
+        change: the change.
+        finish: what follows the change, for example resizing.
+    """
+
+    def __init__(self, images: Images, change: Change, finish: Callable[[Pixels], Pixels] | None = None) -> None:
+        self._images, self._change, self._finish = images, change, finish
 
     def __getitem__(self, index: int) -> Pixels:
-        return self._change(self._images[index], index)
+        changed = self._change(self._images[index], index)
+        return changed if self._finish is None else self._finish(changed)
 
 
 def _column(items: Sequence[Item], name: str) -> np.ndarray:

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from harness.audits.subject import Change, Changed
 from harness.contracts import Item, camera_parts
 from harness.data.loader import EvaluationData
+from harness.data.reader import Reader
 from harness.data.transforms import Images
 from harness.worker.scoring import Emit, extract
 
-Open = Callable[[Sequence[Item]], Images]
 Load = Callable[[Sequence[Item], Images], EvaluationData]
 
 
@@ -27,20 +27,29 @@ class AuditedNetwork:
     Args:
         module: the backbone, as the evaluation left it.
         device: where it runs.
-        images: opens the resized images of items.
+        reader: reads images.
         load: makes the evaluation batches of items from resized images.
         emit: receives progress events.
     """
 
-    def __init__(self, module: nn.Module, device: torch.device, images: Open, load: Load, emit: Emit) -> None:
-        self._module, self._device, self._load, self.images = module, device, load, images
+    def __init__(self, module: nn.Module, device: torch.device, reader: Reader, load: Load, emit: Emit) -> None:
+        self._module, self._device, self._load, self._reader = module, device, load, reader
         self._emit: Emit = lambda event, **values: emit(event, **{**values, "stage": "audit"})
         self.camera_mode = next((mode for mode in ("on", "mean") if camera_parts(module, mode)), "")
 
-    def features(self, items: Sequence[Item], *, change: Change | None = None, cameras: str = "") -> Tensor:
+    def images(self, items: Sequence[Item]) -> Images:
+        """Returns the resized images of the items."""
+        return self._reader.resized(items)
+
+    def features(
+        self, items: Sequence[Item], *, change: Change | None = None, original: bool = False, cameras: str = ""
+    ) -> Tensor:
         """Computes features [N, D]."""
-        images = self.images(items)
-        data = self._load(items, images if change is None else Changed(images, change))
+        if change and original:
+            images: Images = Changed(self._reader.originals(items), change, self._reader.resize)
+        else:
+            images = Changed(self.images(items), change) if change else self.images(items)
+        data = self._load(items, images)
         with using_cameras(self._module, cameras or self.camera_mode):
             return extract(self._module, data, self._device, flip=False, emit=self._emit).plain
 

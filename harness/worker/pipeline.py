@@ -20,6 +20,7 @@ from harness.data import checks
 from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
 from harness.data.loader import EvaluationData, camera_rows
+from harness.data.reader import Reader
 from harness.data.transforms import Images
 from harness.errors import DataError, HarnessError
 from harness.figures import run_figures
@@ -182,9 +183,10 @@ class Pipeline:
                 metric=self.recipe.evaluation.metric,
                 protocol=entry.card.protocol,
                 knows_cameras=splits.knows_cameras,
-                open_images=partial(self._images, value_range=splits.value_range),
+                open_images=self._reader(splits).resized,
                 keep=lambda name, text: files.replace(self.folder / name, text),
                 earlier=self.blocks.setdefault("audits", []),
+                train=splits.train,
                 emit=self.progress.emit,
             )
             with self._audited(entry, splits) as subject.network:
@@ -195,14 +197,13 @@ class Pipeline:
         """The network to audit on a dataset, or None if there are only its features."""
         yield None
 
-    def _images(self, items: Sequence[Item], *, value_range: tuple[float, float] | None) -> Images:
-        """Opens the resized images of items, from the cache if there is one."""
-        return open_images(
-            [item.path for item in items],
+    def _reader(self, splits: Splits) -> Reader:
+        """Returns how test images are read."""
+        return Reader(
             self._image_size(),
             self.recipe.augmentation.interpolation_test,
             folder=self.cache,
-            value_range=value_range,
+            value_range=splits.value_range,
             workers=self.job.workers,
             progress=self._decoding,
         )
@@ -332,7 +333,7 @@ class ModelPipeline(Pipeline):
             yield AuditedNetwork(
                 self.module,
                 self.device,
-                partial(self._images, value_range=splits.value_range),
+                self._reader(splits),
                 lambda items, images: self._loader(items, cameras, splits.value_range, images),
                 self.progress.emit,
             )

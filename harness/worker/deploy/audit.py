@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from harness import registry
 from harness.audits import audit
 from harness.audits.subject import Subject
 from harness.contracts import Item, Splits
-from harness.data.cache import open_images
+from harness.data.reader import Reader
 from harness.data.transforms import Images
 from harness.records import store
 from harness.registry import DatasetEntry
@@ -102,13 +101,20 @@ def _audit(
     rows, why_mean = choose_cameras(network, entry.name, splits)
     if why_mean:
         show("warning", text=why_mean)
-    images = partial(_images, network, splits, where, show)
+    reader = Reader(
+        network.image_size,
+        network.source.interpolation,
+        folder=where.cache,
+        value_range=splits.value_range,
+        workers=where.workers,
+        progress=lambda done, total: show("progress", stage="decode", done=done, total=total),
+    )
 
     def batches(items: Sequence[Item], pictures: Images) -> Any:
         return network.data(items, pictures=pictures, rows=rows, value_range=splits.value_range, workers=where.workers)
 
     with mean_camera(network.module) if why_mean else contextlib.nullcontext():
-        audited = AuditedNetwork(network.module, network.device, images, batches, show)
+        audited = AuditedNetwork(network.module, network.device, reader, batches, show)
         subject = Subject(
             dataset=entry.name,
             query=splits.query,
@@ -118,21 +124,10 @@ def _audit(
             protocol=entry.card.protocol,
             knows_cameras=splits.knows_cameras,
             network=audited,
-            open_images=images,
+            open_images=reader.resized,
             earlier=earlier,
+            train=splits.train,
             keep=lambda name, text: files.replace(folder / name, text),
             emit=show,
         )
         return audit.run(checks, subject)
-
-
-def _images(network: Embedder, splits: Splits, where: Where, show: Show, items: Sequence[Item]) -> Images:
-    return open_images(
-        [item.path for item in items],
-        network.image_size,
-        network.source.interpolation,
-        folder=where.cache,
-        value_range=splits.value_range,
-        workers=where.workers,
-        progress=lambda done, total: show("progress", stage="decode", done=done, total=total),
-    )
