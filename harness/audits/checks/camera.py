@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from harness import metrics, stats
-from harness.audits.audit import Audit, Found, Row, mean_row
+from harness.audits.audit import Audit, Found, Row, Setting, mean_row
 from harness.audits.clusters import information, k_means
 from harness.audits.subject import Network, Subject
 from harness.contracts import Item
@@ -46,14 +46,20 @@ def _embedding(subject: Subject) -> Found:
         yield "The features do not depend on cameras."
         return
     off_query = network.features(subject.query, cameras="off")
-    yield from subject.scores(subject.rank(off_query, off), {"cameras": "off"})
+    yield from _compared(subject, (off_query, off), {"cameras": "off"})
     if network.camera_mode == "mean":
         yield "The network was trained on other cameras, so the evaluation uses the mean of their embeddings."
         return
-    mean = _features(subject, network, "mean")
-    yield from subject.scores(subject.rank(*mean), {"cameras": "mean"})
-    shuffled = _features(subject, network, "", shuffle=True)
-    yield from subject.scores(subject.rank(*shuffled), {"cameras": "shuffled"})
+    yield from _compared(subject, _features(subject, network, "mean"), {"cameras": "mean"})
+    yield from _compared(subject, _features(subject, network, "", shuffle=True), {"cameras": "shuffled"})
+
+
+def _compared(subject: Subject, features: tuple[Any, Any], setting: Setting) -> Iterator[Row]:
+    """Scores of other features, and their gain over those of the evaluation."""
+    ranking = subject.rank(*features)
+    yield from subject.scores(ranking, setting)
+    gain = ranking.average_precision - subject.ranking.average_precision
+    yield mean_row("gain in mAP", setting, gain, subject.pids[0])
 
 
 def _features(subject: Subject, network: Network, mode: str, *, shuffle: bool = False) -> tuple[Any, Any]:
@@ -71,8 +77,8 @@ def _shuffled(items: Any, generator: np.random.Generator) -> list[Item]:
 def _centred(subject: Subject) -> Found:
     """Scores of features whose mean per camera is removed, and of those divided by their deviation, too."""
     for name, scale in (("centred per camera", False), ("standardised per camera", True)):
-        query, gallery = per_camera(*subject.features, *subject.camids, scale=scale)
-        yield from subject.scores(subject.rank(query, gallery), {"features": name})
+        changed = per_camera(*subject.features, *subject.camids, scale=scale)
+        yield from _compared(subject, changed, {"features": name})
 
 
 def per_camera(

@@ -64,6 +64,7 @@ def test_cameras_that_are_used_change_the_score() -> None:
     evaluated, off = found["mAP", "cameras=as evaluated"], found["mAP", "cameras=off"]
     assert evaluated < found["mAP", "features=centred per camera"]
     assert len({evaluated, off, found["mAP", "cameras=shuffled"]}) == 3
+    assert found["gain in mAP", "cameras=off"] == pytest.approx(off - evaluated)
     assert {setting for name, setting in found if name == "rank-1"} >= {"cameras=mean", "cameras=off"}
 
 
