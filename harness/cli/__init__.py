@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harness.cli.groups import WIDEST_HELP, write_epilog
-from harness.errors import HarnessError, suggestion
+from harness.errors import HarnessError, out_of_memory, suggestion
 from harness.system import paths
 from harness.system.redact import mask, readable
 from harness.system.version import __version__
@@ -104,6 +104,12 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. Finished runs are kept.", err=True)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = readable(str(error).partition("\n")[0])
+        click.echo(f"Error: Memory ran out ({reason}). Use smaller images, or a device with more memory.", err=True)
+        return 1
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             name = readable(str(error.filename).rpartition("/")[2])

@@ -140,7 +140,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
             model's `no_weight_decay()` have none.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "amsgrad", "adamw"] = "sgd"
     lr: Positive = 0.008
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 1e-4
@@ -151,7 +151,9 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     """Learning-rate schedule. `harness.training.optim` documents the formula of each `kind` and the keys it uses."""
 
-    kind: Literal["cosine-iterations", "transreid", "reidmamba", "bot", "constant"] = "cosine-iterations"
+    kind: Literal["cosine-iterations", "transreid", "transreid-ssl", "reidmamba", "bot", "constant"] = (
+        "cosine-iterations"
+    )
     warmup_epochs: NotNegative = 5.0
     warmup_iterations: Count = 0
     warmup_factor: NotNegative = 0.01

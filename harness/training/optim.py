@@ -59,7 +59,9 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
 
 
 def build_optimizer(module: nn.Module, optimizer: Optimizer) -> torch.optim.Optimizer:
-    """Builds the optimiser: SGD with momentum, Adam with L2 weight decay, or AdamW; all fused (see docs/speed.md).
+    """Builds the optimiser: SGD with momentum, Adam or AMSGrad with L2 weight decay, or AdamW.
+
+    All are fused (see docs/speed.md).
 
     Momentum buffers are initialised with zeros, which changes no step. Otherwise, fused SGD would leave them
     uninitialised when a gradient scaler skips the first step.
@@ -74,8 +76,9 @@ def build_optimizer(module: nn.Module, optimizer: Optimizer) -> torch.optim.Opti
                 for parameter in group["params"]:
                     sgd.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
         return sgd
-    kind = torch.optim.Adam if optimizer.name == "adam" else torch.optim.AdamW
-    return kind(groups, lr=optimizer.lr, fused=True)
+    if optimizer.name == "adamw":
+        return torch.optim.AdamW(groups, lr=optimizer.lr, fused=True)
+    return torch.optim.Adam(groups, lr=optimizer.lr, amsgrad=optimizer.name == "amsgrad", fused=True)
 
 
 def rate(
@@ -103,6 +106,8 @@ def rate(
     value = base * (optimizer.bias_lr_factor if is_bias else 1.0)
     if schedule.kind == "transreid":
         return _transreid(schedule, base, value, epoch, epochs)
+    if schedule.kind == "transreid-ssl":  # its code makes the step of an epoch after it, not before it
+        return _transreid(schedule, base, value, epoch - 1, epochs)
     if schedule.kind == "bot":
         return _bot(schedule, value, epoch)
     if schedule.kind == "reidmamba":

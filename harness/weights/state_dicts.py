@@ -18,8 +18,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WRAPPERS = ("state_dict_ema", "model_ema", "model", "state_dict", "model_state_dict", "module", "net", "network")
-"""Keys under which training code stores the state dict. As in timm, averaged weights (EMA) come first."""
+WRAPPERS = (
+    *("state_dict_ema", "model_ema", "model", "state_dict", "model_state_dict", "module", "net", "network"),
+    "teacher",
+)
+"""Keys under which training code stores the state dict. As in timm, averaged weights (EMA) come first. Self-supervised
+training (DINO) stores the network to use as `teacher`."""
 
 COMPILED, PARALLEL = "_orig_mod.", "module."
 """Prefixes that `torch.compile` and parallel training add to names."""

@@ -23,6 +23,7 @@ torch.set_num_threads(1)  # for tiny tensors, several threads are slower
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 EMBEDDINGS = ("cls_token", "pos_embed", "pos_embed_cls", "sie_embed")
+PARTS = ("part_token1", "part_token2", "part_token3", "cls_pos", "part1_pos", "part2_pos", "part3_pos")
 
 
 def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
@@ -45,7 +46,7 @@ def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
         noise = 0.02 * noise
     elif len(shape) == 1:
         noise = 1 + 0.1 * noise
-    elif leaf in EMBEDDINGS:
+    elif leaf in (*EMBEDDINGS, *PARTS):
         noise = 0.2 * noise
     else:
         noise = noise / np.sqrt(int(math.prod(shape[1:])))
@@ -61,6 +62,18 @@ def images(count: int, height: int, width: int, seed: int) -> Tensor:
     """Returns normalised noise images [count, 3, height, width]."""
     noise = np.random.default_rng([seed, 777]).standard_normal((count, 3, height, width))
     return torch.from_numpy(noise.astype(np.float32))
+
+
+def scenes(count: int, height: int, width: int, seed: int) -> Tensor:
+    """Returns images [count, 3, height, width] of coloured blocks and noise.
+
+    They differ more from each other than noise does, so batch norm over pooled features amplifies rounding less.
+    """
+    rng = np.random.default_rng([seed, 778])
+    blocks = rng.standard_normal((count, 3, height // 32, width // 32)).astype(np.float32)
+    noise = rng.standard_normal((count, 3, height, width)).astype(np.float32)
+    large = blocks.repeat(32, axis=2).repeat(32, axis=3)
+    return torch.from_numpy(np.float32(1.5) * large + np.float32(0.5) * noise)
 
 
 def shapes(name: str) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -115,8 +116,8 @@ def write(
         place = Path(paths.expand(images)) if isinstance(images, str | os.PathLike) else [Path(i) for i in images]
         return of_images(network, place, path, how, show)
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
-    plugins = Path(paths.expand(settings["plugins"])) if settings.get("plugins") else None
-    return of_dataset(network, registry.dataset(dataset, plugins), root, data_options, path, how, show)
+    entry = registry.dataset(dataset, network.source.plugins)
+    return of_dataset(network, entry, root, data_options, path, how, show)
 
 
 def of_images(network: Embedder, images: Path | Sequence[Path], out: Path, how: How, show: Show) -> Written:
@@ -248,14 +249,17 @@ def choose_cameras(
 
 
 def _write(network: Embedder, plan: _Plan, out: Path, how: How, show: Show) -> Written:
-    """Computes the features of all parts in memory-mapped files beside the output, and packs them into it."""
+    """Computes the features of all parts in files beside the output, and packs them into it."""
     _check_images(plan)
     plan.sentences += filter(None, [untested(network.device.type)])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-") as folder:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.writing(out, "--out"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = stack.enter_context(files.replacing(out))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-"))
         arrays: dict[str, np.ndarray] = {}
         for name, part in plan.parts.items():
-            arrays[name] = _features(network, plan, name, Path(folder) / f"{name}.npy", how, show)
+            arrays[name] = _features(network, plan, name, Path(folder) / name, how, show)
             arrays |= part.labels
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays, about=np.array(json.dumps(_about(network, plan, how))))
@@ -266,8 +270,11 @@ def _write(network: Embedder, plan: _Plan, out: Path, how: How, show: Show) -> W
 
 
 def _features(network: Embedder, plan: _Plan, name: str, path: Path, how: How, show: Show) -> np.ndarray:
-    """Computes one array, [N, D] float32, in a file that is mapped into memory."""
-    items, array = plan.parts[name].items, None
+    """Computes one array, [N, D] float32, in a file; returns it mapped into memory.
+
+    The file is not mapped while it is written, because a full disk would then end the process with a signal.
+    """
+    items, width = plan.parts[name].items, 0
     batches = network.stream(
         items,
         rows=plan.rows,
@@ -278,14 +285,12 @@ def _features(network: Embedder, plan: _Plan, name: str, path: Path, how: How, s
         unit=how.unit,
         workers=how.workers,
     )
-    for done, batch in batches:
-        if array is None:
-            shape = (len(items), batch.shape[1])
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        array[done - len(batch) : done] = batch.numpy()
-        show(name, done, len(items))
-    assert array is not None
-    return array
+    with path.open("wb") as file:
+        for done, batch in batches:
+            width = batch.shape[1]
+            file.write(batch.numpy().tobytes())
+            show(name, done, len(items))
+    return np.memmap(path, dtype=np.float32, mode="r", shape=(len(items), width))
 
 
 def _check_images(plan: _Plan) -> None:

@@ -43,5 +43,5 @@ def test_variant_differs_only_under_its_native_recipe(tmp_path: Path) -> None:
     assert rate("native", "market1501") == rate("unified", "msmt17") == 0.008
 
 
-def test_the_three_backbones_have_native_recipes() -> None:
-    assert set(NATIVE) == {"bot", "reidmamba", "transreid"}
+def test_these_backbones_have_native_recipes() -> None:
+    assert set(NATIVE) == {"bot", "osnet", "pass", "personvit", "reidmamba", "transreid", "transreid-ssl"}

@@ -193,13 +193,20 @@ def test_every_tensor_decays_unless_the_model_is_asked():
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"), [("sgd", torch.optim.SGD), ("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)]
+    ("name", "kind"),
+    [
+        ("sgd", torch.optim.SGD),
+        ("adam", torch.optim.Adam),
+        ("amsgrad", torch.optim.Adam),
+        ("adamw", torch.optim.AdamW),
+    ],
 )
 def test_optimisers_are_the_named_ones_and_step(name, kind):
     module = Net()
     built = build_optimizer(module, Optimizer(name=name, lr=0.1, momentum=0.9, weight_decay=0.0))
     assert type(built) is kind
     assert not any(group.get("nesterov") for group in built.param_groups)
+    assert {group.get("amsgrad", False) for group in built.param_groups} == {name == "amsgrad"}
     assert all(group["momentum"] == 0.9 for group in built.param_groups if "momentum" in group)
     before = module.linear.weight.detach().clone()
     module.linear(torch.ones(1, 3)).sum().backward()

@@ -136,7 +136,7 @@ def test_what_a_pickle_would_run_is_named(tmp_path: Path, new: bool, protocol: i
     assert weights.load_state(tmp_path / "whole.pth", trust_pickle=True).keys() == net.state_dict().keys()
 
 
-@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "net", "network", "model_state_dict"])
+@pytest.mark.parametrize("wrapper", ["state_dict", "model", "module", "net", "network", "model_state_dict", "teacher"])
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
 def test_wrappers_and_prefixes_of_training_code_are_taken_off(tmp_path: Path, wrapper: str, prefix: str):
     state = {prefix + key: value for key, value in STATE.items()}

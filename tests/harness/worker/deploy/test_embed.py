@@ -17,7 +17,7 @@ from PIL import Image
 
 import harness
 from harness import registry
-from harness.errors import UsageError
+from harness.errors import HarnessError, UsageError
 from harness.spec.job import Job
 from harness.worker import pipelines, scoring
 from harness.worker.deploy.feature_file import list_images
@@ -111,8 +111,45 @@ def test_arrays_are_images(world: Path) -> None:
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
     torch.testing.assert_close(network.embed([pixels]), network.embed([path]), rtol=0, atol=0)
-    with pytest.raises(UsageError, match="uint8"):
-        network.embed([pixels.astype(np.float32)])
+    height, width = network.image_size
+    tensor = torch.rand(3, height, width)
+    torch.testing.assert_close(network.embed([tensor, path])[:1], network.embed(tensor[None]), rtol=0, atol=1e-6)
+    assert network.embed([]).shape == (0, network.embed([path]).shape[1])
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        ("a.jpg", "Pass a list of images, also for one image; found str"),
+        (Path("a.jpg"), "Pass a list of images"),
+        (Image.new("RGB", (32, 64)), "Pass a list of images"),
+        ([np.zeros((64, 32, 3), np.float32)], r"uint8 \[height, width, 3\], found float32"),
+        ([np.zeros((3, 64, 32), np.uint8)], r"found uint8 \[3, 64, 32\]"),
+        (torch.zeros(1, 3, 32, 64), r"shape \[3, 64, 32\], found \[3, 32, 64\]"),
+        ([torch.zeros(1, 1, 1)], r"shape \[3, 64, 32\], found \[1, 1, 1\]"),
+        ([torch.full((3, 64, 32), 255.0)], "floats from 0 to 1; found torch.float32 from 255 to 255"),
+        ([torch.full((3, 64, 32), torch.nan)], "from nan to nan"),
+        ([torch.zeros(3, 64, 32, dtype=torch.int64)], "found torch.int64"),
+        ([None], "found NoneType"),
+        ([Path("missing.jpg"), None], "Cannot read the image missing.jpg"),
+    ],
+)
+def test_other_things_are_no_images(images: Any, message: str, checkpoint: Path) -> None:
+    network = harness.load_backbone("transreid", checkpoint, image_size=(64, 32))
+    with pytest.raises(HarnessError, match=message):
+        network.embed(images)
+
+
+@pytest.mark.parametrize("size", [(0, 64), (64,), 64, "64x32", (64.5, 32)])
+def test_an_image_size_is_two_numbers(size: Any, checkpoint: Path) -> None:
+    with pytest.raises(UsageError, match=r"must be \(height, width\) in pixels"):
+        harness.load_backbone("transreid", checkpoint, image_size=size)
+
+
+def test_a_gpu_that_is_not_there_is_said(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="The device cuda cannot be used"):
+        harness.load_backbone("transreid", checkpoint, image_size=(64, 32), device="cuda")
 
 
 def test_images_are_listed_with_subfolders_and_without_other_files(tmp_path: Path) -> None:
@@ -136,6 +173,10 @@ def test_images_are_listed_with_subfolders_and_without_other_files(tmp_path: Pat
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--camera", "6"], "0 to 5"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--precision", "fp16"], "GPU"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--image-size", "64"], "HEIGHTxWIDTH"),
+        (
+            ["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--out", "net.pt/f.npz"],
+            "write net",
+        ),
         (["--run", "0000", "--images", "photos"], "No run in"),
     ],
 )
@@ -148,7 +189,7 @@ def test_bad_input_is_one_sentence(
     Image.new("RGB", (32, 64)).save("photos/a.jpg")
     Path("bad/x.jpg").write_text("not an image")
     size = [] if "--image-size" in words else ["--image-size", "64x32"]
-    code, _, err = cli("embed", *words, *size, "--out", "f.npz")
+    code, _, err = cli("embed", "--out", "f.npz", *words, *size)
     assert code in (1, 2) and message in err and "Traceback" not in err
     assert not Path("f.npz").exists() and not list(Path().glob(".*")), "nothing is left behind"
 
