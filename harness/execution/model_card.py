@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from harness.contracts import UNKNOWN_CAMERAS
 from harness.records.schema import Evaluation, Record, matched
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import recipe
@@ -178,13 +179,13 @@ def _training(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, pe
     spec, train = record["spec"], (record["data"].get("splits") or {})["train"]
     chosen = recipe.from_values(spec["recipe"], dict(spec["values"]))
     sampler, size = chosen.sampler, "x".join(map(str, chosen.augmentation.image_size))
-    usual = backbone.options()
+    usual, unknown = backbone.options(), (record["data"].get("notes") or {}).get("cameras") == UNKNOWN_CAMERAS
     changed = [f"`{key} = {json.dumps(v)}`" for key, v in spec["options"].items() if v != usual.get(key)]
     lines = [
         "## Training",
         "",
         f"- Data: {people}: {train['images']:,} images of {train['identities']:,} identities from "
-        f"{train['cameras']} cameras. {dataset.card.reference}".rstrip(),
+        f"{'unknown' if unknown else train['cameras']} cameras. {dataset.card.reference}".rstrip(),
         f"- Network: `{backbone.name}` with {', '.join(changed) or 'its default options'}.",
         f"- Recipe: `{spec['recipe']}`, {chosen.training.epochs} epochs, batches of {sampler.identities} identities "
         f"with {sampler.instances} images, {size} pixels, {chosen.optimizer.name}, seed {spec['seed']}.",

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 import harness
 from harness import registry, weights
-from harness.errors import RunError, UsageError
+from harness.errors import HarnessError, RunError, UsageError
 from harness.execution import model_card
+from harness.execution import publish as publishing
 from harness.records import store
 from harness.weights import published
+from harness.worker.deploy import source
 from tests.conftest import PIXELS_CARD, PIXELS_MODEL
 from tests.support.hub import Hub, hub
 from tests.support.runs import arguments
@@ -165,6 +169,34 @@ def test_a_hub_that_is_away_is_said(trained: dict[str, Any], monkeypatch: pytest
         harness.publish(
             trained["bot:demo"]["run_id"], "hf://someone/net", upload=True, results=trained["folder"] / "results"
         )
+
+
+@pytest.mark.parametrize("damage", ["status", "checkpoint"])
+def test_a_network_that_is_not_whole_is_not_published(trained: dict[str, Any], tmp_path: Path, damage: str) -> None:
+    record = trained["bot:demo"]
+    run = store.folder_of(trained["folder"] / "results", record)
+    folder = shutil.copytree(run, tmp_path / "results" / run.relative_to(trained["folder"] / "results"))
+    if damage == "status":
+        store.write(folder, {**record, "status": "failed", "error": {"message": "It failed."}})
+    else:
+        state = weights.load_state(folder / "checkpoint.pt")
+        torch.save(dict(list(state.items())[3:]), folder / "checkpoint.pt")
+    with pytest.raises(HarnessError, match="status is failed" if damage == "status" else "conv1|missing|fit"):
+        harness.publish(record["run_id"], tmp_path / "net", results=tmp_path / "results")
+    assert not (tmp_path / "net").exists()
+
+
+def test_published_records_have_no_folders_of_the_user(trained: dict[str, Any]) -> None:
+    record = {**trained["bot:demo"], "request": {"recipe": "/home/someone/mine.toml"}}
+    assert publishing._without_paths(record)["request"] == {"recipe": "mine.toml"}  # type: ignore[arg-type]
+
+
+def test_published_weights_know_how_images_are_resized(package: Path, tmp_path: Path) -> None:
+    facts = published.facts(package / "model.safetensors")
+    assert facts is not None
+    other = msgspec.structs.replace(facts, interpolation="bilinear")
+    published.save(tmp_path / "net.safetensors", weights.load_state(package / "model.safetensors"), other)
+    assert source.find("bot:demo", checkpoint=tmp_path / "net.safetensors").interpolation == "bilinear"
 
 
 @pytest.fixture
