@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from datasets import fingerprint_cache
+from datasets import fingerprint_cache, joined
 from datasets.readers import READERS, Reader
 from datasets.readers.source import Source, first
 from harness.cards import Layout, same_type
@@ -62,6 +62,9 @@ def find(entry: DatasetEntry, root: Path, version: str = "", splits: Sequence[st
     Raises:
         DataError: the dataset is not found; names the accepted and incomplete folders, and where to get the data.
     """
+    if entry.parts:
+        places = [find(part, root, "", joined.wanted(i, splits)) for i, part in enumerate(entry.parts)]
+        return Found("+".join(place.layout for place in places), places[0].folder)
     root = Path(os.path.abspath(root))
     if not root.is_dir():
         raise DataError(
@@ -101,6 +104,8 @@ def load(entry: DatasetEntry, root: Path, *, splits: Sequence[str] = SPLITS, **o
         UsageError: the card does not declare an option.
     """
     values = _options(entry, options)
+    if entry.parts:
+        return joined.splits_of(entry.parts, lambda i: load(entry.parts[i], root, splits=joined.wanted(i, splits)))
     return _read(entry, find(entry, root, values.pop(VERSION), splits), values, splits)[0]
 
 
@@ -127,6 +132,8 @@ def facts(
         DataError: the dataset is missing or damaged.
     """
     values = _options(entry, options)
+    if entry.parts:
+        return joined.facts_of(entry.parts, lambda i: facts(entry.parts[i], root, splits=joined.wanted(i, splits)))
     found = find(entry, root, values.pop(VERSION), splits)
     part = [] if len(splits) == len(SPLITS) else [list(splits)]
     key = fingerprint_cache.key(entry.folder, [entry.name, found.layout, str(found.folder), values, *part])

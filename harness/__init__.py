@@ -1,8 +1,8 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-`claims`, `publish`, and `load_backbone`, `embed` and `export` for a trained network. Importing this package imports no
-torch.
+`claims`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a trained network.
+Importing this package imports no torch.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from harness.system.version import PROTOCOL_VERSION, __version__
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from harness.data.near_duplicates import Pair
     from harness.planning.plan import Planned
     from harness.planning.request import Names
     from harness.records.schema import Record
@@ -29,11 +30,13 @@ if TYPE_CHECKING:
 __all__ = [
     "PROTOCOL_VERSION",
     "__version__",
+    "audit",
     "claims",
     "embed",
     "evaluate",
     "export",
     "load_backbone",
+    "near_duplicates",
     "plan",
     "profile",
     "profile_exported",
@@ -283,6 +286,69 @@ def claims(results: str | os.PathLike[str] = "results", *, plugins: str | os.Pat
     if not folder.is_dir():
         raise UsageError(f"The results folder {folder} does not exist. Pass the folder of the records with --results.")
     return judging.judge(reporting.collect(folder, Path(expand(plugins)) if plugins else None))
+
+
+def audit(
+    backbone: str = "",
+    dataset: str = "",
+    *,
+    checkpoint: str | os.PathLike[str] = "",
+    run: str = "",
+    checks: str | Sequence[str] = "default",
+    trust_pickle: bool = False,
+    **settings: Any,
+) -> list[dict[str, Any]]:
+    """Audits a trained network and keeps what it finds in the record; see docs/audits.md.
+
+    Returns one block per audit and dataset: `check`, `dataset`, `source`, `notes` and `rows`. Each row has `name`,
+    `setting`, `value`, `interval` (95 %) and `queries`.
+
+    Args:
+        backbone: the backbone; may be left out with `run`.
+        dataset: the dataset to look at; for a run its own by default, or several as a comma list.
+        checkpoint: a checkpoint of the original code or of a run; it is scored, too, as by `evaluate`.
+        run: id of a finished run whose checkpoint is among the results, or its first letters.
+        checks: names of audits as a list or comma list, `default` or `all`.
+        trust_pickle: allow a checkpoint that runs code when it is read.
+        **settings: for a checkpoint the options of `python -m harness evaluate`; for a run `results`, `data_root`,
+            `cache`, `plugins`, `data_options`, `device`, `workers`, `threads`, `mlflow` and `mlflow_uri`.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name, a file that does not fit, or data that cannot be read.
+        KeyboardInterrupt: stopped by Ctrl-C.
+    """
+    from harness.execution import audit as execution
+
+    _, blocks = execution.audit(
+        backbone, dataset, checks, checkpoint=str(checkpoint), run=run, trust_pickle=trust_pickle, given=settings
+    )
+    return blocks
+
+
+def near_duplicates(
+    dataset: str, data_root: str | os.PathLike[str] = ".", *, plugins: str | os.PathLike[str] = "", workers: int = 4
+) -> list[Pair]:
+    """Finds images that training, query and gallery of a dataset have in common, also if saved again or resized.
+
+    Returns pairs, the most similar first, each with `splits`, `items` and `similarity`.
+
+    Args:
+        dataset: name of the dataset.
+        data_root: folder that contains the datasets, or the dataset's own folder.
+        plugins: folder of further plug-ins.
+        workers: number of threads that read images.
+
+    Raises:
+        harness.errors.HarnessError: an unknown name, or data that cannot be read.
+    """
+    from pathlib import Path
+
+    from harness import registry
+    from harness.data import near_duplicates as finder
+    from harness.system.paths import expand
+
+    entry = registry.dataset(dataset, Path(expand(plugins)) if plugins else None)
+    return finder.find(entry.load(expand(data_root)), workers=workers)
 
 
 def embed(

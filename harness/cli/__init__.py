@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from harness.cli.groups import WIDEST_HELP, write_epilog
-from harness.errors import HarnessError, suggestion
+from harness.errors import HarnessError, out_of_memory, suggestion
 from harness.system import paths
 from harness.system.redact import mask, readable
 from harness.system.version import __version__
@@ -26,6 +26,7 @@ COMMANDS = {
     "status": "Show the records of a results folder; send missing ones to MLflow.",
     "report": "Write BENCHMARKS.md and its plots from the records.",
     "evaluate": "Score a checkpoint or stored features without training.",
+    "audit": "Audit a trained network: cameras, open set and other things that a score hides.",
     "embed": "Write the features of images, from a trained network to a file.",
     "export": "Write a trained network as an ONNX or torch.export file.",
     "publish": "Write weights, model card and record of a run, or upload them.",
@@ -103,6 +104,12 @@ def main() -> int:
     except (click.Abort, KeyboardInterrupt):
         click.echo("Interrupted. Finished runs are kept.", err=True)
         return 130
+    except (MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        reason = readable(str(error).partition("\n")[0])
+        click.echo(f"Error: Memory ran out ({reason}). Use smaller images, or a device with more memory.", err=True)
+        return 1
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
             name = readable(str(error.filename).rpartition("/")[2])

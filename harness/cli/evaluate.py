@@ -11,6 +11,7 @@ from harness.cli.groups import MAIN, RECIPE, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import (
     UserPath,
+    audit_option,
     backbone_option,
     count_option,
     dataset_option,
@@ -54,6 +55,7 @@ from harness.records.schema import matched
     type=UserPath(),
     help="Stored features of query and gallery; formats: docs/features.md.",
 )
+@audit_option
 @option(MAIN, "--trust-pickle", is_flag=True, help="Allow a file that runs code when it is loaded.")
 @option(MAIN, "--force", is_flag=True, help="Score again what was scored before.")
 @option(

@@ -256,6 +256,15 @@ grid_options = together(
         shell_complete=completion.many(completion.datasets),
         help="Further datasets to score every model on.",
     ),
+    option(
+        MAIN,
+        "--protocol",
+        type=click.Choice(["each", "leave-one-out"]),
+        default="each",
+        show_default=True,
+        metavar="each|leave-one-out",
+        help="Train on each dataset; or on all but one together, and score that one.",
+    ),
     option(MAIN, "--force", is_flag=True, help="Repeat finished runs."),
     setting_options,
     camera_option,
@@ -303,6 +312,16 @@ execution_options = together(
     report_option,
 )
 """How runs are carried out; none of it changes a number."""
+
+audit_option = option(
+    MAIN,
+    "--audit",
+    is_flag=False,
+    flag_value="default",
+    default="",
+    metavar="[CHECKS]",
+    help="Audit the network after the evaluation; a comma list of audits, or 'all'.",
+)
 
 GIVEN = click.core.ParameterSource.COMMANDLINE
 

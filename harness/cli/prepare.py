@@ -131,7 +131,8 @@ def command(
         if not data_root:
             raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
         for entry in registry.resolve_datasets(datasets, folder):
-            good &= _dataset(entry, Path(data_root), sources)
+            for single in entry.singles:
+                good &= _dataset(single, Path(data_root), sources)
     if backbones:
         if not weights_root:
             raise UsageError("No folder for the weights. Pass --weights-root DIR, or set REID_WEIGHTS.")

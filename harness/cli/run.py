@@ -8,7 +8,7 @@ import click
 
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import execution_options, given, grid_options
+from harness.cli.options import audit_option, execution_options, given, grid_options
 from harness.cli.plan import shown
 from harness.errors import UsageError
 from harness.planning import plan
@@ -25,6 +25,7 @@ from harness.planning import plan
 )
 @grid_options
 @execution_options
+@audit_option
 @option(MAIN, "--dry-run", is_flag=True, help="Show the plan and stop.")
 def command(**values: Any) -> int:
     """Train and score every backbone on every dataset, log to MLflow and write the report.

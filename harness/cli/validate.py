@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import click
 
 from harness import registry
 from harness.cli import completion
-from harness.cli.groups import MAIN, option
+from harness.cli.groups import MAIN, OUTPUT, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.cli.tables import prose
 from harness.errors import HarnessError, UsageError, unknown
 from harness.registry import dataset_checks
 from harness.registry.findings import Finding
+from harness.registry.near_duplicates import check as check_near_duplicates
 from harness.system import terminal
 from harness.system.redact import readable
 
@@ -48,17 +51,32 @@ from harness.system.redact import readable
     help="Comma list of backbones, or 'all'.",
 )
 @option(MAIN, "--images/--no-images", default=True, show_default=True, help="Open every image.")
+@option(MAIN, "--near-duplicates", is_flag=True, help="Also look for images that show the same picture twice.")
+@option(OUTPUT, "--pairs", metavar="FILE", default="", help="CSV file for all near-duplicates.")
+@option(OUTPUT, "--pictures", metavar="DIR", default="", help="Folder for pictures of 100 near-duplicates.")
 @data_root_option
 @plugins_option
 @format_option
 def command(
-    names: tuple[str, ...], datasets: str, backbones: str, images: bool, data_root: str, plugins: str, form: str
+    names: tuple[str, ...],
+    datasets: str,
+    backbones: str,
+    images: bool,
+    near_duplicates: bool,
+    pairs: str,
+    pictures: str,
+    data_root: str,
+    plugins: str,
+    form: str,
 ) -> int:
     """Check datasets against their cards, and backbones against the plug-in contract.
 
     NAMES are backbones or datasets.
     """
     chosen = _choose(names, datasets, backbones, plugins)
+    several = sum(isinstance(entry, registry.DatasetEntry) for entry in chosen) > 1
+    if (pairs or pictures) and (not near_duplicates or several):
+        raise UsageError("--pairs and --pictures need --near-duplicates and one dataset.")
     findings: dict[str, list[Any]] = {}
     for entry in chosen:
         try:
@@ -68,6 +86,14 @@ def command(
                 findings[entry.name] = check_backbone(entry)
             else:
                 findings[entry.name] = dataset_checks.validate_dataset(entry, data_root or ".", deep=images)
+                if near_duplicates and not any(found.level == "error" for found in findings[entry.name]):
+                    findings[entry.name] += check_near_duplicates(
+                        entry,
+                        data_root or ".",
+                        pairs_file=Path(pairs) if pairs else None,
+                        pictures=Path(pictures) if pictures else None,
+                        progress=_progress(entry.name) if form == "text" else None,
+                    )
         except HarnessError as error:
             findings[entry.name] = [Finding("error", str(error), ())]
         if form == "text":
@@ -98,6 +124,17 @@ def _choose(names: tuple[str, ...], datasets: str, backbones: str, plugins: str)
     if not chosen:
         raise UsageError("Nothing to validate. Name backbones or datasets, or pass --datasets or --backbones.")
     return chosen
+
+
+def _progress(name: str) -> Callable[[int, int], None]:
+    """Returns a function that shows how many images were read, on a terminal."""
+
+    def show(done: int, total: int) -> None:
+        if sys.stderr.isatty():
+            end = "\n" if done == total else ""
+            click.echo(f"\r{name}: {done:,}/{total:,} images compared{end}", err=True, nl=False)
+
+    return show
 
 
 def _show(name: str, findings: list[Any]) -> None:

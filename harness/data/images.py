@@ -55,8 +55,8 @@ def to_rgb8(image: Image.Image, value_range: Range | None = None) -> Image.Image
 def no_range(image: Image.Image) -> str:
     """Returns the reason why a gray image of more than 8 bits cannot be read; a part of a sentence."""
     return (
-        f"it is a gray image with more than 8 bits (mode {image.mode}), and the dataset's card does not set "
-        "value_range, the values of black and white; run `validate` to measure them"
+        f"it is a gray image with more than 8 bits (mode {image.mode}), and its values of black and white are unknown; "
+        "set value_range in the dataset's card (run `validate` to measure them), or convert it to 8 bits"
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from click import echo
 
 from harness.errors import UsageError
+from harness.execution import auditing
 from harness.execution.run import Outcome, run
 from harness.execution.settings import resolve
 from harness.planning import input_file
@@ -60,8 +61,12 @@ def evaluate(
         raise UsageError("--camera-embedding applies to checkpoints only; stored features are scored unchanged.")
     else:
         cell = input_file.plan_features(asked.request, path)
+    execution, request = asked.execution, asked.request
+    if cell.state == CACHED and auditing.lacking(cell.folder, execution.audit):
+        cell, checks = auditing.again(cell, execution.audit)
+        execution, request = replace(execution, audit=checks), replace(request, force=True)
     if cell.state == CACHED:
         echo("Already scored with the same file, data and settings. Pass --force to score it again.")
     threads = asked.others.get("threads") or processes.cores()
-    execution = replace(asked.execution, scheduler="local", cpus_per_run=threads, max_concurrent=1)
-    return run(asked.request, [cell], execution)
+    execution = replace(execution, scheduler="local", cpus_per_run=threads, max_concurrent=1)
+    return run(request, [cell], execution)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from harness.contracts import UNKNOWN_CAMERAS
 from harness.records.schema import Evaluation, Record, matched
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import recipe
@@ -40,18 +41,23 @@ def text(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, reposit
             "The network turns a crop of a person into a feature. Features of the same person are similar.",
             "",
             *_scores(scores),
-            *_use(record, backbone, repository),
-            *_training(record, dataset, people),
+            *_use(record, backbone, dataset, repository),
+            *_training(record, backbone, dataset, people),
             *_licences(record, backbone, dataset),
             "## Origin",
             "",
             f"- Backbone: {backbone.card.paper or backbone.card.title}. {backbone.card.about}".rstrip(),
             f"- Run `{record['run_id']}`, protocol {record['protocol_version']}, torch {spec['torch']}.",
-            f"- Code: reid-harness at commit {record['environment'].get('git_commit') or 'unknown'}.",
+            f"- Code: reid-harness at commit {_commit(record['environment'])}.",
             f"- `{RECORD}` has every setting, the data's fingerprint and the environment.",
             "",
         ]
     )
+
+
+def _commit(environment: Mapping[str, Any]) -> str:
+    found = environment.get("git_commit") or "unknown"
+    return f"{found}, with local changes" if environment.get("git_dirty") else found
 
 
 def _header(
@@ -119,7 +125,7 @@ def _with_interval(evaluation: Evaluation, kind: str) -> str:
     return f"{value} ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else value
 
 
-def _use(record: Record, backbone: BackboneEntry, repository: str) -> list[str]:
+def _use(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, repository: str) -> list[str]:
     """How to load the network, and how to score it again."""
     spec = record["spec"]
     fetched = [
@@ -127,17 +133,20 @@ def _use(record: Record, backbone: BackboneEntry, repository: str) -> list[str]:
         "",
         f'folder = snapshot_download("{repository}")',
     ]
-    score = ["python", "-m", "harness", "evaluate", "--backbone", backbone.name, "--dataset", spec["dataset"]]
-    score += ["--checkpoint", WEIGHTS, "--data-root", "DATA_ROOT", *_settings(spec["values"])]
+    plugged = [name for entry in (backbone, dataset) if (name := entry.package).startswith("harness_plugins.")]
+    score = ["python", "-m", "harness", "evaluate", "--backbone", backbone.name, "--dataset", dataset.name]
+    score += ["--checkpoint", WEIGHTS, "--data-root", "DATA_ROOT", *(["--plugins", "PLUGINS"] if plugged else [])]
+    score += [*_reader(dataset.name, spec), *_settings(spec["values"])]
+    more = ', plugins="PLUGINS"' if backbone.package in plugged else ""
     return [
         "## Use",
         "",
-        "In a checkout of reid-harness:",
+        "In a checkout of reid-harness" + (", with the folder PLUGINS of your plug-ins:" if plugged else ":"),
         "",
         "```python",
         "import harness",
         *(fetched if repository else ['folder = "."  # the folder of this file']),
-        f'network = harness.load_backbone("{backbone.name}", checkpoint=f"{{folder}}/{WEIGHTS}")',
+        f'network = harness.load_backbone("{backbone.name}", checkpoint=f"{{folder}}/{WEIGHTS}"{more})',
         'features = network.embed(["a.jpg", "b.jpg"])  # of unit length; their product is the cosine similarity',
         "```",
         "",
@@ -150,6 +159,12 @@ def _use(record: Record, backbone: BackboneEntry, repository: str) -> list[str]:
     ]
 
 
+def _reader(dataset: str, spec: Mapping[str, Any]) -> list[str]:
+    """Arguments for the reader options of the run."""
+    given = (spec.get("dataset_options") or {}).get(dataset, {})
+    return [word for key, value in given.items() for word in ("--data-option", f"{dataset}.{key}={json.dumps(value)}")]
+
+
 def _settings(values: Mapping[str, Any]) -> list[str]:
     """Arguments for the settings that change a score and differ from those of the unified recipe."""
     usual, words = recipe.load(recipe.find("unified")).values(), []
@@ -160,15 +175,18 @@ def _settings(values: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def _training(record: Record, dataset: DatasetEntry, people: str) -> list[str]:
+def _training(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, people: str) -> list[str]:
     spec, train = record["spec"], (record["data"].get("splits") or {})["train"]
     chosen = recipe.from_values(spec["recipe"], dict(spec["values"]))
     sampler, size = chosen.sampler, "x".join(map(str, chosen.augmentation.image_size))
+    usual, unknown = backbone.options(), (record["data"].get("notes") or {}).get("cameras") == UNKNOWN_CAMERAS
+    changed = [f"`{key} = {json.dumps(v)}`" for key, v in spec["options"].items() if v != usual.get(key)]
     lines = [
         "## Training",
         "",
         f"- Data: {people}: {train['images']:,} images of {train['identities']:,} identities from "
-        f"{train['cameras']} cameras. {dataset.card.reference}".rstrip(),
+        f"{'unknown' if unknown else train['cameras']} cameras. {dataset.card.reference}".rstrip(),
+        f"- Network: `{backbone.name}` with {', '.join(changed) or 'its default options'}.",
         f"- Recipe: `{spec['recipe']}`, {chosen.training.epochs} epochs, batches of {sampler.identities} identities "
         f"with {sampler.instances} images, {size} pixels, {chosen.optimizer.name}, seed {spec['seed']}.",
         *(f"- {note}" for note in record["data"]["count_mismatch"] or ()),
@@ -185,7 +203,7 @@ def _licences(record: Record, backbone: BackboneEntry, dataset: DatasetEntry) ->
         "",
         "Check that they allow your use.",
         "",
-        f"- Code of the backbone: {backbone.card.licence or 'not stated'}",
+        f"- Original code of the backbone: {backbone.card.licence or 'not stated'}",
         f"- Starting weights: {weights}",
         f"- Training data: {dataset.card.licence or 'not stated'}",
         "",

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness import audits
 from harness.errors import UsageError, unknown
 from harness.system import gpu, paths, processes
 
@@ -57,6 +58,7 @@ class Execution:
         allow_count_mismatch: continue if image or identity counts differ from the dataset's card.
         mlflow: track with MLflow. Default True.
         mlflow_uri: tracking server. Default `$MLFLOW_TRACKING_URI`, or SQLite in the results folder.
+        audit: audits after the evaluation: names, a comma list, `all`, or True for the default ones. Default none.
         report_path: report to write. Default `BENCHMARKS.md` in the checkout for its own results, else in the results.
     """
 
@@ -71,6 +73,7 @@ class Execution:
     allow_count_mismatch: bool = False
     mlflow: bool = True
     mlflow_uri: str = ""
+    audit: tuple[str, ...] = ()
     report_path: str = ""
 
     @classmethod
@@ -78,12 +81,14 @@ class Execution:
         """Reads and checks settings.
 
         Raises:
-            UsageError: an unknown scheduler, a negative number, an invalid duration, or a limit for a debugged run.
+            UsageError: an unknown scheduler or audit, a negative number, an invalid duration, or a limit for a
+                debugged run.
         """
         given = dict(settings)
         given["scheduler"] = ALIASES.get(name := given.get("scheduler", "ray"), name)
         if given["scheduler"] not in SCHEDULERS:
             raise unknown("scheduler", given["scheduler"], SCHEDULERS)
+        given["audit"] = audits.parse(given.get("audit"))
         given["timeout"] = parse_duration(given.get("timeout") or "")
         given["mlflow_uri"] = paths.expand_uri(given.get("mlflow_uri") or "")
         given["report_path"] = paths.expand(given.get("report_path") or "")

@@ -257,7 +257,9 @@ def describe(state: dict[str, Any]) -> str:
             parts.append(f"loss {state['loss']:.3f}")
     if state["stage"] == "decode":
         parts.append(f"{state['done']}/{state['total']} images")
-    if state["stage"] in ("train", "evaluate") and state.get("images_per_second"):
+    if state["stage"] == "audit" and state.get("audit"):
+        parts.append(f"{state['audit']} ({state['audits_done'] + 1}/{state['audits']})")
+    if state["stage"] in ("train", "evaluate", "audit") and state.get("images_per_second"):
         parts.append(f"{state['images_per_second']:.0f} images/s")
         if state.get("seconds_left") is not None:
             parts.append(f"{duration(state['seconds_left'])} left")

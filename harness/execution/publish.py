@@ -17,13 +17,15 @@ from harness.records import store
 from harness.records.schema import Record
 from harness.registry import BackboneEntry
 from harness.spec import recipe
+from harness.system import files
 from harness.system.paths import expand
 from harness.system.redact import mask
 from harness.weights import published
 from harness.weights.published import Facts
 
 HUB = "hf://"
-REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+ADDRESS = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:/")
+"""What addresses of any kind start with."""
 
 
 @dataclass(frozen=True)
@@ -70,23 +72,46 @@ def publish(
         WeightsError: the checkpoint does not fit the backbone.
         RunError: the upload failed.
     """
+    if (repository := _repository(str(to))) == "" and public:
+        raise UsageError("--public is for a repository on the hub. Leave it out.")
     folder = store.find_run(Path(expand(results)), run)
     record, plugin_folder = _finished(folder), Path(expand(plugins)) if plugins else None
     backbone = registry.backbone(record["spec"]["backbone"], plugin_folder)
     dataset = registry.dataset(record["spec"]["dataset"], plugin_folder)
-    target = str(to)
-    if not target.startswith(HUB):
+    if not repository:
         card = model_card.text(record, backbone, dataset)
-        return _into_folder(Path(expand(target)).absolute(), folder, record, backbone, card)
-    if not REPOSITORY.fullmatch(repository := target.removeprefix(HUB)):
-        raise UsageError(f"The target on the hub must be {HUB}user/name, found {target}.")
-    with tempfile.TemporaryDirectory(prefix="harness-publish-") as made:
+        with files.writing(place := Path(expand(to)).absolute(), "--to"):
+            return _into_folder(place, folder, record, backbone, card)
+    with (
+        files.writing(Path(tempfile.gettempdir()), "TMPDIR"),
+        tempfile.TemporaryDirectory(prefix="harness-publish-") as made,
+    ):
         _write(Path(made), folder, record, backbone, model_card.text(record, backbone, dataset, repository))
         sizes = {path.name: path.stat().st_size for path in sorted(Path(made).iterdir())}
         package = Package(Path(made), sizes, repository, public)
         if not consent(package):
             raise UsageError("Nothing was sent. Pass --yes to upload.")
         return _upload(package)
+
+
+def _repository(target: str) -> str:
+    """Returns the name of a repository on the hub; empty for a folder.
+
+    Raises:
+        UsageError: the target is neither.
+    """
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    if target and not ADDRESS.match(target):
+        return ""
+    try:
+        if target.startswith(HUB) and (name := target.removeprefix(HUB)).count("/") == 1:
+            validate_repo_id(name)
+            return name
+    except HFValidationError:
+        pass
+    raise UsageError(f"The target must be a folder, or {HUB}user/name on the hub; found '{target}'.")
 
 
 def _into_folder(target: Path, folder: Path, record: Record, backbone: BackboneEntry, card: str) -> str:
@@ -168,7 +193,7 @@ def _upload(package: Package) -> str:
         RunError: the hub refused it or could not be reached.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
+    from huggingface_hub.errors import LocalTokenNotFoundError
 
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:
@@ -178,7 +203,7 @@ def _upload(package: Package) -> str:
         )
     except LocalTokenNotFoundError as error:
         raise RunError("The hub needs a login. Run `hf auth login`, or set HF_TOKEN, and try again.") from error
-    except (HfHubHTTPError, OSError, ValueError) as error:
+    except Exception as error:  # of the hub's client, or of the HTTP library below it, which changes with versions
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise RunError(f"{package.repository} could not be uploaded: {mask(reason)}") from error
     return str(getattr(done, "repo_url", "") or f"{hub.endpoint}/{package.repository}")

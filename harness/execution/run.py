@@ -12,6 +12,7 @@ from pathlib import Path
 from click import echo
 
 from harness.errors import HarnessError, UsageError
+from harness.execution import auditing
 from harness.execution.driver import Driver, Invocation
 from harness.execution.options import Execution, Resources
 from harness.execution.progress import ProgressDisplay
@@ -89,6 +90,8 @@ def run(
         _write_plan(request.results, cells)
     folders = [cell.folder for cell in cells if cell.state != BLOCKED]
     todo = [cell for cell in cells if cell.state == TODO]
+    if execution.audit:
+        auditing.finished(cells, request, execution)
     if not todo:
         if execution.mlflow:
             send_missing(request, execution, folders)
@@ -121,6 +124,7 @@ def make_job(cell: Planned, request: Request, execution: Execution, resources: R
         force=request.force,
         input_file=cell.input_file,
         attempt=attempt,
+        audits=execution.audit,
         asked=cell.asked,
     )
 

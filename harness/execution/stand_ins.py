@@ -31,7 +31,8 @@ def draw(request: Request, settings: Mapping[str, Any], *, dry_run: bool = False
 
     root = Path(request.paths.data_root)
     asked = ",".join(filter(None, (request.datasets, request.eval_datasets)))
-    cards = [entry.card for entry in registry.resolve_datasets(asked, request.plugins)]
+    entries = registry.resolve_datasets(asked, request.plugins)
+    cards = [part.card for entry in entries for part in entry.singles]
     folders = {folder for card in cards for layout in card.layouts for folder in layout.folders}
     names = [name for name, layout in LAYOUTS.items() if layout.folder in folders]
     absent = [name for name in names if not (root / LAYOUTS[name].folder).exists()]

@@ -17,9 +17,9 @@ The standard protocol, which `evaluate_ranking` follows:
 - NaN, infinite, zero-norm and constant features are errors (`FeatureError`), never a low score.
 
 AP is the mean of precisions, as in torchreid, fast-reid, TransReID and ReIDMamba. The first Market-1501 scripts used
-the trapezoidal rule, which gives up to one percentage point less. All scores are fractions. The CUHK03 767/700
-protocol is the standard protocol; only the classic CUHK03 protocol with 20 splits has its own metric,
-`evaluate_single_shot`.
+the trapezoidal rule, which gives less; `trapezoid_average_precision` computes it from the same ranks. All scores are
+fractions. The CUHK03 767/700 protocol is the standard protocol; only the classic CUHK03 protocol with 20 splits has its
+own metric, `evaluate_single_shot`.
 
 Features are numpy arrays or torch tensors, on the CPU or a GPU. Importing this package does not import torch.
 """
@@ -28,7 +28,9 @@ from harness.metrics.protocol import ProtocolError
 from harness.metrics.ranked_lists import DistanceHistogram, RankedLists, distance_histogram, ranked_list
 from harness.metrics.ranking import Ranking, evaluate_distances, evaluate_ranking
 from harness.metrics.reranking import rerank
+from harness.metrics.reranking_alone import rerank_alone
 from harness.metrics.single_shot import evaluate_single_shot
+from harness.metrics.trapezoid import trapezoid_average_precision
 
 __all__ = [
     "DistanceHistogram",
@@ -41,4 +43,6 @@ __all__ = [
     "evaluate_single_shot",
     "ranked_list",
     "rerank",
+    "rerank_alone",
+    "trapezoid_average_precision",
 ]

@@ -36,6 +36,8 @@ class Ranking:
         tie_loss: how much higher mAP would be if matches won every tie.
         n_junk: number of gallery images dropped as junk.
         n_same_camera: number of ignored pairs: the same identity and the same camera.
+        match_ranks: ranks of all matches, counted from one, by query and then by rank, [sum of n_positives].
+        match_images: gallery image of each of these matches, [sum of n_positives].
     """
 
     mAP: float
@@ -51,6 +53,8 @@ class Ranking:
     tie_loss: float
     n_junk: int
     n_same_camera: int
+    match_ranks: np.ndarray
+    match_images: np.ndarray
 
     @property
     def n_query(self) -> int:
@@ -149,9 +153,9 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
     rows, ends = matches.rows[matches.is_match], np.cumsum(n_positives)
     position = np.arange(len(rows)) - (ends - n_positives)[rows] + 1
 
-    def ranks_of(ahead: np.ndarray) -> np.ndarray:
+    def order_of(ahead: np.ndarray) -> np.ndarray:
         # Sorts the matches of each query by the negatives ahead of them; equal counts give the same ranks in any order.
-        return ahead[np.lexsort((ahead, rows))] + position
+        return np.lexsort((ahead, rows))
 
     def mean_precision(ranks: np.ndarray) -> np.ndarray:
         return np.bincount(rows, weights=position / ranks, minlength=len(valid))[valid] / n_positives[valid]
@@ -161,9 +165,10 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
         out[valid] = values
         return out
 
-    ranks = ranks_of(at_least)
+    order = order_of(at_least)
+    ranks = at_least[order] + position
     precision = mean_precision(ranks)
-    tie_loss = mean_precision(ranks_of(above)) - precision
+    tie_loss = mean_precision(above[order_of(above)] + position) - precision
     penalty = n_positives[valid] / ranks[ends[valid] - 1]
     first = ranks[(ends - n_positives)[valid]]
     return Ranking(
@@ -180,6 +185,8 @@ def _evaluate(similarity: Similarity, matches: Matches, max_rank: int) -> Rankin
         tie_loss=float(tie_loss.mean()),
         n_junk=matches.n_junk,
         n_same_camera=matches.n_same_camera,
+        match_ranks=ranks,
+        match_images=matches.kept[matches.columns[matches.is_match][order]],
     )
 
 

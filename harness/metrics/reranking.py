@@ -68,14 +68,27 @@ def rerank(
     everything = _stack(query_features, gallery_features)
     block_size = block_size or max(1, min(len(everything), _BLOCK_ELEMENTS // len(everything)))
     similarity = FeatureSimilarity(everything, everything, metric=metric, device=device, block_size=block_size)
-    neighbours, largest, result = _neighbours(similarity, n_query, max(k1 + 1, k2))
+    neighbours, _, largest, result = nearest(similarity, n_query, max(k1 + 1, k2))
+    finish(result, similarity, neighbours, largest, k1, k2, lambda_value)
+    return result
 
+
+def finish(
+    result: np.ndarray,
+    similarity: FeatureSimilarity,
+    neighbours: np.ndarray,
+    largest: np.ndarray,
+    k1: int,
+    k2: int,
+    lambda_value: float,
+) -> None:
+    """Steps 1 to 6, in place, from what `nearest` returns."""
+    n_query = len(result)
     sets = _expanded_sets(neighbours, k1)
     weights = _weights(sets, similarity, largest)
     if k2 > 1:
         weights = _selection(neighbours[:, :k2], weights.dtype) @ weights / min(k2, neighbours.shape[1])
     _blend_jaccard(result, weights, n_query, lambda_value)
-    return result
 
 
 def _stack(query_features: Any, gallery_features: Any) -> Any:
@@ -92,21 +105,28 @@ def _stack(query_features: Any, gallery_features: Any) -> Any:
     return np.concatenate([query_features, gallery_features])
 
 
-def _neighbours(similarity: FeatureSimilarity, n_query: int, count: int) -> tuple[np.ndarray, ...]:
-    """Computes, in blocks, the nearest images of U, the largest D^2 of every row, and d of queries and gallery."""
+def nearest(similarity: FeatureSimilarity, n_query: int, count: int) -> tuple[np.ndarray, ...]:
+    """Computes, in blocks, what step 1 needs of U.
+
+    Returns:
+        The nearest images of each image, [n, count], and their D; the largest D^2 of each image, [n]; and d of queries
+        and gallery, [n_query, n_gallery].
+    """
     import torch
 
     n = similarity.n_query
     count = min(count, n)
-    nearest = np.empty((n, count), dtype=np.int64)
+    found = np.empty((n, count), dtype=np.int64)
     largest = np.empty(n, dtype=np.float64 if similarity.dtype == torch.float64 else np.float32)
+    reach = np.empty((n, count), dtype=largest.dtype)
     result = np.empty((n_query, n - n_query), dtype=largest.dtype)
     for block in similarity.blocks():
         distances = block.squared_distance(block.similarity[:, :n]).clamp_min_(0)
         own = torch.arange(len(distances), device=distances.device)
         # Every image must be its own nearest neighbour, even if U contains a copy of it.
         distances[own, own + block.rows.start] = -1
-        nearest[block.rows] = distances.topk(count, dim=1, largest=False).indices.cpu().numpy()
+        values, columns = distances.topk(count, dim=1, largest=False)
+        found[block.rows], reach[block.rows] = columns.cpu().numpy(), values.cpu().numpy()
         row_max = distances.amax(dim=1).square_()
         largest[block.rows] = row_max.cpu().numpy()
         queries = slice(block.rows.start, min(block.rows.stop, n_query))
@@ -114,7 +134,7 @@ def _neighbours(similarity: FeatureSimilarity, n_query: int, count: int) -> tupl
             used = queries.stop - queries.start
             scaled = distances[:used, n_query:].square_().div_(row_max[:used, None])
             result[queries] = scaled.cpu().numpy()
-    return nearest, largest, result
+    return found, reach, largest, result
 
 
 def _selection(columns: np.ndarray, dtype: Any) -> sparse.csr_array:

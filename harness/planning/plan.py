@@ -17,7 +17,7 @@ from harness.contracts import SPLITS
 from harness.errors import HarnessError, UsageError
 from harness.planning import problems as why
 from harness.planning.problems import Problem
-from harness.planning.request import Request, asked_for, check_options, chosen_options, load_recipe
+from harness.planning.request import LEAVE_ONE_OUT, Request, asked_for, check_options, chosen_options, load_recipe
 from harness.planning.run_specs import SpecFactory
 from harness.records import store
 from harness.registry import BackboneEntry, DatasetEntry
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from datasets.fingerprint_cache import Facts
 
 CACHED, TODO, BLOCKED = "cached", "to do", "blocked"
+
+FEWEST_OTHERS = 2
+"""Number of datasets that must remain when one is left out."""
 
 
 @dataclass(frozen=True)
@@ -85,14 +88,49 @@ def build(request: Request) -> list[Planned]:
         UsageError: an unknown name, option or recipe key.
     """
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
-    trained_on = registry.resolve_datasets(request.datasets, request.plugins)
-    scored_on = registry.resolve_datasets(request.eval_datasets, request.plugins) if request.eval_datasets else []
+    pairs = trained_and_scored(request)
+    for trained, _ in pairs:
+        _check_reader_options(request, trained)
     check_options(request, chosen)
     seen: dict[str, _Data] = {}
-    for entry in {e.name: e for e in [*trained_on, *scored_on]}.values():
+    for entry in {e.name: e for trained, scored in pairs for e in [trained, *scored]}.values():
         seen[entry.name] = _look_at(entry, request)
     grid = _Grid(request, SpecFactory(request), seen, store.index(request.results))
-    return [cell for backbone in chosen for dataset in trained_on for cell in grid.cells(backbone, dataset, scored_on)]
+    return [cell for backbone in chosen for trained, scored in pairs for cell in grid.cells(backbone, trained, scored)]
+
+
+def trained_and_scored(request: Request) -> list[tuple[DatasetEntry, list[DatasetEntry]]]:
+    """Returns each dataset to train on, with the further ones to score.
+
+    Under `leave-one-out`, each dataset in turn is the one to score, after training on all others together.
+
+    Raises:
+        UsageError: an unknown name, or too few datasets to leave one out.
+    """
+    datasets = registry.resolve_datasets(request.datasets, request.plugins)
+    further = registry.resolve_datasets(request.eval_datasets, request.plugins) if request.eval_datasets else []
+    if request.protocol != LEAVE_ONE_OUT:
+        return [(dataset, further) for dataset in datasets]
+    rest = {left.name: registry.others(datasets, left) for left in datasets}
+    if few := next((name for name, others in rest.items() if len(others) < FEWEST_OTHERS), None):
+        raise UsageError(
+            f"--protocol {LEAVE_ONE_OUT} needs datasets of at least {FEWEST_OTHERS + 1} groups of people; there are "
+            f"{len(rest[few])} beside {few}. Name more with --datasets."
+        )
+    return [
+        (registry.join(rest[left.name]), list({entry.name: entry for entry in (left, *further)}.values()))
+        for left in datasets
+    ]
+
+
+def _check_reader_options(request: Request, trained: DatasetEntry) -> None:
+    """Refuses reader options of datasets that are trained on together, because they would be ignored."""
+    names = [trained.name, *(part.name for part in trained.parts)] if trained.parts else []
+    if given := next((name for name in names if request.dataset_options.get(name)), None):
+        raise UsageError(
+            f"--data-option {given} cannot be used with {trained.name}: datasets that are trained on together are "
+            "read with the options of their cards."
+        )
 
 
 def planned(

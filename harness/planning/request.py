@@ -20,6 +20,9 @@ from harness.system import gpu, paths
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 """Devices of `--device`; `auto` is `cuda` or `cpu`."""
 
+EACH, LEAVE_ONE_OUT = PROTOCOLS = ("each", "leave-one-out")
+"""What `--protocol` may be: train on each dataset, or on all others together."""
+
 Names = str | Iterable[str]
 """Names as a comma list or as strings; `all` is everything registered for it."""
 
@@ -34,6 +37,7 @@ class Settings(TypedDict, total=False):
         preset: settings for small machines, below the ones given here.
         seeds: one seed, several, or a comma list. Default 0.
         eval_datasets: further datasets that every model is scored on.
+        protocol: `each` trains on each dataset; `leave-one-out` trains on all others together, and scores it.
         data_root: folder that holds the datasets. Default `$REID_DATASETS`.
         weights_root: folder of pretrained files. Default `$REID_WEIGHTS`.
         results: folder of the records. Default `results`.
@@ -52,6 +56,7 @@ class Settings(TypedDict, total=False):
     preset: str
     seeds: int | str | Sequence[int]
     eval_datasets: Names
+    protocol: str
     data_root: PathLike
     weights_root: PathLike
     results: PathLike
@@ -82,6 +87,7 @@ class Request:
         dataset_options: reader options, per dataset name.
         overrides: recipe keys (dotted) laid over the recipe.
         eval_datasets: further datasets every model is scored on, comma list.
+        protocol: `each` trains on each dataset, `leave-one-out` on all others together.
         from_scratch: start from random weights instead of the card's pretrained file.
         force: repeat finished runs.
         processes: number of processes that train one run together.
@@ -101,6 +107,7 @@ class Request:
     dataset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     overrides: dict[str, Any] = field(default_factory=dict)
     eval_datasets: str = ""
+    protocol: str = "each"
     from_scratch: bool = False
     force: bool = False
     processes: int = 1
@@ -155,6 +162,7 @@ def make(
         dataset_options=_reader_options(readers, Path(plugins) if plugins else None),
         overrides=dict(given.get("overrides") or {}),
         eval_datasets=_comma_list(given.get("eval_datasets") or ""),
+        protocol=_protocol(given.get("protocol") or PROTOCOLS[0]),
         from_scratch=bool(given.get("from_scratch")),
         force=bool(given.get("force")),
         processes=processes,
@@ -186,6 +194,12 @@ def _options(
 
 def _comma_list(names: Names) -> str:
     return names if isinstance(names, str) else ",".join(names)
+
+
+def _protocol(name: str) -> str:
+    if name not in PROTOCOLS:
+        raise unknown("protocol", name, PROTOCOLS)
+    return name
 
 
 def _absolute(path: PathLike) -> str:

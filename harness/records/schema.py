@@ -241,6 +241,35 @@ Evaluation.__doc__ = (
 )
 
 
+class AuditRow(TypedDict, total=False):
+    """One measured value. Rows of one name whose settings have the same two keys are a matrix."""
+
+    name: Required[Annotated[str, Meta(description="what is measured, for example `mAP`")]]
+    setting: Required[
+        Annotated[
+            dict[str, str | int | Finite],
+            Meta(description='under what: `{}` for the plain test, `{"cameras": "off"}`, `{"FPIR": 0.01}`'),
+        ]
+    ]
+    value: Required[Annotated[Finite | None, Meta(description="the value; `null` if it is not defined")]]
+    interval: Annotated[
+        Bounds | None, Meta(description="95 % interval as `[low, high]`, by a bootstrap over identities")
+    ]
+    queries: Annotated[Whole | None, Meta(description="number of queries behind the value")]
+
+
+class Audit(TypedDict, total=False):
+    """What one audit found on one dataset, see [audits.md](audits.md)."""
+
+    check: Required[Annotated[str, Meta(description="name of the audit, for example `camera`")]]
+    dataset: Required[Annotated[str, Meta(description="dataset whose query and gallery were looked at")]]
+    about: Annotated[str | None, Meta(description="what the audit asks, in one sentence")]
+    source: Annotated[str | None, Meta(description="where its names and definitions come from")]
+    rows: Required[Annotated[list[AuditRow], Meta(description="measured values")]]
+    notes: Annotated[list[str] | None, Meta(description="what the reader should know, one sentence each")]
+    error: Annotated[str | None, Meta(description="why the audit failed. The run itself stays `ok`")]
+
+
 class TakenOver(TypedDict, total=False):
     """The run whose checkpoint this run started from."""
 
@@ -431,6 +460,10 @@ class Record(TypedDict, total=False):
         ]
     ]
     timing: Required[Annotated[Timing, Meta(description="start, end and duration")]]
+    audits: Annotated[
+        list[Audit] | None,
+        Meta(description="what `--audit` or the command `audit` found; absent if no audit was asked for"),
+    ]
     pictures: Annotated[
         list[str] | None, Meta(description="file names of the pictures, relative to the folder of the run")
     ]

@@ -1,6 +1,7 @@
 """Finds backbones and datasets by their cards, loads their code on demand, and checks both."""
 
 from harness.registry.entries import BackboneEntry, DatasetEntry
+from harness.registry.joined import join, others
 from harness.registry.lookup import (
     backbone,
     backbones,
@@ -19,6 +20,8 @@ __all__ = [
     "broken",
     "dataset",
     "datasets",
+    "join",
+    "others",
     "resolve_backbones",
     "resolve_datasets",
 ]

@@ -140,16 +140,26 @@ class BackboneEntry:
 
 @dataclass(frozen=True)
 class DatasetEntry:
-    """A registered dataset. `datasets.layouts` reads it with the layouts of the card."""
+    """A registered dataset. `datasets.layouts` reads it with the layouts of the card.
+
+    Attributes:
+        parts: the datasets that this one joins; see `harness.registry.joined`.
+    """
 
     card: DatasetCard
     folder: Path
     package: str
+    parts: tuple[DatasetEntry, ...] = ()
 
     @property
     def name(self) -> str:
         """Registered name."""
         return self.card.name
+
+    @property
+    def singles(self) -> tuple[DatasetEntry, ...]:
+        """The datasets that this one joins, or itself."""
+        return self.parts or (self,)
 
     def load(self, root: str | os.PathLike[str], **options: Any) -> Splits:
         """Reads the splits below the data root.

@@ -24,6 +24,7 @@ from harness.cards import read_card
 from harness.errors import HarnessError, UsageError, unknown
 from harness.registry.entries import BackboneEntry, DatasetEntry
 from harness.registry.imports import package_folders
+from harness.registry.joined import JOINT, join
 from harness.system import paths
 from harness.system.paths import REPOSITORY
 
@@ -47,9 +48,13 @@ def backbone(name: str, plugins: Path | None = None) -> BackboneEntry:
 def dataset(name: str, plugins: Path | None = None) -> DatasetEntry:
     """Returns the dataset with this name or alias. Underscores may be used instead of hyphens.
 
+    `a+b` is the training images of both, with query and gallery of the first.
+
     Raises:
         UsageError: the dataset does not exist; the message suggests a similar name.
     """
+    if JOINT in name:
+        return join([dataset(part.strip(), plugins) for part in name.split(JOINT)])
     entry = _get("dataset", name.replace("_", "-"), plugins)
     return DatasetEntry(entry.card, entry.folder, entry.package)
 

@@ -38,7 +38,8 @@ def heading(context: Context, key: TableKey) -> str:
     """Title of a table: dataset, protocol if there are several, and recipe."""
     name = context.data.title(key.dataset)
     if key.dataset != key.trained_on:
-        name = f"{context.data.title(key.trained_on)} to {name} (cross-domain)"
+        joint = key.dataset in key.trained_on.split("+")
+        name = f"{context.data.title(key.trained_on)} to {name} ({'trained on' if joint else 'cross-domain'})"
     name += " (generated)" if key.generated else ""
     name += f", protocol {key.protocol}" if len(context.protocols) > 1 else ""
     return f"{name}, recipe {key.recipe}"

@@ -350,7 +350,8 @@ def literal(value: Any, *, quoted: bool = False) -> str:
 
 def _plugins(backbone: str = "", *datasets: str) -> tuple[str, ...]:
     """`--plugins` if any name belongs to an external plug-in."""
-    outside = (backbone and _base(backbone) not in _own("backbone")) or not _own("dataset").issuperset(datasets)
+    parts = {part for dataset in datasets for part in dataset.split("+")}
+    outside = (backbone and _base(backbone) not in _own("backbone")) or not _own("dataset").issuperset(parts)
     return ("--plugins", "PLUGINS_DIR") if outside else ()
 
 

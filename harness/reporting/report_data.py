@@ -62,6 +62,8 @@ class ReportData:
 
     def title(self, dataset: str) -> str:
         """Title of a dataset, or its name."""
+        if "+" in dataset:  # trained on together
+            return " + ".join(map(self.title, dataset.split("+")))
         return self.datasets[dataset].title if dataset in self.datasets else dataset
 
 

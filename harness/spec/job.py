@@ -38,6 +38,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         input_file: checkpoint or feature file to score instead of training.
         attempt: number of this attempt, counted from 1.
         ray_trial_id: id of the Ray trial that runs the job, or empty.
+        audits: names of the audits that follow the evaluation.
         asked: what the user passed, for the record: recipe, build options, recipe keys.
     """
 
@@ -53,6 +54,7 @@ class Job(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     input_file: str = ""
     attempt: int = 1
     ray_trial_id: str = ""
+    audits: tuple[str, ...] = ()
     asked: dict[str, Any] = {}
 
     def to_dict(self) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "interrupted"]
 """Final status of a run. Only runs with `ok` are not repeated."""
 
-Stage = Literal["data", "build", "train", "checkpoint", "evaluate", "measure", "record"]
+Stage = Literal["data", "build", "train", "checkpoint", "evaluate", "audit", "measure", "record"]
 """Stage of a run in which it can fail."""
 
 Source = Literal["trained", "published-checkpoint", "features", "profile", "search"]

@@ -12,10 +12,12 @@ needs only numpy and scipy.
 
 from harness.stats.comparison import Comparison, PairedTest, compare_many, holm, paired_test
 from harness.stats.groups import StatsError
-from harness.stats.intervals import bootstrap_interval
+from harness.stats.intervals import RESAMPLES, bootstrap_interval
 from harness.stats.prediction import another_run, another_run_of_one, difference_of_means
+from harness.stats.resampling import jackknife_interval, percentile_interval
 
 __all__ = [
+    "RESAMPLES",
     "Comparison",
     "PairedTest",
     "StatsError",
@@ -25,5 +27,7 @@ __all__ = [
     "compare_many",
     "difference_of_means",
     "holm",
+    "jackknife_interval",
     "paired_test",
+    "percentile_interval",
 ]

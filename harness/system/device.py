@@ -35,15 +35,17 @@ UNTESTED = ("mps", "xpu")
 
 
 def check(device: str) -> None:
-    """Checks that torch can use a device of `UNTESTED`.
+    """Checks that torch can use a device.
 
     Raises:
         UsageError: torch has no such device on this machine.
     """
-    if device in UNTESTED:
-        backend = torch.backends.mps if device == "mps" else torch.xpu
-        if not backend.is_available():
-            raise UsageError(f"--device {device} was passed, but torch {torch.__version__} has no such device here.")
+    if device == "cpu":
+        return
+    backend = torch.backends.mps if device == "mps" else getattr(torch, device)
+    if not backend.is_available():
+        version = torch.__version__
+        raise UsageError(f"The device {device} cannot be used: torch {version} finds none. Pass --device cpu.")
 
 
 def untested(device: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -13,6 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.errors import UsageError
 from harness.system import hooks
 
 _WRITER = re.compile(r"\.(?P<host>[\w-]+)~(?P<pid>\d+)\.[^.]+\.tmp$")
@@ -95,6 +97,22 @@ def locked(
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str) -> Iterator[None]:
+    """Turns errors of the disk in its block, which writes a file or folder of the user, into one sentence.
+
+    Raises:
+        UsageError: the path cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        advice = "Free some space, or choose" if error.errno in (errno.ENOSPC, errno.EDQUOT) else "Choose"
+        raise UsageError(
+            f"Cannot write {path} ({error.strerror or error}). {advice} another path with {option}."
+        ) from error
 
 
 def sweep(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,9 @@ from harness.spec.run_spec import canonical
 from harness.system import files
 from harness.system.redact import mask
 from harness.tracking.server import Server
+
+NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
+"""Characters that MLflow refuses in the name of a metric."""
 
 SIDECAR = ".mlflow.json"
 """File beside a record that names the server and the attempt that was sent."""
@@ -47,7 +51,20 @@ def metrics_of(record: Any) -> dict[str, Any]:
         prefix = "".join(f"{mark}/" for mark in marks)
         names = ("mAP", "mINP", "rank-1", "rank-5", "rank-10", "n_query", "n_valid")
         values |= {prefix + name: row[name] for name in names}
-    return {**values, **dict(_numbers("efficiency", record["efficiency"]))}
+    return {**values, **_audited(record), **dict(_numbers("efficiency", record["efficiency"]))}
+
+
+def _audited(record: Any) -> dict[str, float]:
+    """The values of audits: `audit/open-set/TPIR/FPIR 0.01`; further datasets are part of the name."""
+    values = {}
+    for block in record.get("audits") or ():
+        other = [block["dataset"]] if block["dataset"] != record["spec"]["dataset"] else []
+        for row in block["rows"]:
+            settings = [f"{key} {value}" for key, value in row["setting"].items()]
+            name = "/".join(["audit", *other, block["check"], row["name"], *settings])
+            if row["value"] is not None:
+                values[NOT_ALLOWED.sub("-", name)] = row["value"]
+    return values
 
 
 def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
@@ -88,14 +105,23 @@ def is_sent(folder: Path, uri: str) -> bool:
     """Whether the current record of a folder was sent to this server completely."""
     try:
         sent = json.loads((folder / SIDECAR).read_bytes())
-        return bool(sent["uri"] == mask(uri) and sent["attempts"] == _attempts(folder))
+        return bool(sent["uri"] == mask(uri) and _state(sent) == _state(_summary(folder)))
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def _attempts(folder: Path) -> int:
-    record = orjson.loads((folder / store.RECORD).read_bytes())
-    return int(record.get("attempts", 1))
+def _summary(folder: Path) -> dict[str, Any]:
+    return _sent_of(orjson.loads((folder / store.RECORD).read_bytes()))
+
+
+def _sent_of(record: Any) -> dict[str, Any]:
+    """What the sidecar tells of a record, by which a change is noticed: an audit may follow later."""
+    audits = [f"{block['dataset']}/{block['check']}" for block in record.get("audits") or ()]
+    return {"attempts": record.get("attempts", 1), **({"audits": audits} if audits else {})}
+
+
+def _state(sent: dict[str, Any]) -> tuple[Any, Any]:
+    return sent["attempts"], sent.get("audits", [])
 
 
 def send(server: Server, folder: Path, parent: str) -> None:
@@ -130,5 +156,5 @@ def finish(server: Server, run: str, folder: Path, record: Any) -> None:
     if record["error"]:
         server.client.set_tag(run, "reason", mask(record["error"]["message"])[:500])
     server.end(run, record["status"])
-    sent = {"uri": mask(server.uri), "run": run, "attempts": record.get("attempts", 1)}
+    sent = {"uri": mask(server.uri), "run": run, **_sent_of(record)}
     files.replace(folder / SIDECAR, json.dumps(sent) + "\n")

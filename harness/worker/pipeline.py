@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,20 +13,26 @@ import torch
 
 from datasets import layouts
 from harness import efficiency, registry
+from harness.audits import audit
+from harness.audits.subject import Network, Subject
 from harness.contracts import SPLITS, Item, Splits, set_camera_mode
 from harness.data import checks
 from harness.data.cache import open_images
 from harness.data.images import UnreadableImages
 from harness.data.loader import EvaluationData, camera_rows
+from harness.data.reader import Reader
+from harness.data.transforms import Images
 from harness.errors import DataError, HarnessError
 from harness.figures import run_figures
 from harness.records import per_query
 from harness.registry import DatasetEntry, dataset_checks
 from harness.spec import recipe
 from harness.spec.job import Job
+from harness.system import files
 from harness.system.device import exact_float32, untested
 from harness.system.redact import mask, readable
 from harness.system.seeding import repeat_bit_for_bit
+from harness.worker.audit import AuditedNetwork
 from harness.worker.scoring import Scored, score_module
 
 if TYPE_CHECKING:
@@ -160,6 +166,57 @@ class Pipeline:
             if row["trained"]:
                 self.tables[name] = one.per_query
 
+    def _audit(self, scored: list[Scored]) -> None:
+        """Runs the audits of the job on every scored dataset, those of the run's own dataset first."""
+        if not self.job.audits:
+            return
+        self._enter("audit")
+        for entry, splits in [(self.dataset, self.splits), *self.others.values()]:
+            plain = next((one for one in scored if _is_plain(one.row, entry.name)), None)
+            if plain is None or plain.features is None:
+                continue
+            subject = Subject(
+                dataset=entry.name,
+                query=splits.query,
+                gallery=splits.gallery,
+                features=plain.features,
+                metric=self.recipe.evaluation.metric,
+                protocol=entry.card.protocol,
+                knows_cameras=splits.knows_cameras,
+                open_images=self._reader(splits).resized,
+                keep=lambda name, text: files.replace(self.folder / name, text),
+                earlier=self.blocks.setdefault("audits", []),
+                train=splits.train,
+                emit=self.progress.emit,
+            )
+            with self._audited(entry, splits) as subject.network:
+                self.blocks["audits"] += audit.run(self.job.audits, subject)
+
+    @contextlib.contextmanager
+    def _audited(self, entry: DatasetEntry, splits: Splits) -> Iterator[Network | None]:
+        """The network to audit on a dataset, or None if there are only its features."""
+        yield None
+
+    def _reader(self, splits: Splits) -> Reader:
+        """Returns how test images are read."""
+        return Reader(
+            self._image_size(),
+            self.recipe.augmentation.interpolation_test,
+            folder=self.cache,
+            value_range=splits.value_range,
+            workers=self.job.workers,
+            progress=self._decoding,
+        )
+
+    def _image_size(self) -> tuple[int, int]:
+        height, width = self.recipe.augmentation.image_size
+        return height, width
+
+    def _decoding(self, done: int, total: int) -> None:
+        """Reports the progress of decoding images."""
+        if done % 500 == 0 or done == total:
+            self.progress.emit("progress", stage="decode", done=done, total=total)
+
 
 class ModelPipeline(Pipeline):
     """A run with a backbone: scores the module on all datasets, draws figures and measures efficiency."""
@@ -177,6 +234,7 @@ class ModelPipeline(Pipeline):
             with self._isolated(entry), mean_camera(self.module):
                 scored += self._score(entry, splits)
         self._keep(scored)
+        self._audit(scored)
         self._after_scoring(scored)
 
     def _build(self) -> torch.nn.Module:
@@ -231,7 +289,7 @@ class ModelPipeline(Pipeline):
         """Draws the figures of the plain test on the run's own dataset."""
         if os.environ.get("HARNESS_PICTURES") == "0":
             return
-        plain = next(s for s in scored if s.row["trained"] and s.row["dataset"] == self.spec.dataset)
+        plain = next(one for one in scored if _is_plain(one.row, self.spec.dataset))
         stand_in = " (generated)" if self.splits.generated else ""
         title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"
         metric = self.recipe.evaluation.metric
@@ -267,8 +325,25 @@ class ModelPipeline(Pipeline):
     def _evaluation(self) -> recipe.Evaluation:
         return self.recipe.evaluation
 
+    @contextlib.contextmanager
+    def _audited(self, entry: DatasetEntry, splits: Splits) -> Iterator[Network]:
+        own = entry.name == self.spec.dataset
+        cameras = self.cameras if own else None
+        with contextlib.nullcontext() if own else mean_camera(self.module):
+            yield AuditedNetwork(
+                self.module,
+                self.device,
+                self._reader(splits),
+                lambda items, images: self._loader(items, cameras, splits.value_range, images),
+                self.progress.emit,
+            )
+
     def _loader(
-        self, items: Sequence[Item], cameras: dict[int, int] | None, value_range: tuple[float, float] | None
+        self,
+        items: Sequence[Item],
+        cameras: dict[int, int] | None,
+        value_range: tuple[float, float] | None,
+        images: Images | None = None,
     ) -> EvaluationData:
         return EvaluationData(
             items,
@@ -283,12 +358,8 @@ class ModelPipeline(Pipeline):
             workers=self.job.workers,
             progress=self._decoding,
             pin_memory=self.device.type == "cuda",
+            images=images,
         )
-
-    def _decoding(self, done: int, total: int) -> None:
-        """Reports the progress of decoding images."""
-        if done % 500 == 0 or done == total:
-            self.progress.emit("progress", stage="decode", done=done, total=total)
 
     def _measure(self) -> None:
         self.blocks["efficiency"] |= efficiency.measure(
@@ -298,10 +369,6 @@ class ModelPipeline(Pipeline):
             batch_size=min(64, self.recipe.evaluation.batch_size),
             device=self.device,
         )
-
-    def _image_size(self) -> tuple[int, int]:
-        height, width = self.recipe.augmentation.image_size
-        return height, width
 
 
 def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
@@ -320,6 +387,11 @@ def data_block(splits: Splits, problems: list[str]) -> dict[str, Any]:
             for name, items in ((name, getattr(splits, name)) for name in SPLITS)
         },
     }
+
+
+def _is_plain(row: Mapping[str, Any], dataset: str) -> bool:
+    """Whether an evaluation is the plain test of the trained model on a dataset."""
+    return row["trained"] and row["dataset"] == dataset and not row["flip"] and not row["rerank"]
 
 
 @contextlib.contextmanager

@@ -58,6 +58,7 @@ class FeatureRun(Pipeline):
             emit=self.progress.emit,
         )
         self._keep(scored)
+        self._audit(scored)
 
 
 def stored_file(job: Job) -> Path:

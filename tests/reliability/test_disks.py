@@ -21,6 +21,7 @@ from harness.records.schema import Record
 from harness.training import checkpoint
 from tests.support.disks import Disks
 from tests.support.faults import by_seed, command, drive, leftovers
+from tests.support.small_datasets import picture
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900), pytest.mark.usefixtures("quick_runs")]
 
@@ -132,3 +133,41 @@ def test_read_only_results_are_refused_in_one_sentence(world: Path, pixels: Path
     done = drive(disks.inside(*command(world, tmp_path, pixels)))
     assert done.returncode == 2 and done.stderr.count("\n") == 1, done.stderr
     assert "not writable (Read-only file system)" in done.stderr and "--results" in done.stderr
+
+
+FILES = """
+import sys
+import torch
+import harness
+from harness import registry
+
+place, images = sys.argv[1:]
+module = registry.backbone("bot").build(num_classes=2, num_cameras=1, image_size=(32, 16), width="tiny")
+torch.save(module.state_dict(), f"{images}/net.pt")
+for work, more in ((harness.embed, {"images": images}), (harness.export, {"format": "torch"})):
+    suffix = {"embed": "npz", "export": "pt2"}[work.__name__]
+    try:
+        work("bot", checkpoint=f"{images}/net.pt", image_size=(32, 16), out=f"{place}/x.{suffix}", **more)
+    except harness.errors.UsageError as error:
+        print(error)
+"""
+
+
+def test_files_of_a_trained_network_need_room(disks: Disks, tmp_path: Path) -> None:
+    place, images = tmp_path / "disk", tmp_path / "images"
+    images.mkdir()
+    for number in range(40):
+        picture(images / f"{number}.png", number)
+    disks.mount(place, 1)
+    ballast = disks.look(place / "ballast")
+    with ballast.open("wb", buffering=0) as file, pytest.raises(OSError, match=FULL):
+        while file.write(bytes(1 << 16)):
+            pass
+    with ballast.open("r+b") as file:
+        file.truncate(ballast.stat().st_size - (1 << 16))
+    done = subprocess.run(disks.inside(sys.executable, "-c", FILES, place, images), capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert [line.partition(" (")[2] for line in done.stdout.splitlines()] == [
+        f"{FULL}). Free some space, or choose another path with --out."
+    ] * 2
+    assert [path.name for path in disks.look(place).iterdir()] == ["ballast"]

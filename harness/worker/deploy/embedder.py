@@ -6,7 +6,7 @@ import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from harness import weights
-from harness.contracts import Item, camera_parts
+from harness.contracts import Item, camera_parts, feature_dim
 from harness.data.images import Range
 from harness.data.loader import EvaluationData
-from harness.data.transforms import Images, resize
+from harness.data.transforms import Images, decode, resize
 from harness.errors import UsageError
 from harness.planning.request import resolve_device
 from harness.system.device import check, exact_float32, place
@@ -74,8 +74,8 @@ class Embedder(nn.Module):
         """Returns features [N, feature_dim] of unit length on the CPU.
 
         Args:
-            images: paths, PIL images or uint8 arrays [height, width, 3], of any size; or a tensor
-                [N, 3, height, width] of the backbone's size, uint8, or float from 0 to 1.
+            images: paths, PIL images or uint8 arrays [height, width, 3], of any size; or tensors [3, height, width] of
+                the backbone's size, uint8, or float from 0 to 1.
             camera_ids: camera of each image, numbered from zero in the order of the training cameras. Without them, a
                 backbone with a camera embedding uses the mean of its trained cameras.
             flip: whether to average the features of each image and its mirror image.
@@ -84,17 +84,19 @@ class Embedder(nn.Module):
             progress: called after each batch.
 
         Raises:
-            UsageError: a tensor of another size or type, or a number of cameras that differs from that of images.
+            UsageError: an image of another size or type, or a number of cameras that differs from that of images.
             DataError: an image that cannot be read.
         """
+        if isinstance(images, str | os.PathLike | Image.Image) or not hasattr(images, "__len__"):
+            raise UsageError(f"Pass a list of images, also for one image; found {type(images).__name__}.")
         count = len(images)
         if camera_ids is not None and len(camera_ids) != count:
             raise UsageError(f"Found {len(camera_ids)} camera ids for {count} images; pass one per image.")
-        paths = isinstance(images, Sequence) and all(isinstance(image, str | Path) for image in images)
+        paths = isinstance(images, Sequence) and all(isinstance(image, str | os.PathLike) for image in images)
         cameras = [0] * count if camera_ids is None else [int(camera) for camera in camera_ids]
         items = [Item(Path(image) if paths else Path(), 0, c) for image, c in zip(images, cameras, strict=True)]
         if not items:
-            return torch.empty(0, 0)
+            return torch.empty(0, feature_dim(self.module, self.source.entry.card.feature_dim))
         features = torch.empty(0)
         batches = self.stream(
             items,
@@ -144,8 +146,26 @@ class Embedder(nn.Module):
         """
         if not mean:
             self._check(items, rows)
+        data = self.data(items, pictures=pictures, rows=rows, value_range=value_range, workers=workers)
+        done = 0
+        with mean_camera(self.module) if mean else contextlib.nullcontext():
+            for plain, flipped in features_by_batch(self.module, data, self.device, flip=flip, precision=precision):
+                found = (plain if flipped is None else flipped).cpu()
+                done += len(found)
+                yield done, nn.functional.normalize(found, dim=1) if unit else found
+
+    def data(
+        self,
+        items: Sequence[Item],
+        *,
+        pictures: Images | None = None,
+        rows: Mapping[int, int] | None = None,
+        value_range: Range | None = None,
+        workers: int = 0,
+    ) -> EvaluationData:
+        """Returns the batches of images as the evaluation reads them; the arguments are those of `stream`."""
         card = self.source.entry.input
-        data = EvaluationData(
+        return EvaluationData(
             items,
             image_size=self.image_size,
             interpolation=self.source.interpolation,
@@ -158,12 +178,6 @@ class Embedder(nn.Module):
             pin_memory=self.device.type == "cuda",
             images=pictures,
         )
-        done = 0
-        with mean_camera(self.module) if mean else contextlib.nullcontext():
-            for plain, flipped in features_by_batch(self.module, data, self.device, flip=flip, precision=precision):
-                found = (plain if flipped is None else flipped).cpu()
-                done += len(found)
-                yield done, nn.functional.normalize(found, dim=1) if unit else found
 
     def _check(self, items: Sequence[Item], rows: Mapping[int, int] | None) -> None:
         """Checks that every camera has a row in the camera embedding, if there is one."""
@@ -180,31 +194,38 @@ class _Given:
 
     def __init__(self, images: Pictures, image_size: tuple[int, int], interpolation: str) -> None:
         self.images, self.image_size, self.interpolation = images, image_size, interpolation
-        if isinstance(images, Tensor):
-            self._check(images)
-
-    def _check(self, images: Tensor) -> None:
-        if tuple(images.shape[1:]) != (3, *self.image_size):
-            raise UsageError(
-                f"Images must have shape [N, 3, {self.image_size[0]}, {self.image_size[1]}], found "
-                f"{list(images.shape)}. Pass paths, PIL images or arrays to have them resized."
-            )
-        if images.dtype != torch.uint8 and not images.is_floating_point():
-            raise UsageError(f"Images must be uint8, or floats from 0 to 1; found {images.dtype}.")
 
     def __getitem__(self, index: int) -> Any:
         image = self.images[index]
         if isinstance(image, Tensor):
-            return (image if image.dtype == torch.uint8 else image.float() * 255).cpu().numpy()
+            return self._pixels(image.detach())
+        if isinstance(image, str | os.PathLike):
+            return decode(Path(image), self.image_size, self.interpolation)
         if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
                 raise UsageError(
                     f"Arrays of images must be uint8 [height, width, 3], found {image.dtype} {list(image.shape)}."
                 )
             image = Image.fromarray(image)
         if not isinstance(image, Image.Image):
-            image = Image.open(cast(Path, image))
+            raise UsageError(f"Images must be paths, PIL images, arrays or tensors; found {type(image).__name__}.")
         return resize(image, self.image_size, self.interpolation)
+
+    def _pixels(self, image: Tensor) -> np.ndarray:
+        height, width = self.image_size
+        if image.shape != (3, height, width):
+            raise UsageError(
+                f"Tensors of images must have shape [3, {height}, {width}], found {list(image.shape)}. Pass paths, PIL "
+                "images or arrays to have them resized."
+            )
+        if image.dtype == torch.uint8:
+            return image.cpu().numpy()
+        if not (image.is_floating_point() and image.min() >= 0 and image.max() <= 1):
+            raise UsageError(
+                f"Tensors of images must be uint8, or floats from 0 to 1; found {image.dtype} from {image.min():g} to "
+                f"{image.max():g}."
+            )
+        return (image.float() * 255).cpu().numpy()
 
 
 def load(

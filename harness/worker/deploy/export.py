@@ -22,7 +22,7 @@ from harness.training.trained import check_cameras
 from harness.worker.deploy import formats, smaller
 from harness.worker.deploy.embedder import Embedder, load
 from harness.worker.deploy.feature_file import check_out
-from harness.worker.deploy.graph import Contract, Exported, prepare
+from harness.worker.deploy.graph import LARGEST_BATCH, Contract, Exported, prepare
 
 TOLERANCE = 1e-4
 """Largest difference to PyTorch that a float32 file may have: of a feature's component, and in mAP."""
@@ -116,10 +116,15 @@ def write(
     path = check_out(paths.expand(out), formats.SUFFIXES[how.form])
     formats.check_format(how.form, how.opset)
     _check(how, dataset)
-    show = show or (lambda _: None)
     network = load(backbone, device="cpu", **settings)
     module = prepare(network, normalize=how.normalize, camera=how.camera, batch=how.batch)
-    test = _test(network, module.contract, dataset, data_root, settings.get("plugins")) if dataset else None
+    test = _test(network, module.contract, dataset, data_root) if dataset else None
+    with files.writing(path, "--out"):
+        return _written(network, module, test, path, how, show or (lambda _: None))
+
+
+def _written(network: Embedder, module: Exported, test: _Test | None, path: Path, how: How, show: Show) -> Result:
+    """Writes a file and compares it before it gets its name."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with files.replacing(path) as temporary:
         # Both libraries choose the format by the suffix, which a temporary file does not have.
@@ -147,19 +152,24 @@ def _check(how: How, dataset: str) -> None:
         raise UsageError(f"--precision must be fp32, fp16 or int8, found '{how.precision}'.")
     if how.precision != "fp32" and how.form != "onnx":
         raise UsageError(f"--precision {how.precision} needs --format onnx.")
-    if how.precision == "int8" and not dataset:
+    if not 0 <= how.batch <= LARGEST_BATCH:
+        raise UsageError(f"--batch must be from 0 to {LARGEST_BATCH}, found {how.batch}.")
+    if how.precision != "int8":
+        if how.calibration != How.calibration:
+            raise UsageError("--calibration is for --precision int8. Leave it out.")
+    elif not dataset:
         raise UsageError("--precision int8 is calibrated on training images. Pass --dataset NAME.")
-    if how.batch < 0 or how.calibration < max(1, how.batch):
-        raise UsageError("--batch must be 0 or more, and --calibration at least one image and one batch.")
+    elif how.calibration < max(1, how.batch):
+        raise UsageError(f"--calibration must be at least one batch of {max(1, how.batch)}, found {how.calibration}.")
 
 
-def _test(network: Embedder, contract: Contract, dataset: str, data_root: str, plugins: Any) -> _Test:
+def _test(network: Embedder, contract: Contract, dataset: str, data_root: str) -> _Test:
     """Reads the dataset of the comparison, with the cameras that the file will be given.
 
     Raises:
         DataError: the dataset cannot be read, or its cameras are not those that the file needs.
     """
-    entry = registry.dataset(dataset, Path(paths.expand(plugins)) if plugins else None)
+    entry = registry.dataset(dataset, network.source.plugins)
     record = network.source.record
     reader = ((record["spec"].get("dataset_options") if record else None) or {}).get(entry.name, {})
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
@@ -182,7 +192,7 @@ def _export(module: Exported, path: Path, how: How) -> None:
     if how.form == "onnx":
         formats.write_onnx(program, path, how.opset)
     else:
-        torch.export.save(program, path)
+        formats.write_torch(program, path)
 
 
 def _shrink(network: Embedder, contract: Contract, test: _Test | None, path: Path, how: How) -> None:
@@ -333,8 +343,8 @@ def _licence(network: Embedder) -> dict[str, str]:
         found["starting_weights"] = f"{card.pretrained.trained_on}, see {card.pretrained.url or 'the card'}"
     if source.dataset:
         try:
-            data = registry.dataset(source.dataset).card
+            data = registry.dataset(source.dataset, source.plugins).card
             found["training_data"] = f"{data.title}: {data.licence or 'unknown'}"
-        except UsageError:  # a dataset of the user, whose card is elsewhere
+        except UsageError:  # its card is in a plug-in folder that was not passed
             found["training_data"] = f"{source.dataset}: unknown"
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import tempfile
@@ -115,8 +116,8 @@ def write(
         place = Path(paths.expand(images)) if isinstance(images, str | os.PathLike) else [Path(i) for i in images]
         return of_images(network, place, path, how, show)
     root = Path(paths.expand(data_root) or paths.variable(paths.DATASETS) or ".")
-    plugins = Path(paths.expand(settings["plugins"])) if settings.get("plugins") else None
-    return of_dataset(network, registry.dataset(dataset, plugins), root, data_options, path, how, show)
+    entry = registry.dataset(dataset, network.source.plugins)
+    return of_dataset(network, entry, root, data_options, path, how, show)
 
 
 def of_images(network: Embedder, images: Path | Sequence[Path], out: Path, how: How, show: Show) -> Written:
@@ -174,7 +175,9 @@ def of_dataset(
     parts = {name: _split(name, getattr(splits, name), how.camera) for name in ("query", "gallery")}
     plan = _Plan(parts, value_range=splits.value_range)
     plan.sentences += dataset_checks.check_counts(entry, splits)
-    _choose_cameras(network, entry.name, splits, plan, how)
+    plan.rows, why_mean = choose_cameras(network, entry.name, splits, how.camera)
+    plan.mean = bool(why_mean)
+    plan.sentences += filter(None, [why_mean])
     if network.source.metric == "euclidean" and how.unit:
         plan.sentences.append("The run ranked by Euclidean distance of unscaled features: pass --raw to write those.")
     return _write(network, plan, out, how, show)
@@ -217,34 +220,46 @@ def _texts(images: Sequence[Path]) -> np.ndarray:
     return np.array([str(image) for image in images], dtype=str)
 
 
-def _choose_cameras(network: Embedder, dataset: str, splits: Splits, plan: _Plan, how: How) -> None:
-    """Uses the cameras of the dataset as the evaluation does, and the mean of the trained ones where that fails."""
-    if not network.embeds_cameras or how.camera is not None:
-        return
+def choose_cameras(
+    network: Embedder, dataset: str, splits: Splits, camera: int | None = None
+) -> tuple[Mapping[int, int] | None, str]:
+    """Chooses the cameras of the dataset as the evaluation does, and the mean of the trained ones where that fails.
+
+    Args:
+        network: the network.
+        dataset: name of the dataset.
+        splits: its images.
+        camera: the camera of all images, if it was given.
+
+    Returns:
+        The row of each camera in the embedding, `None` for its number; and why the mean is used, empty if it is not.
+    """
+    if not network.embeds_cameras or camera is not None:
+        return None, ""
     trained_on = network.source.dataset
     if trained_on and trained_on != dataset:
-        plan.mean = True
-        plan.sentences.append(f"The network was trained on {trained_on}, so the mean of its cameras is used.")
-        return
+        return None, f"The network was trained on {trained_on}, so the mean of its cameras is used."
     try:
-        plan.rows = check_cameras(network.source.entry, network.module, network.num_cameras, splits)
+        return check_cameras(network.source.entry, network.module, network.num_cameras, splits), ""
     except DataError:
-        plan.mean = True
-        plan.sentences.append(
+        return None, (
             f"The cameras of {dataset} are not those of the network, so the mean of its {network.num_cameras} trained "
             "cameras is used."
         )
 
 
 def _write(network: Embedder, plan: _Plan, out: Path, how: How, show: Show) -> Written:
-    """Computes the features of all parts in memory-mapped files beside the output, and packs them into it."""
+    """Computes the features of all parts in files beside the output, and packs them into it."""
     _check_images(plan)
     plan.sentences += filter(None, [untested(network.device.type)])
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with files.replacing(out) as temporary, tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-") as folder:
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(files.writing(out, "--out"))
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary = stack.enter_context(files.replacing(out))
+        folder = stack.enter_context(tempfile.TemporaryDirectory(dir=out.parent, prefix=".embed-"))
         arrays: dict[str, np.ndarray] = {}
         for name, part in plan.parts.items():
-            arrays[name] = _features(network, plan, name, Path(folder) / f"{name}.npy", how, show)
+            arrays[name] = _features(network, plan, name, Path(folder) / name, how, show)
             arrays |= part.labels
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **arrays, about=np.array(json.dumps(_about(network, plan, how))))
@@ -255,8 +270,11 @@ def _write(network: Embedder, plan: _Plan, out: Path, how: How, show: Show) -> W
 
 
 def _features(network: Embedder, plan: _Plan, name: str, path: Path, how: How, show: Show) -> np.ndarray:
-    """Computes one array, [N, D] float32, in a file that is mapped into memory."""
-    items, array = plan.parts[name].items, None
+    """Computes one array, [N, D] float32, in a file; returns it mapped into memory.
+
+    The file is not mapped while it is written, because a full disk would then end the process with a signal.
+    """
+    items, width = plan.parts[name].items, 0
     batches = network.stream(
         items,
         rows=plan.rows,
@@ -267,14 +285,12 @@ def _features(network: Embedder, plan: _Plan, name: str, path: Path, how: How, s
         unit=how.unit,
         workers=how.workers,
     )
-    for done, batch in batches:
-        if array is None:
-            shape = (len(items), batch.shape[1])
-            array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-        array[done - len(batch) : done] = batch.numpy()
-        show(name, done, len(items))
-    assert array is not None
-    return array
+    with path.open("wb") as file:
+        for done, batch in batches:
+            width = batch.shape[1]
+            file.write(batch.numpy().tobytes())
+            show(name, done, len(items))
+    return np.memmap(path, dtype=np.float32, mode="r", shape=(len(items), width))
 
 
 def _check_images(plan: _Plan) -> None:

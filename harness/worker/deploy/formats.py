@@ -35,11 +35,13 @@ def check_format(form: str, opset: int) -> None:
     Raises:
         UsageError: a package is missing, or the opset is too old or too new.
     """
+    low, high = OPSETS
     if form != "onnx":
+        if opset != low:
+            raise UsageError("--opset is for --format onnx. Leave it out.")
         return
     if missing := [name for name in PACKAGES if importlib.util.find_spec(name) is None]:
         raise UsageError(f"Export to ONNX needs {', '.join(missing)}. Run: pip install --editable '.[export]'")
-    low, high = OPSETS
     if not low <= opset <= high:
         age = "too old" if opset < low else "too new"
         raise UsageError(f"The ONNX opset {opset} is {age}: torch writes opsets {low} to {high}. Pass --opset {low}.")
@@ -74,9 +76,17 @@ def write_onnx(program: torch.export.ExportedProgram, path: Path, opset: int) ->
                 program, dynamo=True, opset_version=opset, input_names=names, output_names=[OUTPUT], verbose=False
             )
             assert found is not None
-            found.save(path, external_data=False)
     except Exception as error:
         raise _cannot(error) from error
+    found.save(path, external_data=False)
+
+
+def write_torch(program: torch.export.ExportedProgram, path: Path, about: str = "") -> None:
+    """Writes a traced module as one `.pt2` file, with its metadata; through memory, as torch aborts on a full disk."""
+    packed = io.BytesIO()
+    with _quiet():
+        torch.export.save(program, packed, extra_files={f"{KEY}.json": about})
+    path.write_bytes(packed.getbuffer())
 
 
 def _cannot(error: Exception) -> RunError:
@@ -110,8 +120,7 @@ def describe(path: Path, about: Mapping[str, Any]) -> None:
         model.producer_name, model.doc_string = KEY, about["network"]["name"]
         onnx.save(model, path)
     else:
-        program = torch.export.load(path)
-        torch.export.save(program, path, extra_files={f"{KEY}.json": text})
+        write_torch(torch.export.load(path), path, text)
 
 
 def description(path: Path) -> dict[str, Any]:
@@ -194,6 +203,7 @@ def _onnx_call(path: Path, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # waiting threads would slow PyTorch's
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     return lambda inputs: session.run([OUTPUT], inputs)[0]
 

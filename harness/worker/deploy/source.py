@@ -33,6 +33,7 @@ class Source:
         metric: distance between features in the evaluation.
         identities: identities in training, for a checkpoint that does not determine them.
         cameras: cameras in training, likewise.
+        plugins: folder of further plug-ins.
     """
 
     entry: BackboneEntry
@@ -45,6 +46,7 @@ class Source:
     metric: str = "cosine"
     identities: int = 1
     cameras: int = 1
+    plugins: Path | None = None
 
     @property
     def dataset(self) -> str:
@@ -100,17 +102,17 @@ def find(
     entry, facts = registry.backbone(name, folder), weights.published.facts(path) if path else None
     if facts and facts.backbone.partition(":")[0] != entry.card.name:
         raise UsageError(f"{path} was published as {facts.backbone}, not {name}.")
-    height, width = image_size or (facts.image_size if facts else entry.input.image_size)
     return Source(
         entry=entry,
         checkpoint=path,
         record=None,
         options=entry.options({**(facts.options if facts else {}), **(options or {})}),
-        image_size=(int(height), int(width)),
+        image_size=_size(image_size or (facts.image_size if facts else entry.input.image_size)),
         interpolation=facts.interpolation if facts else Augmentation().interpolation_test,
         batch_size=Evaluation().batch_size,
         identities=facts.identities if facts else 1,
         cameras=facts.cameras if facts else 1,
+        plugins=folder,
     )
 
 
@@ -137,16 +139,23 @@ def _of_run(
     if name and registry.backbone(name, plugins).name != spec["backbone"]:
         raise UsageError(f"Run {run} trained {spec['backbone']}, not {name}.")
     entry = registry.backbone(spec["backbone"], plugins)
-    height, width = image_size or ran.augmentation.image_size
     return Source(
         entry=entry,
         checkpoint=path,
         record=record,
         options=entry.options({**spec["options"], **options}),
-        image_size=(int(height), int(width)),
+        image_size=_size(image_size or ran.augmentation.image_size),
         interpolation=ran.augmentation.interpolation_test,
         batch_size=ran.evaluation.batch_size,
         metric=ran.evaluation.metric,
         identities=trained.get("identities", 1),
         cameras=trained.get("cameras", 1),
+        plugins=plugins,
     )
+
+
+def _size(image_size: Sequence[int]) -> tuple[int, int]:
+    match image_size:
+        case [int(height), int(width)] if height > 0 and width > 0:
+            return height, width
+    raise UsageError(f"The image size must be (height, width) in pixels, both above 0; found {image_size}.")

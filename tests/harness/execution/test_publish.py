@@ -5,24 +5,31 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 import harness
-from harness import weights
-from harness.errors import RunError, UsageError
+from harness import registry, weights
+from harness.errors import HarnessError, RunError, UsageError
+from harness.execution import model_card
+from harness.execution import publish as publishing
 from harness.records import store
 from harness.weights import published
+from harness.worker.deploy import source
 from tests.conftest import PIXELS_CARD, PIXELS_MODEL
 from tests.support.hub import Hub, hub
 from tests.support.runs import arguments
 
 Cli = Callable[..., tuple[int, str, str]]
 TOKEN = "hf_" + "x" * 34
+
+ADDRESSES = ("", "hf://no-name", "hf://a/b/c", "hf://a/..", "hf://a/b/", "hf:/a/b", "HF://a/b", "https://hub/a/b")
 
 pytestmark = pytest.mark.slow
 
@@ -68,7 +75,8 @@ def test_the_folder_has_card_weights_and_record(trained: dict[str, Any], package
     (plain, *_) = [one for one in record["evaluations"] if one["trained"]]
     low, high = (100 * bound for bound in plain["interval"]["mAP"])
     assert f"| market1501 | plain | {100 * plain['mAP']:.1f} ({low:.1f} to {high:.1f}) |" in card
-    for words in ("generated stand-in", "Starting weights: random", "MIT (original code)", record["run_id"]):
+    network = "Network: `bot:demo` with its default options."
+    for words in ("generated stand-in", "Starting weights: random", "MIT (original code)", network, record["run_id"]):
         assert words in card, words
 
 
@@ -117,6 +125,8 @@ def test_a_network_that_cannot_tell_its_options_loads_too(
     harness.publish(trained["pixels"]["run_id"], place, results=trained["folder"] / "results", plugins=plugins)
     network = harness.load_backbone("pixels", checkpoint=place / "model.safetensors", plugins=plugins, device="cpu")
     assert network.embed(torch.zeros(2, 3, 64, 32)).shape == (2, 24)
+    card = (place / "README.md").read_text()
+    assert 'model.safetensors", plugins="PLUGINS")' in card and "--data-root DATA_ROOT --plugins PLUGINS" in card
     assert list(tmp_path.iterdir()) == [tmp_path / "new"] and list(place.parent.iterdir()) == [place]
 
 
@@ -126,11 +136,13 @@ def test_what_cannot_be_published_is_said(
     results, run = trained["folder"] / "results", trained["bot:demo"]["run_id"][:12]
     for target, words in (
         (package, "exists and is not an empty folder"),
-        ("hf://no-name", "must be hf://user/name"),
-        ("hf://a/b/c", "must be hf://user/name"),
+        (package / "record.json" / "net", "Cannot write"),
+        *((target, "must be a folder, or hf://user/name") for target in ADDRESSES),
     ):
         code, _, err = cli("publish", run, "--to", target, "--results", results)
         assert code == 2 and words in err and "Traceback" not in err
+    code, _, err = cli("publish", run, "--to", tmp_path / "x", "--results", results, "--public")
+    assert code == 2 and "--public is for a repository" in err
     code, _, err = cli("publish", "ffffffff", "--to", tmp_path / "x", "--results", results)
     assert code == 2 and "No run in" in err
     folder = store.find_run(results, trained["pixels"]["run_id"])
@@ -139,6 +151,52 @@ def test_what_cannot_be_published_is_said(
         harness.publish(trained["pixels"]["run_id"], tmp_path / "x", results=results, plugins=plugins)
     (folder / "away.pt").rename(folder / "checkpoint.pt")
     assert not (tmp_path / "x").exists()
+
+
+def test_the_card_names_what_the_run_changed(trained: dict[str, Any]) -> None:
+    record = json.loads(json.dumps(trained["bot:demo"]))
+    record["spec"] |= {"dataset_options": {"market1501": {"junk": True}}}
+    record["spec"]["options"]["neck_feature"] = "before"
+    record["environment"] |= {"git_commit": "abc", "git_dirty": True}
+    card = model_card.text(record, registry.backbone("bot:demo"), registry.dataset("market1501"))
+    assert "--data-option market1501.junk=true" in card and "commit abc, with local changes" in card
+    assert 'Network: `bot:demo` with `neck_feature = "before"`.' in card
+
+
+def test_a_hub_that_is_away_is_said(trained: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", "an address")  # refused by the HTTP library itself, and so without retries
+    with pytest.raises(RunError, match="someone/net could not be uploaded: "):
+        harness.publish(
+            trained["bot:demo"]["run_id"], "hf://someone/net", upload=True, results=trained["folder"] / "results"
+        )
+
+
+@pytest.mark.parametrize("damage", ["status", "checkpoint"])
+def test_a_network_that_is_not_whole_is_not_published(trained: dict[str, Any], tmp_path: Path, damage: str) -> None:
+    record = trained["bot:demo"]
+    run = store.folder_of(trained["folder"] / "results", record)
+    folder = shutil.copytree(run, tmp_path / "results" / run.relative_to(trained["folder"] / "results"))
+    if damage == "status":
+        store.write(folder, {**record, "status": "failed", "error": {"message": "It failed."}})
+    else:
+        state = weights.load_state(folder / "checkpoint.pt")
+        torch.save(dict(list(state.items())[3:]), folder / "checkpoint.pt")
+    with pytest.raises(HarnessError, match="status is failed" if damage == "status" else "conv1|missing|fit"):
+        harness.publish(record["run_id"], tmp_path / "net", results=tmp_path / "results")
+    assert not (tmp_path / "net").exists()
+
+
+def test_published_records_have_no_folders_of_the_user(trained: dict[str, Any]) -> None:
+    record = {**trained["bot:demo"], "request": {"recipe": "/home/someone/mine.toml"}}
+    assert publishing._without_paths(record)["request"] == {"recipe": "mine.toml"}  # type: ignore[arg-type]
+
+
+def test_published_weights_know_how_images_are_resized(package: Path, tmp_path: Path) -> None:
+    facts = published.facts(package / "model.safetensors")
+    assert facts is not None
+    other = msgspec.structs.replace(facts, interpolation="bilinear")
+    published.save(tmp_path / "net.safetensors", weights.load_state(package / "model.safetensors"), other)
+    assert source.find("bot:demo", checkpoint=tmp_path / "net.safetensors").interpolation == "bilinear"
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -92,3 +93,30 @@ def test_seeds() -> None:
     assert parse_seeds("0,1,1,2") == (0, 1, 2)
     with pytest.raises(UsageError, match="whole numbers"):
         parse_seeds("0,a")
+
+
+def test_leave_one_out_trains_on_the_others_and_scores_what_was_left_out(tmp_path: Path) -> None:
+    names = "market1501,dukemtmc,occluded-duke,cuhk03-detected"
+    cells = plan.build(request_on(tmp_path, tmp_path, backbones="dummy", datasets=names, protocol="leave-one-out"))
+    assert [(cell.spec.dataset, [name for name, _ in cell.spec.evaluate_on]) for cell in cells] == [
+        ("dukemtmc+cuhk03-detected", ["market1501"]),
+        ("market1501+cuhk03-detected", ["dukemtmc"]),
+        ("market1501+cuhk03-detected", ["occluded-duke"]),
+        ("market1501+dukemtmc", ["cuhk03-detected"]),
+    ]
+    with pytest.raises(UsageError, match="at least 3 groups of people"):
+        plan.build(
+            request_on(tmp_path, tmp_path, datasets="market1501,dukemtmc,occluded-duke", protocol="leave-one-out")
+        )
+
+
+def test_reader_options_of_joined_datasets_are_refused(tmp_path: Path) -> None:
+    for name in ("dukemtmc", "market1501+dukemtmc"):
+        given = {"datasets": "market1501+dukemtmc", "dataset_options": {name: {"version": "v2"}}}
+        with pytest.raises(UsageError, match=f"--data-option {re.escape(name)} cannot"):
+            plan.build(request_on(tmp_path, tmp_path, **given))
+
+
+def test_the_protocol_each_gives_the_ids_of_before(world: Path, tmp_path: Path) -> None:
+    plain, named = (plan.build(request_on(world, tmp_path, **more)) for more in ({}, {"protocol": "each"}))
+    assert [cell.spec.run_id for cell in plain] == [cell.spec.run_id for cell in named]

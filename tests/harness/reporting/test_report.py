@@ -484,3 +484,27 @@ def test_ranked_lists_are_linked_of_generated_people_only(tmp_path):
     keep(tmp_path / "drawn" / "results", drawn)
     text = reporting.write(tmp_path / "drawn" / "results", tmp_path / "drawn" / "BENCHMARKS.md")[0].read_text()
     assert "pictures/ranked_lists.png>)" in text
+
+
+def test_generalisation_is_a_matrix_of_training_sets_and_test_sets(tmp_path: Path) -> None:
+    def trained(dataset: str, *scores: tuple[str, float]) -> dict[str, Any]:
+        spec = samples.spec("alpha", dataset, evaluate_on=tuple((name, "f" * 64) for name, _ in scores[1:]))
+        return samples.ok(spec, *(samples.evaluation(name, mAP=value) for name, value in scores))
+
+    joined = "market1501+dukemtmc"
+    records = [
+        trained("market1501", ("market1501", 0.8), ("dukemtmc", 0.3)),
+        trained("dukemtmc", ("dukemtmc", 0.7), ("market1501", 0.2)),
+        trained(joined, (joined, 0.6), ("dukemtmc", 0.5)),
+    ]
+    rows = table(page(tmp_path, *records), "### Generalisation: alpha")
+    found = {row["Trained on"]: (row["Market-1501"], row["DukeMTMC-reID"]) for row in rows}
+    assert found == {
+        "DukeMTMC-reID": ("20.0", "70.0"),
+        "Market-1501": ("80.0", "30.0"),
+        "Market-1501 + DukeMTMC-reID": ("60.0", "50.0"),
+    }
+    text = page(tmp_path, *records)
+    assert "Market-1501 + DukeMTMC-reID to DukeMTMC-reID (trained on)" in text
+    assert "Market-1501 to DukeMTMC-reID (cross-domain)" in text
+    assert "## Generalisation" not in page(tmp_path, *records[:1])

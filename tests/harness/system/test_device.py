@@ -64,7 +64,7 @@ def test_other_devices_pass_where_torch_has_them(name: str, backend: object, mon
     assert request.resolve_device(name) == name and name in device.untested(name)
     assert implementation_for(name, torch.float32) == "torch", "the plain scan serves it"
     monkeypatch.setattr(backend, "is_available", lambda: False)
-    with pytest.raises(UsageError, match=f"--device {name} was passed, but torch .* has no such device"):
+    with pytest.raises(UsageError, match=f"The device {name} cannot be used: torch .* finds none"):
         request.make("bot", "market1501", {"device": name})
 
 

@@ -92,10 +92,15 @@ def test_normalisation_may_be_outside_and_the_batch_fixed(checkpoint: Path) -> N
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp16", "int8"])
 def test_smaller_files_report_what_they_cost(checkpoint: Path, world: Path, precision: str) -> None:
-    result = exported(checkpoint, precision=precision, dataset="market1501", data_root=world, calibration=16)
+    more = {"calibration": 16} if precision == "int8" else {}
+    result = exported(checkpoint, precision=precision, dataset="market1501", data_root=world, **more)
     assert result.path.stat().st_size < 0.75 * checkpoint.stat().st_size
     assert result.about["parity"]["generated_images"]["smallest_cosine"] > 0.99
     assert "mAP" in result.sentences[-1] and "PyTorch" in result.sentences[-1]
+
+
+def test_a_fixed_batch_may_be_larger_than_the_calibration() -> None:
+    export._check(export.How(batch=256), "")
 
 
 @pytest.mark.slow
@@ -141,6 +146,10 @@ def spoiled(make: Callable[..., Any]) -> Callable[..., Any]:
         (["--out", "net.pt2"], "must name a .onnx file"),
         (["--image-size", "4x4"], "4x4"),
         (["--image-size", "128x64"], "patch"),
+        (["--batch", "70000"], "--batch must be from 0 to 65535, found 70000"),
+        (["--calibration", "5"], "--calibration is for --precision int8"),
+        (["--format", "torch", "--opset", "19", "--out", "net.pt2"], "--opset is for --format onnx"),
+        (["--out", "net.pt/net.onnx"], "Cannot write net.pt/net.onnx (File exists). Choose another path with --out"),
         (["--dataset", "nowhere"], "Unknown dataset 'nowhere'"),
     ],
 )
@@ -170,7 +179,7 @@ def test_a_missing_package_is_named(checkpoint: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_calibration_smaller_than_its_batch_is_refused(checkpoint: Path) -> None:
-    with pytest.raises(UsageError, match="--calibration at least one image and one batch"):
+    with pytest.raises(UsageError, match="--calibration must be at least one batch of 64, found 32"):
         exported(checkpoint, precision="int8", dataset="market1501", batch=64, calibration=32)
 
 
