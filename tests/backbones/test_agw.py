@@ -79,7 +79,7 @@ def test_what_the_module_needs_is_read_off_a_checkpoint(options):
 def test_the_imagenet_start_fills_the_resnet_and_non_local_blocks_begin_as_identity(tmp_path):
     source = ResNet(Bottleneck, (3, 4, 6, 3), num_classes=10).state_dict()
     torch.save(source, tmp_path / "start.pth")
-    built = build(pretrained=tmp_path / "start.pth")
+    built = agw.build(num_classes=5, num_cameras=0, image_size=(256, 128), pretrained=tmp_path / "start.pth")
     own = built.base.state_dict()
     assert all(torch.equal(own[key], value) for key, value in source.items() if not key.startswith("fc."))
     block = built.base.get_submodule("NL_2.0").eval()
