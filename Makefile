@@ -13,6 +13,7 @@ unexport PYTHONDONTWRITEBYTECODE
 demo: $(VENV)/.ready
 	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
 	$(PY) -m harness claims --results demo/results
+	$(PY) -m harness run --backbones reidmamba --datasets market1501 --preset demo --audit camera
 
 demo-search: $(VENV)/.ready
 	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo
