@@ -39,6 +39,7 @@ study() {
 choices() {
     if [ "$DEVICE" = cpu ]; then $PY -m benchmarks.loops --tiny; else $PY -m benchmarks.loops --device cuda --batch 64; fi
     $PY -m benchmarks.loader --threads 8
+    if [ "$DEVICE" = cuda ]; then $PY -m benchmarks.corruptions --device cuda --images 1024; fi
 }
 memory() {
     if [ "$DEVICE" = cuda ]; then $PY -m benchmarks.training_memory --device cuda --batch 64; fi

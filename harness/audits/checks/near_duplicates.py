@@ -22,11 +22,11 @@ KINDS = {
 }
 """What a pair of splits says about the images of the second one."""
 
-LIMITS = (0.90, 0.95, 0.99)
-"""Cosines from which a test image counts as close to a training image."""
+SHARES = (0.9, 0.99, 0.999)
+"""A test image is close to a training image if it is closer than this share of queries is to a stranger."""
 
-REMOVED = 0.95
-"""Cosine from which a test image is removed."""
+REMOVED = 0.999
+"""Share from which a test image is removed."""
 
 CHUNK = 1_024
 
@@ -61,17 +61,22 @@ def _by_picture(subject: Subject) -> Found:
 
 
 def _by_feature(subject: Subject) -> Found:
-    """Compares each test image with its nearest training image in the space of features."""
+    """Compares each test image with its nearest training image in the space of features.
+
+    What is close depends on the network, so the scale are the nearest gallery images of other people than the query.
+    """
     assert subject.network is not None
+    query, gallery = subject.features
     trained = subject.network.features(subject.train)
     closest = [nearest(features, trained) for features in subject.features]
+    strangers = nearest(query, gallery, *subject.pids)
     every = np.concatenate(closest)
-    for limit in LIMITS:
-        share = float((every >= limit).mean())
-        yield Row("share of test images close to a training image", {"cosine from": limit}, share)
-    kept = [cosines < REMOVED for cosines in closest]
+    for share in SHARES:
+        close = float((every > np.quantile(strangers, share)).mean())
+        yield Row("share of test images close to a training image", {"closer than strangers": share}, close)
+    kept = [cosines <= np.quantile(strangers, REMOVED) for cosines in closest]
     if not all(part.all() for part in kept):
-        yield from _without(subject, kept, f"without those of cosine {REMOVED} or more")
+        yield from _without(subject, kept, "without those close to a training image")
 
 
 def _without(subject: Subject, kept: Sequence[np.ndarray], setting: str) -> Found:
@@ -86,11 +91,26 @@ def _without(subject: Subject, kept: Sequence[np.ndarray], setting: str) -> Foun
         yield from subject.scores(ranking, {"images": setting}, queries=queries)
 
 
-def nearest(features: Any, trained: Any) -> np.ndarray:
-    """Returns the cosine of each feature [N, D] and its nearest neighbour among others [M, D]."""
-    ours, others = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=1) for x in (features, trained))
-    parts = [(ours[start : start + CHUNK] @ others.T).amax(dim=1) for start in range(0, len(ours), CHUNK)]
-    return torch.cat(parts).cpu().numpy()
+def nearest(
+    features: Any, others: Any, pids: np.ndarray | None = None, other_pids: np.ndarray | None = None
+) -> np.ndarray:
+    """Returns the cosine of each feature [N, D] and its nearest neighbour among others [M, D].
+
+    Args:
+        features: the features.
+        others: the features to compare with.
+        pids: identities of the features; with them, only other features of another identity count.
+        other_pids: identities of the others.
+    """
+    ours, theirs = (torch.nn.functional.normalize(torch.as_tensor(x).float(), dim=1) for x in (features, others))
+    found = []
+    for start in range(0, len(ours), CHUNK):
+        cosines = ours[start : start + CHUNK] @ theirs.T
+        if pids is not None and other_pids is not None:
+            own = torch.from_numpy(pids[start : start + CHUNK, None] == other_pids)
+            cosines = cosines.masked_fill(own.to(cosines.device), -1)
+        found.append(cosines.amax(dim=1).cpu().numpy())
+    return np.concatenate(found)
 
 
 AUDIT = Audit(

@@ -108,7 +108,7 @@ def plasma(size: int, decay: float, rng: Generator) -> Floats:
             heights[place] = around / 4 + rng.uniform(-spread, spread, corners.shape)
         step, spread = half, spread / decay**2
     heights -= heights.min()
-    return (heights / heights.max()).astype(np.float32)
+    return (heights / (heights.max() or 1)).astype(np.float32)
 
 
 def spatter(

@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from harness.audits import audit, load
-from harness.audits.checks import corruption, occlusion
+from harness.audits.checks import corruption, near_duplicates, occlusion
 from harness.audits.corrupting import always, corrupting, drawn
 from harness.audits.subject import Subject
 from harness.contracts import Item
@@ -180,8 +180,16 @@ def test_near_duplicates_of_training_images_are_removed(subject, items, tmp_path
     ranking = subject.rank(subject.features[0][queries], subject.features[1][images], queries=queries, images=images)
     assert (without["value"], without["queries"]) == (pytest.approx(ranking.mAP), len(query) - 1)
     assert str(copies[0]) in kept["near_duplicates.market1501.csv"]
-    shares = [values["share of test images close to a training image", limit]["value"] for limit in (0.9, 0.95, 0.99)]
+    shares = [values["share of test images close to a training image", share]["value"] for share in (0.9, 0.99, 0.999)]
     assert shares[0] >= shares[1] >= shares[2] >= 2 / (len(query) + len(gallery))
+
+
+def test_nearest_neighbours_and_nearest_strangers():
+    features, others = np.eye(3)[[0, 1]], np.array([[2.0, 0, 0], [0, 1, 1], [1, 0, 1]])
+    half = np.sqrt(0.5)
+    assert near_duplicates.nearest(features, others) == pytest.approx([1, half])
+    strangers = near_duplicates.nearest(features, others, np.array([0, 1]), np.array([0, 1, 2]))
+    assert strangers == pytest.approx([half, 0])
 
 
 def test_near_duplicates_without_training_images_or_a_network(subject):

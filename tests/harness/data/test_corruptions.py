@@ -79,8 +79,8 @@ def test_level_zero_is_the_image_and_draws_depend_on_the_name_alone(kind):
 @given(
     st.sampled_from(sorted(KINDS)),
     st.sampled_from(LEVELS),
-    st.integers(24, 70),
-    st.integers(24, 70),
+    st.integers(1, 70),
+    st.integers(1, 70),
     st.sampled_from([0, 128, 255]),
 )
 def test_any_size_and_plain_images(kind, level, height, width, value):
