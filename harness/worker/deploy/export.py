@@ -82,7 +82,7 @@ class Result:
             found.append(
                 f"{data['name']}: features differ by at most {data['largest_difference']:.1e}. "
                 f"mAP {scores['file']:.2%}, PyTorch {scores['pytorch']:.2%}: "
-                f"a change of {scores['file'] - scores['pytorch']:+.2%}."
+                f"a change of {100 * (scores['file'] - scores['pytorch']):+.2f} points."
             )
         elif self.about["precision"] != "fp32":
             found.append(f"Pass --dataset NAME to measure what {self.about['precision']} costs in mAP.")
