@@ -14,6 +14,7 @@ POINTS = {
     "build": "the stage begins",
     "train": "the stage begins",
     "evaluate": "the stage begins",
+    "audit": "the stage begins",
     "measure": "the stage begins",
     "record": "the stage begins",
     "cache": "writing of a cache of decoded images begins; the disk has enough free space",
