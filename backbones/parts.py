@@ -1,4 +1,4 @@
-"""Layers that several newer backbones share: a norm that is half instance norm, and generalised mean pooling."""
+"""Layers that several newer backbones share: half instance norm, generalised mean pooling and non-local blocks."""
 
 from __future__ import annotations
 
@@ -36,3 +36,41 @@ def generalised_mean(x: Tensor, power: float | Tensor, dim: int | tuple[int, ...
         dim: dimensions to average over, which the result does not have.
     """
     return x.clamp(min=SMALLEST).pow(power).mean(dim=dim).pow(1 / power)
+
+
+class GeneralisedMean(nn.Module):
+    """Generalised mean pooling of a map, with one learned exponent `p`."""
+
+    def __init__(self, power: float = 3.0) -> None:
+        super().__init__()
+        self.p = nn.Parameter(torch.tensor([power]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, C, H, W] to [B, C]."""
+        return generalised_mean(x, self.p, dim=(2, 3))
+
+
+class NonLocal(nn.Module):
+    """A non-local block (Wang et al. 2018) of dot products without softmax, which starts as the identity.
+
+    AGW's code projects to a single channel. The paper halves the channels.
+
+    Args:
+        channels: number of channels of the map.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.g = nn.Conv2d(channels, 1, 1)
+        self.theta = nn.Conv2d(channels, 1, 1)
+        self.phi = nn.Conv2d(channels, 1, 1)
+        norm = nn.BatchNorm2d(channels)
+        nn.init.zeros_(norm.weight)
+        self.W = nn.Sequential(nn.Conv2d(1, channels, 1), norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, C, H, W] to the same shape."""
+        query, key, value = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))  # each [B, 1, positions]
+        # The products of all pairs of positions are query_i * key_j, so their weighted sum needs no matrix.
+        total = query * (key * value).sum(dim=2, keepdim=True) / query.shape[2]
+        return x + self.W(total.view(len(x), 1, *x.shape[2:]))

@@ -52,7 +52,7 @@ from harness.system.redact import readable
     default=audits.DEFAULT,
     show_default=True,
     metavar="NAMES",
-    help="Comma list of audits, or 'all'; docs/audits.md lists them.",
+    help="Comma list of audits, 'default' or 'all'.",
 )
 @threads_option("those of a run on the CPU, else all cores", "Number of CPU threads; it may change the last bit.")
 @device_option
@@ -66,7 +66,8 @@ from harness.system.redact import readable
 def command(backbone: str, dataset: str, checks: str, form: str, **values: Any) -> int:
     """Audit a trained network on the test split of a dataset, and keep the rows in its record.
 
-    A run is audited from its checkpoint. A checkpoint file is scored first, as by `evaluate`.
+    A run is audited from its checkpoint. A checkpoint file is scored first, as by `evaluate`. docs/audits.md lists the
+    audits.
     """
     import json
 

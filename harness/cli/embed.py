@@ -16,6 +16,7 @@ from harness.cli.options import (
     UserPath,
     data_root_option,
     device_option,
+    given,
     reader_option,
     threads_option,
     workers_option,
@@ -91,6 +92,9 @@ def command(backbone: str, images: str, dataset: str, out: str, **values: Any) -
     click.echo(f"Wrote {rows} of {written.dimension} numbers to {readable(str(written.path))}.")
     if dataset:
         words = ["evaluate", "--backbone", written.backbone, "--dataset", dataset, "--features", out]
+        typed = given(values)
+        for name in ("data_root", "plugins"):
+            words += [f"--{name.replace('_', '-')}", str(typed[name])] if typed.get(name) else []
         click.echo(f"  # Score them:\n  python -m harness {readable(shlex.join(words))}")
     return 0
 

@@ -7,6 +7,8 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from harness.audits.layout import arranged, described
+from harness.contracts import UNKNOWN_CAMERAS
 from harness.records.schema import Evaluation, Record, matched
 from harness.registry import BackboneEntry, DatasetEntry
 from harness.spec import recipe
@@ -40,6 +42,7 @@ def text(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, reposit
             "The network turns a crop of a person into a feature. Features of the same person are similar.",
             "",
             *_scores(scores),
+            *_audits(record),
             *_use(record, backbone, dataset, repository),
             *_training(record, backbone, dataset, people),
             *_licences(record, backbone, dataset),
@@ -124,6 +127,26 @@ def _with_interval(evaluation: Evaluation, kind: str) -> str:
     return f"{value} ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else value
 
 
+def _audits(record: Record) -> list[str]:
+    """The values that each audit lists; matrices are in the record."""
+    lines = ["## Audits", ""]
+    for block in record.get("audits") or ():
+        lines += [f"{block['check']} on {block['dataset']}: {block.get('about') or ''}".rstrip(), ""]
+        if rows := [row for row in arranged(block["rows"]).rows if row["value"] is not None]:
+            lines += ["| value of | setting | value |", "|---|---|---|"]
+            lines += [f"| {row['name']} | {described(row['setting']) or '-'} | {_audited(row)} |" for row in rows]
+            lines.append("")
+        failed = [f"The audit failed: {block['error']}"] if block.get("error") else []
+        if remarks := [*(block.get("notes") or ()), *failed]:
+            lines += [*(f"- {remark}" for remark in remarks), ""]
+    return lines if len(lines) > 2 else [*lines, "No audit was made.", ""]
+
+
+def _audited(row: Mapping[str, Any]) -> str:
+    bounds = row.get("interval")
+    return f"{row['value']:.4f}" + (f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else "")
+
+
 def _use(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, repository: str) -> list[str]:
     """How to load the network, and how to score it again."""
     spec = record["spec"]
@@ -178,13 +201,13 @@ def _training(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, pe
     spec, train = record["spec"], (record["data"].get("splits") or {})["train"]
     chosen = recipe.from_values(spec["recipe"], dict(spec["values"]))
     sampler, size = chosen.sampler, "x".join(map(str, chosen.augmentation.image_size))
-    usual = backbone.options()
+    usual, unknown = backbone.options(), (record["data"].get("notes") or {}).get("cameras") == UNKNOWN_CAMERAS
     changed = [f"`{key} = {json.dumps(v)}`" for key, v in spec["options"].items() if v != usual.get(key)]
     lines = [
         "## Training",
         "",
         f"- Data: {people}: {train['images']:,} images of {train['identities']:,} identities from "
-        f"{train['cameras']} cameras. {dataset.card.reference}".rstrip(),
+        f"{'unknown' if unknown else train['cameras']} cameras. {dataset.card.reference}".rstrip(),
         f"- Network: `{backbone.name}` with {', '.join(changed) or 'its default options'}.",
         f"- Recipe: `{spec['recipe']}`, {chosen.training.epochs} epochs, batches of {sampler.identities} identities "
         f"with {sampler.instances} images, {size} pixels, {chosen.optimizer.name}, seed {spec['seed']}.",

@@ -35,6 +35,8 @@ def plan(backbones: Names, given: Mapping[str, Any]) -> tuple[Asked, list[Planne
     """
     measured = Study.__dataclass_fields__
     asked = resolve(backbones, DATASET, {**given, "recipe": "profile", "from_scratch": True}, others=measured)
+    if asked.execution.audit:
+        raise UsageError("A measurement scores nothing, so there is nothing to audit. Leave out the audit.")
     study = Study(**asked.others)
     if not study.image_sizes:
         raise UsageError("--image-size is empty. Pass at least one size, for example 256x128.")

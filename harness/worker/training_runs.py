@@ -202,5 +202,8 @@ class SearchTrial(TrainingRun):
     def _evaluation(self) -> recipe.Evaluation:
         return replace(self.recipe.evaluation, flip=False, rerank=False)
 
+    def _audit(self, scored: list[Scored]) -> None:
+        """Audits nothing; the final runs of a search are audited."""
+
     def _after_scoring(self, scored: list[Scored]) -> None:
         """Draws and measures nothing."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from backbones.parts import HalfInstanceNorm, generalised_mean
+from backbones.parts import GeneralisedMean, HalfInstanceNorm, NonLocal, generalised_mean
 
 
 def test_half_of_the_channels_are_normalised_per_image():
@@ -39,3 +39,21 @@ def test_the_generalised_mean_lies_between_mean_and_maximum(power):
 
 def test_negative_values_count_as_nearly_nothing():
     assert float(generalised_mean(torch.full((1, 4), -5.0), 3.0, dim=1)) == pytest.approx(1e-6, rel=1e-3)
+
+
+def test_a_non_local_block_weighs_all_pairs_of_positions():
+    block = NonLocal(6).eval()
+    torch.nn.init.normal_(block.W[1].weight)
+    x = torch.randn(2, 6, 4, 3)
+    query, key, value = (part(x).flatten(2) for part in (block.theta, block.phi, block.g))
+    pairs = query.transpose(1, 2) @ key / 12  # [B, positions, positions]
+    total = (pairs @ value.transpose(1, 2)).transpose(1, 2).reshape(2, 1, 4, 3)
+    assert torch.allclose(block(x), x + block.W(total), atol=1e-5)
+    assert not torch.allclose(block(x), x)
+    assert torch.equal(NonLocal(6)(x), x)
+
+
+def test_generalised_mean_pooling_learns_its_exponent():
+    pool = GeneralisedMean()
+    pool(torch.rand(2, 3, 4, 4)).sum().backward()
+    assert pool.p.grad is not None and float(pool.p.grad) != 0

@@ -44,12 +44,16 @@ def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
         noise = 0.1 * noise
     elif leaf == "bias":
         noise = 0.02 * noise
+    elif leaf == "p" and shape == (1,):  # the exponent of generalised mean pooling
+        noise = 3 + 0.1 * noise
     elif len(shape) == 1:
         noise = 1 + 0.1 * noise
     elif leaf in (*EMBEDDINGS, *PARTS):
         noise = 0.2 * noise
     else:
         noise = noise / np.sqrt(int(math.prod(shape[1:])))
+        if len(shape) == 4 and ".NL_" in f".{key}":  # a non-local block is cubic in its input, so five would explode
+            noise = np.float32(0.7) * noise
     return torch.from_numpy(np.asarray(noise, dtype=np.float32))
 
 

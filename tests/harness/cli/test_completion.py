@@ -27,7 +27,7 @@ def completed(command: str, flag: str, start: str, *before: str) -> list[str]:
     ("command", "flag", "start", "expected"),
     [
         ("run", "--backbones", "re", ["reidmamba"]),
-        ("run", "--backbones", "reidmamba,tr", ["reidmamba,transreid"]),
+        ("run", "--backbones", "reidmamba,tr", ["reidmamba,transreid", "reidmamba,transreid-ssl"]),
         ("run", "--backbones", "al", ["all"]),
         ("run", "--backbones", "bot,al", []),
         ("run", "--backbones", "bot,bo", []),
@@ -41,7 +41,7 @@ def completed(command: str, flag: str, start: str, *before: str) -> list[str]:
         ("tune", "--backbone", "reidmamba:b", ["reidmamba:base"]),
         ("tune", "--dataset", "duke", ["dukemtmc"]),
         ("compare", "--dataset", "mark", ["market1501"]),
-        ("evaluate", "--backbone", "tra", ["transreid"]),
+        ("evaluate", "--backbone", "tra", ["transreid", "transreid-ssl"]),
         ("run", "--recipe", "un", ["unified"]),
         ("run", "--preset", "sm", ["small", "smoke"]),
         ("tune", "--space", "ra", ["ratr"]),

@@ -5,19 +5,23 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import torch
 
 import harness
 from harness import registry, weights
-from harness.errors import RunError, UsageError
+from harness.errors import HarnessError, RunError, UsageError
 from harness.execution import model_card
+from harness.execution import publish as publishing
 from harness.records import store
 from harness.weights import published
+from harness.worker.deploy import source
 from tests.conftest import PIXELS_CARD, PIXELS_MODEL
 from tests.support.hub import Hub, hub
 from tests.support.runs import arguments
@@ -72,7 +76,8 @@ def test_the_folder_has_card_weights_and_record(trained: dict[str, Any], package
     low, high = (100 * bound for bound in plain["interval"]["mAP"])
     assert f"| market1501 | plain | {100 * plain['mAP']:.1f} ({low:.1f} to {high:.1f}) |" in card
     network = "Network: `bot:demo` with its default options."
-    for words in ("generated stand-in", "Starting weights: random", "MIT (original code)", network, record["run_id"]):
+    origin = ("generated stand-in", "Starting weights: random", "MIT (original code)", record["run_id"])
+    for words in (*origin, network, "No audit was made."):
         assert words in card, words
 
 
@@ -154,7 +159,12 @@ def test_the_card_names_what_the_run_changed(trained: dict[str, Any]) -> None:
     record["spec"] |= {"dataset_options": {"market1501": {"junk": True}}}
     record["spec"]["options"]["neck_feature"] = "before"
     record["environment"] |= {"git_commit": "abc", "git_dirty": True}
+    rows = [{"name": "mAP", "setting": {"cameras": "off"}, "value": 0.25, "interval": [0.2, 0.3], "queries": 9}]
+    block = {"check": "camera", "dataset": "market1501", "about": "Cameras?", "rows": rows, "notes": ["So."]}
+    record["audits"] = [block]
     card = model_card.text(record, registry.backbone("bot:demo"), registry.dataset("market1501"))
+    assert "camera on market1501: Cameras?" in card and "- So.\n" in card
+    assert "| mAP | cameras off | 0.2500 (0.2000 to 0.3000) |" in card
     assert "--data-option market1501.junk=true" in card and "commit abc, with local changes" in card
     assert 'Network: `bot:demo` with `neck_feature = "before"`.' in card
 
@@ -165,6 +175,34 @@ def test_a_hub_that_is_away_is_said(trained: dict[str, Any], monkeypatch: pytest
         harness.publish(
             trained["bot:demo"]["run_id"], "hf://someone/net", upload=True, results=trained["folder"] / "results"
         )
+
+
+@pytest.mark.parametrize("damage", ["status", "checkpoint"])
+def test_a_network_that_is_not_whole_is_not_published(trained: dict[str, Any], tmp_path: Path, damage: str) -> None:
+    record = trained["bot:demo"]
+    run = store.folder_of(trained["folder"] / "results", record)
+    folder = shutil.copytree(run, tmp_path / "results" / run.relative_to(trained["folder"] / "results"))
+    if damage == "status":
+        store.write(folder, {**record, "status": "failed", "error": {"message": "It failed."}})
+    else:
+        state = weights.load_state(folder / "checkpoint.pt")
+        torch.save(dict(list(state.items())[3:]), folder / "checkpoint.pt")
+    with pytest.raises(HarnessError, match="status is failed" if damage == "status" else "conv1|missing|fit"):
+        harness.publish(record["run_id"], tmp_path / "net", results=tmp_path / "results")
+    assert not (tmp_path / "net").exists()
+
+
+def test_published_records_have_no_folders_of_the_user(trained: dict[str, Any]) -> None:
+    record = {**trained["bot:demo"], "request": {"recipe": "/home/someone/mine.toml"}}
+    assert publishing._without_paths(record)["request"] == {"recipe": "mine.toml"}  # type: ignore[arg-type]
+
+
+def test_published_weights_know_how_images_are_resized(package: Path, tmp_path: Path) -> None:
+    facts = published.facts(package / "model.safetensors")
+    assert facts is not None
+    other = msgspec.structs.replace(facts, interpolation="bilinear")
+    published.save(tmp_path / "net.safetensors", weights.load_state(package / "model.safetensors"), other)
+    assert source.find("bot:demo", checkpoint=tmp_path / "net.safetensors").interpolation == "bilinear"
 
 
 @pytest.fixture

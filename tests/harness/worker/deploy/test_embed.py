@@ -18,6 +18,7 @@ from PIL import Image
 import harness
 from harness import registry
 from harness.errors import HarnessError, UsageError
+from harness.records import store
 from harness.spec.job import Job
 from harness.worker import pipelines, scoring
 from harness.worker.deploy.feature_file import list_images
@@ -25,13 +26,14 @@ from harness.worker.events import Progress
 
 Cli = Callable[..., tuple[int, str, str]]
 MARKET = "Market-1501-v15.09.15"
+TINY: dict[str, Any] = {"width": "tiny", "patch_size": 8, "stride": 8}
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     """A checkpoint of a TransReID that was trained on the six cameras of the generated Market-1501."""
     entry = registry.backbone("transreid")
-    module = entry.build(num_classes=3, num_cameras=6, image_size=(64, 32), width="tiny", patch_size=8, stride=8)
+    module = entry.build(num_classes=3, num_cameras=6, image_size=(64, 32), **TINY)
     torch.save(module.state_dict(), tmp_path / "net.pt")
     return tmp_path / "net.pt"
 
@@ -62,7 +64,8 @@ def test_the_file_scores_as_the_run(trained: Any, world: Path, tmp_path: Path, c
     code, text, err = cli("embed", *words, "--out", out)
     assert code == 0 and "33 query and 46 gallery of 192 numbers" in text, err
     printed = shlex.split(text.splitlines()[-1])[3:]
-    assert printed == ["evaluate", "--backbone", "reidmamba", "--dataset", "market1501", "--features", str(out)]
+    expected = ["--backbone", "reidmamba", "--dataset", "market1501", "--features", str(out), "--data-root", str(world)]
+    assert printed == ["evaluate", *expected]
     scored = harness.evaluate(
         "reidmamba", "market1501", features=out, data_root=world, results=tmp_path / "r", mlflow=False
     )
@@ -105,8 +108,33 @@ def test_cameras_that_the_network_does_not_know_are_averaged_and_named(
     assert not np.array_equal(first, second), "the camera changes the features"
 
 
+def test_cameras_get_the_rows_of_training(world: Path, tmp_path: Path) -> None:
+    for split in ("bounding_box_train", "query", "bounding_box_test"):
+        (tmp_path / MARKET / split).mkdir(parents=True)
+        for image in (world / MARKET / split).glob("*_c[25]s*.jpg"):
+            shutil.copy(image, tmp_path / MARKET / split)
+    network = registry.backbone("transreid").build(num_classes=3, num_cameras=2, image_size=(64, 32), **TINY)
+    torch.save(network.state_dict(), tmp_path / "net.pt")
+    settings: dict[str, Any] = {"checkpoint": tmp_path / "net.pt", "image_size": (64, 32)}
+    harness.embed("transreid", dataset="market1501", data_root=tmp_path, out=tmp_path / "f.npz", **settings)
+    found = np.load(tmp_path / "f.npz")
+    rows = [{1: 0, 4: 1}[camera] for camera in found["query_camids"]]
+    assert set(rows) == {0, 1}
+    expected = harness.load_backbone("transreid", **settings).embed(found["query_paths"].tolist(), rows)
+    assert np.array_equal(found["query"], expected.numpy())
+
+
+@pytest.mark.slow
+def test_a_run_that_did_not_finish_has_no_network(trained: Any, tmp_path: Path) -> None:
+    run = trained("bot")
+    folder = shutil.copytree(run.folder, tmp_path / "market1501" / "bot" / run.folder.name)
+    store.write(folder, {**run.record, "status": "interrupted", "error": {"message": "Stopped."}})
+    with pytest.raises(UsageError, match=r"did not finish \(status interrupted\)"):
+        harness.load_backbone(run=run.run_id, results=tmp_path)
+
+
 def test_arrays_are_images(world: Path) -> None:
-    network = harness.load_backbone("transreid", options={"width": "tiny", "patch_size": 8, "stride": 8})
+    network = harness.load_backbone("transreid", options=TINY)
     path = sorted((world / MARKET / "query").glob("*.jpg"))[0]
     with Image.open(path) as image:
         pixels = np.asarray(image.convert("RGB"))
@@ -168,7 +196,7 @@ def test_images_are_listed_with_subfolders_and_without_other_files(tmp_path: Pat
         (["--checkpoint", "net.pt", "--backbone", "transreid"], "--images"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "nowhere"], "nowhere does not exist"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "empty"], "no images in empty"),
-        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "bad"], "bad/x.jpg"),
+        (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "bad"], "2 images cannot be read"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "net.pt"], "neither an image nor"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--camera", "6"], "0 to 5"),
         (["--checkpoint", "net.pt", "--backbone", "transreid", "--images", "photos", "--precision", "fp16"], "GPU"),
@@ -187,7 +215,8 @@ def test_bad_input_is_one_sentence(
     for name in ("photos", "empty", "bad"):
         Path(name).mkdir()
     Image.new("RGB", (32, 64)).save("photos/a.jpg")
-    Path("bad/x.jpg").write_text("not an image")
+    for name in ("x", "y"):
+        Path(f"bad/{name}.jpg").write_text("not an image")
     size = [] if "--image-size" in words else ["--image-size", "64x32"]
     code, _, err = cli("embed", "--out", "f.npz", *words, *size)
     assert code in (1, 2) and message in err and "Traceback" not in err
