@@ -151,7 +151,7 @@ class PersonTransformer(Encoder):
 
     def __init__(self, image_size: tuple[int, int], *, num_cameras: int, **shape: Any) -> None:
         super().__init__(image_size, **shape)
-        self.camera_mode = "on"
+        self.camera_mode = "on" if num_cameras else "off"
         self.cls_token = embedding(1, self.dim)
         self.pos_embed = embedding(1 + self.patch_embed.num_patches, self.dim)
         self.sie_embed = camera_parameter(num_cameras, self.dim) if num_cameras else None

@@ -62,7 +62,7 @@ class VisionTransformer(nn.Module):
             raise UsageError(f"transreid.width must be one of {', '.join(WIDTHS)}, found '{width}'.")
         self.dim, depth, self.heads = WIDTHS[width]
         rates = [drop_path * i / (depth - 1) for i in range(depth)]
-        self.camera_mode = "on"
+        self.camera_mode = "on" if num_cameras else "off"
         self.cls_token = nn.Parameter(nn.init.trunc_normal_(torch.empty(1, 1, self.dim), std=0.02))
         self.patch_embed = PatchEmbedding(image_size, self.dim, patch_size=patch_size, stride=stride)
         positions = torch.empty(1, 1 + self.patch_embed.num_patches, self.dim)

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from harness.audits.layout import arranged, described
 from harness.contracts import UNKNOWN_CAMERAS
 from harness.records.schema import Evaluation, Record, matched
 from harness.registry import BackboneEntry, DatasetEntry
@@ -41,6 +42,7 @@ def text(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, reposit
             "The network turns a crop of a person into a feature. Features of the same person are similar.",
             "",
             *_scores(scores),
+            *_audits(record),
             *_use(record, backbone, dataset, repository),
             *_training(record, backbone, dataset, people),
             *_licences(record, backbone, dataset),
@@ -123,6 +125,26 @@ def _with_interval(evaluation: Evaluation, kind: str) -> str:
     bounds = evaluation["interval"].get(kind)
     value = f"{100 * evaluation[kind]:.1f}"  # type: ignore[literal-required]
     return f"{value} ({100 * bounds[0]:.1f} to {100 * bounds[1]:.1f})" if bounds else value
+
+
+def _audits(record: Record) -> list[str]:
+    """The values that each audit lists; matrices are in the record."""
+    lines = ["## Audits", ""]
+    for block in record.get("audits") or ():
+        lines += [f"{block['check']} on {block['dataset']}: {block.get('about') or ''}".rstrip(), ""]
+        if rows := [row for row in arranged(block["rows"]).rows if row["value"] is not None]:
+            lines += ["| value of | setting | value |", "|---|---|---|"]
+            lines += [f"| {row['name']} | {described(row['setting']) or '-'} | {_audited(row)} |" for row in rows]
+            lines.append("")
+        failed = [f"The audit failed: {block['error']}"] if block.get("error") else []
+        if remarks := [*(block.get("notes") or ()), *failed]:
+            lines += [*(f"- {remark}" for remark in remarks), ""]
+    return lines if len(lines) > 2 else [*lines, "No audit was made.", ""]
+
+
+def _audited(row: Mapping[str, Any]) -> str:
+    bounds = row.get("interval")
+    return f"{row['value']:.4f}" + (f" ({bounds[0]:.4f} to {bounds[1]:.4f})" if bounds else "")
 
 
 def _use(record: Record, backbone: BackboneEntry, dataset: DatasetEntry, repository: str) -> list[str]:

@@ -76,7 +76,8 @@ def test_the_folder_has_card_weights_and_record(trained: dict[str, Any], package
     low, high = (100 * bound for bound in plain["interval"]["mAP"])
     assert f"| market1501 | plain | {100 * plain['mAP']:.1f} ({low:.1f} to {high:.1f}) |" in card
     network = "Network: `bot:demo` with its default options."
-    for words in ("generated stand-in", "Starting weights: random", "MIT (original code)", network, record["run_id"]):
+    origin = ("generated stand-in", "Starting weights: random", "MIT (original code)", record["run_id"])
+    for words in (*origin, network, "No audit was made."):
         assert words in card, words
 
 
@@ -158,7 +159,12 @@ def test_the_card_names_what_the_run_changed(trained: dict[str, Any]) -> None:
     record["spec"] |= {"dataset_options": {"market1501": {"junk": True}}}
     record["spec"]["options"]["neck_feature"] = "before"
     record["environment"] |= {"git_commit": "abc", "git_dirty": True}
+    rows = [{"name": "mAP", "setting": {"cameras": "off"}, "value": 0.25, "interval": [0.2, 0.3], "queries": 9}]
+    block = {"check": "camera", "dataset": "market1501", "about": "Cameras?", "rows": rows, "notes": ["So."]}
+    record["audits"] = [block]
     card = model_card.text(record, registry.backbone("bot:demo"), registry.dataset("market1501"))
+    assert "camera on market1501: Cameras?" in card and "- So.\n" in card
+    assert "| mAP | cameras off | 0.2500 (0.2000 to 0.3000) |" in card
     assert "--data-option market1501.junk=true" in card and "commit abc, with local changes" in card
     assert 'Network: `bot:demo` with `neck_feature = "before"`.' in card
 
