@@ -73,4 +73,4 @@ class NonLocal(nn.Module):
         query, key, value = (part(x).flatten(2) for part in (self.theta, self.phi, self.g))  # each [B, 1, positions]
         # The products of all pairs of positions are query_i * key_j, so their weighted sum needs no matrix.
         total = query * (key * value).sum(dim=2, keepdim=True) / query.shape[2]
-        return x + self.W(total.view(len(x), 1, *x.shape[2:]))
+        return x + self.W(total.unflatten(2, x.shape[2:]))

@@ -159,7 +159,7 @@ class PersonTransformer(Encoder):
     def forward(self, images: Tensor, camera_ids: Tensor | None) -> Tensor:
         """Maps images [B, 3, H, W] and cameras [B] to tokens [B, 1 + N, dim], the class token first."""
         patches = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(patches), -1, -1), patches], dim=1) + self.pos_embed
+        tokens = torch.cat([self.cls_token.expand(patches.shape[0], -1, -1), patches], dim=1) + self.pos_embed
         return self.encode(tokens + camera_term(self.sie_embed, camera_ids, self.camera_mode))
 
 

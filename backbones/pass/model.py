@@ -47,7 +47,7 @@ class PartTransformer(Encoder):
         patches = self.patch_embed(images) + self.pos_embed
         special = torch.cat([self.get_parameter(name) for name in TOKENS], dim=1)
         special = special + torch.cat([self.get_parameter(name) for name in POSITIONS], dim=1)
-        tokens = torch.cat([special.expand(len(patches), -1, -1), patches], dim=1)
+        tokens = torch.cat([special.expand(patches.shape[0], -1, -1), patches], dim=1)
         return self.encode(tokens)[:, : 1 + PARTS]
 
 

@@ -271,3 +271,13 @@ def test_images_of_another_size_are_refused():
 
 def test_the_network_of_pass_can_be_imported_though_its_name_is_a_keyword():
     assert importlib.import_module("backbones.pass.model").PARTS == 3
+
+
+@pytest.mark.parametrize(("name", "options"), [("transreid-ssl", {"stem": "ics", "pool": "gem"}), ("pass", {})])
+def test_the_network_can_be_exported_for_batches_of_any_size(name, options):
+    built = tiny(name, **options).eval()
+    batch = torch.export.Dim("batch", min=1, max=64)
+    exported = torch.export.export(built, (torch.randn(2, 3, 64, 32), None), dynamic_shapes=({0: batch}, None))
+    images = torch.randn(5, 3, 64, 32)
+    with torch.no_grad():
+        assert torch.allclose(exported.module()(images, None), built(images, None), atol=1e-5)
