@@ -15,7 +15,7 @@ from harness import registry
 from harness.cli import completion
 from harness.cli.groups import MAIN, OUTPUT, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
+from harness.cli.options import UserPath, data_root_option, format_option, plugins_option, plugins_path
 from harness.cli.tables import prose
 from harness.errors import HarnessError, UsageError, unknown
 from harness.registry import dataset_checks
@@ -52,8 +52,15 @@ from harness.system.redact import readable
 )
 @option(MAIN, "--images/--no-images", default=True, show_default=True, help="Open every image.")
 @option(MAIN, "--near-duplicates", is_flag=True, help="Also look for images that show the same picture twice.")
-@option(OUTPUT, "--pairs", metavar="FILE", default="", help="CSV file for all near-duplicates.")
-@option(OUTPUT, "--pictures", metavar="DIR", default="", help="Folder for pictures of 100 near-duplicates.")
+@option(OUTPUT, "--pairs", metavar="FILE", default="", type=UserPath(), help="CSV file for all near-duplicates.")
+@option(
+    OUTPUT,
+    "--pictures",
+    metavar="DIR",
+    default="",
+    type=UserPath(),
+    help="Folder for pictures of 100 near-duplicates.",
+)
 @data_root_option
 @plugins_option
 @format_option
