@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from harness.stats.groups import StatsError, cluster
+from harness.stats.groups import Clusters, StatsError, cluster
 
 RESAMPLES = 10_000
 _CHUNK = 2**21
@@ -23,7 +24,7 @@ def bootstrap_interval(
     number of queries. The interval is studentised (bootstrap-t): the deviation of each resample is divided by its own
     standard error (linearised, between identities), and the quantiles are multiplied by that of the data. For few
     identities or skewed scores, its coverage is better than that of percentile intervals. The ends are clipped to the
-    range of the scores.
+    range of the scores, and to what the number of identities allows that differ from the others, see `_reach`.
 
     Args:
         values: score of each query, NaN for none, [n].
@@ -71,9 +72,38 @@ def bootstrap_intervals(
         if error <= 1e-12 * max(1e-300, np.abs(each.sums).max()):  # all equal up to rounding
             intervals.append((mean, mean))
             continue
-        ends = max(mean - error * low, np.nanmin(scores)), min(mean - error * high, np.nanmax(scores))
+        least, most = _reach(each, float(np.nanmin(scores)), float(np.nanmax(scores)), tail)
+        ends = max(mean - error * low, least), min(mean - error * high, most)
         intervals.append((float(ends[0]), float(ends[1])))
     return intervals
+
+
+def _reach(clusters: Clusters, least: float, most: float, tail: float) -> tuple[float, float]:
+    """Returns bounds of the mean score that hold if few identities differ from the median identity.
+
+    The studentised interval is too wide then, because many resamples have none of these identities: of 700 with a
+    rank-1 of 0, two with a hit would give an upper end of 100 %. Their share of all identities is at most the upper end
+    of the Clopper-Pearson interval, and their scores are between `least` and `most`.
+    """
+    means, n = clusters.sums / clusters.counts, len(clusters.counts)
+    usual = float(np.median(means))
+    differing = int((np.abs(means - usual) > 1e-12).sum())
+    largest = float(clusters.counts.max() / clusters.counts.mean())  # their share of queries may be larger
+    share = min(1.0, largest * _largest_share(differing, n, tail))
+    return usual + share * (least - usual), usual + share * (most - usual)
+
+
+def _largest_share(hits: int, n: int, tail: float) -> float:
+    """Returns the upper end of the Clopper-Pearson interval, or 1 if more than a tenth of n hit."""
+    if hits > n // 10:
+        return 1.0
+    ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(hits + 1)]
+    low, high = hits / n, 1.0
+    for _ in range(50):
+        p = (low + high) / 2
+        below = math.fsum(math.exp(way + i * math.log(p) + (n - i) * math.log1p(-p)) for i, way in enumerate(ways))
+        low, high = (p, high) if below > tail else (low, p)
+    return high
 
 
 def _pivots(

@@ -150,6 +150,15 @@ def test_one_failure_among_perfect_persons_keeps_interval_finite():
     assert 0.2 <= low < scores.mean() < high <= 1
 
 
+@pytest.mark.parametrize(("hits", "most"), [(1, 0.0080), (2, 0.0103), (5, 0.0166)])
+def test_few_hits_among_many_persons_give_a_narrow_interval(hits, most):
+    """The upper ends are those of Clopper and Pearson for so many of 700."""
+    low, high = bootstrap_interval([1.0] * hits + [0.0] * (700 - hits), range(700))
+    assert 0 <= low < hits / 700 < high <= most
+    low, high = bootstrap_interval([0.0] * hits + [1.0] * (700 - hits), range(700))
+    assert 1 - most <= low < 1 - hits / 700 < high <= 1
+
+
 def test_one_person_gives_no_interval():
     assert np.isnan(bootstrap_interval([0.1, 0.9], [4, 4])).all()
 
