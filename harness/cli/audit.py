@@ -75,8 +75,6 @@ def command(backbone: str, dataset: str, checks: str, form: str, **values: Any) 
 
     settings = network_settings(values, without=("form",))
     chosen = {name: settings.pop(name, "") for name in ("checkpoint", "run")}
-    if chosen["run"]:
-        audits.parse(checks)
     trust_pickle = bool(settings.pop("trust_pickle", False))
     folder, blocks = audit.audit(backbone, dataset, checks, **chosen, trust_pickle=trust_pickle, given=settings)
     if form == "json":

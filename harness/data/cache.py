@@ -85,18 +85,25 @@ def open_images(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{key(images)}.npy"
-        if (cached := _mapped(path, shape)) is not None:
-            return cached
-        with contextlib.ExitStack() as lock:
-            with contextlib.suppress(OSError):  # without locks every process builds the file; the last one replaces it
-                lock.enter_context(files.locked(path.with_suffix(".lock")))
-            if _mapped(path, shape) is None:
-                files.sweep(folder)
-                _build(images, shape, path, workers, progress)
+        build_once(
+            path, lambda: _mapped(path, shape) is not None, lambda: _build(images, shape, path, workers, progress)
+        )
         return np.asarray(np.load(path, mmap_mode="r", allow_pickle=False))
     except OSError as error:
         warnings.warn(f"No cache of decoded images in {folder} ({error}); reading image files instead.", stacklevel=2)
         return images
+
+
+def build_once(path: Path, is_complete: Callable[[], bool], build: Callable[[], None]) -> None:
+    """Builds a cache unless it is complete. One process builds it while others wait for its lock."""
+    if is_complete():
+        return
+    with contextlib.ExitStack() as lock:
+        with contextlib.suppress(OSError):  # without locks every process builds the file; the last one replaces it
+            lock.enter_context(files.locked(path.with_suffix(".lock")))
+        if not is_complete():
+            files.sweep(path.parent)
+            build()
 
 
 def key(images: FileImages) -> str:
@@ -126,7 +133,7 @@ def _mapped(path: Path, shape: tuple[int, ...]) -> Pixels | None:
     return np.asarray(array) if array.shape == shape and array.dtype == np.uint8 else None
 
 
-def _attempt(images: FileImages, row: int) -> Pixels | str:
+def attempt(images: Images, row: int) -> Pixels | str:
     """Returns the pixels, or the error message, so that all bad files are reported together."""
     try:
         return images[row]
@@ -144,7 +151,7 @@ def _build(images: FileImages, shape: tuple[int, ...], path: Path, workers: int,
         np.lib.format.write_array_header_1_0(file, header)
         hooks.reached("cache")
         bad: list[str] = []
-        pixels = in_order(lambda row: _attempt(images, row), range(len(images)), threads=max(1, workers), ahead=16)
+        pixels = in_order(lambda row: attempt(images, row), range(len(images)), threads=max(1, workers), ahead=16)
         for done, image in enumerate(pixels, start=1):
             if isinstance(image, str):
                 bad.append(image)

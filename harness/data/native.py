@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import warnings
 from collections.abc import Sequence
@@ -12,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data.cache import SPARE, FileImages, Progress, key
+from harness.data.cache import SPARE, FileImages, Progress, attempt, build_once, key
 from harness.data.images import Range, UnreadableImages, to_rgb8
 from harness.data.prefetch import in_order
 from harness.data.transforms import Images, Pixels
@@ -84,14 +83,7 @@ def open_native(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{key(FileImages(paths, *ORIGINAL, value_range))}.bin"
-        if (found := _mapped(path, len(paths))) is not None:
-            return found
-        with contextlib.ExitStack() as lock:
-            with contextlib.suppress(OSError):  # without locks every process builds the file; the last one replaces it
-                lock.enter_context(files.locked(path.with_suffix(".lock")))
-            if _mapped(path, len(paths)) is None:
-                files.sweep(folder)
-                _build(images, path, workers, progress)
+        build_once(path, lambda: _mapped(path, len(paths)) is not None, lambda: _build(images, path, workers, progress))
         return _mapped(path, len(paths)) or images
     except OSError as error:
         warnings.warn(f"No cache of decoded images in {folder} ({error}); reading image files instead.", stacklevel=2)
@@ -117,7 +109,7 @@ def _mapped(path: Path, count: int) -> NativeCache | None:
 def _build(images: NativeFiles, path: Path, workers: int, progress: Progress | None) -> None:
     bad, sizes, total = list[str](), list[tuple[int, ...]](), len(images.paths)
     with files.replacing(path) as temporary, temporary.open("wb") as file:
-        decoded = in_order(lambda row: _attempt(images, row), range(total), threads=max(1, workers), ahead=16)
+        decoded = in_order(lambda row: attempt(images, row), range(total), threads=max(1, workers), ahead=16)
         for done, image in enumerate(decoded, start=1):
             if isinstance(image, str):
                 bad.append(image)
@@ -132,11 +124,3 @@ def _build(images: NativeFiles, path: Path, workers: int, progress: Progress | N
             raise UnreadableImages(bad)
     with files.replacing(_sizes(path)) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(sizes, dtype=np.int64))
-
-
-def _attempt(images: NativeFiles, row: int) -> Pixels | str:
-    """Returns the pixels, or the error message, so that all bad files are reported together."""
-    try:
-        return images[row]
-    except DataError as error:
-        return str(error)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -95,15 +94,9 @@ def _reach(clusters: Clusters, least: float, most: float, tail: float) -> tuple[
 
 def _largest_share(hits: int, n: int, tail: float) -> float:
     """Returns the upper end of the Clopper-Pearson interval, or 1 if more than a tenth of n hit."""
-    if hits > n // 10:
-        return 1.0
-    ways = [math.lgamma(n + 1) - math.lgamma(i + 1) - math.lgamma(n - i + 1) for i in range(hits + 1)]
-    low, high = hits / n, 1.0
-    for _ in range(50):
-        p = (low + high) / 2
-        below = math.fsum(math.exp(way + i * math.log(p) + (n - i) * math.log1p(-p)) for i, way in enumerate(ways))
-        low, high = (p, high) if below > tail else (low, p)
-    return high
+    from scipy.special import betaincinv
+
+    return 1.0 if hits > n // 10 else float(betaincinv(hits + 1, n - hits, 1 - tail))
 
 
 def _pivots(

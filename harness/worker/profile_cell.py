@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
+from msgspec.structs import replace
 
 from harness import efficiency, registry
 from harness.contracts import scan_implementation
@@ -121,6 +122,8 @@ class ProfileCell:
     def _training(self, module: torch.nn.Module) -> Callable[[], object]:
         """Measures the memory of a training step (forward, losses, backward, clipping, optimiser); returns the step."""
         settings = recipe.from_values("profile", self.spec.values["recipe"])
+        if self.condition.compiled:
+            settings = replace(settings, training=replace(settings.training, compile="default"))
         stand_in = cast(TrainingData, SimpleNamespace(num_classes=NUM_CLASSES, batch_size=self.condition.batch_size))
         module.train()
         trainer = Trainer(
@@ -137,7 +140,6 @@ class ProfileCell:
         identities = settings.sampler.identities
         labels = torch.arange(identities).repeat_interleave(settings.sampler.instances)
         batch = Batch(images, labels.pin_memory() if self.device.type == "cuda" else labels, cameras)
-        trainer.gradients.module = cast(torch.nn.Module, self._compiled(module))
 
         def step() -> Any:
             return trainer.step(batch)

@@ -195,7 +195,7 @@ def test_memory_of_a_held_batch_is_not_reused():
 
 @pytest.mark.gpu
 def test_images_arrive_on_a_gpu_while_it_works(items):
-    """The copy of the second batch must not wait for the long work on the first, and no batch changes."""
+    """No batch changes, although its images are copied while the work on earlier ones goes on."""
     device = torch.device("cuda")
     made = training(items, pin_memory=True)
     expected, found = list(made.epoch(0)), []
