@@ -216,23 +216,38 @@ def report(
     results: str | os.PathLike[str] = "results",
     out: str | os.PathLike[str] = "",
     *,
+    html: str | os.PathLike[str] = "",
+    with_images: bool = False,
+    data_root: str | os.PathLike[str] = ".",
     plugins: str | os.PathLike[str] = "",
 ) -> Path:
-    """Writes the page of a results folder and its plots; returns the page.
+    """Writes the page of a results folder and its plots, or a website; returns the page.
 
     Args:
         results: folder of the records.
         out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the results folder.
+        html: folder of a website to write instead of the page.
+        with_images: whether the website shows images of people; licences of datasets may forbid to share them.
+        data_root: folder that holds the datasets, for the images.
         plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.UsageError: a folder is missing or in use, or an image cannot be read.
     """
     from pathlib import Path
 
     from harness import reporting
+    from harness.errors import UsageError
+    from harness.reporting import site
     from harness.system.paths import expand
 
-    folder = Path(expand(results))
+    folder, extra = Path(expand(results)), Path(expand(plugins)) if plugins else None
+    if html:
+        if not folder.is_dir():
+            raise UsageError(f"The results folder {folder} does not exist. Pass the folder of the records.")
+        return site.write(folder, Path(expand(html)), extra, images=Path(expand(data_root)) if with_images else None)
     page = Path(expand(out)) if out else reporting.page_of(folder)
-    reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
+    reporting.write(folder, page, extra)
     return page
 
 

@@ -8,7 +8,14 @@ import click
 
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
+from harness.cli.options import (
+    TrackingUri,
+    UserPath,
+    data_root_option,
+    plugins_option,
+    plugins_path,
+    results_option,
+)
 from harness.errors import UsageError
 
 
@@ -39,12 +46,38 @@ from harness.errors import UsageError
     type=TrackingUri(),
     help="Read the records from this MLflow server instead of a folder.",
 )
+@option(
+    MAIN,
+    "--html",
+    default="",
+    metavar="DIR",
+    type=UserPath(),
+    help="Write a website into this folder instead. Open its index.html; it needs no server.",
+)
+@option(
+    MAIN, "--with-images", is_flag=True, help="With --html, show images of people; licences may forbid to share them."
+)
+@data_root_option
 @plugins_option
-def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str) -> int:
+def command(
+    results: Path,
+    out: str,
+    check: bool,
+    from_mlflow: str,
+    html: str,
+    with_images: bool,
+    data_root: str,
+    plugins: str,
+) -> int:
     """Write the report and its plots from the records. The same records give the same bytes."""
     from harness import reporting
 
+    if html and (out or check):
+        raise UsageError("--html writes the website alone. Leave out --out and --check, or call `report` twice.")
+    if with_images and not html:
+        raise UsageError("--with-images belongs to the website. Pass its folder with --html DIR.")
     page, folder = Path(out) if out else reporting.page_of(results), plugins_path(plugins)
+    images = Path(data_root) if with_images else None
     if from_mlflow:
         import tempfile
 
@@ -52,10 +85,17 @@ def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str
 
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
-            return _write(Path(place), page, folder, check)
+            return _site(Path(place), Path(html), folder, images) if html else _write(Path(place), page, folder, check)
     if not results.is_dir():
         raise UsageError(f"The results folder {results} does not exist. Pass the folder of the records with --results.")
-    return _write(results, page, folder, check)
+    return _site(results, Path(html), folder, images) if html else _write(results, page, folder, check)
+
+
+def _site(results: Path, place: Path, plugins: Path | None, images: Path | None) -> int:
+    from harness.reporting import site
+
+    click.echo(f"Website: {site.write(results, place, plugins, images=images)}")
+    return 0
 
 
 def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:

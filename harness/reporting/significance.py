@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError, RecordError
 from harness.reporting import accuracy, text
 from harness.reporting.parallel import collector_paused
+from harness.reporting.report_data import ReportData
 from harness.reporting.rows import Row, Table, fingerprint, matched_in
 from harness.reporting.scores import Scores, mean_ap
 from harness.reporting.section import Context, Section, bullets, paragraphs
@@ -32,6 +33,9 @@ FULL_PAIRS = 10
 
 LEVEL = 0.05
 
+MOST_LETTERS = 400
+"""Length of a remark on the page, in characters."""
+
 
 Loaded = tuple[Row, Scores]
 
@@ -43,18 +47,22 @@ class Family:
     table: Table
     rows: Sequence[Row]
     scores: dict[str, np.ndarray]
-    groups: np.ndarray | None
+    queries: Mapping[str, np.ndarray]
     remarks: list[str]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Identity of each query."""
+        return self.queries["pid"]
 
 
 def build(context: Context) -> Section:
     """Pairwise comparisons within every table, with Holm correction per table."""
     with collector_paused():
-        families = [family for table in context.tables if (family := _family(context, table))]
-    pairs = sum(math.comb(len(f.scores), 2) for f in families)
+        families = [found for table in context.tables if (found := family(table, context.data))]
     if not families:
         return Section()
-    resamples = RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
+    resamples = resamples_for(families)
     parts = [_one(context, family, resamples) for family in families]
     return Section(paragraphs("## Significance", *_legend(context, resamples), *parts))
 
@@ -80,7 +88,13 @@ def _legend(context: Context, resamples: int) -> tuple[str, str]:
     return about, bullets(columns)
 
 
-def _family(context: Context, table: Table) -> Family | None:
+def resamples_for(families: Sequence[Family]) -> int:
+    """Number of resamples of each comparison: fewer if there are many."""
+    pairs = sum(math.comb(len(f.scores), 2) for f in families)
+    return RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
+
+
+def family(table: Table, data: ReportData) -> Family | None:
     """The comparable configurations of a table, with remarks on the others; None for fewer than two configurations."""
     candidates = table.plain()
     if len(candidates) < 2:
@@ -94,21 +108,20 @@ def _family(context: Context, table: Table) -> Family | None:
             )
             break
         try:
-            loaded.append((row, mean_ap(context.data, row.scored[:MOST_SEEDS])))
+            loaded.append((row, mean_ap(data, row.scored[:MOST_SEEDS])))
         except RecordError as error:
-            remarks.append(f"{text.escape(row.label)} is not compared: {text.escape(error, limit=160)}")
+            remarks.append(f"{row.label} is not compared: {error}")
     if not loaded:
-        return Family(table, [], {}, None, ["Nothing is compared: no configuration has per-query values here."])
+        return Family(table, [], {}, {}, ["Nothing is compared: no configuration has per-query values here."])
     alike = [(row, values) for row, values in loaded if _same_test(table, (row, values), loaded[0])]
     remarks += [
-        f"{text.escape(row.label)} is not compared: its queries or files differ from those of "
-        f"{text.escape(loaded[0][0].label)}."
+        f"{row.label} is not compared: its queries or files differ from those of {loaded[0][0].label}."
         for row, values in loaded
         if not _same_test(table, (row, values), loaded[0])
     ]
     alike.sort(key=lambda pair: pair[0].label)
     scores = {row.label: values.ap for row, values in alike}
-    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries["pid"], remarks)
+    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries, remarks)
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
@@ -117,7 +130,8 @@ def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
     return prints[0] == prints[1] and one[1].comparable(other[1])
 
 
-def _one(context: Context, family: Family, resamples: int) -> str:
+def compare(family: Family, resamples: int) -> tuple[list[Comparison], list[str]]:
+    """All pairs of a family, and remarks in plain text."""
     from harness import stats
 
     comparisons: list[Comparison] = []
@@ -126,15 +140,22 @@ def _one(context: Context, family: Family, resamples: int) -> str:
         try:
             comparisons = stats.compare_many(family.scores, family.groups, resamples=resamples)
         except HarnessError as error:
-            remarks.append(f"Not compared: {text.escape(error)}")
+            remarks.append(f"Not compared: {error}")
     remarks += [f"{words}." for words in matched_in(family.rows)]
     if any(len(row.scored) > MOST_SEEDS for row in family.rows):
         remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each configuration.")
+    return comparisons, remarks
+
+
+def _one(context: Context, family: Family, resamples: int) -> str:
+    comparisons, remarks = compare(family, resamples)
     by_label = {row.label: row for row in family.rows}
     lines = [_line(c, by_label[c.first], by_label[c.second]) for c in comparisons]
     title = text.escape(accuracy.heading(context, family.table.key))
     table = text.table(lines, ("Difference (points)", "p (Holm)"))
-    return paragraphs(f"### Differences: {title}", table, bullets(remarks))
+    return paragraphs(
+        f"### Differences: {title}", table, bullets([text.escape(r, limit=MOST_LETTERS) for r in remarks])
+    )
 
 
 def _line(comparison: Comparison, first: Row, second: Row) -> dict[str, str]:
@@ -151,10 +172,16 @@ def _line(comparison: Comparison, first: Row, second: Row) -> dict[str, str]:
 
 
 def _verdict(comparison: Comparison, first: Row, second: Row) -> str:
+    side = ahead(comparison)
+    return f"{text.escape((first if side > 0 else second).label)} is ahead" if side else "no difference shown"
+
+
+def ahead(comparison: Comparison) -> int:
+    """1 if the first is ahead on these queries, -1 if the second is, 0 if no difference is shown."""
     low, high = comparison.interval
-    if comparison.p_holm < LEVEL and (low > 0 or high < 0):
-        return f"{text.escape((first if low > 0 else second).label)} is ahead"
-    return "no difference shown"
+    if comparison.p_holm >= LEVEL or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
 
 
 def _training(difference: float, first: Row, second: Row) -> str:
