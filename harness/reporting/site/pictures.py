@@ -68,12 +68,9 @@ class Images:
             splits = layouts.load(entry, self.root, splits=("query", "gallery"), **options)
         except HarnessError as error:
             raise UsageError(f"The images of {dataset} cannot be read: {error} Leave out --with-images.") from error
-        names = ranked_lists.names_of(splits.query, splits.gallery)
-        items = (splits.query, splits.gallery)
-        paths = {
-            n: item.path for part, found in zip(names, items, strict=True) for n, item in zip(part, found, strict=True)
-        }
-        return paths, splits.value_range
+        queries, galleries = ranked_lists.names_of(splits.query, splits.gallery)
+        files = [item.path for item in (*splits.query, *splits.gallery)]
+        return dict(zip((*queries, *galleries), files, strict=True)), splits.value_range
 
 
 def _shrunk(path: Path, value_range: tuple[float, float] | None) -> bytes:

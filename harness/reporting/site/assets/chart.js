@@ -15,6 +15,9 @@ const decades = (values) => {
   return { tickvals: kept, ticktext: kept.map((tick) => tick.toLocaleString("en", { maximumSignificantDigits: 3 })) };
 };
 
+// Names of a legend: the middle of long ones is left out; hovering shows all.
+site.name = (text) => site.plain(text.length > 34 ? `${text.slice(0, 20)}…${text.slice(-13)}` : text);
+
 site.chart = async (parent, { label, x, y, traces, columns, rows, shapes = [], click }) => {
   const holder = site.h("div", { class: "chart", role: "group", "aria-label": `${label}. The values are in the table below.` });
   const figure = site.h("figure", {}, holder,

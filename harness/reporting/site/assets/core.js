@@ -64,7 +64,16 @@ const site = (() => {
   const select = (label, options, value, change) => {
     const box = h("select", { onchange: () => change(box.value) },
       options.map(([key, words]) => h("option", { value: key, selected: String(key) === String(value) }, words)));
-    return h("label", { class: "field" }, h("span", {}, label), box);
+    return field(label, box);
+  };
+  let fields = 0;
+  const field = (label, box) => {
+    box.id = `field-${++fields}`;
+    return h("div", { class: "field" }, h("label", { for: box.id }, label), box);
+  };
+  const search = (value, change) => {
+    const box = h("input", { type: "search", value, oninput: () => change(box.value.toLowerCase()) });
+    return field("Search", box);
   };
   const checks = (legend, options, chosen, change) =>
     h("fieldset", { class: "checks" }, h("legend", {}, legend), options.map(([key, words]) => {
@@ -164,6 +173,6 @@ const site = (() => {
     return show();
   };
 
-  return { put, script, need, optional, file, objects, board, h, add, linked, simple, select, checks, runLink,
+  return { put, script, need, optional, file, objects, board, h, add, linked, simple, select, search, checks, runLink,
     format, address, remember, view, show, open, onTheme, start };
 })();

@@ -8,6 +8,7 @@ site.table = async (parent, label, columns, rows, options = {}) => {
   const table = new Tabulator(holder, {
     data: rows,
     columns: columns.map(({ about, ...column }) => ({ headerTooltip: about ?? false, ...column,
+      titleFormatter: () => document.createTextNode(column.title), // Tabulator takes titles for markup
       frozen: Boolean(column.frozen) && !narrow, resizable: false, headerSortTristate: true })),
     layout: "fitDataFill",
     maxHeight: "min(75vh, 60rem)",
@@ -40,6 +41,8 @@ site.number = (title, field, show, more = {}) => ({
   },
   ...more,
 });
+// For columns of sentences: they wrap.
+site.long = { maxWidth: 480, variableHeight: true, cssClass: "wrap" };
 site.text = (title, field, more = {}) => ({
   title, field, headerSortStartingDir: "asc",
   formatter: (cell) => document.createTextNode(String(cell.getValue() ?? site.format.NONE)),

@@ -9,6 +9,8 @@ from harness.reporting.cells import current, is_training, named
 from harness.reporting.rows import device, image_size, other_work
 from harness.reporting.site.source import RUN_DIGITS, Source, columnar
 
+INFERENCE, TRAINING = "inference_images_per_second", "train_images_per_second"
+
 
 def build(source: Source) -> Mapping[str, Any]:
     """One row per cell and measure, sorted."""
@@ -47,9 +49,7 @@ def _row(source: Source, record: Mapping[str, Any], origin: str, training: bool)
 def _cell(source: Source, record: Mapping[str, Any]) -> dict[str, Any]:
     """A cell of `profile`."""
     training, numbers = is_training(record), record["efficiency"]
-    rate, time = (
-        ("train_images_per_second", "train_step_ms") if training else ("inference_images_per_second", "latency_ms")
-    )
+    rate, time = (TRAINING, "train_step_ms") if training else (INFERENCE, "latency_ms")
     return {
         **_row(source, record, "profile", training),
         "batch": numbers.get("batch_size"),
@@ -62,10 +62,7 @@ def _cell(source: Source, record: Mapping[str, Any]) -> dict[str, Any]:
 def _run(source: Source, record: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """What a run measured while it trained and was scored."""
     numbers = record["efficiency"]
-    for training, prefix, rate in (
-        (False, "", "inference_images_per_second"),
-        (True, "train_", "train_images_per_second"),
-    ):
+    for training, prefix, rate in ((False, "", INFERENCE), (True, "train_", TRAINING)):
         if numbers.get(rate) is not None:
             yield {
                 **_row(source, record, "run", training),

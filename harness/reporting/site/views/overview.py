@@ -75,9 +75,8 @@ def _marks(source: Source, number: int) -> dict[str, str]:
     rows = source.tables[number].plain()
     best = max(rows, key=_score).label
     comparisons, _ = source.comparisons.get(number, ([], []))
-    alike = {
-        c.first if c.second == best else c.second for c in comparisons if best in (c.first, c.second) and not ahead(c)
-    }
+    with_best = [c for c in comparisons if best in (c.first, c.second)]
+    alike = {c.first if c.second == best else c.second for c in with_best if not ahead(c)}
     return {**dict.fromkeys(alike, "not different"), **({best: "best"} if len(rows) > 1 else {})}
 
 

@@ -38,9 +38,9 @@
       site.text("Backbone", "backbone", { frozen: true, formatter: opener(aboutNumber) }), site.text("Dataset", "dataset"), site.text("Test", "test"),
       site.number("Published mAP", "numbers", (value) => value[0].published.toFixed(1), { sorter: (a, b) => a[0].published - b[0].published }),
       site.number("Our mAP", "seeds", (_, row) => (row.numbers[0].ours == null ? format.NONE : format.one(row.numbers[0].ours) + (row.numbers[0].deviation == null ? "" : ` ± ${format.one(row.numbers[0].deviation)}`)), { headerSort: false }),
-      site.text("Verdict", "verdict"), site.text("Why", "reason"),
+      site.text("Verdict", "verdict"), site.text("Why", "reason", site.long),
     ]);
     await part(body, "Claims of the cards", rules.claims, claims, [
-      site.text("Backbone", "backbone", { frozen: true }), site.text("Claim", "words", { formatter: opener(aboutClaim) }), site.text("Verdict", "verdict"), site.text("Why", "reason")]);
+      site.text("Backbone", "backbone", { frozen: true }), site.text("Claim", "words", { ...site.long, formatter: opener(aboutClaim) }), site.text("Verdict", "verdict"), site.text("Why", "reason", site.long)]);
   });
 })();

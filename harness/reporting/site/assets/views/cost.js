@@ -37,7 +37,7 @@
         { x: frontier.map((p) => p.x), y: frontier.map((p) => p.y), mode: "lines", name: "Pareto frontier", line: { color: "#888", dash: "dot", shape: direction > 0 ? "vh" : "hv" }, hoverinfo: "skip" },
         ...names.map((name, i) => {
           const own = points.filter((point) => point.row.backbone === name);
-          return { x: own.map((p) => p.x), y: own.map((p) => p.y), text: own.map(words), customdata: own.map((p) => p.i), hoverinfo: "text", mode: "markers", name: site.plain(name),
+          return { x: own.map((p) => p.x), y: own.map((p) => p.y), text: own.map(words), customdata: own.map((p) => p.i), hoverinfo: "text", mode: "markers", name: site.name(name),
             marker: { size: 11, color: site.look(i).colour, symbol: site.look(i).symbol } };
         }),
       ];

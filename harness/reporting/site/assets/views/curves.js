@@ -25,7 +25,7 @@
         x: { title: "rank k", range: [0.5, ranks + 0.5] }, y: { title: "queries with a match among the first k (%)" },
         traces: shown.map(({ row, look }) => {
           const values = curves[row.key].slice(0, ranks);
-          return { x: values.map((_, k) => k + 1), y: values, mode: "lines+markers", name: site.plain(row.label), hoverinfo: "text",
+          return { x: values.map((_, k) => k + 1), y: values, mode: "lines+markers", name: site.name(row.label), hoverinfo: "text",
             text: values.map((value, k) => `<b>${site.plain(row.label)}</b><br>rank-${k + 1}: ${format.one(value)} %`),
             line: { color: look.colour, dash: look.dash }, marker: { color: look.colour, symbol: look.symbol, size: 6 } };
         }),

@@ -57,7 +57,7 @@
         label: `${yTitle} by ${xTitle}`, x: { title: xTitle, type: category ? "category" : "log", ...(category ? {} : ticks(points.map(readX))) }, y: { title: yTitle, rangemode: "tozero" },
         traces: [...series].sort(([a], [b]) => a.localeCompare(b)).map(([name, found], i) => {
           const order = [...found].sort((a, b) => (category ? String(readX(a)).localeCompare(String(readX(b))) : readX(a) - readX(b)));
-          return { x: order.map(readX), y: order.map((row) => row[state.y] / unit), mode: category ? "markers" : "lines+markers", name: site.plain(label(name)), hoverinfo: "text",
+          return { x: order.map((row) => (category ? site.plain(readX(row)) : readX(row))), y: order.map((row) => row[state.y] / unit), mode: category ? "markers" : "lines+markers", name: site.name(label(name)), hoverinfo: "text",
             text: order.map((row) => `<b>${site.plain(row.backbone)}</b>, ${row.measure}<br>${yTitle} ${show(row[state.y])}${row.error == null ? "" : ` (standard error of the latency ${format.percent(row.error)} %)`}<br>${site.plain(`${row.device}, ${row.size}, batch ${row.batch}, ${row.shown_precision}`)}${row.shared ? "<br>other processes used the device" : ""}`),
             line: { color: site.look(i).colour, dash: site.look(i).dash }, marker: { color: site.look(i).colour, symbol: site.look(i).symbol, size: 8 } };
         }),

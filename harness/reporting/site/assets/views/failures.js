@@ -9,11 +9,11 @@
     if (!failed.length && !blocked.length && !problems.length) return h("p", {}, "No run failed and no run is blocked.");
     site.add(body, h("h2", {}, "Failed runs"));
     if (failed.length) {
-      await site.table(body, "Failed runs", columns([site.number("Seed", "seed", String), site.text("Status", "status"), site.text("Stage", "stage"), site.text("Reason", "reason"),
+      await site.table(body, "Failed runs", columns([site.number("Seed", "seed", String), site.text("Status", "status"), site.text("Stage", "stage"), site.text("Reason", "reason", site.long),
         site.text("Record", "run", { formatter: (cell) => site.runLink(cell.getValue()) })]), failed);
     } else site.add(body, h("p", {}, "None."));
     site.add(body, h("h2", {}, "Blocked runs"));
-    if (blocked.length) await site.table(body, "Blocked runs", columns([site.text("Reason", "reason")]), blocked);
+    if (blocked.length) await site.table(body, "Blocked runs", columns([site.text("Reason", "reason", site.long)]), blocked);
     else site.add(body, h("p", {}, "None."));
     site.add(body, h("h2", {}, "Unreadable records"), problems.length ? h("ul", {}, problems.map((problem) => h("li", {}, problem))) : h("p", {}, "None."));
   });

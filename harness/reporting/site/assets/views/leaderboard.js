@@ -41,7 +41,7 @@
   site.detail = detail;
 
   const columns = (tables) => [
-    site.text("Backbone", "label", { frozen: true, widthGrow: 2, formatter: (cell) => {
+    site.text("Backbone", "label", { ...site.long, frozen: true, formatter: (cell) => {
       const row = cell.getData();
       return h("a", { href: `#/leaderboard?row=${encodeURIComponent(row.key)}`, onclick: (event) => { event.preventDefault(); detail(row, tables); } }, row.label);
     } }),
@@ -87,7 +87,7 @@
     const fields = FILTERS.filter(([field]) => values(field).length > 1).map(([field, title]) =>
       site.select(title, [["", "all"], ...values(field).map((value) => [value, value])], state.filters[field] ?? "",
         (value) => { state.filters[field] = value; apply(); }));
-    const search = h("input", { type: "search", value: state.search, oninput: () => { state.search = search.value.toLowerCase(); apply(); } });
+    const search = site.search(state.search, (value) => { state.search = value; apply(); });
     const defined = ordered(columns(tables));
     const chooser = h("details", { class: "columns" }, h("summary", {}, "Columns"),
       site.checks("Shown columns", defined.filter((c) => c.field !== "label").map((c) => [c.field, c.title]), state.shown,
@@ -95,7 +95,7 @@
     site.add(body,
       h("p", {}, "Scores in percent, mean over seeds ± deviation. Rows of different datasets or recipes are not comparable. Select a backbone for its intervals, sources and records."),
       tables.some((one) => one.generated) && h("p", { class: "notice" }, "Rows of generated data say nothing about accuracy on real people."),
-      h("div", { class: "filters" }, h("label", { class: "field" }, h("span", {}, "Search"), search), fields), chooser, count);
+      h("div", { class: "filters" }, search, fields), chooser, count);
     table = await site.table(body, "Leaderboard", defined.map((column) => ({ ...column, visible: column.field === "label" || state.shown.has(column.field) })),
       rows, { index: "key", initialSort: state.sort, initialFilter: [{ field: matches }] });
     const counted = () => { count.textContent = `${table.getDataCount("active").toLocaleString("en")} of ${rows.length.toLocaleString("en")} rows`; };

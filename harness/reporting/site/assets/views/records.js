@@ -12,8 +12,8 @@
     const count = h("p", { role: "status" });
     const apply = () => table.setFilter(matches);
     const choice = (title, field) => site.select(title, [["", "all"], ...[...new Set(rows.map((row) => row[field]))].sort().map((value) => [value, value])], state[field], (value) => { state[field] = value; apply(); });
-    const search = h("input", { type: "search", value: state.search, oninput: () => { state.search = search.value.toLowerCase(); apply(); } });
-    site.add(body, h("div", { class: "filters" }, h("label", { class: "field" }, h("span", {}, "Search"), search), choice("Status", "status"), choice("Source", "purpose")), count);
+    const search = site.search(state.search, (value) => { state.search = value; apply(); });
+    site.add(body, h("div", { class: "filters" }, search, choice("Status", "status"), choice("Source", "purpose")), count);
     table = await site.table(body, "Runs", [
       site.text("Record", "run", { frozen: true, formatter: (cell) => site.runLink(cell.getValue()) }), site.text("Backbone", "backbone"), site.text("Dataset", "dataset"), site.text("Recipe", "recipe"),
       site.number("Seed", "seed", String), site.text("Source", "purpose"), site.text("Status", "status"), site.number("mAP", "mAP", format.percent), site.number("rank-1", "rank-1", format.percent), site.text("Started", "started"),

@@ -20,7 +20,7 @@
     const words = typeof found[0]?.point[state.parameter] !== "number";
     return site.chart(place, {
       label: `Held-out mAP by ${state.parameter}`, x: { title: site.plain(state.parameter), type: words ? "category" : "linear" }, y: { title: "held-out mAP (%)" },
-      traces: [{ x: found.map((trial) => trial.point[state.parameter]), y: found.map((trial) => 100 * trial.value), mode: "markers", hoverinfo: "text", showlegend: false,
+      traces: [{ x: found.map(({ point }) => (words ? site.plain(point[state.parameter]) : point[state.parameter])), y: found.map((trial) => 100 * trial.value), mode: "markers", hoverinfo: "text", showlegend: false,
         text: found.map((trial) => `<b>trial ${trial.number}</b> ${site.plain(trial.name)}<br>${Object.entries(trial.point).map(([name, value]) => site.plain(`${name} ${shown(value)}`)).join("<br>")}<br>${format.percent(trial.value)} %`),
         marker: { size: 10, color: found.map((trial) => (trial.name ? "#d55e00" : "#0072b2")) } }],
       columns: ["Trial", state.parameter, "Held-out mAP (%)"], rows: found.map((trial) => [String(trial.number), shown(trial.point[state.parameter]), format.percent(trial.value)]),
@@ -56,7 +56,7 @@
       await site.table(place, "Trials", [
         site.number("Trial", "number", String), site.text("Name", "name"), site.text("State", "state"), site.number("Held-out mAP", "value", format.percent),
         ...search.parameters.map((name, i) => site.number(name, `value${i}`, shown)),
-        site.text("Reason", "reason"), site.text("Record", "run", { formatter: (cell) => site.runLink(cell.getValue()) }),
+        site.text("Reason", "reason", site.long), site.text("Record", "run", { formatter: (cell) => site.runLink(cell.getValue()) }),
       ], search.trials.map((trial) => ({ ...trial, ...Object.fromEntries(search.parameters.map((name, i) => [`value${i}`, trial.point[name]])) })));
     };
     site.add(body, h("div", { class: "filters" }, site.select("Search", searches.map((search, i) => [i, `${search.space}: ${search.backbone} on ${search.dataset}, ${search.id}`]), state.search, (value) => { state.search = Number(value); draw(); })), place);

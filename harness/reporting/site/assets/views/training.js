@@ -34,7 +34,7 @@
       const drawn = found.filter(({ curves }) => curves[state.metric]);
       return site.chart(place, {
         label: `${state.metric} by epoch, ${tables[state.table].title}`, x: { title: "epoch" }, y: { title: site.plain(state.metric) },
-        traces: drawn.map(({ run, label, look, curves }) => ({ x: curves.epoch, y: curves[state.metric], mode: "lines+markers", name: site.plain(label), hoverinfo: "text",
+        traces: drawn.map(({ run, label, look, curves }) => ({ x: curves.epoch, y: curves[state.metric], mode: "lines+markers", name: site.name(label), hoverinfo: "text",
           text: curves[state.metric].map((value, i) => `<b>${site.plain(label)}</b> (${run})<br>epoch ${curves.epoch[i]}: ${value == null ? format.NONE : Number(value.toPrecision(4))}`),
           line: { color: look.colour, dash: look.dash }, marker: { color: look.colour, symbol: look.symbol, size: 5 } })),
         columns: ["Run", "Record", "First", "Last", "Epochs"],
