@@ -33,7 +33,7 @@ _ten = nb.float32[:, :, :]
 _all = nb.float32[:, :, :, :]
 _bool, _int, _float = nb.boolean, nb.int64, nb.float32
 
-# Inlined, because a process that compiles links a part that is not inlined to another copy, which may round differently.
+# Inlined, because a process that compiles may link other parts to a second copy, which can round differently.
 _part = nb.njit(fastmath=_FAST, error_model="numpy", forceinline=True)
 
 
