@@ -158,7 +158,12 @@ def run(*words: str) -> NoReturn:
 def serve(address: str) -> NoReturn:
     """Imports what most commands need, then runs each command that arrives in a copy of this process."""
     import harness.reporting
-    import harness.worker.pipelines  # noqa: F401 - imports torch
+    import harness.worker.pipelines
+    import onnxscript
+    import pandas
+    import timm
+    import torch._dynamo
+    import torch.onnx._internal.exporter  # noqa: F401
 
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
