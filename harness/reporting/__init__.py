@@ -15,18 +15,21 @@ from harness.figures.style import same_picture
 from harness.reporting import (
     accuracy,
     audits,
+    diagrams,
     efficiency_table,
     environments,
     failures,
     generalisation,
     header,
-    image_links,
+    other_tests,
     overview,
     parallel,
     profiles,
     published,
     search,
+    setup,
     significance,
+    single_runs,
 )
 from harness.reporting.claims import section as claims_section
 from harness.reporting.report_data import ReportData, gather
@@ -37,22 +40,34 @@ __all__ = ["SECTIONS", "Context", "ReportData", "Section", "build", "check", "co
 
 PAGE, FIGURES, DOCS = "BENCHMARKS.md", "figures", "docs"
 
+
+def details(context: Context) -> Section:
+    """Heading of the sections that are folded."""
+    return Section("## Details\n\nWhat is behind the numbers above. Click a line to open it." if context.tables else "")
+
+
 SECTIONS: list[Builder] = [
     header.build,
     overview.build,
     accuracy.build,
-    generalisation.build,
-    significance.build,
-    efficiency_table.build,
-    profiles.build,
-    claims_section.build,
-    audits.build,
-    search.build,
     failures.build,
-    image_links.build,
+    claims_section.build,
+    generalisation.build,
+    profiles.build,
+    search.build,
+    details,
+    significance.build,
+    diagrams.build,
+    other_tests.build,
+    single_runs.build,
+    efficiency_table.build,
+    audits.build,
+    setup.build,
     environments.build,
     published.build,  # last, because it ends with the footnotes of all sections
 ]
+
+NEED_COMPARISONS = (overview.build, significance.build)
 
 
 def build(
@@ -154,11 +169,13 @@ def _render(data: ReportData, figures: str, results: str | None, docs: str | Non
     expected_figures = 2 * len(context.tables)
     with (
         # The comparisons take as long as all other sections together.
-        parallel.in_background(significance.build, context, worth_it=expected_figures >= parallel.MANY) as compared,
+        parallel.in_background(significance.compare, context, worth_it=expected_figures >= parallel.MANY) as compared,
         parallel.drawing(expected_figures) as context.draw,
     ):
-        made = [compared() if builder is significance.build else builder(context) for builder in SECTIONS]
-        sections = [section for section in made if section.markdown]
+        made = {builder: builder(context) for builder in SECTIONS if builder not in NEED_COMPARISONS}
+        context.comparisons = compared()
+        made |= {builder: builder(context) for builder in NEED_COMPARISONS}
+        sections = [section for builder in SECTIONS if (section := made[builder]).markdown]
         drawn = {name: figure for section in sections for name, figure in section.figures.items()}
         pictures = {name: figure if isinstance(figure, bytes) else figure() for name, figure in drawn.items()}
     text = "\n\n".join(section.markdown.strip("\n") for section in sections) + "\n"

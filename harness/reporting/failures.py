@@ -11,14 +11,14 @@ MOST_LINES = 200
 
 
 def build(context: Context) -> Section:
-    """Failed runs by reason, then blocked runs, then unreadable records."""
+    """Failed runs by reason, then blocked runs, then unreadable records; nothing if there is none."""
     parts = [
         _part("### Failed runs", _failed(context)),
         _part("### Blocked runs", _blocked(context)),
         _part("### Unreadable records", _unreadable(context)),
     ]
     if not any(parts):
-        parts = ["No run failed and no run is blocked."]
+        return Section()
     return Section(paragraphs("## Failed and blocked runs", *parts))
 
 

@@ -45,6 +45,7 @@ class ReportData:
         problems: messages about files that could not be read.
         searches: hyperparameter searches, sorted by id.
         folders: folders of the backbones' plug-ins by name, for their native recipes.
+        origins: name of the results folder by run id, if there are several; see `harness.reporting.others`.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -55,6 +56,11 @@ class ReportData:
     problems: Sequence[str] = ()
     searches: Sequence[state.Search] = ()
     folders: Mapping[str, Path] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+    def origin(self, record: Mapping[str, Any]) -> str:
+        """Name of the results folder of a record; empty if there is only one."""
+        return self.origins.get(record["run_id"], "")
 
     def backbone(self, name: str) -> BackboneCard | None:
         """Card of a backbone, by its name with or without variant."""
