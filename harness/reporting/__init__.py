@@ -169,7 +169,7 @@ def _render(data: ReportData, figures: str, results: str | None, docs: str | Non
     expected_figures = 2 * len(context.tables)
     with (
         # The comparisons take as long as all other sections together.
-        parallel.in_background(significance.compare, context, worth_it=expected_figures >= parallel.MANY) as compared,
+        parallel.in_background(significance.compare_all, context, worth_it=expected_figures >= parallel.MANY) as compared,
         parallel.drawing(expected_figures) as context.draw,
     ):
         made = {builder: builder(context) for builder in SECTIONS if builder not in NEED_COMPARISONS}

@@ -39,7 +39,7 @@ class Context:
         results: folder of the results, relative to the page; None if it is not below the folder of the page.
         docs: folder of the documentation, relative to the page; None if it is not below the folder of the page.
         draw: calls a drawing function with its arguments, in this or another process.
-        comparisons: what `significance.compare` found, once it was asked for; see `significance.found`.
+        comparisons: what `significance.compare_all` found, once it was asked for; see `significance.found`.
     """
 
     data: ReportData

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from harness.errors import HarnessError, RecordError
 from harness.reporting import grids, text
 from harness.reporting.parallel import collector_paused
+from harness.reporting.report_data import ReportData
 from harness.reporting.rows import Row, Table, TableKey, fingerprint, matched_in
 from harness.reporting.scores import Scores, mean_ap
 from harness.reporting.section import Context, Section, bullets, folded, paragraphs
@@ -32,6 +33,9 @@ FULL_PAIRS = 10
 
 LEVEL = 0.05
 
+MOST_LETTERS = 400
+"""Length of a remark on the page, in characters."""
+
 
 Loaded = tuple[Row, Scores]
 
@@ -43,8 +47,13 @@ class Family:
     table: Table
     rows: Sequence[Row]
     scores: dict[str, np.ndarray]
-    groups: np.ndarray | None
+    queries: Mapping[str, np.ndarray]
     remarks: list[str]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Identity of each query."""
+        return self.queries["pid"]
 
 
 @dataclass(frozen=True)
@@ -67,25 +76,24 @@ class Found:
         compared = self.tables.get(table.key)
         for pair in compared.pairs if compared else ():
             if {pair.first, pair.second} == {one.label, other.label}:
-                return is_shown(pair) and _within_seeds(pair.difference, one, other) is not True
+                return bool(ahead(pair)) and _within_seeds(pair.difference, one, other) is not True
         return None
 
 
 def found(context: Context) -> Found:
     """All comparisons; they are made once."""
     if context.comparisons is None:
-        context.comparisons = compare(context)
+        context.comparisons = compare_all(context)
     made: Found = context.comparisons
     return made
 
 
-def compare(context: Context) -> Found:
+def compare_all(context: Context) -> Found:
     """Compares all pairs within every table, with Holm correction per table."""
     with collector_paused():
-        families = [family for table in context.tables if (family := _family(context, table))]
-    pairs = sum(math.comb(len(f.scores), 2) for f in families)
-    resamples = RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
-    return Found({family.table.key: _compared(family, resamples) for family in families}, resamples)
+        families = [found for table in context.tables if (found := family(table, context.data))]
+    resamples = resamples_for(families)
+    return Found({one.table.key: Compared(*compare(one, resamples)) for one in families}, resamples)
 
 
 def build(context: Context) -> Section:
@@ -95,12 +103,12 @@ def build(context: Context) -> Section:
     if not tables:
         return Section()
     remarks = [
-        f"{grids.named(context, table)}: {remark}" if len(context.tables) > 1 else remark
+        (f"{grids.named(context, table)}: " if len(context.tables) > 1 else "") + text.escape(remark, MOST_LETTERS)
         for table in tables
         for remark in made.tables[table.key].remarks
     ]
     pairs = [pair for table in tables for pair in made.tables[table.key].pairs]
-    about = f"{sum(map(is_shown, pairs))} of {text.count(len(pairs), 'difference')} in mAP shown on these queries"
+    about = f"{sum(map(bool, map(ahead, pairs)))} of {text.count(len(pairs), 'difference')} in mAP shown on these queries"
     parts = [_grid(context, made, kind, members) for kind, members in grids.kinds(tables).items()]
     return Section(folded("Significance", about, _legend(context, made.resamples), *parts, bullets(remarks)))
 
@@ -132,7 +140,13 @@ def _grid(context: Context, made: Found, kind: grids.Kind, tables: Sequence[Tabl
     return paragraphs(grids.caption(context, kind), grids.grid(columns, cells, ("First", "Second")))
 
 
-def _family(context: Context, table: Table) -> Family | None:
+def resamples_for(families: Sequence[Family]) -> int:
+    """Number of resamples of each comparison: fewer if there are many."""
+    pairs = sum(math.comb(len(f.scores), 2) for f in families)
+    return RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
+
+
+def family(table: Table, data: ReportData) -> Family | None:
     """The comparable configurations of a table, with remarks on the others; None for fewer than two configurations."""
     candidates = table.plain()
     if len(candidates) < 2:
@@ -146,21 +160,20 @@ def _family(context: Context, table: Table) -> Family | None:
             )
             break
         try:
-            loaded.append((row, mean_ap(context.data, row.scored[:MOST_SEEDS])))
+            loaded.append((row, mean_ap(data, row.scored[:MOST_SEEDS])))
         except RecordError as error:
-            remarks.append(f"{text.escape(row.label)} is not compared: {text.escape(error, limit=160)}")
+            remarks.append(f"{row.label} is not compared: {error}")
     if not loaded:
-        return Family(table, [], {}, None, ["Nothing is compared: no configuration has per-query values here."])
+        return Family(table, [], {}, {}, ["Nothing is compared: no configuration has per-query values here."])
     alike = [(row, values) for row, values in loaded if _same_test(table, (row, values), loaded[0])]
     remarks += [
-        f"{text.escape(row.label)} is not compared: its queries or files differ from those of "
-        f"{text.escape(loaded[0][0].label)}."
+        f"{row.label} is not compared: its queries or files differ from those of {loaded[0][0].label}."
         for row, values in loaded
         if not _same_test(table, (row, values), loaded[0])
     ]
     alike.sort(key=lambda pair: pair[0].label)
     scores = {row.label: values.ap for row, values in alike}
-    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries["pid"], remarks)
+    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries, remarks)
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
@@ -169,7 +182,8 @@ def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
     return prints[0] == prints[1] and one[1].comparable(other[1])
 
 
-def _compared(family: Family, resamples: int) -> Compared:
+def compare(family: Family, resamples: int) -> tuple[list[Comparison], list[str]]:
+    """All pairs of a family, and remarks in plain text."""
     from harness import stats
 
     comparisons: list[Comparison] = []
@@ -178,11 +192,11 @@ def _compared(family: Family, resamples: int) -> Compared:
         try:
             comparisons = stats.compare_many(family.scores, family.groups, resamples=resamples)
         except HarnessError as error:
-            remarks.append(f"Not compared: {text.escape(error)}")
+            remarks.append(f"Not compared: {error}")
     remarks += [f"{words}." for words in matched_in(family.rows)]
     if any(len(row.scored) > MOST_SEEDS for row in family.rows):
         remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each configuration.")
-    return Compared(comparisons, remarks)
+    return comparisons, remarks
 
 
 def _cell(pair: Comparison, first: Row, second: Row) -> str:
@@ -191,13 +205,15 @@ def _cell(pair: Comparison, first: Row, second: Row) -> str:
     difference = text.signed(100 * pair.difference)
     p = f"p {pair.p_holm:.4f}" if pair.p_holm >= 0.0001 else "p < 0.0001"
     words = {None: "", True: ", within seeds", False: ", beyond seeds"}[_within_seeds(pair.difference, first, second)]
-    return f"{f'**{difference}**' if is_shown(pair) else difference} [{low}, {high}], {p}{words}"
+    return f"{f'**{difference}**' if ahead(pair) else difference} [{low}, {high}], {p}{words}"
 
 
-def is_shown(comparison: Comparison) -> bool:
-    """Whether a difference is shown on these queries."""
+def ahead(comparison: Comparison) -> int:
+    """1 if the first is ahead on these queries, -1 if the second is, 0 if no difference is shown."""
     low, high = comparison.interval
-    return comparison.p_holm < LEVEL and (low > 0 or high < 0)
+    if comparison.p_holm >= LEVEL or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
 
 
 def _within_seeds(difference: float, first: Row, second: Row) -> bool | None:
