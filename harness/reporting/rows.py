@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -231,18 +231,19 @@ def device(record: Mapping[str, Any]) -> str:
     return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)
 
 
-def settings(records: Sequence[Mapping[str, Any]], origins: Mapping[str, str] | None = None) -> list[RunGroup]:
+def settings(
+    records: Sequence[Mapping[str, Any]], origin: Callable[[Mapping[str, Any]], str] = lambda record: ""
+) -> list[RunGroup]:
     """Groups records that differ only in the seed; the result does not depend on their order.
 
     Args:
         records: the records.
-        origins: name of the results folder by run id. Runs of different folders are never in one group.
+        origin: returns the name of a record's results folder. Runs of different folders are never in one group.
     """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         spec = {k: v for k, v in record["spec"].items() if k != "seed"}
-        origin = (origins or {}).get(record["run_id"], "")
-        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec), origin)].append(record)
+        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec), origin(record))].append(record)
     return [
         RunGroup(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"])), key[-1]) for key in sorted(groups)
     ]
@@ -253,7 +254,7 @@ def tables(data: ReportData) -> list[Table]:
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
     scored = [r for r in data.records if r["source"] in SCORED]
     generated = {part for record in scored for part in _generated(record)}
-    for setting in settings(scored, data.origins):
+    for setting in settings(scored, data.origin):
         for key in _keys(setting, generated):
             of_table[key].append(setting)
     made = [_table(key, members) for key, members in of_table.items()]

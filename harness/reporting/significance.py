@@ -108,7 +108,9 @@ def build(context: Context) -> Section:
         for remark in made.tables[table.key].remarks
     ]
     pairs = [pair for table in tables for pair in made.tables[table.key].pairs]
-    about = f"{sum(map(bool, map(ahead, pairs)))} of {text.count(len(pairs), 'difference')} in mAP shown on these queries"
+    about = (
+        f"{sum(map(bool, map(ahead, pairs)))} of {text.count(len(pairs), 'difference')} in mAP shown on these queries"
+    )
     parts = [_grid(context, made, kind, members) for kind, members in grids.kinds(tables).items()]
     return Section(folded("Significance", about, _legend(context, made.resamples), *parts, bullets(remarks)))
 

@@ -101,10 +101,10 @@ def test_the_efficiency_of_all_datasets_is_one_row_with_ranges(tmp_path):
 
 def test_no_result_table_is_wider_than_eight_columns(tmp_path):
     records = [*three_seeds(), *three_seeds("beta")]
-    origins = {record["run_id"]: record["spec"]["backbone"] for record in records}
-    for given in ({}, origins):
-        rows = table(page(tmp_path, *records, origins=given), "### Market")
-        assert {len(row) for row in rows} == {8} and ("Origin" in rows[0]) == bool(given)
+    merged = [{**record, "origin": "lab"} for record in records]
+    assert {len(row) for row in table(page(tmp_path, *records), "### Market")} == {8}
+    rows = table(page(tmp_path, *merged, merged=("lab", "home")), "### Market")
+    assert {len(row) for row in rows} == {8} and rows[0]["Origin"] == "lab"
 
 
 def test_a_disturbed_speed_is_marked(tmp_path):
