@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.planning.request import Names
     from harness.records.schema import Record
     from harness.reporting.claims import Claims
+    from harness.reporting.others.check import Outcome
     from harness.tuning.state import Search
     from harness.worker.deploy.embedder import Embedder
     from harness.worker.deploy.export import Result
@@ -213,42 +214,74 @@ def profile_exported(
 
 
 def report(
-    results: str | os.PathLike[str] = "results",
+    results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results",
     out: str | os.PathLike[str] = "",
     *,
+    csv: str | os.PathLike[str] = "",
     html: str | os.PathLike[str] = "",
     with_images: bool = False,
     data_root: str | os.PathLike[str] = ".",
     plugins: str | os.PathLike[str] = "",
 ) -> Path:
-    """Writes the page of a results folder and its plots, or a website; returns the page.
+    """Writes the page of a results folder and its plots, or flat files, or a website; returns the page or the folder.
 
     Args:
-        results: folder of the records.
-        out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the results folder.
-        html: folder of a website to write instead of the page.
+        results: folder of the records, or several, which are merged.
+        out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the first results folder.
+        csv: folder for CSV files with the numbers, which are written instead of the page; see docs/report.md.
+        html: folder for a website, which is written instead of the page; its first page is returned.
         with_images: whether the website shows images of people; licences of datasets may forbid to share them.
         data_root: folder that holds the datasets, for the images.
         plugins: folder of further plug-ins.
 
     Raises:
-        harness.errors.UsageError: a folder is missing or in use, or an image cannot be read.
+        harness.errors.UsageError: a folder does not exist, is given twice, is in use or cannot be written, or an image
+            cannot be read.
     """
     from pathlib import Path
 
     from harness import reporting
-    from harness.errors import UsageError
     from harness.reporting import site
     from harness.system.paths import expand
 
-    folder, extra = Path(expand(results)), Path(expand(plugins)) if plugins else None
+    given = [results] if isinstance(results, str | os.PathLike) else results
+    folders, extra = [Path(expand(folder)) for folder in given], Path(expand(plugins)) if plugins else None
+    if csv:
+        reporting.write_flat(folders, Path(expand(csv)), extra)
+        return Path(expand(csv))
     if html:
-        if not folder.is_dir():
-            raise UsageError(f"The results folder {folder} does not exist. Pass the folder of the records.")
-        return site.write(folder, Path(expand(html)), extra, images=Path(expand(data_root)) if with_images else None)
-    page = Path(expand(out)) if out else reporting.page_of(folder)
-    reporting.write(folder, page, extra)
+        images = Path(expand(data_root)) if with_images else None
+        return site.write(folders, Path(expand(html)), extra, images=images)
+    page = Path(expand(out)) if out else reporting.page_of(folders[0])
+    reporting.write(folders, page, extra)
     return page
+
+
+def check_results(
+    folder: str | os.PathLike[str],
+    *,
+    results: str | os.PathLike[str] = "results",
+    plugins: str | os.PathLike[str] = "",
+) -> Outcome:
+    """Checks the results of somebody else, as `python -m harness results check`; see docs/submitting.md.
+
+    Returns an object with `.runs` (each with `.verdict` and `.findings`), `.repeated`, `.counts` and `.to_dict()`.
+
+    Args:
+        folder: their results folder.
+        results: your results, for duplicates and contradictions; may be missing.
+        plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.UsageError: the folder does not exist or has no records.
+    """
+    from pathlib import Path
+
+    from harness.reporting.others import check
+    from harness.system.paths import expand
+
+    extra = Path(expand(plugins)) if plugins else None
+    return check.check(Path(expand(folder)), Path(expand(results)), extra)
 
 
 def publish(

@@ -1,7 +1,8 @@
-"""`report`: BENCHMARKS.md from records alone."""
+"""`report`: BENCHMARKS.md, flat files and a website from records alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,10 +12,10 @@ from harness.cli.groups import command as grouped
 from harness.cli.options import (
     TrackingUri,
     UserPath,
+    all_results_option,
     data_root_option,
     plugins_option,
     plugins_path,
-    results_option,
 )
 from harness.errors import UsageError
 
@@ -27,7 +28,7 @@ from harness.errors import UsageError
     },
     example="python -m harness report --results demo/results --out demo/BENCHMARKS.md",
 )
-@results_option
+@all_results_option
 @option(
     MAIN,
     "--out",
@@ -48,6 +49,15 @@ from harness.errors import UsageError
 )
 @option(
     MAIN,
+    "--csv",
+    "flat",
+    default="",
+    metavar="DIR",
+    type=UserPath(),
+    help="Write the numbers as CSV files into this folder instead of the report.",
+)
+@option(
+    MAIN,
     "--html",
     default="",
     metavar="DIR",
@@ -60,24 +70,31 @@ from harness.errors import UsageError
 @data_root_option
 @plugins_option
 def command(
-    results: Path,
+    results: tuple[Path, ...],
     out: str,
     check: bool,
     from_mlflow: str,
+    flat: str,
     html: str,
     with_images: bool,
     data_root: str,
     plugins: str,
 ) -> int:
-    """Write the report and its plots from the records. The same records give the same bytes."""
+    """Write the report and its plots from the records. The same records give the same bytes.
+
+    Pass --results several times to merge the results of several people; the report then names the origin of each row.
+    """
     from harness import reporting
 
-    if html and (out or check):
-        raise UsageError("--html writes the website alone. Leave out --out and --check, or call `report` twice.")
-    if with_images and not html:
-        raise UsageError("--with-images belongs to the website. Pass its folder with --html DIR.")
-    page, folder = Path(out) if out else reporting.page_of(results), plugins_path(plugins)
+    _refuse(out, check, flat, html, with_images)
+    if len(results) > 1 and not (out or flat or html):
+        raise UsageError("Several results folders have no common place for the report. Pass --out FILE.")
+    page, folder = Path(out) if out else reporting.page_of(results[0]), plugins_path(plugins)
     images = Path(data_root) if with_images else None
+
+    def write(folders: Sequence[Path]) -> int:
+        return _site(folders, Path(html), folder, images) if html else _write(folders, page, folder, check, flat)
+
     if from_mlflow:
         import tempfile
 
@@ -85,22 +102,39 @@ def command(
 
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
-            return _site(Path(place), Path(html), folder, images) if html else _write(Path(place), page, folder, check)
-    if not results.is_dir():
-        raise UsageError(f"The results folder {results} does not exist. Pass the folder of the records with --results.")
-    return _site(results, Path(html), folder, images) if html else _write(results, page, folder, check)
+            return write([Path(place)])
+    for each in results:
+        if not each.is_dir():
+            raise UsageError(
+                f"The results folder {each} does not exist. Pass the folder of the records with --results."
+            )
+    return write(results)
 
 
-def _site(results: Path, place: Path, plugins: Path | None, images: Path | None) -> int:
+def _refuse(out: str, check: bool, flat: str, html: str, with_images: bool) -> None:
+    """Refuses options that do not belong together."""
+    if flat and (out or check):
+        raise UsageError("--csv writes the CSV files alone. Leave out --out and --check, or call `report` twice.")
+    if html and (out or check or flat):
+        raise UsageError("--html writes the website alone. Leave out --out, --check and --csv, or call `report` twice.")
+    if with_images and not html:
+        raise UsageError("--with-images belongs to the website. Pass its folder with --html DIR.")
+
+
+def _site(results: Sequence[Path], place: Path, plugins: Path | None, images: Path | None) -> int:
     from harness.reporting import site
 
     click.echo(f"Website: {site.write(results, place, plugins, images=images)}")
     return 0
 
 
-def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
+def _write(results: Sequence[Path], out: Path, plugins: Path | None, check: bool, flat: str) -> int:
     from harness import reporting
 
+    if flat:
+        for path in reporting.write_flat(results, Path(flat), plugins):
+            click.echo(f"CSV: {path}")
+        return 0
     if not check:
         reporting.write(results, out, plugins)
         click.echo(f"Report: {out}")

@@ -6,6 +6,7 @@ them. `build(source)` of a view returns data by name; the page loads each when i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,32 +38,37 @@ VIEWS = (
 )
 
 
-def write(results: Path, place: Path, plugins: Path | None = None, *, images: Path | None = None) -> Path:
-    """Writes the site of a results folder; returns its first page.
+def write(
+    results: Path | Sequence[Path], place: Path, plugins: Path | None = None, *, images: Path | None = None
+) -> Path:
+    """Writes the site of one or several results folders; returns its first page.
 
     Args:
-        results: folder of the records.
+        results: folders of the records.
         place: folder of the site.
         plugins: folder of further plug-ins.
         images: folder that holds the datasets, to show their images; None shows paths alone.
 
     Raises:
-        UsageError: the folder is in use for something else or cannot be written, or an image cannot be read.
+        UsageError: a folder does not exist, is in use or cannot be written, or an image cannot be read.
     """
     from harness import reporting
 
     folder.check(place)
+    folders = [results] if isinstance(results, Path) else results
     shown = pictures.Images(images, plugins) if images is not None else None
-    return build(reporting.collect(results, plugins), place, results=results, images=shown)
+    return build(reporting.collect_all(folders, plugins), place, results=folders, images=shown)
 
 
-def build(data: ReportData, place: Path, *, results: Path | None = None, images: pictures.Images | None = None) -> Path:
+def build(
+    data: ReportData, place: Path, *, results: Sequence[Path] = (), images: pictures.Images | None = None
+) -> Path:
     """Writes the site of the given records; returns its first page. The same records give the same bytes.
 
     Args:
         data: records, cards and plan.
         place: folder of the site.
-        results: folder with the training curves and ranked lists of the runs; None leaves them out.
+        results: folders with the training curves and ranked lists of the runs; without them, these are left out.
         images: opens the images of ranked lists; None shows their paths alone.
     """
     source = Source(data, results, images)

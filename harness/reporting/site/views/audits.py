@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.reporting.audits import Found
 from harness.reporting.rows import Row
-from harness.reporting.site.source import Source, key_of
+from harness.reporting.site.source import Source
 
 
 def build(source: Source) -> Mapping[str, Any]:
@@ -18,7 +18,7 @@ def build(source: Source) -> Mapping[str, Any]:
         for row in table.plain():
             for check, blocks in _blocks(row, table.key.dataset).items():
                 checks.setdefault(check, []).append((row, Found(row.label, blocks)))
-        entries += [_entry(number, check, found) for check, found in sorted(checks.items())]
+        entries += [_entry(source, number, check, found) for check, found in sorted(checks.items())]
     return {"audits": entries}
 
 
@@ -31,7 +31,7 @@ def _blocks(row: Row, dataset: str) -> dict[str, list[Mapping[str, Any]]]:
     return found
 
 
-def _entry(number: int, check: str, found: list[tuple[Row, Found]]) -> dict[str, Any]:
+def _entry(source: Source, number: int, check: str, found: list[tuple[Row, Found]]) -> dict[str, Any]:
     columns = [one.rows() for _, one in found]
     names = list(dict.fromkeys(key for column in columns for key in column))
     first = found[0][1].blocks[0]
@@ -40,7 +40,7 @@ def _entry(number: int, check: str, found: list[tuple[Row, Found]]) -> dict[str,
         "check": check,
         "about": first.get("about") or "",
         "source": first.get("source") or "",
-        "keys": [key_of(row, number) for row, _ in found],
+        "keys": [source.key(row, number) for row, _ in found],
         "labels": [row.label for row, _ in found],
         "rows": [[*name, *(_value(column.get(name)) for column in columns)] for name in names],
         "notes": [[one.label, note] for _, one in found for note in _notes(one)],

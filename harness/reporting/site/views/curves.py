@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.reporting.rows import Row
-from harness.reporting.site.source import Source, key_of, rounded
+from harness.reporting.site.source import Source, rounded
 
 
 def build(source: Source) -> Mapping[str, Any]:
@@ -14,7 +14,7 @@ def build(source: Source) -> Mapping[str, Any]:
     found = {}
     for number, table in enumerate(source.tables):
         curved = [row for row in table.rows if all(e["cmc"] for _, e in row.scored)]
-        found[f"curves/{number}"] = {key_of(row, number): rounded(mean(row), 4) for row in curved}
+        found[f"curves/{number}"] = {source.key(row, number): rounded(mean(row), 4) for row in curved}
     return found
 
 

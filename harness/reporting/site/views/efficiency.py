@@ -7,7 +7,7 @@ from typing import Any
 
 from harness.reporting.cells import current, is_training, named
 from harness.reporting.rows import device, image_size, other_work
-from harness.reporting.site.source import RUN_DIGITS, Source, columnar
+from harness.reporting.site.source import Source, columnar
 
 INFERENCE, TRAINING = "inference_images_per_second", "train_images_per_second"
 
@@ -42,7 +42,7 @@ def _row(source: Source, record: Mapping[str, Any], origin: str, training: bool)
         "parameters_inference": numbers.get("parameters_inference"),
         "flops": numbers.get("flops"),
         "shared": bool(other_work(numbers)),
-        "run": record["run_id"][:RUN_DIGITS],
+        "run": source.short(record),
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.reporting.site.source import RUN_DIGITS, Source
+from harness.reporting.site.source import Source
 from harness.spec.run_spec import canonical
 
 MOST_RUNS = 20
@@ -18,7 +18,7 @@ def build(source: Source) -> Mapping[str, Any]:
     for record in source.sorted:
         name = canonical(record["environment"])
         environments[name] = record["environment"]
-        runs.setdefault(name, []).append(record["run_id"][:RUN_DIGITS])
+        runs.setdefault(name, []).append(source.short(record))
     order = sorted(runs, key=lambda name: (-len(runs[name]), name))
     return {
         "environments": [

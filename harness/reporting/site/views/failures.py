@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.reporting.site.source import RUN_DIGITS, Source
+from harness.reporting.site.source import Source
 
 
 def build(source: Source) -> Mapping[str, Any]:
@@ -19,6 +19,7 @@ def build(source: Source) -> Mapping[str, Any]:
             "failed": [_failed(source, record) for record in failed],
             "blocked": [{**dict(cell), "dataset": source.data.title(dict(cell)["dataset"])} for cell in unique],
             "problems": sorted(source.data.problems),
+            "remarks": list(source.data.remarks),
         }
     }
 
@@ -37,5 +38,5 @@ def _failed(source: Source, record: Mapping[str, Any]) -> dict[str, Any]:
         "status": record["status"],
         "stage": record["stage"] or "unknown",
         "reason": f"{error.get('type', '')}: {error.get('message', '')}".removeprefix(": "),
-        "run": record["run_id"][:RUN_DIGITS],
+        "run": source.short(record),
     }

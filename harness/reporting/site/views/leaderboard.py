@@ -9,7 +9,7 @@ from harness.reporting import published
 from harness.reporting.accuracy import heading, side_information
 from harness.reporting.commands import changed_options
 from harness.reporting.rows import PLAIN, EvalVariant, Row, RunGroup, Table, device, image_size, other_work
-from harness.reporting.site.source import RUN_DIGITS, Source, columnar, key_of, runs_of
+from harness.reporting.site.source import Source, columnar
 
 METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP")
 COSTS = {
@@ -44,7 +44,7 @@ def _rows(source: Source, number: int, table: Table) -> Iterator[dict[str, Any]]
         yield {
             **_common(source, number, table, setting, label),
             **dict.fromkeys((*METRICS, *COSTS, "published", "n_query", "n_valid", "n_gallery")),
-            "key": f"{number}-{last['run_id'][:RUN_DIGITS]}-x",
+            "key": f"{number}-{source.short(last)}-x",
             "test": PLAIN.label,
             "spread": {},
             "interval": {},
@@ -66,12 +66,13 @@ def _common(source: Source, number: int, table: Table, setting: RunGroup, label:
         "recipe": table.key.recipe,
         "start": setting.start if setting.untrained else str(spec.get("pretrained") or "none"),
         "source": setting.source,
+        "origin": setting.origin,
         "side": side_information(source.context, setting),
         "size": " × ".join(map(str, size)) if size else "",
         "device": device(setting.runs[0]),
         "generated": table.key.generated,
         "status": setting.status(),
-        "runs": runs_of(setting.runs),
+        "runs": source.shorts(setting.runs),
     }
 
 
@@ -83,13 +84,12 @@ def _scores(source: Source, number: int, table: Table, row: Row) -> dict[str, An
         **{name: row.efficiency(*read) for name, read in COSTS.items()},
         "published": _published(source, table, row),
         **{name: first.get(name) for name in ("n_query", "n_valid", "n_gallery")},
-        "key": key_of(row, number),
+        "key": source.key(row, number),
         "test": row.test.label,
         "spread": {name: row.deviation(name) for name in names if len(row.values(name)) > 1},
         "interval": {name: bounds for name in ("mAP", "rank-1") if (bounds := row.interval(name))},
         "seeds": [
-            [run["run_id"][:RUN_DIGITS], run["spec"]["seed"], *(e.get(name) for name in METRICS)]
-            for run, e in row.scored
+            [source.short(run), run["spec"]["seed"], *(e.get(name) for name in METRICS)] for run, e in row.scored
         ],
         "shared": any(other_work(run["efficiency"]) for run, _ in row.scored),
         "note": row.matched(),

@@ -8,9 +8,9 @@ from typing import Any, NamedTuple
 
 from harness.reporting import text
 from harness.reporting.accuracy import heading
+from harness.reporting.overview import CHANCE, UNTESTED
 from harness.reporting.rows import Row
-from harness.reporting.significance import ahead
-from harness.reporting.site.source import Source, key_of
+from harness.reporting.site.source import Source
 
 PURPOSES = {"search": "search trial", "profile": "efficiency measurement"}
 MOST_COLUMNS = 8
@@ -18,7 +18,7 @@ MOST_ROWS = 60
 
 
 class Cell(NamedTuple):
-    """One score of the grid: its text, the name of its row in the leaderboard, and how it compares with the best."""
+    """One score of the grid: its text, the name of its row in the leaderboard, and its mark."""
 
     shown: str
     key: str
@@ -26,7 +26,7 @@ class Cell(NamedTuple):
 
 
 class Grid(NamedTuple):
-    """Columns (one per table), rows (one per backbone) and whether some are left out."""
+    """Columns (one per table), rows (one per configuration) and whether some are left out."""
 
     columns: list[str]
     rows: list[tuple[str, list[Cell | None]]]
@@ -51,16 +51,14 @@ def counts(source: Source) -> list[str]:
 
 
 def grid(source: Source) -> Grid:
-    """Best plain score of each backbone in each table of its own dataset, most rows first."""
+    """Plain score of each configuration in each table of its own dataset; the tables with most rows."""
     order = sorted(range(len(source.tables)), key=lambda i: (-len(source.tables[i].rows), i))
     own = [i for i in order if (key := source.tables[i].key).dataset == key.trained_on and source.tables[i].rows]
     shown = sorted(own[:MOST_COLUMNS])
     cells: dict[str, dict[int, Cell]] = {}
     for number in shown:
-        marks = _marks(source, number)
-        for row in sorted(source.tables[number].plain(), key=_score):  # the best of a backbone comes last
-            cell = Cell(_shown(row), key_of(row, number), marks.get(row.label, ""))
-            cells.setdefault(row.setting.backbone, {})[number] = cell
+        for row in source.tables[number].plain():
+            cells.setdefault(row.label, {})[number] = _cell(source, number, row)
     names = sorted(cells)
     return Grid(
         columns=[heading(source.context, source.tables[i].key) for i in shown],
@@ -70,19 +68,15 @@ def grid(source: Source) -> Grid:
     )
 
 
-def _marks(source: Source, number: int) -> dict[str, str]:
-    """`best` for the highest mAP of a table, `not different` where no difference from it is shown."""
-    rows = source.tables[number].plain()
-    best = max(rows, key=_score).label
-    comparisons, _ = source.comparisons.get(number, ([], []))
-    with_best = [c for c in comparisons if best in (c.first, c.second)]
-    alike = {c.first if c.second == best else c.second for c in with_best if not ahead(c)}
-    return {**dict.fromkeys(alike, "not different"), **({best: "best"} if len(rows) > 1 else {})}
-
-
-def _score(row: Row) -> float:
-    return row.mean("mAP")
-
-
-def _shown(row: Row) -> str:
-    return f"{text.percent(row.mean('mAP'))} / {text.percent(row.mean('rank-1'))}"
+def _cell(source: Source, number: int, row: Row) -> Cell:
+    """A score with its mark: `best`, or how it compares with the best, as on the page of results."""
+    table = source.tables[number]
+    plain = table.plain()
+    best = max(plain, key=lambda one: one.mean("mAP"))
+    shown, key = f"{row.shown('mAP')} / {row.shown('rank-1')}", source.key(row, number)
+    if len(plain) == 1:
+        return Cell(shown, key, "")
+    if row is best:
+        return Cell(shown, key, "best")
+    verdict = source.comparisons.verdict(table, row, best)
+    return Cell(shown, key, {True: "", False: CHANCE, None: UNTESTED}[verdict])

@@ -12,7 +12,7 @@ from harness.errors import RecordError
 from harness.records import ranked_lists
 from harness.records.ranked_lists import Image
 from harness.reporting.significance import Family
-from harness.reporting.site.source import Source, key_of, rounded
+from harness.reporting.site.source import Source, rounded
 
 OF_A_PAIR = 12
 """Number of queries with the largest difference in AP that are kept of each pair, and with the lowest AP of each one.
@@ -68,7 +68,7 @@ def _table(source: Source, number: int, family: Family) -> dict[str, Any]:
         for query in chosen
     ]
     return {
-        "keys": [key_of(row, number) for row in family.rows],
+        "keys": [source.key(row, number) for row in family.rows],
         "labels": [row.label for row in family.rows],
         "mAP": [row.mean("mAP") for row in family.rows],
         "total": int(scores.shape[1]),
@@ -96,7 +96,7 @@ def _lists(
         try:
             lists[-1] = ranked_lists.read(folder, dataset, wanted)
         except RecordError as error:
-            problems[-1] = str(error).replace(f"{source.results}/", "")
+            problems[-1] = str(error).replace(f"{folder}/", "")
     return lists, problems
 
 

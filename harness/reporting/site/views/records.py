@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.records import store
-from harness.reporting.site.source import RUN_DIGITS, Source, columnar
+from harness.reporting.site.source import Source, columnar
 
 
 def build(source: Source) -> Mapping[str, Any]:
     """One line per run, and the records in several files."""
     lines = columnar(_line(source, record) for record in source.sorted)
-    whole = {record["run_id"]: record for record in source.sorted}
+    whole = {source.short(record): record for record in source.sorted}
     return {"records": lines, **source.by_file("records", whole)}
 
 
 def _line(source: Source, record: Mapping[str, Any]) -> dict[str, Any]:
     spec, plain = record["spec"], store.plain(record) or {}
     return {
-        "run": record["run_id"][:RUN_DIGITS],
+        "run": source.short(record),
         "dataset": source.data.title(spec["dataset"]),
         "backbone": spec["backbone"],
         "recipe": spec["recipe"],

@@ -6,22 +6,22 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.reporting import significance
-from harness.reporting.site.source import Source, key_of
+from harness.reporting.site.source import Source
 
 
 def build(source: Source) -> Mapping[str, Any]:
     """One entry per table with comparable configurations."""
     entries = [_entry(source, number, family) for number, family in source.families]
-    return {"significance": {"resamples": source.resamples, "families": entries}}
+    return {"significance": {"resamples": source.comparisons.resamples, "families": entries}}
 
 
 def _entry(source: Source, number: int, family: significance.Family) -> dict[str, Any]:
-    comparisons, remarks = source.comparisons[number]
+    compared = source.comparisons.tables[family.table.key]
     place = {row.label: i for i, row in enumerate(family.rows)}
     return {
         "table": number,
         "labels": [row.label for row in family.rows],
-        "keys": [key_of(row, number) for row in family.rows],
+        "keys": [source.key(row, number) for row in family.rows],
         "mAP": [row.mean("mAP") for row in family.rows],
         "spread": [row.deviation("mAP") for row in family.rows],
         "seeds": [len(row.scored) for row in family.rows],
@@ -34,7 +34,7 @@ def _entry(source: Source, number: int, family: significance.Family) -> dict[str
                 "p": c.p_holm,
                 "ahead": significance.ahead(c),
             }
-            for c in comparisons
+            for c in compared.pairs
         ],
-        "remarks": remarks,
+        "remarks": list(compared.remarks),
     }

@@ -21,7 +21,7 @@ def build(source: Source) -> Mapping[str, Any]:
     for record in source.sorted:
         folder = source.folder_of(record)
         if folder and record["source"] in ("trained", "search") and (curves := _read(folder / FILE)):
-            found[record["run_id"]] = curves
+            found[source.short(record)] = curves
     return source.by_file("training", found)
 
 

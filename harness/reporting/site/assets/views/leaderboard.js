@@ -3,7 +3,7 @@
 (() => {
   const { h, format } = site;
   const FILTERS = [["dataset", "Dataset"], ["recipe", "Recipe"], ["test", "Test"], ["start", "Start"],
-    ["side", "Side information"], ["size", "Input size"], ["device", "Device"]];
+    ["side", "Side information"], ["size", "Input size"], ["device", "Device"], ["origin", "Results of"]];
   const SHOWN = new Set(["dataset", "label", "test", "mAP", "interval", "rank-1", "seeds", "parameters_inference", "flops", "images_per_second"]);
   const state = { filters: null, shown: new Set(SHOWN), search: "", sort: [{ column: "mAP", dir: "desc" }] };
 
@@ -62,7 +62,7 @@
     site.number("Train images/s", "train_images_per_second", format.rate),
     site.number("Memory (GiB)", "memory", format.gibibytes),
     site.text("Recipe", "recipe"), site.text("Start", "start"), site.text("Side information", "side"),
-    site.text("Input size", "size"), site.text("Device", "device"), site.text("Source", "source"), site.text("Status", "status"),
+    site.text("Input size", "size"), site.text("Device", "device"), site.text("Source", "source"), site.text("Results of", "origin"), site.text("Status", "status"),
   ];
 
   // On a phone, the scores come first.

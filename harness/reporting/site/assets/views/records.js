@@ -28,7 +28,7 @@
 
   site.view("record", "Record", async (body, parameters) => {
     const run = parameters.get("run") ?? "";
-    const record = /^[0-9a-f]{12}$/.test(run) ? (await site.optional(site.file("records", run)))[run] : null;
+    const record = /^[0-9a-f]{12}(-\d+)?$/.test(run) ? (await site.optional(site.file("records", run)))[run] : null;
     if (!record) return h("p", { class: "notice" }, `There is no record ${run}.`);
     const { spec } = record;
     const test = (row) => (!row.trained && "before training") || [row.flip && "flip", row.rerank && "re-ranking"].filter(Boolean).join(" + ") || "plain";
