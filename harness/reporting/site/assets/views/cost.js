@@ -29,14 +29,17 @@
       const points = chosen.map((row, i) => ({ x: row[state.cost] / unit, y: 100 * row[state.metric], row, i }));
       const frontier = site.frontier(points, direction);
       const on = new Set(frontier);
-      const names = [...new Set(chosen.map((row) => row.backbone))].sort();
-      place.replaceChildren();
+      const drawn = points.filter((point) => !state.log || point.x > 0);
+      const line = frontier.filter((point) => drawn.includes(point));
+            place.replaceChildren();
       if (!points.length) return place.append(h("p", {}, "No row has both numbers."));
+      if (drawn.length < points.length) place.append(h("p", {}, "A cost of zero is not on a logarithmic axis; the table has all rows."));
       const words = (point) => `<b>${site.plain(point.row.label)}</b><br>${state.metric} ${format.spread(point.row[state.metric], point.row.spread[state.metric])} %, interval ${format.interval(point.row.interval[state.metric])}<br>${title} ${show(point.row[state.cost])}<br>${site.plain(point.row.device)}`;
+      const names = [...new Set(drawn.map((point) => point.row.backbone))].sort();
       const traces = [
-        { x: frontier.map((p) => p.x), y: frontier.map((p) => p.y), mode: "lines", name: "Pareto frontier", line: { color: "#888", dash: "dot", shape: direction > 0 ? "vh" : "hv" }, hoverinfo: "skip" },
+        { x: line.map((p) => p.x), y: line.map((p) => p.y), mode: "lines", name: "Pareto frontier", line: { color: "#888", dash: "dot", shape: direction > 0 ? "vh" : "hv" }, hoverinfo: "skip" },
         ...names.map((name, i) => {
-          const own = points.filter((point) => point.row.backbone === name);
+          const own = drawn.filter((point) => point.row.backbone === name);
           return { x: own.map((p) => p.x), y: own.map((p) => p.y), text: own.map(words), customdata: own.map((p) => p.i), hoverinfo: "text", mode: "markers", name: site.name(name),
             marker: { size: 11, color: site.look(i).colour, symbol: site.look(i).symbol } };
         }),
