@@ -1,7 +1,8 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-`claims`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a trained network.
+`claims`, `check_results`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a
+trained network.
 Importing this package imports no torch.
 """
 
@@ -32,6 +33,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "__version__",
     "audit",
+    "check_results",
     "claims",
     "embed",
     "evaluate",

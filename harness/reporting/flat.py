@@ -16,9 +16,14 @@ from harness.reporting.rows import device, image_size, other_work
 from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
 from harness.system import files
+from harness.system.paths import REPOSITORY
 
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
 """First letters that make a spreadsheet compute a text. Such a text gets an apostrophe in front."""
+
+PAGE = REPOSITORY / "docs" / "report.md"
+BEGIN = "<!-- Written by `python -m harness.reporting.flat` from harness/reporting/flat.py: edit that file. -->"
+END = "<!-- End of the tables. -->"
 
 Values = Mapping[str, Any]
 
@@ -201,8 +206,18 @@ def _cell(value: Any) -> Any:
     return f"'{line}" if line.startswith(FORMULA) else line
 
 
-def documentation() -> Iterator[str]:
-    """The tables of docs/report.md: a heading and the columns of each file."""
+def documented(page: str) -> str:
+    """Returns docs/report.md with current tables: a heading and the columns of each file."""
+    before, rest = page.split(BEGIN)
+    _, after = rest.split(END)
+    return "\n\n".join([f"{before}{BEGIN}", *_tables(), f"{END}{after}"])
+
+
+def _tables() -> Iterator[str]:
     for name, columns in TABLES.items():
         rows = [f"| `{column.name}` | {column.about} |" for column in columns]
         yield "\n".join([f"### {name}", "", "| column | content |", "|---|---|", *rows])
+
+
+if __name__ == "__main__":
+    PAGE.write_text(documented(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

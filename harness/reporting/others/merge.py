@@ -15,7 +15,7 @@ ORIGIN = "origin"
 
 
 def names(folders: Sequence[Path]) -> list[str]:
-    """A short and unique name per folder: its own, or the folder above if all have the same.
+    """A short and unique name per folder: the end of its path, without an end that all have.
 
     Raises:
         UsageError: a folder is given twice, or does not exist.
@@ -25,19 +25,19 @@ def names(folders: Sequence[Path]) -> list[str]:
             raise UsageError(
                 f"The results folder {folder} does not exist. Pass the folders of the records with --results."
             )
-    parts = [list(Path(os.path.abspath(folder)).parts) for folder in folders]
+    parts = [[part for part in Path(os.path.normpath(folder)).parts if part != folder.anchor] for folder in folders]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("The same results folder is given twice. Pass each folder once with --results.")
-    while len({tuple(each[-1:]) for each in parts}) == 1 and len(parts) > 1:  # such as `results` in each checkout
+    while len({each[-1] for each in parts}) == 1 and min(map(len, parts)) > 1:  # such as `results` in each checkout
         parts = [each[:-1] for each in parts]
     length = 1
     while len({tuple(each[-length:]) for each in parts}) < len(parts):
         length += 1
-    return ["/".join(each[-length:]).strip("/") or str(i + 1) for i, each in enumerate(parts)]
+    return ["/".join(each[-length:]) for each in parts]
 
 
 def merge(found: Sequence[ReportData], origins: Sequence[str]) -> ReportData:
-    """Merges what was read from several folders.
+    """Merges the data of several folders.
 
     Args:
         found: one per folder, with the same cards.

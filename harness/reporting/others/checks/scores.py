@@ -25,7 +25,7 @@ Values = Mapping[str, Any]
 
 
 def check(subject: Subject) -> Iterator[Finding]:
-    """Every evaluation: file, counts, values, means and curve; of the plain test also the intervals, which take time."""
+    """Every evaluation: file, counts, values, means, curve; of the plain test also the intervals, which take time."""
     without, plain = [], store.plain(subject.record)
     for evaluation in subject.record["evaluations"]:
         test = named(subject.record, evaluation)
