@@ -13,7 +13,7 @@ site.table = async (parent, label, columns, rows, options = {}) => {
     layout: "fitDataFill",
     maxHeight: "min(75vh, 60rem)",
     columnDefaults: { headerSortStartingDir: "desc", vertAlign: "middle" },
-    placeholder: "Nothing matches the filters.",
+    placeholder: site.h("div", { role: "row" }, site.h("div", { role: "gridcell" }, "Nothing to show.")),
     ...options,
   });
   await new Promise((resolve) => table.on("tableBuilt", resolve));
