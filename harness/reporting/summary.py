@@ -34,9 +34,12 @@ def of_runs(results: Path, folders: Iterable[Path]) -> str:
             continue
     datasets = {entry.card.name: entry.card for entry in registry.datasets()}
     data = ReportData(records, partial(_per_query, results), datasets=datasets)
-    made = overview.build(Context(data, "figures")).markdown
-    site = site_of(results)
-    return paragraphs(made, f"Website: {text.code(site)}" if site and made else "")
+    if not records:
+        return ""
+    context, site = Context(data, "figures"), site_of(results)
+    parts = overview.grids_of(context)
+    website = f"Website: {text.code(site)}" if site else ""
+    return paragraphs(*parts, overview.LEGEND if parts else "", website, overview.costs_and_places(context))
 
 
 def remember_site(results: Path, index: Path) -> None:

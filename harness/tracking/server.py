@@ -22,16 +22,9 @@ from harness.errors import HarnessError, UsageError
 from harness.system import files
 from harness.system.paths import expand_uri
 from harness.system.redact import mask
+from harness.tracking import view
 
 EXPERIMENT = "reid-harness"
-TAGS = {
-    "mlflow.experimentKind": "custom_model_development",  # else the browser opens pages about language models
-    "mlflow.note.content": (
-        "Each call of `python -m harness` is a parent run, whose page shows its scores. Its children are single runs; "
-        "group them by the tags backbone, dataset, recipe, seed, kind or device."
-    ),
-}
-"""Tags of the experiment; those that are set are kept."""
 BATCH = 100
 """Maximum number of parameters or tags per call; ten times as many metrics are allowed."""
 
@@ -151,15 +144,17 @@ class Server:
 
     @classmethod
     def _open(cls, client: Any, uri: str, place: str | None) -> Server:
-        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
-            try:
-                return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place, tags=TAGS), uri)
-            except Exception:  # another driver may have created it in the meantime
-                if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
-                    raise
+        experiment = client.get_experiment_by_name(EXPERIMENT)
+        if experiment is None:
+            with contextlib.suppress(Exception):  # another driver may have created it in the meantime
+                client.create_experiment(EXPERIMENT, artifact_location=place)
+            if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+                client.create_experiment(EXPERIMENT, artifact_location=place)  # raises what went wrong
+                experiment = client.get_experiment_by_name(EXPERIMENT)
         found = cls(client, usable(experiment, uri), uri)
-        for name in TAGS.keys() - experiment.tags.keys():
-            client.set_experiment_tag(found.experiment, name, TAGS[name])
+        for name, value in view.tags(found.experiment).items():
+            if name not in experiment.tags:  # what a user has changed is kept
+                client.set_experiment_tag(found.experiment, name, value)
         return found
 
     def start(self, name: str, tags: dict[str, str], parent: str = "") -> str:
@@ -185,6 +180,7 @@ class Server:
 
     def describe(self, run: str, text: str) -> None:
         """Shows Markdown on the page of a run; its full text is an artifact."""
+        text += f"\n\n[Charts of all runs](#{view.path(self.experiment)})\n"
         self.client.log_text(run, text, "overview.md")
         shown = text if len(text) <= LONGEST_NOTE else "The overview is long: see the artifact overview.md."
         self.client.set_tag(run, "mlflow.note.content", shown)
