@@ -144,13 +144,13 @@ class Server:
 
     @classmethod
     def _open(cls, client: Any, uri: str, place: str | None) -> Server:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
-        if experiment is None:
-            with contextlib.suppress(Exception):  # another driver may have created it in the meantime
+        if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+            try:
                 client.create_experiment(EXPERIMENT, artifact_location=place)
-            if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
-                client.create_experiment(EXPERIMENT, artifact_location=place)  # raises what went wrong
-                experiment = client.get_experiment_by_name(EXPERIMENT)
+            except Exception:  # another driver may have created it in the meantime
+                if client.get_experiment_by_name(EXPERIMENT) is None:
+                    raise
+            experiment = client.get_experiment_by_name(EXPERIMENT)
         found = cls(client, usable(experiment, uri), uri)
         for name, value in view.tags(found.experiment).items():
             if name not in experiment.tags:  # what a user has changed is kept

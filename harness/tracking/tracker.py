@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RecordError
+from harness.errors import HarnessError, RecordError
 from harness.records import store
 from harness.spec.job import Job
 from harness.system import hooks
@@ -107,8 +108,9 @@ class Tracker:
             for folder in self._folders():
                 if (folder / store.RECORD).is_file() and not is_sent(folder, self.uri):
                     send(self._require(), folder, self._parent)
-            if text := self._overview():
-                self._require().describe(self._parent, text)
+            with contextlib.suppress(HarnessError):  # such as per-query values that are damaged
+                if text := self._overview():
+                    self._require().describe(self._parent, text)
             self._require().end(self._parent, status)
         self._presence.end()
 
