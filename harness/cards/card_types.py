@@ -159,12 +159,14 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
         about: description for listings.
         options: build options.
         recipe: recipe keys (dotted) that the variant overrides.
+        native: keys of the native recipe alone, for every dataset.
         dataset: keys of the native recipe for single datasets, by dataset name.
     """
 
     about: str
     options: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    native: dict[str, Any] = {}
     dataset: dict[str, dict[str, Any]] = {}
 
 
