@@ -30,6 +30,7 @@ LATER: dict[str, Any] = {
     "loss.triplet_kind": "batch-hard",
     "loss.triplet_branches": 0,
     "optimizer.layer_decay": 1.0,
+    "optimizer.head_lr_factor": 1.0,
     "training.micro_batch": 0,
     "training.gradient_checkpointing": False,
     "training.compile": "no",
@@ -145,6 +146,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
         weight_decay: weight decay.
         bias_lr_factor: factor of the learning rate of biases.
         layer_decay: factor of the learning rate from each layer to the one before it; 1 gives all layers one rate.
+        head_lr_factor: factor of the learning rate of the layers after the last block, such as the classifier.
         no_decay: `none`: all tensors have weight decay. `model`: tensors of one dimension and those named by the
             model's `no_weight_decay()` have none.
     """
@@ -155,6 +157,7 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     weight_decay: NotNegative = 1e-4
     bias_lr_factor: NotNegative = 1.0
     layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    head_lr_factor: Positive = 1.0
     no_decay: Literal["none", "model"] = "none"
 
 

@@ -39,7 +39,8 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
     if optimizer.no_decay == "model":
         exempt = {name for name, parameter in module.named_parameters() if parameter.ndim <= 1}
         exempt |= no_weight_decay(module)
-    factors = layer_factors(module, optimizer.layer_decay) if optimizer.layer_decay < 1 else {}
+    decay, head = optimizer.layer_decay, optimizer.head_lr_factor
+    factors = layer_factors(module, decay, head) if decay != 1 or head != 1 else {}
     groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:

@@ -108,7 +108,9 @@ def test_options_that_do_not_fit_are_refused(options, named):
         build(**options)
 
 
-@pytest.mark.parametrize(("epoch", "expected"), [(1, 3.815e-5), (5, 1.7675e-4), (10, 3.5e-4), (40, 3.5e-5), (70, 3.5e-6)])
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 3.815e-5), (5, 1.7675e-4), (10, 3.5e-4), (40, 3.5e-5), (70, 3.5e-6)]
+)
 def test_the_native_recipe_is_the_originals(epoch, expected):
     recipe = load(ENTRY.native_recipe, "market1501")
     found = rate(recipe.schedule, recipe.optimizer, epoch=epoch, iteration=0, iterations_per_epoch=9, epochs=120)

@@ -94,7 +94,7 @@ def test_the_page_lists_the_keys_whose_default_is_not_that_of_unified() -> None:
 
 
 def test_younger_keys_are_in_run_specs_only_if_they_are_used() -> None:
-    others = {"triplet_kind": "weighted", "triplet_branches": 3, "layer_decay": 0.5}
+    others = {"triplet_kind": "weighted", "triplet_branches": 3, "layer_decay": 0.5, "head_lr_factor": 10.0}
     others |= {"micro_batch": 32, "gradient_checkpointing": True, "compile": "default"}
     for key, default in recipe.LATER.items():
         table, name = key.split(".")

@@ -26,6 +26,17 @@ def test_each_layer_has_a_part_of_the_rate_of_the_next_one():
             assert factor == (1.0 if name.startswith(("norm", "head")) else 0.5**4), name
 
 
+def test_the_head_can_have_a_rate_of_its_own():
+    found = layer_factors(transformer(), 1.0, head=10.0)
+    assert {name for name, factor in found.items() if factor == 10} == {
+        "norm.weight",
+        "norm.bias",
+        "head.weight",
+        "head.bias",
+    }
+    assert set(found.values()) == {1.0, 10.0}
+
+
 def test_groups_have_the_rates_of_their_layers():
     groups = parameter_groups(transformer(), Optimizer(lr=1.0, layer_decay=0.5, no_decay="model"))
     assert {group["lr"] for group in groups} == {0.5**i for i in range(5)}
@@ -52,7 +63,7 @@ class _Block(nn.Module):
 
 
 def test_a_network_without_blocks_has_one_rate():
-    assert set(layer_factors(nn.Linear(2, 2), 0.5).values()) == {1.0}
+    assert set(layer_factors(nn.Linear(2, 2), 0.5, head=10.0).values()) == {1.0}
 
 
 def test_the_recipe_for_pretrained_transformers_changes_only_how_they_are_optimised():
