@@ -28,10 +28,10 @@ TOLERANCE = 1e-3
 @dataclass
 class _Checks:
     entry: BackboneEntry
+    size: tuple[int, int]
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.size = self.entry.card.input.image_size
         generator = torch.Generator().manual_seed(SEED)
         self.images = torch.rand(BATCH, 3, *self.size, generator=generator)
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.entry.card.input.mean, self.entry.card.input.std))
@@ -63,7 +63,7 @@ class _Checks:
             return self.entry.build(num_classes=CLASSES, num_cameras=CAMERAS, image_size=self.size, **options)
 
 
-def check(entry: BackboneEntry) -> list[Finding]:
+def check(entry: BackboneEntry, image_size: tuple[int, int] | None = None) -> list[Finding]:
     """Runs all checks of a backbone.
 
     - The card is valid, and its parameter counts are right.
@@ -76,13 +76,14 @@ def check(entry: BackboneEntry) -> list[Finding]:
 
     Args:
         entry: the backbone, with its variant.
+        image_size: (height, width) of the images; that of the card by default.
 
     Returns:
         The findings. Without a finding of level `error`, the backbone fulfils the plug-in interface.
     """
     if missing := entry.missing():
         return [Finding("error", f"{entry.name} cannot be built: {'; '.join(missing)}. Install it with pip.")]
-    checks = _Checks(entry)
+    checks = _Checks(entry, image_size or entry.card.input.image_size)
     _card(checks)
     module: nn.Module | None = None
     with checks.step("Building the model"):
@@ -286,9 +287,16 @@ def _parameters(checks: _Checks) -> None:
         if checks.entry.card.adapter:
             continue
         plain = registry.BackboneEntry(checks.entry.card, checks.entry.folder, checks.entry.package)
-        module = plain.build(
-            num_classes=row.num_classes, num_cameras=row.num_cameras, image_size=row.image_size, **row.options
-        )
+        arguments: dict[str, Any] = {
+            "num_classes": row.num_classes,
+            "num_cameras": row.num_cameras,
+            "image_size": row.image_size,
+        }
+        try:
+            with torch.device("meta"):  # no memory and no random numbers
+                module = plain.build(**arguments, **row.options)
+        except (NotImplementedError, RuntimeError):  # it reads values
+            module = plain.build(**arguments, **row.options)
         count = sum(parameter.numel() for parameter in module.parameters())
         build = f"{row.num_classes} classes, {row.num_cameras} cameras, {row.image_size}, {row.options}"
         checks.demand(
