@@ -64,14 +64,14 @@ def groups(plugins: Path | None = None) -> dict[str, list[str]]:
 
 
 def _backbones_of(name: str, plugins: Path | None) -> list[str]:
-    base, colon, variant = name.partition(":")
+    base, colon, _ = name.partition(":")
     if name == "all":
         return [entry.name for entry in _trainable(plugins)]
     if WILD & set(name):
         if colon and not WILD & set(base) and _is_adapter(base, plugins):
             raise UsageError(f"'{name}' is a pattern, and {base} takes the name of one model. Write the name in full.")
         return _matching(name, _names(plugins, with_variants=bool(colon)), "backbone")
-    if name.startswith(GROUP):
+    if name.startswith(GROUP) and base not in [entry.name for entry in backbones(plugins)]:
         known = groups(plugins)
         if name not in known:
             raise unknown("group of backbones", name, known)
