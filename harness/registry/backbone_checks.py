@@ -6,6 +6,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -287,16 +288,18 @@ def _parameters(checks: _Checks) -> None:
         if checks.entry.card.adapter:
             continue
         plain = registry.BackboneEntry(checks.entry.card, checks.entry.folder, checks.entry.package)
-        arguments: dict[str, Any] = {
-            "num_classes": row.num_classes,
-            "num_cameras": row.num_cameras,
-            "image_size": row.image_size,
-        }
+        build_row = partial(
+            plain.build,
+            num_classes=row.num_classes,
+            num_cameras=row.num_cameras,
+            image_size=row.image_size,
+            **row.options,
+        )
         try:
-            with torch.device("meta"):  # no memory and no random numbers
-                module = plain.build(**arguments, **row.options)
-        except (NotImplementedError, RuntimeError):  # it reads values
-            module = plain.build(**arguments, **row.options)
+            with torch.device("meta"):  # shapes without values, in a tenth of the time
+                module = build_row()
+        except Exception:  # the code of the backbone needs values
+            module = build_row()
         count = sum(parameter.numel() for parameter in module.parameters())
         build = f"{row.num_classes} classes, {row.num_cameras} cameras, {row.image_size}, {row.options}"
         checks.demand(

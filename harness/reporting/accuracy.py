@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.reporting import commands, data_facts, plots, published, text
+from harness.reporting import commands, data_facts, plots, published, starts, text
 from harness.reporting.parallel import Drawn
 from harness.reporting.rows import Row, RunGroup, Table, TableKey, device, matched_in
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
@@ -61,6 +61,7 @@ def _legend(context: Context, with_published: bool) -> tuple[str, str]:
         "**Params at test (M), GFLOPs, Images/s**: cost of the test-time feature, in the first row of each "
         "configuration. Parameters of classifiers are not counted; “Efficiency of the runs” gives all parameters.",
         "**(shared)**: other processes or runs used the device while the speed was measured.",
+        starts.LEGEND,
         "**Side information**: what the backbone uses besides the image, such as camera ids.",
         f"“{text.NOT_APPLICABLE}” means not applicable.",
         *commands.NOTES,
@@ -81,7 +82,7 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
         *data_facts.caveats(table),
         _about(table),
         text.table(lines, RIGHT),
-        bullets([*data_facts.lines(table), *_remarks(table)]),
+        bullets([*starts.mixed(context.data, table.settings()), *data_facts.lines(table), *_remarks(table)]),
         commands.of_table(table.settings()),
         *_figures(context, table, figures),
     )
@@ -157,6 +158,7 @@ def _row(context: Context, table: Table, row: Row, first: bool) -> dict[str, str
         "Params at test (M)": text.millions(row.efficiency("parameters_inference", "parameters")) if first else none,
         "GFLOPs": text.giga(row.efficiency("flops")) if first else none,
         "Images/s": row.speed() if first else none,
+        starts.COLUMN: starts.start_of(context.data, row.setting),
         "Side information": side_information(context, row.setting),
         "Status": "; ".join(status),
     }
@@ -178,6 +180,7 @@ def _filled(shown: str, **cells: str) -> dict[str, str]:
         "Params at test (M)": shown,
         "GFLOPs": shown,
         "Images/s": shown,
+        starts.COLUMN: cells.get("start", text.NOT_RECORDED),
         "Side information": cells.get("side", text.NOT_RECORDED),
         "Status": cells["status"],
     }
@@ -193,6 +196,7 @@ def _unfinished(context: Context, table: Table, label: str, setting: RunGroup) -
         last["status"],
         backbone=text.escape(label),
         size=text.size(size),
+        start=starts.start_of(context.data, setting),
         side=side_information(context, setting),
         published=published.cell(context, published.find(context, setting.backbone, table.key, size), size),
         status=text.escape(f"{setting.status()} in {last['stage'] or 'an unknown stage'}: {message}", limit=100),
