@@ -29,10 +29,10 @@ TOLERANCE = 1e-3
 @dataclass
 class _Checks:
     entry: BackboneEntry
-    size: tuple[int, int]
     findings: list[Finding] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self.size = self.entry.card.input.image_size
         generator = torch.Generator().manual_seed(SEED)
         self.images = torch.rand(BATCH, 3, *self.size, generator=generator)
         mean, std = (torch.tensor(v).view(1, -1, 1, 1) for v in (self.entry.card.input.mean, self.entry.card.input.std))
@@ -64,7 +64,7 @@ class _Checks:
             return self.entry.build(num_classes=CLASSES, num_cameras=CAMERAS, image_size=self.size, **options)
 
 
-def check(entry: BackboneEntry, image_size: tuple[int, int] | None = None) -> list[Finding]:
+def check(entry: BackboneEntry) -> list[Finding]:
     """Runs all checks of a backbone.
 
     - The card is valid, and its parameter counts are right.
@@ -77,14 +77,13 @@ def check(entry: BackboneEntry, image_size: tuple[int, int] | None = None) -> li
 
     Args:
         entry: the backbone, with its variant.
-        image_size: (height, width) of the images; that of the card by default.
 
     Returns:
         The findings. Without a finding of level `error`, the backbone fulfils the plug-in interface.
     """
     if missing := entry.missing():
         return [Finding("error", f"{entry.name} cannot be built: {'; '.join(missing)}. Install it with pip.")]
-    checks = _Checks(entry, image_size or entry.card.input.image_size)
+    checks = _Checks(entry)
     _card(checks)
     module: nn.Module | None = None
     with checks.step("Building the model"):
@@ -160,12 +159,8 @@ def _training(checks: _Checks, module: nn.Module) -> None:
         return
     output = module(checks.images, checks.cameras)
     logits, features = list(output.logits), list(output.features)
-    checks.demand(bool(logits), "The training output has no branch: its list of logits is empty.")
-    checks.demand(
-        len(logits) == len(features),
-        f"The training output has {len(logits)} logits but {len(features)} features; there must be one of each per "
-        "branch.",
-    )
+    for name, values in (("logits", logits), ("features", features)):
+        checks.demand(bool(values), f"The training output has no branch: its list of {name} is empty.")
     for name, values, width in (("logits", logits, CLASSES), ("features", features, None)):
         for branch, value in enumerate(values):
             shape = tuple(value.shape)

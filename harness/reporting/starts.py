@@ -10,10 +10,6 @@ from harness.reporting.rows import RunGroup
 from harness.weights import kind_of_start
 
 COLUMN = "Start"
-LEGEND = (
-    "**Start**: what training started from: random weights (none), ImageNet, CLIP, or images of people and which. "
-    "Starting weights move scores as much as backbones do."
-)
 
 
 def start_of(data: ReportData, setting: RunGroup) -> str:
