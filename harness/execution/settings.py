@@ -52,9 +52,8 @@ def resolve(
     preset = presets.load(given["preset"]) if given.get("preset") else {}
     settings = presets.lay_under(given, {**preset, **preset.get(table, {})})
     execution = Execution.of({name: value for name, value in settings.items() if name in theirs})
-    request = requests.make(
-        backbones, datasets, settings, preset, address=execution.address, processes=execution.processes
-    )
-    execution.check_gpus(requests.resolve_device(request.device))
     rest = {name: value for name, value in settings.items() if name in further}
+    own = {name: value for name, value in settings.items() if name not in further}
+    request = requests.make(backbones, datasets, own, preset, address=execution.address, processes=execution.processes)
+    execution.check_gpus(requests.resolve_device(request.device))
     return Asked(request, execution, preset.get("generate", {}), rest)

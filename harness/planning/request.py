@@ -11,6 +11,8 @@ from typing import Any, TypedDict
 from harness import registry
 from harness.cards import LARGEST
 from harness.errors import UsageError, unknown
+from harness.planning import budget as budgets
+from harness.planning.budget import Budget
 from harness.registry import BackboneEntry, timm_names
 from harness.spec import recipe
 from harness.spec.job import LocalPaths
@@ -33,7 +35,11 @@ class Settings(TypedDict, total=False):
     """How runs are set up. Every key may be left out; each is an option of the command line as well.
 
     Attributes:
-        recipe: name or path of the recipe; `native` is each backbone's own. Default `unified`.
+        recipe: name or path of the recipe; `native` is each backbone's own; `tuned` searches. Default `unified`.
+        budget: trials of each study, for `tuned`. Default 20.
+        studies: independent studies of each backbone and dataset, for `tuned`. Default 3.
+        space: search space of `tuned`. Default `training`.
+        stopping: `late` stops bad trials of `tuned` after half of their epochs, `off` stops none. Default `late`.
         preset: settings for small machines, below the ones given here.
         seeds: one seed, several, or a comma list. Default 0.
         eval_datasets: further datasets that every model is scored on.
@@ -53,6 +59,10 @@ class Settings(TypedDict, total=False):
     """
 
     recipe: PathLike
+    budget: int
+    studies: int
+    space: PathLike
+    stopping: str
     preset: str
     seeds: int | str | Sequence[int]
     eval_datasets: Names
@@ -94,6 +104,7 @@ class Request:
         preset: name of the preset, for the record alone; its values are in the other attributes.
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
+        budget: the search of `--recipe tuned`; `recipe` is then the one it starts from.
     """
 
     backbones: str = "all"
@@ -113,6 +124,7 @@ class Request:
     processes: int = 1
     preset: str = ""
     holdout: dict[str, Any] = field(default_factory=dict)
+    budget: Budget | None = None
 
     @property
     def plugins(self) -> Path | None:
@@ -145,10 +157,11 @@ def make(
     preset = preset or {}
     plugins = _absolute(given.get("plugins") or paths.variable(paths.PLUGINS))
     readers = given.get("data_options") or {}
+    recipe_name, budget = budgets.read(given, str(preset.get("recipe") or "unified"))
     return Request(
         backbones=_comma_list(backbones),
         datasets=_comma_list(datasets),
-        recipe=paths.expand(given.get("recipe") or "unified"),
+        recipe=recipe_name,
         seeds=parse_seeds(given.get("seeds", 0)),
         results=Path(paths.expand(given.get("results") or "results")).absolute(),
         paths=LocalPaths(
@@ -167,6 +180,7 @@ def make(
         force=bool(given.get("force")),
         processes=processes,
         preset=preset.get("name", ""),
+        budget=budget,
     )
 
 

@@ -1,0 +1,90 @@
+"""What runs will cost: seconds of training, from the images per second that earlier runs measured."""
+
+from __future__ import annotations
+
+import os
+import statistics
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.errors import RecordError
+from harness.records import store
+from harness.spec.run_spec import RunSpec
+
+NEWEST = 5
+"""Number of newest records of a backbone that are read."""
+
+
+class Speeds:
+    """Measured training speeds of the results folder.
+
+    Args:
+        results: folder of the records.
+        index: its entries by run id.
+    """
+
+    def __init__(self, results: Path, index: Mapping[str, store.Entry]) -> None:
+        self._results = results
+        self._paths: dict[str, list[Path]] = {}
+        for entry in index.values():
+            if entry.status == "ok" and entry.source in ("trained", "search", "profile"):
+                self._paths.setdefault(entry.backbone, []).append(results / entry.path)
+        self._records: dict[str, list[store.Record]] = {}
+
+    def of(self, spec: RunSpec, searched: Collection[str] = ()) -> float | None:
+        """Median images per second of runs like this one; None if none was measured.
+
+        Args:
+            spec: the run. Device, image size and build options must be equal.
+            searched: build options that may differ.
+        """
+        wanted = _network(spec.to_dict(), searched)
+        alike = [r for r in self._newest(spec.backbone) if _network(r["spec"], searched) == wanted]
+        trained = [r for r in alike if r["source"] != "profile"]
+        rates = [rate for r in trained or alike if (rate := images_per_second(r["efficiency"]))]
+        return statistics.median(rates) if rates else None
+
+    def _newest(self, backbone: str) -> list[store.Record]:
+        if backbone not in self._records:
+            paths = sorted(self._paths.get(backbone, []), key=_modified, reverse=True)[:NEWEST]
+            self._records[backbone] = list(_readable(paths))
+        return self._records[backbone]
+
+
+def images_per_second(efficiency: Mapping[str, Any]) -> float | None:
+    """Training speed of a run or of a profiled training step."""
+    if rate := efficiency.get("train_images_per_second"):
+        return float(rate)
+    if (step := efficiency.get("train_step_ms")) and (batch := efficiency.get("batch_size")):
+        return 1000 * float(batch) / float(step)
+    return None
+
+
+def spent(records: Iterable[Mapping[str, Any]]) -> float:
+    """Seconds that runs took, times the number of processes (on GPUs one per GPU) that trained together."""
+    return sum(
+        sum((record["timing"].get("seconds") or {}).values()) * (record["efficiency"].get("train_processes") or 1)
+        for record in records
+    )
+
+
+def _network(spec: Mapping[str, Any], searched: Collection[str]) -> list[Any]:
+    """What the speed of training depends on."""
+    size = list((spec["values"].get("augmentation") or {}).get("image_size") or ())
+    return [spec["device"], size, {k: v for k, v in spec["options"].items() if k not in searched}]
+
+
+def _readable(paths: Iterable[Path]) -> Iterable[store.Record]:
+    for path in paths:
+        try:
+            yield store.read(path)
+        except RecordError:
+            continue
+
+
+def _modified(path: Path) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return 0.0
