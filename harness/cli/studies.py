@@ -19,7 +19,7 @@ COLUMNS = (
     Column("dataset"),
     Column("trials", right=True),
     Column("done", right=True),
-    Column("final runs", right=True),
+    Column("further runs", right=True),
     Column("cost"),
     Column("reason", folds=True),
 )
@@ -46,8 +46,8 @@ def shown(studies: Sequence[Study], request: Request, *, explain: bool = False, 
     )
     about = (
         f"{budget.studies} studies of {budget.trials} random trials for every backbone and dataset, on top of the "
-        f"recipe {studies[0].trial.spec.recipe}. Trials are scored on {budget.holdout:.0%} of the training identities; the "
-        f"test split is read by final runs only. {stopping}."
+        f"recipe {studies[0].trial.spec.recipe}. Trials are scored on {budget.holdout:.0%} of the training "
+        f"identities; the test split is read by final runs only. {stopping}."
     )
     device = "GPU" if studies[0].trial.spec.device == "cuda" else "CPU"
     unmeasured = sorted({name for (name, _), group in groups.items() if group[0].search.estimate is None})

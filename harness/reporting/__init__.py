@@ -27,6 +27,7 @@ from harness.reporting import (
     published,
     search,
     significance,
+    tuned,
 )
 from harness.reporting.claims import section as claims_section
 from harness.reporting.report_data import ReportData, gather
@@ -41,6 +42,7 @@ SECTIONS: list[Builder] = [
     header.build,
     overview.build,
     accuracy.build,
+    tuned.build,
     generalisation.build,
     significance.build,
     efficiency_table.build,

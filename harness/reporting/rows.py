@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 from harness.records.schema import matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
+from harness.reporting.tuned_results import studied
 from harness.spec import recipe
 from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
@@ -239,7 +240,8 @@ def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
 def tables(data: ReportData) -> list[Table]:
     """All tables of scored runs; real before generated data, same-dataset before cross-domain tables."""
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
-    scored = [r for r in data.records if r["source"] in SCORED]
+    elsewhere = studied(data)
+    scored = [r for r in data.records if r["source"] in SCORED and r["run_id"] not in elsewhere]
     generated = {part for record in scored for part in _generated(record)}
     for setting in settings(scored):
         for key in _keys(setting, generated):
