@@ -298,7 +298,7 @@ grid_options = together(
         type=click.Choice(STOPPING),
         metavar="late|off",
         show_default="late",
-        help="Stop the worse half of the trials after half of their epochs, or none.",
+        help="Stop the worse half of the trials after 3/4 of their epochs, or none.",
     ),
     setting_options,
     camera_option,

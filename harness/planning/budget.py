@@ -14,7 +14,7 @@ TUNED = "tuned"
 """Name of the recipe that is a search, and of the final runs with the settings it chose."""
 
 STOPPING = ("late", "off")
-"""When trials are stopped early: after half of their epochs, or never."""
+"""When trials are stopped early: after three quarters of their epochs, or never."""
 
 SETTINGS = ("budget", "studies", "space", "stopping")
 

@@ -39,7 +39,7 @@ class Settings(TypedDict, total=False):
         budget: trials of each study, for `tuned`. Default 20.
         studies: independent studies of each backbone and dataset, for `tuned`. Default 3.
         space: search space of `tuned`. Default `training`.
-        stopping: `late` stops bad trials of `tuned` after half of their epochs, `off` stops none. Default `late`.
+        stopping: `late` stops bad trials of `tuned` after 3/4 of their epochs, `off` stops none. Default `late`.
         preset: settings for small machines, below the ones given here.
         seeds: one seed, several, or a comma list. Default 0.
         eval_datasets: further datasets that every model is scored on.

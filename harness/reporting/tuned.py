@@ -120,7 +120,7 @@ def _pairs(table: Table) -> list[tuple[Tuned, Tuned, StudyTest, float]]:
     pairs = [
         (a, b, stats.compare_studies(*(_ordered(row) for row in (a, b)))) for a, b in itertools.combinations(rows, 2)
     ]
-    adjusted = stats.holm([test.p_value for _, _, test in pairs]) if pairs else []
+    adjusted: Sequence[float] = list(stats.holm([test.p_value for _, _, test in pairs])) if pairs else []
     return [(a, b, test, float(p)) for (a, b, test), p in zip(pairs, adjusted, strict=True)]
 
 
