@@ -57,24 +57,28 @@ class StudiesDisplay(ProgressDisplay):
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a trial or a final run."""
         search = self._searches[_key(job.spec)]
-        trial = next((trial for trial in search.trials if trial.run_id == job.spec.run_id), None)
-        if trial is None:
-            super().event(job, event)
-        elif event["event"] == "finished":  # `ended` prints it, after the search has judged it
-            with self._lock:
+        if event["event"] == "finished" and any(trial.run_id == job.spec.run_id for trial in search.trials):
+            with self._lock:  # `ended` prints it, after the search has judged it
                 self._take_off(job)
                 self._refresh()
         else:
-            new = {"title": _title(search, trial), "stage": "starting", "since": time.monotonic()}
-            self._running.setdefault(job.folder, new)
             super().event(job, event)
+
+    def title(self, job: Job) -> str:
+        """Backbone, dataset, study, and which run of the study it is."""
+        search = self._searches[_key(job.spec)]
+        for trial in search.trials:
+            if trial.run_id == job.spec.run_id:
+                return _title(search, f"trial {trial.number + 1}")
+        final = next((final.name for final in search.finals if job.spec.run_id in final.run_ids), "final run")
+        return _title(search, final)
 
     def ended(self, study: Study, trial: Trial) -> None:
         """Prints how a trial ended."""
         self.done += 1
         self.failed += trial.state == FAILED
         how = f"{label(trial.point)}: {_result(trial, study.search)}"
-        self.say(f"[{self.done}/{self.total}] {_title(study.search, trial)}: {how}")
+        self.say(f"[{self.done}/{self.total}] {_title(study.search, f'trial {trial.number + 1}')}: {how}")
 
 
 def _key(spec: RunSpec) -> tuple[str, str, int]:
@@ -82,9 +86,8 @@ def _key(spec: RunSpec) -> tuple[str, str, int]:
     return spec.backbone, spec.dataset, spec.seed
 
 
-def _title(search: Search, trial: Trial) -> str:
-    spec = search.spec
-    return f"{spec.backbone} on {spec.dataset}, study {spec.seed + 1}, trial {trial.number + 1}"
+def _title(search: Search, run: str) -> str:
+    return f"{search.spec.backbone} on {search.spec.dataset}, study {search.spec.seed + 1}, {run}"
 
 
 def _result(trial: Trial, search: Search) -> str:
