@@ -479,7 +479,8 @@ def load_backbone(
         run: id of a run (or its first letters) whose checkpoint is among the results.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`; the last two are untested.
         **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
-            `trust_pickle`. `options` and `image_size` of a run are its own by default.
+            `trust_pickle`, `batch_size` (images per batch, by default those of the evaluation; it may change the last
+            bit). `options` and `image_size` of a run are its own by default.
 
     Raises:
         harness.errors.HarnessError: an unknown name or run, or a checkpoint that does not fit.

@@ -33,7 +33,8 @@ _ten = nb.float32[:, :, :]
 _all = nb.float32[:, :, :, :]
 _bool, _int, _float = nb.boolean, nb.int64, nb.float32
 
-_part = nb.njit(fastmath=_FAST, error_model="numpy")
+# Inlined, because a process that compiles may link other parts to a second copy, which can round differently.
+_part = nb.njit(fastmath=_FAST, error_model="numpy", forceinline=True)
 
 
 def _kernel(*types: Any) -> Any:
@@ -52,7 +53,7 @@ def _kernel(*types: Any) -> Any:
 
 
 # Compiled separately, without reassociation, because x - whole must be exact.
-@nb.njit(fastmath={"contract", "nsz"}, error_model="numpy")
+@nb.njit(fastmath={"contract", "nsz"}, error_model="numpy", forceinline=True)
 def _exp2(x):
     """2^x, relative error 1e-7: exponent bits from the nearest integer, the rest from a fitted polynomial."""
     x = max(min(x, f4(127.0)), f4(-126.0))

@@ -102,7 +102,7 @@ def main() -> int:
         error.show()
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted. Finished runs are kept.", err=True)
+        click.echo("Interrupted.", err=True)
         return 130
     except (MemoryError, RuntimeError) as error:
         if not out_of_memory(error):

@@ -65,6 +65,15 @@ from harness.system.redact import readable
     show_default=True,
     help="Number format of the network; fp16 needs a GPU.",
 )
+@option(
+    HARDWARE,
+    "--batch",
+    "batch_size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    show_default="that of the evaluation",
+    help="Images per batch; it may change the last bit.",
+)
 @threads_option("those of a run on the CPU, else all cores", "Number of CPU threads; it may change the last bit.")
 @device_option
 @data_root_option

@@ -123,21 +123,23 @@ def command(
         raise UsageError("Nothing to prepare. Pass --datasets, --backbones or --from-folder.")
     if (backbones_to_run and not from_folder) or (run_options and not backbones_to_run):
         raise UsageError("--run needs --from-folder, and options after -- need --run.")
-    good = True
+    if datasets and not data_root:
+        raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
+    if backbones and not weights_root:
+        raise UsageError("No folder for the weights. Pass --weights-root DIR, or set REID_WEIGHTS.")
+    asked_datasets = registry.resolve_datasets(datasets, folder) if datasets else []
+    asked_backbones = registry.resolve_backbones(backbones, folder) if backbones else []
+    place, good = out or plugins or "plugins", True
+    if backbones_to_run:
+        _check_run(backbones_to_run, place, run_options)
     if from_folder:
-        place, settings["cameras"] = out or plugins or "plugins", not no_cameras
+        settings["cameras"] = not no_cameras
         made = _from_folder(from_folder, place, data_root, proceed=bool(backbones_to_run), **settings)
-    if datasets:
-        if not data_root:
-            raise UsageError("No folder for the datasets. Pass --data-root DIR, or set REID_DATASETS.")
-        for entry in registry.resolve_datasets(datasets, folder):
-            for single in entry.singles:
-                good &= _dataset(single, Path(data_root), sources)
-    if backbones:
-        if not weights_root:
-            raise UsageError("No folder for the weights. Pass --weights-root DIR, or set REID_WEIGHTS.")
-        for backbone in registry.resolve_backbones(backbones, folder):
-            good &= _weights(backbone, weights_root)
+    for entry in asked_datasets:
+        for single in entry.singles:
+            good &= _dataset(single, Path(data_root), sources)
+    for backbone in asked_backbones:
+        good &= _weights(backbone, weights_root)
     if good and backbones_to_run:
         return _run(backbones_to_run, made, place, data_root or place, run_options)
     return 0 if good else 1
@@ -171,6 +173,14 @@ def _from_folder(folder: str, out: str, data_root: str, *, proceed: bool, **sett
         for purpose, command in made.commands:
             click.echo(f"  # {purpose}:\n  {readable(command)}")
     return made
+
+
+def _check_run(backbones: str, plugins: str, more: tuple[str, ...]) -> None:
+    """Refuses names and options that `run` would refuse after the work."""
+    from harness.cli import run
+
+    registry.resolve_backbones(backbones, Path(plugins) if Path(plugins).is_dir() else None)
+    run.command.make_context("run", ["--backbones", backbones, "--datasets", "made", *more])
 
 
 def _run(backbones: str, made: MadeDataset, plugins: str, data_root: str, more: tuple[str, ...]) -> int:

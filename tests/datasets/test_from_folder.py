@@ -257,14 +257,24 @@ def test_the_printed_commands_run(cli: Cli, tmp_path: Path, monkeypatch: pytest.
     assert cli(*prepare)[1].startswith("office: already built, unchanged\n")
 
 
-def test_all_that_is_asked_for_is_prepared_before_a_run(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--datasets", "nobody", "--data-root", "data", "--run", "bot"], "nobody"),
+        (["--datasets", "market1501", "--run", "bot"], "No folder for the datasets"),
+        (["--backbones", "nobody", "--weights-root", "weights"], "nobody"),
+        (["--run", "bott"], "bott"),
+        (["--run", "bot", "--", "--epochs", "3"], "No such option"),
+    ],
+)
+def test_wrong_words_are_refused_before_anything_is_made(
+    words: list[str], message: str, cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     office(tmp_path / "office")
     monkeypatch.chdir(tmp_path)
-    words = ["prepare", "--from-folder", "office", "--datasets", "nobody", "--data-root", "data", "--run", "bot"]
-    code, out, err = cli(*words)
-    assert code == 2 and "nobody" in err and not (tmp_path / "results").exists(), out + err
+    code, out, err = cli("prepare", "--from-folder", "office", *words)
+    assert code == 2 and message in err, out + err
+    assert [path.name for path in tmp_path.iterdir()] == ["office"]
 
 
 @pytest.mark.slow

@@ -6,6 +6,7 @@ Commands of the harness and code from pages run in copies of one process, which 
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import re
@@ -45,6 +46,9 @@ ONLY_PARSED = {
 
 SMALL = {"--preset": "smoke", "--data-root": "data", "--results": "results"}
 """What a command that trains gets, as far as it does not name it itself; its preset is replaced."""
+
+NEEDED = ("harness.reporting", "harness.worker.pipelines", "onnxscript", "pandas", "timm", "torch._dynamo")
+"""Modules that commands import: once in place of in every copy."""
 
 ONE = {"--seeds": "0", "--samples": "1", "--final-seeds": "none"}
 """What such a command gets in place of its own seeds, trials and final runs."""
@@ -157,9 +161,8 @@ def run(*words: str) -> NoReturn:
 
 def serve(address: str) -> NoReturn:
     """Imports what most commands need, then runs each command that arrives in a copy of this process."""
-    import harness.reporting
-    import harness.worker.pipelines  # noqa: F401 - imports torch
-
+    for module in NEEDED:
+        importlib.import_module(module)
     with socket.socket(socket.AF_UNIX) as door:
         door.bind(address)
         door.listen()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -239,6 +240,7 @@ def load(
     run: str | None = None,
     device: str = "auto",
     trust_pickle: bool = False,
+    batch_size: int = 0,
     **settings: Any,
 ) -> Embedder:
     """Loads a trained backbone; see `harness.load_backbone`."""
@@ -246,6 +248,9 @@ def load(
     chosen = torch.device(resolve_device(device))
     check(chosen.type)
     source = find(name, checkpoint=checkpoint, run=run, **settings)
+    if batch_size < 0:
+        raise UsageError(f"A batch must have at least one image, found {batch_size}.")
+    source = replace(source, batch_size=batch_size or source.batch_size)
     module, num_cameras = _module(source, trust_pickle)
     return Embedder(module, source, chosen, num_cameras)
 

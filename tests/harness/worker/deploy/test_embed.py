@@ -133,6 +133,20 @@ def test_a_run_that_did_not_finish_has_no_network(trained: Any, tmp_path: Path) 
         harness.load_backbone(run=run.run_id, results=tmp_path)
 
 
+def test_the_batch_size_changes_features_by_rounding_only(world: Path, checkpoint: Path) -> None:
+    images = sorted((world / "Market-1501-v15.09.15" / "query").glob("*.jpg"))[:5]
+    usual, small = (
+        harness.load_backbone("transreid", checkpoint, image_size=(64, 32), **batch)
+        for batch in ({}, {"batch_size": 2})
+    )
+    done: list[int] = []
+    features = small.embed(images, progress=lambda count, _: done.append(count))
+    assert done == [2, 4, 5]
+    assert torch.allclose(features, usual.embed(images), atol=1e-6)
+    with pytest.raises(UsageError, match="at least one image"):
+        harness.load_backbone("transreid", checkpoint, batch_size=-1)
+
+
 def test_arrays_are_images(world: Path) -> None:
     network = harness.load_backbone("transreid", options=TINY)
     path = sorted((world / MARKET / "query").glob("*.jpg"))[0]
