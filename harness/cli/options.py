@@ -268,6 +268,14 @@ grid_options = together(
     ),
     option(MAIN, "--force", is_flag=True, help="Repeat finished runs."),
     option(
+        MAIN,
+        "--train-time",
+        default="",
+        metavar="DURATION",
+        show_default="epochs of the recipe",
+        help="Train each run for as many epochs as fit into this time, such as 30m.",
+    ),
+    option(
         SEARCH,
         "--budget",
         type=click.IntRange(1),

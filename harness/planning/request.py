@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from msgspec import structs
+
 from harness import registry
 from harness.cards import LARGEST
 from harness.errors import UsageError, unknown
@@ -39,6 +41,7 @@ class Settings(TypedDict, total=False):
         budget: trials of each study, for `tuned`. Default 20.
         studies: independent studies of each backbone and dataset, for `tuned`. Default 3.
         space: search space of `tuned`. Default `training`.
+        train_time: time of training per run, such as `30m`: trains as many epochs as fit. Default: those of the recipe.
         stopping: `late` stops bad trials of `tuned` after 3/4 of their epochs, `off` stops none. Default `late`.
         preset: settings for small machines, below the ones given here.
         seeds: one seed, several, or a comma list. Default 0.
@@ -63,6 +66,7 @@ class Settings(TypedDict, total=False):
     studies: int
     space: PathLike
     stopping: str
+    train_time: float | str
     preset: str
     seeds: int | str | Sequence[int]
     eval_datasets: Names
@@ -105,6 +109,8 @@ class Request:
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
         budget: the search of `--recipe tuned`; `recipe` is then the one it starts from.
+        train_time: time of training per run, as the user wrote it; empty for the epochs of the recipe.
+        epochs: number of epochs that fit into it, by backbone and dataset.
     """
 
     backbones: str = "all"
@@ -125,6 +131,8 @@ class Request:
     preset: str = ""
     holdout: dict[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
+    train_time: str = ""
+    epochs: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def plugins(self) -> Path | None:
@@ -245,7 +253,12 @@ def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Reci
     path = recipe.find(request.recipe, backbone.native_recipe)
     settings = backbone.settings
     own = settings.dataset.get(dataset, {}) if path == backbone.native_recipe else {}
-    return recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
+    found = recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
+    if not request.train_time:
+        return found
+    epochs = request.epochs.get((backbone.name, dataset), found.training.epochs)
+    name = f"{found.name}-{request.train_time}"
+    return structs.replace(found, name=name, training=structs.replace(found.training, epochs=epochs))
 
 
 def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:

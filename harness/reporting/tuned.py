@@ -162,7 +162,7 @@ def _conclusion(table: Table) -> str:
             for a, b, test in seen
         )
         rest = len(pairs) - len(seen)
-        start += words + "." + (f" {text.count(rest, 'other pair')} cannot be told apart." if rest else "")
+        start += words + "." + (f" {text.count(rest, 'other pair')} cannot be distinguished." if rest else "")
     else:
         reach = max(test.interval[1] - test.interval[0] for _, _, test, _ in pairs) / 2
         start += (
