@@ -70,7 +70,7 @@ def test_medians_gains_hours_and_a_difference(tmp_path: Path) -> None:
     assert "33 finished, 3 stopped" in shown and "lower bounds" in shown
     row = next(line for line in shown.splitlines() if line.startswith("| loss.label\\_smoothing"))
     assert max(int(cell.strip(" %")) for cell in row.split("|")[2:-1]) > 50, "the only parameter with an effect"
-    assert sorted(path.name for path in (tmp_path / "figures-page").glob("tuned.*")) == [
+    assert sorted(path.name for path in (tmp_path / "figures").glob("tuned.*")) == [
         "tuned.market1501.unified.training.12.cpu.best-of.png",
         "tuned.market1501.unified.training.12.cpu.rates.png",
     ]
