@@ -173,6 +173,7 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         options: every build option with its default. Other options are refused.
+        can_be_off: options with a number that also accept the text `off`.
         single_branch: tables of build options; training has one branch if all options of any table are set. An empty
             table always matches.
     """
@@ -193,6 +194,7 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
     adapter: bool = False
     about: str = ""
     options: dict[str, Any] = {}
+    can_be_off: tuple[str, ...] = ()
     single_branch: tuple[dict[str, Any], ...] = ()
     variants: dict[str, Variant] = {}
     requires: tuple[Requirement, ...] = ()

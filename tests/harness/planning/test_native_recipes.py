@@ -44,4 +44,6 @@ def test_variant_differs_only_under_its_native_recipe(tmp_path: Path) -> None:
 
 
 def test_these_backbones_have_native_recipes() -> None:
-    assert set(NATIVE) == {"bot", "osnet", "pass", "personvit", "reidmamba", "transreid", "transreid-ssl"}
+    assert set(NATIVE) == {
+        *("bot", "clip-reid", "osnet", "pass", "personvit", "reidmamba", "solider", "transreid", "transreid-ssl")
+    }
