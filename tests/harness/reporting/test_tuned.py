@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import reporting
-from harness.reporting import tuned_results
+from harness.reporting import rows, tuned_results
 from harness.reporting.report_data import ReportData
 from harness.tuning import space
 from harness.tuning.asha import Asha
@@ -96,3 +96,12 @@ def test_a_diverged_trial_counts_as_zero_and_a_failed_one_not_at_all() -> None:
     search.trials[2].state, search.trials[2].value = "failed", None
     values = [tuned_results.value_of(trial) for trial in search.trials]
     assert values[0] == 0.0 and values[1] == pytest.approx(search.trials[1].curve[4]) and values[2] is None
+
+
+def test_runs_without_camera_ids_have_a_table_of_their_own() -> None:
+    specs = [samples.spec("alpha", options={"camera_embedding": on}) for on in (True, False)]
+    data = ReportData([samples.ok(spec) for spec in (*specs, samples.spec("beta"))])
+    found = {table.key.recipe: [row.label for row in table.rows] for table in rows.tables(data)}
+    assert found == {"unified": ["alpha", "beta"], "unified, camera embedding off": ["alpha", "beta"]}
+    alone = ReportData([samples.ok(specs[1]), samples.ok(samples.spec("beta"))])
+    assert [table.key.recipe for table in rows.tables(alone)] == ["unified"]
