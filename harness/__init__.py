@@ -1,7 +1,8 @@
 """Compares person re-identification backbones under one data pipeline, one evaluator and one timer.
 
 The functions here do what the command line does: `plan`, `run`, `evaluate`, `tune`, `profile`, `report`,
-`claims`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a trained network.
+`claims`, `check_results`, `publish`, `near_duplicates`, and `load_backbone`, `embed`, `export` and `audit` for a
+trained network.
 Importing this package imports no torch.
 """
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from harness.planning.request import Names
     from harness.records.schema import Record
     from harness.reporting.claims import Claims
+    from harness.reporting.others.check import Outcome
     from harness.tuning.state import Search
     from harness.worker.deploy.embedder import Embedder
     from harness.worker.deploy.export import Result
@@ -31,6 +33,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "__version__",
     "audit",
+    "check_results",
     "claims",
     "embed",
     "evaluate",
@@ -223,27 +226,63 @@ def profile_exported(
 
 
 def report(
-    results: str | os.PathLike[str] = "results",
+    results: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = "results",
     out: str | os.PathLike[str] = "",
     *,
+    csv: str | os.PathLike[str] = "",
     plugins: str | os.PathLike[str] = "",
 ) -> Path:
-    """Writes the page of a results folder and its plots; returns the page.
+    """Writes the page of a results folder and its plots, or flat files; returns the page, or the folder of the files.
 
     Args:
-        results: folder of the records.
-        out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the results folder.
+        results: folder of the records, or several, which are merged.
+        out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the first results folder.
+        csv: folder for CSV files with the numbers, which are written instead of the page; see docs/report.md.
         plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.UsageError: a folder does not exist, is given twice or cannot be written.
     """
     from pathlib import Path
 
     from harness import reporting
     from harness.system.paths import expand
 
-    folder = Path(expand(results))
-    page = Path(expand(out)) if out else reporting.page_of(folder)
-    reporting.write(folder, page, Path(expand(plugins)) if plugins else None)
+    given = [results] if isinstance(results, str | os.PathLike) else results
+    folders, extra = [Path(expand(folder)) for folder in given], Path(expand(plugins)) if plugins else None
+    if csv:
+        reporting.write_flat(folders, Path(expand(csv)), extra)
+        return Path(expand(csv))
+    page = Path(expand(out)) if out else reporting.page_of(folders[0])
+    reporting.write(folders, page, extra)
     return page
+
+
+def check_results(
+    folder: str | os.PathLike[str],
+    *,
+    results: str | os.PathLike[str] = "results",
+    plugins: str | os.PathLike[str] = "",
+) -> Outcome:
+    """Checks the results of somebody else, as `python -m harness results check`; see docs/submitting.md.
+
+    Returns an object with `.runs` (each with `.verdict` and `.findings`), `.repeated`, `.counts` and `.to_dict()`.
+
+    Args:
+        folder: their results folder.
+        results: your results, for duplicates and contradictions; may be missing.
+        plugins: folder of further plug-ins.
+
+    Raises:
+        harness.errors.UsageError: the folder does not exist or has no records.
+    """
+    from pathlib import Path
+
+    from harness.reporting.others import check
+    from harness.system.paths import expand
+
+    extra = Path(expand(plugins)) if plugins else None
+    return check.check(Path(expand(folder)), Path(expand(results)), extra)
 
 
 def publish(

@@ -11,6 +11,7 @@ from mkdocs.structure.files import File, Files
 REPOSITORY = Path(__file__).resolve().parents[2]
 FILES = ["*.md", "docs/*.md", "docs/*.png", "docs/site/*.js", "docs/site/*.css", "figures/*.png"]
 FILES += ["backbones/**/*.md", "datasets/**/*.md", "harness/**/*.md", "results/*/*/*/pictures/distances.png"]
+FILES += ["results/*/*/*/record.json"]
 
 
 class ShortIndent(Extension):

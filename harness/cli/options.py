@@ -57,6 +57,16 @@ results_option = option(
     type=UserPath(Path),
     help="Folder of the records.",
 )
+all_results_option = option(
+    OUTPUT,
+    "--results",
+    multiple=True,
+    default=["results"],
+    show_default=True,
+    metavar="DIR",
+    type=UserPath(Path),
+    help="Folder of the records; repeatable, to merge several.",
+)
 format_option = option(
     OUTPUT,
     "--format",

@@ -1,14 +1,15 @@
-"""`report`: BENCHMARKS.md from records alone."""
+"""`report`: BENCHMARKS.md and flat files from records alone."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
 
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import TrackingUri, UserPath, plugins_option, plugins_path, results_option
+from harness.cli.options import TrackingUri, UserPath, all_results_option, plugins_option, plugins_path
 from harness.errors import UsageError
 
 
@@ -20,7 +21,7 @@ from harness.errors import UsageError
     },
     example="python -m harness report --results demo/results --out demo/BENCHMARKS.md",
 )
-@results_option
+@all_results_option
 @option(
     MAIN,
     "--out",
@@ -39,12 +40,28 @@ from harness.errors import UsageError
     type=TrackingUri(),
     help="Read the records from this MLflow server instead of a folder.",
 )
+@option(
+    MAIN,
+    "--csv",
+    "flat",
+    default="",
+    metavar="DIR",
+    type=UserPath(),
+    help="Write the numbers as CSV files into this folder instead of the report.",
+)
 @plugins_option
-def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str) -> int:
-    """Write the report and its plots from the records. The same records give the same bytes."""
+def command(results: tuple[Path, ...], out: str, check: bool, from_mlflow: str, flat: str, plugins: str) -> int:
+    """Write the report and its plots from the records. The same records give the same bytes.
+
+    Pass --results several times to merge the results of several people; the report then names the origin of each row.
+    """
     from harness import reporting
 
-    page, folder = Path(out) if out else reporting.page_of(results), plugins_path(plugins)
+    if flat and (out or check):
+        raise UsageError("--csv writes the CSV files alone. Leave out --out and --check, or call `report` twice.")
+    if len(results) > 1 and not (out or flat):
+        raise UsageError("Several results folders have no common place for the report. Pass --out FILE.")
+    page, folder = Path(out) if out else reporting.page_of(results[0]), plugins_path(plugins)
     if from_mlflow:
         import tempfile
 
@@ -52,15 +69,22 @@ def command(results: Path, out: str, check: bool, from_mlflow: str, plugins: str
 
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
-            return _write(Path(place), page, folder, check)
-    if not results.is_dir():
-        raise UsageError(f"The results folder {results} does not exist. Pass the folder of the records with --results.")
-    return _write(results, page, folder, check)
+            return _write([Path(place)], page, folder, check, flat)
+    for each in results:
+        if not each.is_dir():
+            raise UsageError(
+                f"The results folder {each} does not exist. Pass the folder of the records with --results."
+            )
+    return _write(results, page, folder, check, flat)
 
 
-def _write(results: Path, out: Path, plugins: Path | None, check: bool) -> int:
+def _write(results: Sequence[Path], out: Path, plugins: Path | None, check: bool, flat: str) -> int:
     from harness import reporting
 
+    if flat:
+        for path in reporting.write_flat(results, Path(flat), plugins):
+            click.echo(f"CSV: {path}")
+        return 0
     if not check:
         reporting.write(results, out, plugins)
         click.echo(f"Report: {out}")

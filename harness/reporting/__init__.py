@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import UsageError
@@ -15,18 +16,21 @@ from harness.figures.style import same_picture
 from harness.reporting import (
     accuracy,
     audits,
+    diagrams,
     efficiency_table,
     environments,
     failures,
     generalisation,
     header,
-    image_links,
+    other_tests,
     overview,
     parallel,
     profiles,
     published,
     search,
+    setup,
     significance,
+    single_runs,
     tuned,
 )
 from harness.reporting.claims import section as claims_section
@@ -38,23 +42,35 @@ __all__ = ["SECTIONS", "Context", "ReportData", "Section", "build", "check", "co
 
 PAGE, FIGURES, DOCS = "BENCHMARKS.md", "figures", "docs"
 
+
+def details(context: Context) -> Section:
+    """Heading of the sections that are folded."""
+    return Section("## Details\n\nWhat is behind the numbers above. Click a line to open it." if context.tables else "")
+
+
 SECTIONS: list[Builder] = [
     header.build,
     overview.build,
     accuracy.build,
     tuned.build,
-    generalisation.build,
-    significance.build,
-    efficiency_table.build,
-    profiles.build,
-    claims_section.build,
-    audits.build,
-    search.build,
     failures.build,
-    image_links.build,
+    claims_section.build,
+    generalisation.build,
+    profiles.build,
+    search.build,
+    details,
+    significance.build,
+    diagrams.build,
+    other_tests.build,
+    single_runs.build,
+    efficiency_table.build,
+    audits.build,
+    setup.build,
     environments.build,
     published.build,  # last, because it ends with the footnotes of all sections
 ]
+
+NEED_COMPARISONS = (overview.build, significance.build)
 
 
 def build(
@@ -104,6 +120,20 @@ def figures_of(out: Path) -> str:
     return FIGURES if out.name == PAGE else f"{FIGURES}-{re.sub(r'[^A-Za-z0-9_-]+', '-', out.stem)}"
 
 
+def collect_all(results: Sequence[Path], plugins: Path | None = None) -> ReportData:
+    """As `collect`, of one or several results folders; several are merged.
+
+    Raises:
+        UsageError: a folder does not exist or is given twice.
+    """
+    from harness.reporting.others import merge
+
+    if len(results) == 1:
+        return collect(results[0], plugins)
+    origins = merge.names(results)
+    return merge.merge([collect(folder, plugins) for folder in results], origins)
+
+
 def collect(results: Path, plugins: Path | None = None) -> ReportData:
     """Reads a results folder, and the cards of all registered plug-ins and of those in `plugins`."""
     from harness import registry
@@ -117,26 +147,36 @@ def collect(results: Path, plugins: Path | None = None) -> ReportData:
     )
 
 
-def write(results: Path, out: Path, plugins: Path | None = None) -> list[Path]:
-    """Builds the report of a results folder; returns its files, the page first."""
+def write(results: Path | Sequence[Path], out: Path, plugins: Path | None = None) -> list[Path]:
+    """Builds the report of one or several results folders; returns its files, the page first."""
     hooks.reached("report")
+    folders = [results] if isinstance(results, Path) else results
     return build(
-        collect(results, plugins),
+        collect_all(folders, plugins),
         out,
         figures=figures_of(out),
-        results=_relative(results, out),
+        results=_relative(folders[0], out) if len(folders) == 1 else None,
         docs=_docs(out),
     )
 
 
-def check(results: Path, out: Path, plugins: Path | None = None) -> list[str]:
+def write_flat(results: Sequence[Path], folder: Path, plugins: Path | None = None) -> list[Path]:
+    """Writes the numbers of one or several results folders as CSV files; returns them. See `harness.reporting.flat`."""
+    from harness.reporting import flat
+
+    return flat.write(collect_all(results, plugins), folder)
+
+
+def check(results: Path | Sequence[Path], out: Path, plugins: Path | None = None) -> list[str]:
     """Builds the report in memory and compares it with the files; returns stale, missing and superfluous files.
 
     Bytes must be equal. A figure drawn by another version of the drawing libraries counts as equal if the drawn
     values are equal.
     """
     figures = figures_of(out)
-    page, pictures = _render(collect(results, plugins), figures, _relative(results, out), _docs(out))
+    folders = [results] if isinstance(results, Path) else results
+    links = _relative(folders[0], out) if len(folders) == 1 else None
+    page, pictures = _render(collect_all(folders, plugins), figures, links, _docs(out))
     old = _read(out)
     stale = [] if old == page else [str(out)]
     folder = out.parent / figures
@@ -154,13 +194,16 @@ def _render(data: ReportData, figures: str, results: str | None, docs: str | Non
     """Returns the page and its figures by name."""
     context = Context(data, figures, results, docs)
     expected_figures = 2 * len(context.tables)
+    many = expected_figures >= parallel.MANY
     with (
         # The comparisons take as long as all other sections together.
-        parallel.in_background(significance.build, context, worth_it=expected_figures >= parallel.MANY) as compared,
+        parallel.in_background(significance.compare_all, context, worth_it=many) as compared,
         parallel.drawing(expected_figures) as context.draw,
     ):
-        made = [compared() if builder is significance.build else builder(context) for builder in SECTIONS]
-        sections = [section for section in made if section.markdown]
+        made = {builder: builder(context) for builder in SECTIONS if builder not in NEED_COMPARISONS}
+        context.comparisons = compared()
+        made |= {builder: builder(context) for builder in NEED_COMPARISONS}
+        sections = [section for builder in SECTIONS if (section := made[builder]).markdown]
         drawn = {name: figure for section in sections for name, figure in section.figures.items()}
         pictures = {name: figure if isinstance(figure, bytes) else figure() for name, figure in drawn.items()}
     text = "\n\n".join(section.markdown.strip("\n") for section in sections) + "\n"

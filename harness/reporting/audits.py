@@ -11,7 +11,7 @@ from harness.reporting import heat_map, text
 from harness.reporting.accuracy import heading
 from harness.reporting.parallel import Drawn
 from harness.reporting.rows import Table
-from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
+from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
 
 SMALLEST_DRAWN = 3
 """Number of rows from which a matrix is drawn; a smaller one is listed."""
@@ -39,11 +39,16 @@ def build(context: Context) -> Section:
     if not parts:
         return Section()
     about = (
-        "What the scores rest on. Values and 95 % intervals are times 100, thresholds are not. They are means over "
+        "Values and 95 % intervals are times 100, thresholds are not. They are means over "
         "seeds. An interval is over the identities of the queries. Rows with three and more settings are in the "
         f"records alone. {context.doc('audits.md')} explains the audits."
     )
-    return Section(paragraphs("## Audits", about, *parts), figures)
+    return Section(folded("Audits", f"what the scores rest on: {_named(context)}", about, *parts), figures)
+
+
+def _named(context: Context) -> str:
+    """Names of all audits."""
+    return ", ".join(sorted({block["check"] for r in context.data.records for block in r.get("audits") or ()}))
 
 
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:

@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.planning import request as requests
 from harness.registry import BackboneEntry
 from harness.reporting import text
-from harness.reporting.rows import RunGroup, flatten
+from harness.reporting.rows import RunGroup, Table, flatten
 from harness.spec import preset as presets
 from harness.spec import recipe
 from harness.spec.condition import Condition
@@ -31,10 +31,11 @@ from harness.tuning import space
 from harness.tuning.state import Search
 
 MOST_COMMANDS = 30
+DATASETS = "--datasets"
 
-NOTES = (
-    "**Commands**: replace words in capitals by your folders and files. The run id is the same only for the same data, "
-    "weights, code, torch version and hardware.",
+NOTE = (
+    "Replace words in capitals by your folders and files. The run id is the same only for the same data, weights, "
+    "code, torch version and hardware. Finished runs are not repeated."
 )
 FILES = {"published-checkpoint": ("--checkpoint", "CHECKPOINT_FILE"), "features": ("--features", "FEATURES_FILE")}
 
@@ -81,13 +82,29 @@ class _Setup:
     preset: Mapping[str, Any] = field(default_factory=dict)
 
 
+def of_tables(tables: Sequence[Table]) -> str:
+    """Markdown with the commands for the runs of all tables; commands that differ in the dataset alone are joined."""
+    joined: dict[tuple[str | None, ...], list[str]] = {}
+    for line in dict.fromkeys(line for table in tables for line in _of(table.settings())):
+        words = shlex.split(line)
+        place = words.index(DATASETS) + 1 if DATASETS in words else len(words)
+        key = (*words[:place], *([None] if place < len(words) else []), *words[place + 1 :])
+        joined.setdefault(key, []).extend(words[place : place + 1])
+    return _paragraph([shlex.join(",".join(names) if w is None else w for w in key) for key, names in joined.items()])
+
+
 def of_table(settings: Sequence[RunGroup]) -> str:
     """Markdown with the commands for the runs of a table."""
+    return _paragraph(_of(settings))
+
+
+def _of(settings: Sequence[RunGroup]) -> list[str]:
+    """The commands for the runs of a table."""
     generated = {_data(run) for setting in settings for run in setting.runs if run["data"].get("generated")}
     trained = [setting for setting in settings if setting.source == "trained"]
     calls = [_training(setting, _data(setting.runs[0]) in generated) for setting in trained]
     scored = [_scoring(setting) for setting in settings if setting.source in FILES]
-    return _paragraph([*_joined("run", calls), *scored])
+    return [*_joined("run", calls), *scored]
 
 
 def of_profile(records: Iterable[Mapping[str, Any]]) -> str:
@@ -180,7 +197,7 @@ def _paragraph(commands: Sequence[str]) -> str:
         return ""
     rest = len(commands) - MOST_COMMANDS
     more = f"\n\n{text.count(rest, 'more command')} not shown; see `spec` in the records." if rest > 0 else ""
-    return "To reproduce these results:\n\n```bash\n" + "\n".join(commands[:MOST_COMMANDS]) + "\n```" + more
+    return "```bash\n" + "\n".join(commands[:MOST_COMMANDS]) + "\n```" + more
 
 
 def _joined(command: str, calls: Sequence[_Call]) -> list[str]:
@@ -212,7 +229,7 @@ def _training(setting: RunGroup, generated: bool) -> _Call:
     seeds = ",".join(str(seed) for seed in sorted({run["spec"]["seed"] for run in setting.runs}))
     others = [name for name, _ in spec.get("evaluate_on") or ()]
     shared = [
-        *("--datasets", spec["dataset"], "--seeds", seeds),
+        *(DATASETS, spec["dataset"], "--seeds", seeds),
         *(("--eval-datasets", ",".join(others)) if others else ()),
         *_recipe_words(spec, setup),
         *_setting_words(setup.settings),

@@ -1,16 +1,56 @@
-"""Hardware and software environments of the runs, with the number of runs in each."""
+"""Hardware and software of the runs: a line per device for the overview, and a table of all environments."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from harness.reporting import text
-from harness.reporting.section import Context, Section, paragraphs
+from harness.reporting.rows import device
+from harness.reporting.section import Context, Section, folded
 from harness.spec.run_spec import canonical
 
 MOST_LINES = 50
+MOST_NAMES = 3
+
+KINDS = {"search": "search trial", "profile": "efficiency measurement"}
+"""What a record is called by its source; all others are scored runs."""
+
+
+def places(context: Context) -> str:
+    """Markdown that says what was run where: one row per device and origin, most runs first."""
+    found: dict[tuple[str, str], list[Mapping[str, Any]]] = defaultdict(list)
+    for record in context.data.records:
+        found[context.data.origin(record), device(record)].append(record)
+    several = len({origin for origin, _ in found}) > 1
+    lines = []
+    for (origin, name), records in sorted(found.items(), key=lambda item: (-len(item[1]), item[0])):
+        scored = [record for record in records if record["source"] not in KINDS]
+        lines.append(
+            ({"Origin": text.escape(origin)} if several else {})
+            | {
+                "Device": text.escape(name),
+                "Runs": kinds(records),
+                "Backbones": _names(r["spec"]["backbone"] for r in records),
+                "Datasets": _names(context.data.title(r["spec"]["dataset"]) for r in scored),
+                "torch": _names(r["environment"].get("torch") or text.NOT_RECORDED for r in records),
+                "Commits": _names(str(r["environment"].get("git_commit") or "")[:7] for r in records),
+            }
+        )
+    return text.table(lines)
+
+
+def kinds(records: Collection[Mapping[str, Any]]) -> str:
+    """Numbers of scored runs, trials and measurements, as text."""
+    counts = Counter(KINDS.get(r["source"], "scored run") for r in records)
+    return ", ".join(text.count(counts[kind], kind) for kind in ("scored run", *KINDS.values()) if counts[kind])
+
+
+def _names(values: Any) -> str:
+    """Up to three names, else their number."""
+    names = sorted({value for value in values if value})
+    return text.escape(", ".join(names) if len(names) <= MOST_NAMES else f"{len(names)}") or text.NOT_APPLICABLE
 
 
 def build(context: Context) -> Section:
@@ -28,7 +68,11 @@ def build(context: Context) -> Section:
         "of this repository."
     )
     rest = f"{text.count(len(lines) - MOST_LINES, 'more environment')} not shown." if len(lines) > MOST_LINES else ""
-    return Section(paragraphs("## Environments", about, text.table(lines[:MOST_LINES], ("Runs",)), rest))
+    return Section(folded("Environments", _summary(lines), about, text.table(lines[:MOST_LINES], ("Runs",)), rest))
+
+
+def _summary(lines: Collection[Mapping[str, str]]) -> str:
+    return f"{text.count(len(lines), 'combination')} of device, versions and commit"
 
 
 def _key(environment: Mapping[str, Any]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""Failed runs, blocked runs and unreadable records, with reasons."""
+"""What is missing or in doubt: runs in several folders, failed and blocked runs, unreadable records."""
 
 from __future__ import annotations
 
@@ -11,19 +11,26 @@ MOST_LINES = 200
 
 
 def build(context: Context) -> Section:
-    """Failed runs by reason, then blocked runs, then unreadable records."""
+    """Duplicates, failed runs by reason, blocked runs and unreadable records; nothing if there is none."""
     parts = [
+        _part("### Runs in several results folders", _repeated(context)),
         _part("### Failed runs", _failed(context)),
         _part("### Blocked runs", _blocked(context)),
         _part("### Unreadable records", _unreadable(context)),
     ]
     if not any(parts):
-        parts = ["No run failed and no run is blocked."]
+        return Section()
     return Section(paragraphs("## Failed and blocked runs", *parts))
 
 
 def _part(heading: str, body: str) -> str:
     return paragraphs(heading, body) if body else ""
+
+
+def _repeated(context: Context) -> str:
+    """Duplicates and contradictions."""
+    remarks = context.data.remarks
+    return paragraphs(bullets([text.escape(remark) for remark in remarks[:MOST_LINES]]), _rest(len(remarks)))
 
 
 def _failed(context: Context) -> str:

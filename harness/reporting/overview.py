@@ -1,50 +1,77 @@
-"""Overview of all datasets: mAP of the plain test, or the status of a missing result."""
+"""The answer in short: a grid of scores, accuracy against cost, and what was run where."""
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections.abc import Mapping, Sequence
 
-from harness.reporting import text
-from harness.reporting.rows import Table
+from harness.reporting import commands, environments, frontier, grids, significance, text
+from harness.reporting.rows import Row, Table
 from harness.reporting.section import Context, Section, paragraphs
+
+CHANCE, UNTESTED = "≈", "?"
+
+LEGEND = (
+    f"mAP / rank-1 in percent, mean over seeds ± standard deviation, plain test. Bold: the highest mAP. {CHANCE}: the "
+    "difference from it may be chance, over identities (p ≥ 0.05) or within the spread over seeds. "
+    f"{UNTESTED}: not tested."
+)
+GENERATED = (
+    "**Generated stand-ins, not the real datasets.** The scores only show that the program works. They say nothing "
+    "about accuracy on real people, and no published number applies."
+)
 
 
 def build(context: Context) -> Section:
-    """One grid of backbones and datasets per recipe, without generated data and cross-domain scores."""
-    own = [t for t in context.tables if t.key.dataset == t.key.trained_on and not t.key.generated]
-    by_recipe: dict[tuple[str, str], dict[str, Table]] = defaultdict(dict)
-    for table in own:
-        by_recipe[(table.key.recipe, table.key.protocol)][table.key.dataset] = table
-    grids = [_grid(context, *key, tables) for key, tables in sorted(by_recipe.items())]
-    if not grids:
+    """One grid of backbones and datasets per recipe, without cross-domain scores; then costs and machines."""
+    if not context.data.records:
         return Section()
-    about = (
-        "mAP in percent, mean over seeds, without flip test and re-ranking. The tables under Results give intervals, "
-        "numbers of seeds and set-ups."
-    )
-    return Section(paragraphs("## Overview", about, *grids))
+    own = [table for table in context.tables if table.key.dataset == table.key.trained_on]
+    of_kind = grids.kinds(own)
+    parts = [_grid(context, kind, tables) for kind, tables in of_kind.items()]
+    legend = LEGEND if parts else ""
+    where = paragraphs("**What was run where**", environments.places(context))
+    return Section(paragraphs("## Overview", legend, *parts, frontier.build(context), where))
 
 
-def _grid(context: Context, recipe: str, protocol: str, tables: dict[str, Table]) -> str:
-    planned = {(c["dataset"], c["backbone"]): c["state"] for c in context.data.plan if c["recipe"] == recipe}
-    datasets = sorted({*tables, *(dataset for dataset, _ in planned)})
-    cells = {(name, label): word for name, table in tables.items() for label, word in _cells(table).items()}
-    labels = sorted({label for _, label in cells} | {backbone for _, backbone in planned})
-    lines = [
-        {"Backbone": text.escape(label)}
-        | {
-            text.escape(context.data.title(name)): cells.get((name, label))
-            or ("blocked" if planned.get((name, label)) == "blocked" else "not run")
-            for name in datasets
-        }
+def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> str:
+    plan = () if kind.generated else context.data.plan
+    planned = {(cell["dataset"], cell["backbone"]): cell["state"] for cell in plan if cell["recipe"] == kind.recipe}
+    datasets = {table.key.dataset: table for table in tables} | {
+        name: None for name, _ in sorted(planned) if name not in {table.key.dataset for table in tables}
+    }
+    of = {name: _cells(context, table) if table else {} for name, table in sorted(datasets.items())}
+    labels = sorted({label for found in of.values() for label in found} | {backbone for _, backbone in planned})
+    cells: grids.Cells = {
+        ((text.escape(label),), text.escape(context.data.title(name))): found.get(label)
+        or ("blocked" if planned.get((name, label)) == "blocked" else "not run")
         for label in labels
-    ]
-    title = f"Recipe {recipe}" + (f", protocol {protocol}" if len(context.protocols) > 1 else "")
-    return paragraphs(
-        f"**{text.escape(title)}**", text.table(lines, [text.escape(context.data.title(n)) for n in datasets])
-    )
+        for name, found in of.items()
+    }
+    columns = list(dict.fromkeys(column for _, column in cells))
+    warning = [GENERATED] if kind.generated else []
+    title = " ".join([f"{grids.caption(context, kind)}.", *_about(tables), *warning])
+    return paragraphs(title, grids.grid(columns, cells, ("Backbone",)))
 
 
-def _cells(table: Table) -> dict[str, str]:
-    scores = {row.label: row.mAP() for row in table.plain()}
+def _about(tables: Sequence[Table]) -> list[str]:
+    """The description of the recipe, if all backbones have the same."""
+    found = {commands.about_recipe(setting) for table in tables for setting in table.settings()}
+    return [text.escape(about) for about in found] if len(found) == 1 and found != {""} else []
+
+
+def _cells(context: Context, table: Table) -> Mapping[str, str]:
+    """Scores by label, with marks; the status of configurations without a score."""
+    rows = table.plain()
+    best = max(rows, key=lambda row: row.mean("mAP"), default=None)
+    scores = {row.label: _marked(context, table, row, best) for row in rows}
     return {label: setting.runs[-1]["status"] for label, setting in table.unfinished} | scores
+
+
+def _marked(context: Context, table: Table, row: Row, best: Row | None) -> str:
+    shown = grids.score(row.mAP(), row.shown("rank-1"))
+    if best is None or len(table.plain()) == 1:
+        return shown
+    if row is best:
+        return f"**{shown}**"
+    verdict = significance.found(context).verdict(table, row, best)
+    return shown if verdict is True else f"{shown} {UNTESTED if verdict is None else CHANCE}"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from harness.figures import style
+from harness.reporting.pareto import frontier
 
 Looks = Mapping[str, Mapping[str, Any]]
 
@@ -31,7 +32,7 @@ class Point(NamedTuple):
 
 
 def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks: Looks) -> bytes:
-    """Draws accuracy against cost, one panel per cost with a common mAP axis.
+    """Draws accuracy against cost, one panel per cost with a common mAP axis and a line through unbeaten points.
 
     Args:
         title: title of the figure.
@@ -54,6 +55,8 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
             for p in points:
                 look = {**looks[p.backbone], "linestyle": "none", "markersize": 8}
                 axes.plot(p.x, p.y, markeredgecolor="white", markeredgewidth=0.6, **look)
+            unbeaten = [points[i] for i in frontier([(p.x, p.y) for p in points], more_is_better=more_is_better)]
+            axes.plot([p.x for p in unbeaten], [p.y for p in unbeaten], color="0.8", linewidth=1, zorder=0)
             axes.set_xscale("log")
             xs = [p.x for p in points]
             axes.set_xlim(min(xs) / 1.6, max(xs) * 1.6)
@@ -68,7 +71,7 @@ def cost(title: str, panels: Sequence[tuple[str, bool, Sequence[Point]]], looks:
         grid[0].set_ylabel("mAP (%), mean ± std over seeds")
         for axes, (_, _, points) in zip(grid, panels, strict=True):
             style.label_points(axes, [(p.x, p.y, p.name, looks[p.backbone]["color"]) for p in points])
-        return style.png(made, [title, [list(panel) for panel in panels]])
+        return style.png(made, [title, "with frontier", [list(panel) for panel in panels]])
 
 
 def cmc(title: str, curves: Sequence[tuple[str, str, Sequence[float]]], looks: Looks) -> bytes:

@@ -6,13 +6,13 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from harness.reporting import commands, plots, text
+from harness.reporting import commands, plots, profile_summary, text
 from harness.reporting.accuracy import heading, stem
 from harness.reporting.cells import condition, current, is_training, named
 from harness.reporting.efficiency_table import recorded
 from harness.reporting.parallel import Drawn
 from harness.reporting.rows import Table, device, image_size, matched_in, other_work
-from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
+from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
 from harness.spec.run_spec import canonical
 
 RIGHT = (
@@ -55,12 +55,18 @@ def build(context: Context) -> Section:
     links = _scaling(context, inference, figures) + _accuracy(context, inference, figures)
     about = (
         "Measured by `python -m harness profile` with random images and random weights, one process per cell. "
-        f"{context.doc('speed.md')} explains the method."
+        f"{context.doc('speed.md')} explains the method. Per backbone and input size, over all batch sizes:"
     )
-    parts = ["## Efficiency study", about, bullets(COLUMNS), _lines(context, inference, _inference)]
+    cells = text.count(len(records), "cell")
+    every = [bullets(COLUMNS), _lines(context, inference, _inference)]
     if training:
-        parts += ["### Training step", ABOUT_TRAINING, bullets(TRAINING_COLUMNS), _lines(context, training, _training)]
-    parts += [_conditions(records), commands.of_profile(records), *links]
+        every += ["### Training step", ABOUT_TRAINING, bullets(TRAINING_COLUMNS), _lines(context, training, _training)]
+    every += [_conditions(records), commands.of_profile(records)]
+    parts = [
+        *("## Efficiency study", about, profile_summary.table(context.data, inference)),
+        folded("All cells", f"{cells} with quartiles, memory, conditions and commands", *every),
+        folded("Figures", "memory and throughput against resolution, accuracy against throughput", *links),
+    ]
     return Section(paragraphs(*parts), figures)
 
 

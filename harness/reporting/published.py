@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from harness.cards import Published
-from harness.reporting import text
-from harness.reporting.rows import PLAIN, EvalVariant, TableKey
-from harness.reporting.section import Context, Section, paragraphs
+from harness.reporting import commands, text
+from harness.reporting.rows import PLAIN, EvalVariant, Row, TableKey
+from harness.reporting.section import Context, Section, folded, paragraphs
 
 NUMBERS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP")
 
@@ -62,6 +62,19 @@ def cell(context: Context, published: Published | None, size: Sequence[int] | No
     return f"{published.mAP:.1f} / {published.rank1:.1f}{other}{context.note(footnote(published))}"
 
 
+def beside(context: Context, key: TableKey, row: Row) -> str:
+    """The published number for a row, with reproduced minus published in brackets if the input size is the same."""
+    if row.setting.untrained or row.test.untrained or commands.changed_options(row.setting):
+        return text.NOT_APPLICABLE  # not the published network
+    size, checkpoint = row.image_size(), row.setting.source == "published-checkpoint"
+    known = find(context, row.setting.backbone, key, size, row.test, checkpoint=checkpoint)
+    shown = cell(context, known, size)
+    if known is None or not same_size(known, size):
+        return shown
+    pairs = ((row.mean("mAP"), known.mAP), (row.mean("rank-1"), known.rank1))
+    return f"{shown} ({' / '.join(text.signed(100 * mean - value) for mean, value in pairs)})"
+
+
 def build(context: Context) -> Section:
     """The published numbers on the datasets of the result tables, sorted by dataset."""
     datasets = {table.key.dataset for table in context.tables if not _cannot_apply(table.key)}
@@ -83,14 +96,19 @@ def build(context: Context) -> Section:
         if p.dataset in datasets
     ]
     if not lines:
-        return Section()
+        return Section(_notes(context))
     lines.sort(key=lambda line: [line[k] for k in ("Dataset", "Backbone", "Size", "Test", "mAP")])
     about = (
         "Numbers on the datasets above, in percent, as printed in the sources; “none” where a source gives no number. "
         "Data loaders, recipes and evaluation code differ between sources; the footnotes give the set-ups."
     )
-    notes = "\n".join(f"[^{number}]: {source}" for number, source in context.noted)
-    return Section(paragraphs("## Published numbers", about, text.table(lines, NUMBERS), notes))
+    table = folded("Published numbers", "all that the cards have on these datasets", about, text.table(lines, NUMBERS))
+    return Section(paragraphs(table, _notes(context)))
+
+
+def _notes(context: Context) -> str:
+    """The footnotes of all sections."""
+    return "\n".join(f"[^{number}]: {source}" for number, source in context.noted)
 
 
 def _or_none(percent: float | None) -> str:

@@ -45,6 +45,8 @@ class ReportData:
         problems: messages about files that could not be read.
         searches: hyperparameter searches, sorted by id.
         folders: folders of the backbones' plug-ins by name, for their native recipes.
+        merged: names of the results folders, if there are several; see `harness.reporting.others.merge`.
+        remarks: duplicates and contradictions between these folders, one sentence each.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -55,6 +57,12 @@ class ReportData:
     problems: Sequence[str] = ()
     searches: Sequence[state.Search] = ()
     folders: Mapping[str, Path] = field(default_factory=dict)
+    merged: Sequence[str] = ()
+    remarks: Sequence[str] = ()
+
+    def origin(self, record: Mapping[str, Any]) -> str:
+        """Name of the results folder of a record; empty if there is only one."""
+        return str(record["origin"]) if self.merged else ""
 
     def backbone(self, name: str) -> BackboneCard | None:
         """Card of a backbone, by its name with or without variant."""

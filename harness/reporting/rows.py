@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -55,9 +55,15 @@ class TableKey(NamedTuple):
 
 @dataclass(frozen=True)
 class RunGroup:
-    """A configuration: runs of one backbone, recipe and dataset that differ only in the seed; sorted by seed."""
+    """A configuration: runs of one backbone, recipe and dataset that differ only in the seed; sorted by seed.
+
+    Attributes:
+        runs: their records.
+        origin: name of their results folder, if the report merges several.
+    """
 
     runs: Sequence[Mapping[str, Any]]
+    origin: str = ""
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -83,7 +89,7 @@ class RunGroup:
     def flat(self) -> dict[str, Any]:
         """All parts of the spec that may differ between configurations, by dotted key."""
         spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
-        flat: dict[str, Any] = {"source of the numbers": self.source}
+        flat: dict[str, Any] = {"source of the numbers": self.source, "origin": self.origin}
         flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
         flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
         return flat
@@ -149,10 +155,9 @@ class Row:
                 return statistics.median(values)
         return None
 
-    def speed(self) -> str:
-        """Images per second of the test, marked if other processes used the device while a seed was measured."""
-        disturbed = any(other_work(run["efficiency"]) for run, _ in self.scored)
-        return text.rate(self.efficiency("inference_images_per_second")) + (" (shared)" if disturbed else "")
+    def disturbed(self) -> bool:
+        """Whether other processes used the device while the speed of any seed was measured."""
+        return any(other_work(run["efficiency"]) for run, _ in self.scored)
 
     def matched(self) -> str:
         """Text about queries without a match; empty if all queries have one."""
@@ -230,14 +235,22 @@ def device(record: Mapping[str, Any]) -> str:
     return str(environment.get("gpu") or kind) if str(kind).startswith("cuda") else str(environment.get("cpu") or kind)
 
 
-def settings(records: Sequence[Mapping[str, Any]]) -> list[RunGroup]:
-    """Groups records that differ only in the seed; the result does not depend on their order."""
+def settings(
+    records: Sequence[Mapping[str, Any]], origin: Callable[[Mapping[str, Any]], str] = lambda record: ""
+) -> list[RunGroup]:
+    """Groups records that differ only in the seed; the result does not depend on their order.
+
+    Args:
+        records: the records.
+        origin: returns the name of a record's results folder. Runs of different folders are never in one group.
+    """
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         spec = {k: v for k, v in record["spec"].items() if k != "seed"}
-        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec))].append(record)
-    order = sorted(groups)
-    return [RunGroup(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"]))) for key in order]
+        groups[(spec["dataset"], spec["backbone"], record["source"], canonical(spec), origin(record))].append(record)
+    return [
+        RunGroup(sorted(groups[key], key=lambda r: (r["spec"]["seed"], r["run_id"])), key[-1]) for key in sorted(groups)
+    ]
 
 
 def tables(data: ReportData) -> list[Table]:
@@ -246,7 +259,7 @@ def tables(data: ReportData) -> list[Table]:
     elsewhere = studied(data)
     scored = [r for r in data.records if r["source"] in SCORED and r["run_id"] not in elsewhere]
     generated = {part for record in scored for part in _generated(record)}
-    for setting in settings(scored):
+    for setting in settings(scored, data.origin):
         for key in _keys(setting, generated):
             of_table[key].append(setting)
     made = [_table(key, members) for key, members in _cameras_apart(of_table).items()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import html
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ class Section:
     """One section of the page; a section with empty Markdown is omitted.
 
     Attributes:
-        markdown: starts with a heading of level two.
+        markdown: starts with a heading of level two, or is `folded`.
         figures: PNG files, or functions that return them, by name; linked from the Markdown by `Context.image`.
     """
 
@@ -38,6 +39,7 @@ class Context:
         results: folder of the results, relative to the page; None if it is not below the folder of the page.
         docs: folder of the documentation, relative to the page; None if it is not below the folder of the page.
         draw: calls a drawing function with its arguments, in this or another process.
+        comparisons: what `significance.compare_all` found, once it was asked for; see `significance.found`.
     """
 
     data: ReportData
@@ -45,6 +47,7 @@ class Context:
     results: str | None = None
     docs: str | None = None
     draw: Draw = parallel.draw_here
+    comparisons: Any = None
     _notes: dict[str, int] = field(default_factory=dict)
 
     @cached_property
@@ -99,6 +102,20 @@ def file_name(*parts: str) -> str:
 def paragraphs(*parts: str) -> str:
     """Joins the non-empty parts with blank lines."""
     return "\n\n".join(part for part in parts if part)
+
+
+def folded(title: str, about: str, *parts: str) -> str:
+    """Markdown that opens on a click; empty if all parts are. GitHub and the documentation site both read it.
+
+    Args:
+        title: title of what is folded.
+        about: a few words on it, which are always shown.
+        parts: Markdown.
+    """
+    body = paragraphs(*parts)
+    words = f"<b>{html.escape(title)}</b>: {html.escape(about)}"
+    opening = f'<details markdown="1"><summary>{words}</summary>'
+    return f"{opening}\n\n{body}\n\n</details>" if body else ""
 
 
 def bullets(lines: Sequence[str]) -> str:

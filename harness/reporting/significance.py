@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, RecordError
-from harness.reporting import accuracy, text
+from harness.reporting import grids, text
 from harness.reporting.parallel import collector_paused
-from harness.reporting.rows import Row, Table, fingerprint, matched_in
+from harness.reporting.report_data import ReportData
+from harness.reporting.rows import Row, Table, TableKey, fingerprint, matched_in
 from harness.reporting.scores import Scores, mean_ap
-from harness.reporting.section import Context, Section, bullets, paragraphs
+from harness.reporting.section import Context, Section, bullets, folded, paragraphs
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,6 +33,9 @@ FULL_PAIRS = 10
 
 LEVEL = 0.05
 
+MOST_LETTERS = 400
+"""Length of a remark on the page, in characters."""
+
 
 Loaded = tuple[Row, Scores]
 
@@ -43,44 +47,108 @@ class Family:
     table: Table
     rows: Sequence[Row]
     scores: dict[str, np.ndarray]
-    groups: np.ndarray | None
+    queries: Mapping[str, np.ndarray]
     remarks: list[str]
+
+    @property
+    def groups(self) -> np.ndarray:
+        """Identity of each query."""
+        return self.queries["pid"]
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Comparisons of one table, and remarks on what was not compared."""
+
+    pairs: Sequence[Comparison]
+    remarks: Sequence[str]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Comparisons of all tables, and the number of resamples per pair."""
+
+    tables: Mapping[TableKey, Compared]
+    resamples: int
+
+    def verdict(self, table: Table, one: Row, other: Row) -> bool | None:
+        """Whether two rows differ, on these queries and beyond the spread over seeds; None if it was not tested."""
+        compared = self.tables.get(table.key)
+        for pair in compared.pairs if compared else ():
+            if {pair.first, pair.second} == {one.label, other.label}:
+                return bool(ahead(pair)) and _within_seeds(pair.difference, one, other) is not True
+        return None
+
+
+def found(context: Context) -> Found:
+    """All comparisons; they are made once."""
+    if context.comparisons is None:
+        context.comparisons = compare_all(context)
+    made: Found = context.comparisons
+    return made
+
+
+def compare_all(context: Context) -> Found:
+    """Compares all pairs within every table, with Holm correction per table."""
+    with collector_paused():
+        families = [found for table in context.tables if (found := family(table, context.data))]
+    resamples = resamples_for(families)
+    return Found({one.table.key: Compared(*compare(one, resamples)) for one in families}, resamples)
 
 
 def build(context: Context) -> Section:
-    """Pairwise comparisons within every table, with Holm correction per table."""
-    with collector_paused():
-        families = [family for table in context.tables if (family := _family(context, table))]
-    pairs = sum(math.comb(len(f.scores), 2) for f in families)
-    if not families:
+    """One grid per recipe: a row per pair, a column per dataset."""
+    made = found(context)
+    tables = [table for table in context.tables if table.key in made.tables]
+    if not tables:
         return Section()
-    resamples = RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
-    parts = [_one(context, family, resamples) for family in families]
-    return Section(paragraphs("## Significance", *_legend(context, resamples), *parts))
-
-
-def _legend(context: Context, resamples: int) -> tuple[str, str]:
-    """Introduction and explanation of the columns."""
+    remarks = [
+        (f"{grids.named(context, table)}: " if len(context.tables) > 1 else "") + text.escape(remark, MOST_LETTERS)
+        for table in tables
+        for remark in made.tables[table.key].remarks
+    ]
+    pairs = [pair for table in tables for pair in made.tables[table.key].pairs]
     about = (
-        "Each pair of backbones in a table is compared on the AP of the same queries, averaged over seeds. "
+        f"{sum(map(bool, map(ahead, pairs)))} of {text.count(len(pairs), 'difference')} in mAP shown on these queries"
+    )
+    parts = [_grid(context, made, kind, members) for kind, members in grids.kinds(tables).items()]
+    return Section(folded("Significance", about, _legend(context, made.resamples), *parts, bullets(remarks)))
+
+
+def _legend(context: Context, resamples: int) -> str:
+    """Explanation of a cell."""
+    return (
+        "mAP of the first minus mAP of the second backbone in points, on the AP of the same queries, averaged over "
+        "seeds; in brackets its 95 % interval, a bootstrap over the identities of the queries. p is of a paired "
+        f"randomisation test with identities as blocks ({resamples:,} resamples), Holm-corrected within a dataset and "
+        "recipe. **Bold**: shown on these queries, p < 0.05 and an interval without zero. This says nothing about "
+        "training again: “beyond seeds” and “within seeds” compare the difference with the standard deviation over "
+        "seeds, where both have several. A difference that is not shown does not mean that two backbones are equal. "
         f"{context.doc('statistics.md')} explains the methods."
     )
-    columns = [
-        "**Difference (points)**: mAP of the first minus mAP of the second backbone, in percentage points.",
-        "**95 % interval**: bootstrap over the identities of the queries.",
-        f"**p (Holm)**: paired randomisation test with identities as blocks ({resamples:,} resamples), Holm-corrected "
-        "within the table.",
-        "**On these queries**: a backbone is ahead if p < 0.05 and the interval excludes zero. This holds for similar "
-        "queries and these trained models. It says nothing about training the models again.",
-        "**Over seeds**: the difference relative to the standard deviation over seeds. With one seed, nothing "
-        "is known about training again.",
-        "“No difference shown” does not mean that two backbones are equal. A small p-value does not make a small "
-        "difference relevant.",
-    ]
-    return about, bullets(columns)
 
 
-def _family(context: Context, table: Table) -> Family | None:
+def _grid(context: Context, made: Found, kind: grids.Kind, tables: Sequence[Table]) -> str:
+    cells: grids.Cells = {}
+    for table in tables:
+        rows = {row.label: row for row in table.plain()}
+        for pair in made.tables[table.key].pairs:
+            first, second = rows[pair.first], rows[pair.second]
+            names = (text.escape(pair.first), text.escape(pair.second))
+            cells[names, grids.column(context, table)] = _cell(pair, first, second)
+    if not cells:
+        return ""
+    columns = list(dict.fromkeys(column for _, column in cells))
+    return paragraphs(grids.caption(context, kind), grids.grid(columns, cells, ("First", "Second")))
+
+
+def resamples_for(families: Sequence[Family]) -> int:
+    """Number of resamples of each comparison: fewer if there are many."""
+    pairs = sum(math.comb(len(f.scores), 2) for f in families)
+    return RESAMPLES if pairs <= FULL_PAIRS else max(FEWEST_RESAMPLES, RESAMPLES * FULL_PAIRS // pairs)
+
+
+def family(table: Table, data: ReportData) -> Family | None:
     """The comparable configurations of a table, with remarks on the others; None for fewer than two configurations."""
     candidates = table.plain()
     if len(candidates) < 2:
@@ -94,21 +162,20 @@ def _family(context: Context, table: Table) -> Family | None:
             )
             break
         try:
-            loaded.append((row, mean_ap(context.data, row.scored[:MOST_SEEDS])))
+            loaded.append((row, mean_ap(data, row.scored[:MOST_SEEDS])))
         except RecordError as error:
-            remarks.append(f"{text.escape(row.label)} is not compared: {text.escape(error, limit=160)}")
+            remarks.append(f"{row.label} is not compared: {error}")
     if not loaded:
-        return Family(table, [], {}, None, ["Nothing is compared: no configuration has per-query values here."])
+        return Family(table, [], {}, {}, ["Nothing is compared: no configuration has per-query values here."])
     alike = [(row, values) for row, values in loaded if _same_test(table, (row, values), loaded[0])]
     remarks += [
-        f"{text.escape(row.label)} is not compared: its queries or files differ from those of "
-        f"{text.escape(loaded[0][0].label)}."
+        f"{row.label} is not compared: its queries or files differ from those of {loaded[0][0].label}."
         for row, values in loaded
         if not _same_test(table, (row, values), loaded[0])
     ]
     alike.sort(key=lambda pair: pair[0].label)
     scores = {row.label: values.ap for row, values in alike}
-    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries["pid"], remarks)
+    return Family(table, [row for row, _ in alike], scores, alike[0][1].queries, remarks)
 
 
 def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
@@ -117,7 +184,8 @@ def _same_test(table: Table, one: Loaded, other: Loaded) -> bool:
     return prints[0] == prints[1] and one[1].comparable(other[1])
 
 
-def _one(context: Context, family: Family, resamples: int) -> str:
+def compare(family: Family, resamples: int) -> tuple[list[Comparison], list[str]]:
+    """All pairs of a family, and remarks in plain text."""
     from harness import stats
 
     comparisons: list[Comparison] = []
@@ -126,42 +194,32 @@ def _one(context: Context, family: Family, resamples: int) -> str:
         try:
             comparisons = stats.compare_many(family.scores, family.groups, resamples=resamples)
         except HarnessError as error:
-            remarks.append(f"Not compared: {text.escape(error)}")
+            remarks.append(f"Not compared: {error}")
     remarks += [f"{words}." for words in matched_in(family.rows)]
     if any(len(row.scored) > MOST_SEEDS for row in family.rows):
         remarks.append(f"Per-query values are averaged over the first {MOST_SEEDS} seeds of each configuration.")
-    by_label = {row.label: row for row in family.rows}
-    lines = [_line(c, by_label[c.first], by_label[c.second]) for c in comparisons]
-    title = text.escape(accuracy.heading(context, family.table.key))
-    table = text.table(lines, ("Difference (points)", "p (Holm)"))
-    return paragraphs(f"### Differences: {title}", table, bullets(remarks))
+    return comparisons, remarks
 
 
-def _line(comparison: Comparison, first: Row, second: Row) -> dict[str, str]:
+def _cell(pair: Comparison, first: Row, second: Row) -> str:
+    """Difference, interval, p and the comparison with the spread over seeds."""
+    low, high = (text.signed(100 * bound) for bound in pair.interval)
+    difference = text.signed(100 * pair.difference)
+    p = f"p {pair.p_holm:.4f}" if pair.p_holm >= 0.0001 else "p < 0.0001"
+    words = {None: "", True: ", within seeds", False: ", beyond seeds"}[_within_seeds(pair.difference, first, second)]
+    return f"{f'**{difference}**' if ahead(pair) else difference} [{low}, {high}], {p}{words}"
+
+
+def ahead(comparison: Comparison) -> int:
+    """1 if the first is ahead on these queries, -1 if the second is, 0 if no difference is shown."""
     low, high = comparison.interval
-    return {
-        "First": text.escape(first.label),
-        "Second": text.escape(second.label),
-        "Difference (points)": text.signed(100 * comparison.difference),
-        "95 % interval": f"[{text.signed(100 * low)}, {text.signed(100 * high)}]",
-        "On these queries": _verdict(comparison, first, second),
-        "Over seeds": _training(comparison.difference, first, second),
-        "p (Holm)": f"{comparison.p_holm:.4f}" if comparison.p_holm >= 0.0001 else "< 0.0001",
-    }
+    if comparison.p_holm >= LEVEL or low <= 0 <= high:
+        return 0
+    return 1 if low > 0 else -1
 
 
-def _verdict(comparison: Comparison, first: Row, second: Row) -> str:
-    low, high = comparison.interval
-    if comparison.p_holm < LEVEL and (low > 0 or high < 0):
-        return f"{text.escape((first if low > 0 else second).label)} is ahead"
-    return "no difference shown"
-
-
-def _training(difference: float, first: Row, second: Row) -> str:
-    """Compares the difference with the deviation over seeds; no test, because there are too few seeds."""
-    deviations: list[Any] = [row.deviation("mAP") for row in (first, second)]
-    if None in deviations:
-        return "one seed: no statement"
-    words = "larger than" if abs(difference) > max(deviations) else "within"
-    spreads = " and ".join(f"{100 * d:.1f}" for d in deviations)
-    return f"{words} the seed spread (std {spreads}; {len(first.scored)} and {len(second.scored)} seeds)"
+def _within_seeds(difference: float, first: Row, second: Row) -> bool | None:
+    """Whether a difference is within the deviation over seeds; None if one of both has a single seed."""
+    deviations = [row.deviation("mAP") for row in (first, second)]
+    known = [deviation for deviation in deviations if deviation is not None]
+    return abs(difference) <= max(known) if len(known) == len(deviations) else None

@@ -62,12 +62,13 @@ def address(path: str) -> str:
     return urllib.parse.quote(path, safe="/._-+")
 
 
-def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = ()) -> str:
+def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = (), *, wraps: bool = False) -> str:
     """Renders rows as a Markdown table; the keys of the first row are the header.
 
     Args:
         rows: cells by column, already in Markdown; no cell may be missing.
         right: columns to align right.
+        wraps: whether cells are long and may take several lines; the source then has no padding.
 
     Raises:
         ValueError: a cell is missing.
@@ -83,7 +84,11 @@ def table(rows: Iterable[Mapping[str, str]], right: Sequence[str] = ()) -> str:
     if any(None in line for line in lines):
         raise ValueError("A table cell is empty; write the reason for the missing value into it.")
     align = ["right" if column in right else "left" for column in columns]
-    return tabulate.tabulate(lines, headers=columns, tablefmt="pipe", disable_numparse=True, colalign=align)
+    made = tabulate.tabulate(lines, headers=columns, tablefmt="pipe", disable_numparse=True, colalign=align)
+    if not wraps:
+        return made
+    header, rule, *body = re.sub(" {2,}", " ", made).split("\n")
+    return "\n".join([header, re.sub(":?-{3,}:?", "---", rule), *body])
 
 
 def percent(fraction: float | None) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from harness.reporting import text
 from harness.reporting.claims import RULES, Number, Relation, Result, judge
-from harness.reporting.section import Context, Section, bullets, paragraphs
+from harness.reporting.section import Context, Section, bullets, folded, paragraphs
 
 RIGHT = ("Published mAP", "Our mAP", "Seeds")
 
@@ -21,12 +21,13 @@ def build(context: Context) -> Section:
         return Section()
     parts = ["## Claims", f"Verdicts of `python -m harness claims`. {context.doc('claims.md')} derives the rule."]
     if results:
-        about = f"mAP in percent. Of all {_counted('published number', [r.verdict for r in found.published])}"
+        counts = _counted("published number", [r.verdict for r in found.published])
         table = text.table([_line(context, result) for result in results], RIGHT)
-        parts += ["### Published numbers and our runs", about, bullets(RULES["published"]), table]
+        parts.append(folded("Published numbers and our runs", counts, "mAP in percent.", table, *_rules("published")))
     if relations:
-        about = f"Of all {_counted('claim', [r.verdict for r in found.claims])}"
-        parts += ["### Claims of the cards", about, bullets(RULES["claims"]), _table(relations), _pairs(relations)]
+        counts = _counted("claim", [r.verdict for r in found.claims])
+        table = text.table([_relation(relation) for relation in relations])
+        parts.append(folded("Claims of the cards", counts, table, _pairs(relations), *_rules("claims")))
     return Section(paragraphs(*parts))
 
 
@@ -35,9 +36,13 @@ def _is_generated(result: Result) -> bool:
     return any((found.setting, found.ours) == ("images", "generated") for found in result.differences)
 
 
+def _rules(kind: str) -> tuple[str, str]:
+    return "The rule:", bullets(RULES[kind])
+
+
 def _counted(noun: str, verdicts: Sequence[str]) -> str:
     counts = ", ".join(f"{number} {verdict}" for verdict, number in Counter(verdicts).most_common())
-    return f"{text.count(len(verdicts), noun)} on the cards: {counts}."
+    return f"{text.count(len(verdicts), noun)} on the cards: {counts}"
 
 
 def _line(context: Context, result: Result) -> dict[str, str]:
@@ -73,19 +78,14 @@ def _interval(bounds: tuple[float, float] | None) -> str:
     return text.interval([bound / 100 for bound in bounds]) if bounds else text.NOT_APPLICABLE
 
 
-def _table(relations: Sequence[Relation]) -> str:
-    return text.table(
-        [
-            {
-                "Backbone": text.escape(relation.backbone),
-                "Claim": text.escape(relation.words),
-                "Source": text.escape(relation.claim.source),
-                "Verdict": relation.verdict,
-                "Why": text.escape(relation.reason) or text.NOT_APPLICABLE,
-            }
-            for relation in relations
-        ]
-    )
+def _relation(relation: Relation) -> dict[str, str]:
+    return {
+        "Backbone": text.escape(relation.backbone),
+        "Claim": text.escape(relation.words),
+        "Source": text.escape(relation.claim.source),
+        "Verdict": relation.verdict,
+        "Why": text.escape(relation.reason) or text.NOT_APPLICABLE,
+    }
 
 
 def _pairs(relations: Sequence[Relation]) -> str:

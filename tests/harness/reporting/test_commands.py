@@ -106,7 +106,7 @@ class Bench:
 
     def come_back(self, records: list[dict[str, Any]], number: int | None = None) -> list[list[str]]:
         """Asserts that the commands for some records plan their ids; returns the commands."""
-        lines = commands.of_table(settings(records)).splitlines()[3:-1]
+        lines = commands.of_table(settings(records)).splitlines()[1:-1]
         printed = [self.place(line) for line in lines]
         assert self.planned(printed) == {record["run_id"] for record in records}
         assert number in (None, len(printed)), "\n".join(lines)
@@ -201,7 +201,7 @@ def test_what_cannot_stand_in_one_command_has_one_of_its_own() -> None:
         samples.ok(samples.spec("dummy", values={})),
         samples.ok(samples.spec("transreid", values={})),
     ]
-    said = commands.of_table(settings(runs)).splitlines()[3:-1]
+    said = commands.of_table(settings(runs)).splitlines()[1:-1]
     assert [line.split("--backbones ")[1].split()[0] for line in said] == [
         "bot,dummy,reidmamba",
         "reidmamba:mgfe",
@@ -270,7 +270,7 @@ def test_options_of_a_checkpoint(bench: Bench) -> None:
     (record,) = bench.plan(*smoke(bench, backbones="transreid"), "--from-scratch")
     spec = {**record["spec"], "options": {**entry.options({"stride": 12}), "camera_embedding": "mean"}}
     run = {**record, "source": "published-checkpoint", "spec": spec}
-    (line,) = commands.of_table(settings([run])).splitlines()[3:-1]
+    (line,) = commands.of_table(settings([run])).splitlines()[1:-1]
     words = bench.place(line)
     assert words[:1] == ["evaluate"] and words[words.index("--camera-embedding") + 1] == "mean"
     assert [w for w in words if w.startswith("transreid.")] == ["transreid.stride=12"] * (
@@ -292,7 +292,7 @@ def test_cells_of_the_study(bench: Bench) -> None:
         {**samples.ok(cell.spec, source="profile"), "evaluations": []} for cell in cells if cell.spec.run_id in planned
     ]
     ids: list[str] = []
-    lines = commands.of_profile(records).splitlines()[3:-1]
+    lines = commands.of_profile(records).splitlines()[1:-1]
     for line in lines:
         again = bench.call(*bench.place(line), "--format", "json", "--results", bench.results)
         ids += [cell["run_id"] for cell in json.loads(again)]
@@ -320,7 +320,7 @@ def test_values_are_read_as_they_were(value: object) -> None:
 def test_a_hostile_value_stays_one_word(tmp_path: Path) -> None:
     run = samples.ok(samples.spec("evil`\n$(x)", options={"a": "b'\n    python -m harness run --force"}))
     run["request"] = {"recipe": "x/`id`\n.toml", "options": {"a": "$(rm -r)"}, "set": {"a.b": {"c": "\u202e;"}}}
-    said = commands.of_table(settings([run])).splitlines()[3:-1]
+    said = commands.of_table(settings([run])).splitlines()[1:-1]
     assert len(said) == 1
     words = shlex.split(said[0])
     assert "evil`?$(x).a=$(rm -r)" in words and words[words.index("--recipe") + 1] == "x/`id`?.toml"

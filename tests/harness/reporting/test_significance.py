@@ -35,32 +35,26 @@ def section(results) -> str:
     return significance.build(Context(gather(results), "figures")).markdown
 
 
+def pairs(results, column: str = "market1501") -> dict[tuple[str, str], str]:
+    return {(row["First"], row["Second"]): row[column] for row in table(section(results), "<b>Significance</b>")}
+
+
 def test_numbers_are_those_of_the_paired_test(tmp_path):
     a, b = scores(1), scores(2, 0.008)
     add(tmp_path, "alpha", a)
     add(tmp_path, "beta", b)
     groups = [i % IDENTITIES for i in range(QUERIES)]
-    row = table(section(tmp_path), "### Differences: market1501, recipe unified")[0]
     wanted = stats.paired_test(a, b, groups)
-    assert row["Difference (points)"] == f"{100 * wanted.difference:+.1f}" == f"{100 * (np.mean(a) - np.mean(b)):+.1f}"
-    assert row["95 % interval"] == f"[{100 * wanted.interval[0]:+.1f}, {100 * wanted.interval[1]:+.1f}]"
-    assert row["p (Holm)"] == f"{wanted.p_value:.4f}" != "1.0000"
-    assert row["On these queries"] == "beta is ahead"
-    assert row["Over seeds"] == "one seed: no statement"
-
-
-def test_p_comes_last(tmp_path):
-    add(tmp_path, "alpha", scores(1))
-    add(tmp_path, "beta", scores(2))
-    assert list(table(section(tmp_path), "### Differences")[0])[-1] == "p (Holm)"
+    difference = f"{100 * wanted.difference:+.1f}"
+    assert difference == f"{100 * (np.mean(a) - np.mean(b)):+.1f}" and wanted.p_value < 0.05
+    interval = f"[{100 * wanted.interval[0]:+.1f}, {100 * wanted.interval[1]:+.1f}]"
+    assert pairs(tmp_path) == {("alpha", "beta"): f"**{difference}** {interval}, p {wanted.p_value:.4f}"}
 
 
 def test_equal_backbones_show_no_difference(tmp_path):
     add(tmp_path, "alpha", scores(1))
     add(tmp_path, "beta", scores(1))
-    row = table(section(tmp_path), "### Differences")[0]
-    assert (row["Difference (points)"], row["On these queries"]) == ("0.0", "no difference shown")
-    assert row["p (Holm)"] == "1.0000"
+    assert pairs(tmp_path) == {("alpha", "beta"): "0.0 [0.0, 0.0], p 1.0000"}
 
 
 def test_pairs_are_corrected_over_the_table(tmp_path):
@@ -68,11 +62,11 @@ def test_pairs_are_corrected_over_the_table(tmp_path):
     for name, one in values.items():
         add(tmp_path, name, one)
     groups = [i % IDENTITIES for i in range(QUERIES)]
-    pairs = [("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma")]
-    wanted = stats.holm([stats.paired_test(values[x], values[y], groups).p_value for x, y in pairs])
-    rows = table(section(tmp_path), "### Differences")
-    assert [(r["First"], r["Second"]) for r in rows] == pairs
-    assert [float(r["p (Holm)"]) for r in rows] == pytest.approx(wanted, abs=5e-5)
+    names = [("alpha", "beta"), ("alpha", "gamma"), ("beta", "gamma")]
+    wanted = stats.holm([stats.paired_test(values[x], values[y], groups).p_value for x, y in names])
+    found = pairs(tmp_path)
+    assert list(found) == names
+    assert [float(cell.split("p ")[1]) for cell in found.values()] == pytest.approx(wanted, abs=5e-5)
 
 
 def test_seeds_are_averaged_and_their_spread_is_said_apart(tmp_path):
@@ -80,11 +74,19 @@ def test_seeds_are_averaged_and_their_spread_is_said_apart(tmp_path):
     for name, seeds in (("alpha", a), ("beta", b)):
         for seed, values in enumerate(seeds):
             add(tmp_path, name, values, seed)
-    row = table(section(tmp_path), "### Differences")[0]
-    assert row["Difference (points)"] == f"{100 * (np.mean(a) - np.mean(b)):+.1f}"
-    deviations = [0.7 * abs(np.mean(x[0]) - np.mean(x[1])) / 2**0.5 for x in (a, b)]  # records hold 0.7 of the mean
-    spread = " and ".join(f"{100 * d:.1f}" for d in deviations)
-    assert row["Over seeds"] == f"larger than the seed spread (std {spread}; 2 and 2 seeds)"
+    (cell,) = pairs(tmp_path).values()
+    assert cell.startswith(f"**{100 * (np.mean(a) - np.mean(b)):+.1f}** [") and cell.endswith(", beyond seeds")
+
+
+def test_a_difference_within_the_spread_over_seeds_may_be_chance(tmp_path):
+    for name, shift in (("alpha", 0.0), ("beta", 0.02)):
+        for seed, values in enumerate((scores(1, shift), scores(1, shift + 0.2))):
+            add(tmp_path / "results", name, values, seed)
+    ((_, cell),) = pairs(tmp_path / "results").items()
+    assert cell.startswith("**-") and cell.endswith(", within seeds")
+    page = reporting.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
+    rows = table(page, "## Overview")
+    assert rows[0]["Market-1501"].endswith(" ≈") and rows[1]["Market-1501"].startswith("**")
 
 
 def test_queries_without_a_match_are_left_out(tmp_path):
@@ -92,8 +94,7 @@ def test_queries_without_a_match_are_left_out(tmp_path):
     a[7] = b[7] = float("nan")
     add(tmp_path, "alpha", a)
     add(tmp_path, "beta", b)
-    row = table(section(tmp_path), "### Differences")[0]
-    assert row["Difference (points)"] == f"{100 * (np.nanmean(a) - np.nanmean(b)):+.1f}"
+    assert pairs(tmp_path)["alpha", "beta"].startswith(f"**{100 * (np.nanmean(a) - np.nanmean(b)):+.1f}**")
 
 
 def test_other_queries_or_files_are_not_compared(tmp_path):
@@ -102,7 +103,7 @@ def test_other_queries_or_files_are_not_compared(tmp_path):
     add(tmp_path, "gamma", scores(3), offset=1)
     add(tmp_path, "delta", scores(4), fingerprint="a" * 64)
     text = section(tmp_path)
-    assert [(r["First"], r["Second"]) for r in table(text, "### Differences")] == [("alpha", "beta")]
+    assert list(pairs(tmp_path)) == [("alpha", "beta")]
     for name in ("gamma", "delta"):
         assert f"- {name} is not compared: its queries or files differ from those of alpha." in text
 
@@ -113,7 +114,7 @@ def test_missing_values_are_said_without_the_place(tmp_path):
     next(tmp_path.glob("market1501/gamma/*/per_query.csv")).unlink()
     text = section(tmp_path)
     assert "- gamma is not compared: market1501/gamma/" in text and str(tmp_path) not in text
-    assert len(table(text, "### Differences")) == 1
+    assert len(pairs(tmp_path)) == 1
 
 
 def test_no_values_at_all_is_one_sentence(tmp_path):
@@ -131,16 +132,22 @@ def test_a_large_table_compares_the_best_and_says_so(tmp_path):
     for i in range(significance.MOST_SETTINGS + 1):
         add(tmp_path, f"net{i}", scores(i, 0.01 * i))
     text = section(tmp_path)
-    rows = table(text, "### Differences")
+    rows = pairs(tmp_path)
     assert len(rows) == significance.MOST_SETTINGS * (significance.MOST_SETTINGS - 1) // 2
-    assert "net0" not in {name for r in rows for name in (r["First"], r["Second"])}
+    assert "net0" not in {name for pair in rows for name in pair}
     assert "Only the 8 configurations with the highest mAP and per-query values are compared." in text
     resamples = significance.RESAMPLES * significance.FULL_PAIRS // len(rows)
     assert f"({resamples:,} resamples)" in text
 
 
-def test_the_whole_page_holds_it(tmp_path):
-    for i, name in enumerate(("alpha", "beta")):
-        add(tmp_path / "results", name, scores(i))
+def test_the_overview_marks_what_may_be_chance(tmp_path):
+    """Bold is the highest mAP; a difference to it that is not shown or not tested has a mark."""
+    for name, values in {"alpha": scores(1), "beta": scores(2, 0.1), "gamma": scores(3, 0.1)}.items():
+        add(tmp_path / "results", name, values)
+    keep(tmp_path / "results", samples.ok(samples.spec("delta"), samples.evaluation(mAP=0.1)))
     page = reporting.write(tmp_path / "results", tmp_path / "BENCHMARKS.md")[0].read_text()
-    assert "### Differences: Market-1501, recipe unified" in page
+    cells = {row["Backbone"]: row["Market-1501"] for row in table(page, "## Overview")}
+    best, other = sorted(("beta", "gamma"), key=lambda name: cells[name].strip("*")[:4])[::-1]
+    assert cells[best].startswith("**") and cells[other].endswith(" ≈")
+    assert cells["delta"].endswith(" ?") and cells["alpha"][-1].isdigit()
+    assert "<b>Significance</b>: 2 of 3 differences in mAP shown on these queries" in page

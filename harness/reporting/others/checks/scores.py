@@ -1,0 +1,124 @@
+"""Scores: recomputed from the values of each query, which must be possible values themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import HarnessError, RecordError
+from harness.records import per_query, store
+from harness.reporting.others.findings import Finding, Subject, doubtful, unchecked, wrong
+
+if TYPE_CHECKING:
+    import numpy as np
+
+ROUNDING = 2e-6
+"""Largest difference by rounding: values of queries have nine digits, and a CMC curve has six decimals."""
+
+INTERVAL = 1e-4
+"""Largest difference of an end of an interval, which is computed from rounded values."""
+
+SINGLE_SHOT = "cuhk03-classic"
+"""The protocol whose values of a query are means over drawn galleries."""
+
+Values = Mapping[str, Any]
+
+
+def check(subject: Subject) -> Iterator[Finding]:
+    """Every evaluation: file, counts, values, means, curve; of the plain test also the intervals, which take time."""
+    without, plain = [], store.plain(subject.record)
+    for evaluation in subject.record["evaluations"]:
+        test = named(subject.record, evaluation)
+        if not evaluation.get("per_query"):
+            without.append(test)
+            continue
+        try:
+            rows = per_query.read(subject.folder, evaluation["per_query"])
+        except RecordError as error:
+            yield wrong(f"{test}: {str(error).replace(f'{subject.folder}/', '')}")
+            continue
+        found = list(_evaluation(evaluation, rows))
+        if evaluation == plain and not found:
+            found = list(_intervals(evaluation, rows))
+        yield from (Finding(weight, f"{test}: {words}") for weight, words in found)
+    if without:
+        yield unchecked(f"There are no values per query of: {', '.join(without)}.")
+
+
+def named(record: Values, evaluation: Values) -> str:
+    """Name of an evaluation: `plain`, `flip`, `before training on msmt17`, ..."""
+    words = [word for word, on in (("flip", evaluation["flip"]), ("re-ranking", evaluation["rerank"])) if on]
+    name = " + ".join(words) or "plain" if evaluation["trained"] else "before training"
+    other = evaluation["dataset"] != record["spec"]["dataset"]
+    return f"{name} on {evaluation['dataset']}" if other else name
+
+
+def _evaluation(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    import numpy as np
+
+    ap, inp, first = rows["AP"], rows["INP"], rows["first_match_rank"]
+    valid = ~np.isnan(ap)
+    counts = (("n_query", len(ap)), ("n_valid", int(valid.sum())))
+    differ = [f"{name} is {evaluation[name]:,}, but the file has {n:,}" for name, n in counts if evaluation[name] != n]
+    if differ:
+        yield wrong(f"{'; '.join(differ)}.")
+        return
+    if not valid.any():
+        return
+    single_shot = evaluation.get("protocol") == SINGLE_SHOT
+    if not single_shot and (impossible := _impossible(rows, valid)):
+        yield wrong(f"{impossible:,} of {valid.sum():,} queries have an AP or INP that their ranks do not allow.")
+    means = {"mAP": ap[valid].mean(), "mINP": np.nanmean(inp[valid])}
+    if not single_shot:
+        means |= {f"rank-{k}": (first[valid] <= k).mean() for k in (1, 5, 10)}
+        means |= {f"cmc[{k}]": (first[valid] <= k + 1).mean() for k in range(len(evaluation["cmc"]))}
+    stated = {**evaluation, **{f"cmc[{k}]": value for k, value in enumerate(evaluation["cmc"])}}
+    for name, value in means.items():
+        if stated[name] is not None and abs(stated[name] - value) > ROUNDING:
+            yield wrong(f"{name} is {stated[name]:.6f}, but the values of its queries give {value:.6f}.")
+            return
+
+
+def _impossible(rows: Mapping[str, np.ndarray], valid: np.ndarray) -> int:
+    """Number of queries whose values contradict each other.
+
+    With the first of P matches at rank r, the other matches follow at once in the best case. So AP lies between
+    1 / (P r) and the mean of i / (r + i - 1) for i = 1 .. P, and INP is at most P / (r + P - 1).
+    """
+    import numpy as np
+
+    ap, inp = rows["AP"][valid], rows["INP"][valid]
+    first, matches = rows["first_match_rank"][valid].astype(float), rows["positives"][valid].astype(float)
+    if (first < 1).any() or (matches < 1).any():
+        return int(((first < 1) | (matches < 1)).sum())
+    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int((first + matches).max()) + 1))])
+    before = first - 1  # i / (r + i - 1) = 1 - (r - 1) / (r + i - 1)
+    tail = harmonic[(before + matches).astype(int)] - harmonic[before.astype(int)]
+    most = 1 - before * tail / matches
+    bad = (ap > most + ROUNDING) | (ap < 1 / (matches * first) - ROUNDING)
+    bad |= (inp > matches / (before + matches) + ROUNDING) | (inp < 0)
+    return int(bad.sum())
+
+
+def _intervals(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    import numpy as np
+
+    from harness import stats
+
+    valid = ~np.isnan(rows["AP"])
+    scores = {"mAP": rows["AP"][valid]} if valid.any() else {}
+    if valid.any() and evaluation.get("protocol") != SINGLE_SHOT:
+        scores["rank-1"] = (rows["first_match_rank"][valid] == 1).astype(float)
+    for name, values in scores.items():
+        if not (stated := evaluation["interval"].get(name)):
+            continue
+        try:
+            found = stats.bootstrap_interval(values, rows["pid"][valid])
+        except HarnessError as error:
+            yield doubtful(f"the interval of {name} cannot be computed again: {error}")
+            continue
+        if max(abs(a - b) for a, b in zip(stated, found, strict=True)) > INTERVAL:
+            shown, again = (f"[{low:.4f}, {high:.4f}]" for low, high in (stated, found))
+            yield doubtful(
+                f"the interval of {name} is {shown}, but this version computes {again}; another version computed it."
+            )
