@@ -7,9 +7,10 @@ import statistics
 from collections.abc import Sequence
 
 from harness import stats
-from harness.reporting import text, tuned_plots
+from harness.reporting import commands, text, tuned_plots
 from harness.reporting.parallel import Drawn
-from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
+from harness.reporting.rows import RunGroup
+from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
 from harness.reporting.tuned_results import Key, Table, Tuned, importance, tables
 from harness.stats import StudyTest
 from harness.tuning.space import Parameter
@@ -47,10 +48,15 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
         _comparisons(table),
         *_curves(context, table, title, figures),
         *_sensitivity(context, table, title, figures),
-        _importances(table),
-        _choices(table),
-        _space(table),
-        _failures(table),
+        folded(
+            "Settings and search space",
+            "importance, choices, what was searched, and the command",
+            _importances(table),
+            _choices(table),
+            _space(table),
+            _failures(table),
+            _command(table),
+        ),
     )
 
 
@@ -293,6 +299,15 @@ def _failures(table: Table) -> str:
             if trial.state in (FAILED, DIVERGED) and trial.reason
         ]
     )
+
+
+def _command(table: Table) -> str:
+    """The command of the table."""
+    key, studies = table.key, max(len(row.searches) for row in table.rows)
+    words = ["--budget", str(key.trials), "--studies", str(studies), "--space", key.space]
+    words += [] if key.stopping else ["--stopping", "off"]
+    groups = [RunGroup(runs) for row in table.rows if (runs := row.runs(UNTUNED))]
+    return commands.of_studies(groups, words)
 
 
 def _value(value: object) -> str:

@@ -48,14 +48,15 @@ class Tuned:
         """Registered name with the variant."""
         return self.searches[0].spec.backbone
 
+    def runs(self, name: str) -> list[Mapping[str, Any]]:
+        """Records of the final runs of this name, by study."""
+        finals = (next((f for f in search.finals if f.name == name), None) for search in self.searches)
+        return [record for final in finals if (record := self._record(final)) is not None]
+
     def scores(self, name: str, metric: str = "mAP") -> dict[int, float]:
         """Test scores of the final runs of this name, by study."""
-        found = {}
-        for search in self.searches:
-            record = self._record(next((final for final in search.finals if final.name == name), None))
-            if record is not None and (plain := store.plain(record)):
-                found[search.spec.seed] = float(plain[metric])
-        return found
+        scored = ((run["spec"]["seed"], store.plain(run)) for run in self.runs(name))
+        return {seed: float(plain[metric]) for seed, plain in scored if plain}
 
     def _record(self, final: Final | None) -> Mapping[str, Any] | None:
         found = self.records.get(final.run_ids[0]) if final else None
