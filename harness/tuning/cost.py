@@ -12,7 +12,10 @@ from harness.errors import RecordError
 from harness.records import store
 from harness.spec.run_spec import RunSpec
 
-NEWEST = 5
+RUNS, PROFILE = ("trained", "search"), ("profile",)
+"""Sources of records with a training speed: runs are asked first."""
+
+NEWEST = {RUNS: 5, PROFILE: 40}
 """Number of newest records of a backbone that are read."""
 
 
@@ -25,12 +28,11 @@ class Speeds:
     """
 
     def __init__(self, results: Path, index: Mapping[str, store.Entry]) -> None:
-        self._results = results
-        self._paths: dict[str, list[Path]] = {}
+        self._paths: dict[tuple[str, str], list[Path]] = {}
         for entry in index.values():
-            if entry.status == "ok" and entry.source in ("trained", "search", "profile"):
-                self._paths.setdefault(entry.backbone, []).append(results / entry.path)
-        self._records: dict[str, list[store.Record]] = {}
+            if entry.status == "ok":
+                self._paths.setdefault((entry.backbone, entry.source), []).append(results / entry.path)
+        self._records: dict[tuple[str, tuple[str, ...]], list[store.Record]] = {}
 
     def of(self, spec: RunSpec, searched: Collection[str] = ()) -> float | None:
         """Median images per second of runs like this one; None if none was measured.
@@ -40,16 +42,18 @@ class Speeds:
             searched: build options that may differ.
         """
         wanted = _network(spec.to_dict(), searched)
-        alike = [r for r in self._newest(spec.backbone) if _network(r["spec"], searched) == wanted]
-        trained = [r for r in alike if r["source"] != "profile"]
-        rates = [rate for r in trained or alike if (rate := images_per_second(r["efficiency"]))]
-        return statistics.median(rates) if rates else None
+        for sources in NEWEST:
+            alike = [r for r in self._newest(spec.backbone, sources) if _network(r["spec"], searched) == wanted]
+            if rates := [rate for r in alike if (rate := images_per_second(r["efficiency"]))]:
+                return statistics.median(rates)
+        return None
 
-    def _newest(self, backbone: str) -> list[store.Record]:
-        if backbone not in self._records:
-            paths = sorted(self._paths.get(backbone, []), key=_modified, reverse=True)[:NEWEST]
-            self._records[backbone] = list(_readable(paths))
-        return self._records[backbone]
+    def _newest(self, backbone: str, sources: tuple[str, ...]) -> list[store.Record]:
+        if (backbone, sources) not in self._records:
+            paths = [path for source in sources for path in self._paths.get((backbone, source), [])]
+            newest = sorted(paths, key=_modified, reverse=True)[: NEWEST[sources]]
+            self._records[backbone, sources] = list(_readable(newest))
+        return self._records[backbone, sources]
 
 
 def images_per_second(efficiency: Mapping[str, Any]) -> float | None:

@@ -238,7 +238,8 @@ def resume(results: Path, search: Search) -> Search:
     if not (path := path_of(results, search.id)).is_file():
         return search
     stored = read(path)
-    return replace(search, trials=stored.trials, finals=stored.finals)
+    estimate = search.estimate if stored.estimate is None else stored.estimate
+    return replace(search, trials=stored.trials, finals=stored.finals, estimate=estimate)
 
 
 def every(results: Path) -> Iterator[Path]:

@@ -194,7 +194,8 @@ def build(request: Request) -> list[Study]:
             search = state.resume(request.results, Search(own, _settings(budget, spec), spec))
             untuned = finals[place * budget.studies + number]
             study = Study(search, request, replace(trial, spec=spec), untuned, known)
-            search.estimate = _estimate(study, speeds, images.get(spec.dataset, 0))
+            if search.estimate is None:  # later ones would be made from the runs of the study itself
+                search.estimate = _estimate(study, speeds, images.get(spec.dataset, 0))
             studies.append(study)
     return studies
 

@@ -19,8 +19,10 @@ from harness.execution.options import Execution
 from harness.execution.tune import SearchSettings, Tuning
 from harness.planning.plan import BLOCKED, TODO
 from harness.planning.request import Request
-from harness.tuning import studies
+from harness.records import store
+from harness.tuning import state, studies
 from harness.tuning.state import FINISHED, Trial
+from tests.support import record_samples as samples
 
 Cli = Callable[..., tuple[int, str, str]]
 
@@ -106,6 +108,24 @@ def test_trials_do_not_need_the_test_split(world: Path, tmp_path: Path) -> None:
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
     (study, *_) = studies.build(request(world, tmp_path, "bot", space="ratr"))
     assert study.trial.state == BLOCKED and "only one" in study.trial.reason
+
+
+def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "bot", budget=10)
+    first, second = studies.build(asked)
+    assert first.search.estimate is None
+    store.write(first.untuned.folder, samples.ok(first.untuned.spec, train_images_per_second=50.0))
+    images = len(list((world / "Market-1501-v15.09.15" / "bounding_box_train").glob("*.jpg")))
+    first, second = studies.build(asked)
+    assert first.search.estimate == pytest.approx((14 * 0.7 + 2) * 120 * images / 50)
+    assert second.search.estimate == pytest.approx((10 * 0.7 + 2) * 120 * images / 50)
+    state.write(asked.results, first.search)
+    store.write(first.untuned.folder, samples.ok(first.untuned.spec, train_images_per_second=99.0))
+    assert studies.build(asked)[0].search.estimate == first.search.estimate, "what was said before the start stays"
+    words = ["--backbones", "bot", "--datasets", "market1501", "--data-root", world, "--from-scratch"]
+    words += ["--set", "sampler.identities=4", "--results", asked.results, "--device", "cpu", "--dry-run"]
+    code, out, _ = cli("run", "--recipe", "tuned", "--budget", 10, "--studies", 2, *words)
+    assert code == 0 and "CPU hours, by measured images/s" in out
 
 
 def test_a_large_search_is_planned_in_two_seconds(cli: Cli, world: Path, tmp_path: Path) -> None:
