@@ -252,8 +252,8 @@ def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Reci
     """The recipe as this backbone runs it on this dataset: file, variant, then the user's overrides."""
     path = recipe.find(request.recipe, backbone.native_recipe)
     settings = backbone.settings
-    own = settings.dataset.get(dataset, {}) if path == backbone.native_recipe else {}
-    found = recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
+    native = {**settings.native, **settings.dataset.get(dataset, {})} if path == backbone.native_recipe else {}
+    found = recipe.load(path, dataset, {**settings.recipe, **native, **request.overrides})
     if not request.train_time:
         return found
     epochs = request.epochs.get((backbone.name, dataset), found.training.epochs)

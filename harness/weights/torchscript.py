@@ -56,7 +56,7 @@ ALLOWED: dict[tuple[str, str], Any] = {
     ("torch.jit._pickle", "restore_type_tag"): _same,
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
 }
-"""What the pickle may name, and what stands in for it."""
+"""What the pickle may name, and its replacement here."""
 
 
 class _Reader(pickle.Unpickler):
