@@ -170,6 +170,8 @@ def test_the_native_rate_depends_on_the_size(tmp_path: Path, name: str, lr: floa
     for dataset in ("market1501", "msmt17", "occluded-duke"):
         request = Request(name, dataset, recipe="native", results=tmp_path)
         assert load_recipe(request, registry.backbone(name), dataset).optimizer.lr == lr
+        unified = Request(name, dataset, results=tmp_path)
+        assert load_recipe(unified, registry.backbone(name), dataset).optimizer.lr == 0.008
 
 
 @pytest.mark.usefixtures("narrow")
