@@ -82,7 +82,9 @@ def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
     return option(DATA, flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
 
 
-def backbones_option(text: str = "Comma list of backbones, or 'all'.") -> Callable[..., Any]:
+def backbones_option(
+    text: str = "Comma list of names, patterns ('osnet:*'), groups ('all-vit'), or 'all'.",
+) -> Callable[..., Any]:
     """The option for several backbones; all by default."""
     complete = completion.many(completion.backbones)
     return option(
