@@ -201,7 +201,7 @@ def test_a_few_steps_lower_the_loss_and_move_every_parameter():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0]
     after = dict(built.named_parameters())
     assert not [name for name, value in before.items() if torch.equal(value, after[name])]
