@@ -53,6 +53,8 @@ __all__ = [
 def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
     """Returns every run of a grid: its spec, its state (`cached`, `to do` or `blocked`) and the reason.
 
+    With the recipe `tuned`, final runs are among them once the trials of their study have ended.
+
     Args:
         backbones: names as a list or comma list, or `all`.
         datasets: likewise.
@@ -63,8 +65,12 @@ def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> 
     """
     from harness.execution import settings as reading
     from harness.planning import plan as planning
+    from harness.tuning import studies
 
-    return planning.build(reading.resolve(backbones, datasets, settings).request)
+    request = reading.resolve(backbones, datasets, settings).request
+    if request.budget:
+        return [cell for study in studies.build(request) for cell in study.cells()]
+    return planning.build(request)
 
 
 def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> list[Record]:
@@ -85,14 +91,18 @@ def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> l
     """
     from harness.execution import run as execution
     from harness.execution import settings as reading
-    from harness.execution import stand_ins
+    from harness.execution import stand_ins, tuned
     from harness.planning import plan as planning
+    from harness.tuning import studies
 
     asked = reading.resolve(backbones, datasets, settings)
     if asked.generate:
         stand_ins.draw(asked.request, asked.generate)
-    cells = planning.build(asked.request)
-    outcome = execution.run(asked.request, cells, asked.execution, keep_plan=True)
+    if asked.request.budget:
+        outcome = tuned.run(asked.request, studies.build(asked.request), asked.execution)
+    else:
+        cells = planning.build(asked.request)
+        outcome = execution.run(asked.request, cells, asked.execution, keep_plan=True)
     execution.write_page(asked.request, asked.execution)
     return outcome.records()
 
