@@ -158,6 +158,11 @@ def test_the_file_of_timm_is_the_same_start(tmp_path: Path):
     images = golden.images(1, 224, 224, 3)
     with torch.no_grad():
         assert golden.difference(own(images)[:, 96:], other(images)) < 1e-5
+    save_file(
+        {name: v for name, v in other.state_dict().items() if "head" not in name}, tmp_path / "headless.safetensors"
+    )
+    with pytest.raises(WeightsError, match="1 missing: proj"):
+        tiny(pretrained=tmp_path / "headless.safetensors")
 
 
 def test_the_start_can_have_two_names():
