@@ -212,6 +212,26 @@ def test_a_few_steps_lower_the_loss_and_move_every_parameter():
     assert not [name for name, value in before.items() if torch.equal(value, after[name])]
 
 
+def test_cameras_reach_the_class_token_alone_or_as_their_mean():
+    built, images = tiny(camera_embedding=True).eval(), golden.scenes(2, 64, 32, 1)
+    assert built.cv_embed is not None
+    with torch.no_grad():
+        built.cv_embed.copy_(torch.randn(6, 96))
+        built.camera_mode = "mean"
+        mean = built(images)
+        built.cv_embed.copy_(built.cv_embed.mean(dim=0).expand(6, -1))
+        built.camera_mode = "on"
+        assert golden.difference(built(images, torch.tensor([3, 5])), mean) < 1e-5
+        built.image_encoder.class_embedding.add_(built.cv_embed[0])
+        built.camera_mode = "off"
+        assert golden.difference(built(images), mean) < 1e-5
+    built.camera_mode = "on"
+    with pytest.raises(UsageError, match="needs the camera of each image"):
+        built(images)
+    with pytest.raises(UsageError, match="Camera 6 is outside the 6 cameras"):
+        built(images, torch.tensor([0, 6]))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [({"width": "huge"}, "width must be one of"), ({"neck_feature": "both"}, "neck_feature must be")],
