@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,10 @@ from harness.execution.tune import SearchSettings, Tuning
 from harness.planning.plan import BLOCKED, TODO
 from harness.planning.request import Request
 from harness.records import store
+from harness.spec.job import Job
 from harness.tuning import state, studies
 from harness.tuning.state import FINISHED, Trial
+from harness.tuning.trial_source import SearchTrials
 from tests.support import record_samples as samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -128,6 +131,18 @@ def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path,
     assert code == 0 and "CPU hours, by" in out
 
 
+def test_finished_trials_of_a_smaller_budget_are_taken_over(world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "bot", budget=2, studies=1)
+    for cell, score in zip(studies.build(asked)[0].trials(), (0.5, 0.6), strict=True):
+        store.write(cell.folder, samples.ok(cell.spec, samples.evaluation(mAP=score), source="search"))
+    (study,) = studies.build(request(world, tmp_path, "bot", budget=3, studies=1))
+    make = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
+    trials = SearchTrials(study.search, asked.results, study.plan_trial, make, threading.Event())
+    job = trials.next()
+    assert job is not None and job.spec == study.trials()[2].spec
+    assert [(trial.state, trial.value) for trial in study.search.trials[:2]] == [(FINISHED, 0.5), (FINISHED, 0.6)]
+
+
 def test_a_large_search_is_planned_in_two_seconds(cli: Cli, world: Path, tmp_path: Path) -> None:
     names = ["--backbones", "bot,transreid,reidmamba", "--from-scratch", "--set", "sampler.identities=4"]
     data = ["--datasets", "market1501,dukemtmc,msmt17,cuhk03-detected,occluded-duke", "--data-root", str(world)]
@@ -155,6 +170,7 @@ def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp
     ("given", "message"),
     [
         ({"recipe": "unified", "budget": 3}, "--budget is part of a search"),
+        ({"force": True}, "Leave out --force"),
         ({"seeds": "0,1"}, "takes its seeds from --studies"),
         ({"protocol": "leave-one-out"}, "Leave out --protocol"),
         ({"stopping": "early"}, "stopping rule"),
