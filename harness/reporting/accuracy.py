@@ -8,7 +8,7 @@ from harness.reporting import data_facts, published, starts, text
 from harness.reporting.rows import Row, RunGroup, Table, TableKey
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 
-MOST_COLUMNS = 9
+MOST_COLUMNS = 8
 MAP, INTERVAL, RANK1, MINP, SEEDS = "mAP", "95 % interval of mAP", "rank-1", "mINP", "Seeds"
 ORIGIN, PUBLISHED, SIDE, PARAMETERS = "Origin", "Published mAP / rank-1", "Side information", "Params at test (M)"
 RIGHT = (MAP, RANK1, MINP, SEEDS, PARAMETERS)
