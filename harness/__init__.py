@@ -230,22 +230,30 @@ def report(
     out: str | os.PathLike[str] = "",
     *,
     csv: str | os.PathLike[str] = "",
+    html: str | os.PathLike[str] = "",
+    with_images: bool = False,
+    data_root: str | os.PathLike[str] = ".",
     plugins: str | os.PathLike[str] = "",
 ) -> Path:
-    """Writes the page of a results folder and its plots, or flat files; returns the page, or the folder of the files.
+    """Writes the page of a results folder and its plots, or flat files, or a website; returns the page or the folder.
 
     Args:
         results: folder of the records, or several, which are merged.
         out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the first results folder.
         csv: folder for CSV files with the numbers, which are written instead of the page; see docs/report.md.
+        html: folder for a website, which is written instead of the page; its first page is returned.
+        with_images: whether the website shows images of people; licences of datasets may forbid to share them.
+        data_root: folder that holds the datasets, for the images.
         plugins: folder of further plug-ins.
 
     Raises:
-        harness.errors.UsageError: a folder does not exist, is given twice or cannot be written.
+        harness.errors.UsageError: a folder does not exist, is given twice, is in use or cannot be written, or an image
+            cannot be read.
     """
     from pathlib import Path
 
     from harness import reporting
+    from harness.reporting import site
     from harness.system.paths import expand
 
     given = [results] if isinstance(results, str | os.PathLike) else results
@@ -253,6 +261,9 @@ def report(
     if csv:
         reporting.write_flat(folders, Path(expand(csv)), extra)
         return Path(expand(csv))
+    if html:
+        images = Path(expand(data_root)) if with_images else None
+        return site.write(folders, Path(expand(html)), extra, images=images)
     page = Path(expand(out)) if out else reporting.page_of(folders[0])
     reporting.write(folders, page, extra)
     return page
