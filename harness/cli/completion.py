@@ -39,9 +39,10 @@ def datasets(context: click.Context, start: str) -> list[Named]:
 
 def recipes(context: click.Context, start: str) -> list[Named]:
     """Names of recipes."""
+    from harness.planning.budget import TUNED
     from harness.spec import recipe
 
-    return [(name, "") for name in recipe.names()]
+    return [(name, "") for name in sorted([*recipe.names(), TUNED])]
 
 
 def presets(context: click.Context, start: str) -> list[Named]:

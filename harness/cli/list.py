@@ -17,6 +17,7 @@ from harness.cli.options import data_root_option, format_option, plugins_option,
 from harness.cli.tables import Column, prose, table
 from harness.contracts import SPLITS
 from harness.errors import HarnessError, unknown
+from harness.planning.budget import TUNED
 from harness.registry import imports
 from harness.spec import preset, recipe
 from harness.system import terminal
@@ -61,7 +62,7 @@ def _rows(kind: str, data_root: str, folder: Path | None) -> list[dict[str, Any]
     if kind == "datasets":
         return [dataset_row(entry, data_root) for entry in registry.datasets(folder)]
     if kind == "recipes":
-        return [{"name": n, "about": _about(n)} for n in recipe.names()]
+        return [{"name": n, "about": _about(n)} for n in sorted([*recipe.names(), TUNED])]
     if kind == "presets":
         return [{"name": n, "about": preset.load(n).get("about", "")} for n in preset.names()]
     return [space_row(n) for n in space.names()]
@@ -155,6 +156,8 @@ def space_row(name: str) -> dict[str, Any]:
 
 
 def _about(name: str) -> str:
+    if name == TUNED:
+        return "The same search for every backbone, then final runs with the chosen settings (docs/tuning.md)."
     if name == "native":
         return "What the paper's code does, per backbone and dataset (native.toml beside each backbone)."
     return str(read_toml(recipe.find(name)).get("about", ""))

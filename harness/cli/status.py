@@ -6,6 +6,7 @@ import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 import click
@@ -53,8 +54,10 @@ def _tracked(results: Path, uri: str, sync: bool) -> None:
     from harness import tracking
 
     if sync:
+        from harness.reporting import summary
+
         uri = tracking.used_address(results, uri)
-        sent = tracking.sync(results, uri)
+        sent = tracking.sync(results, uri, partial(summary.of_runs, results))
         click.echo(f"Sent {sent} record{'s' * (sent != 1)} to MLflow at {mask(uri)}.")
     elif uri or tracking.is_tracked(results):
         uri = tracking.used_address(results, uri, whole=False)

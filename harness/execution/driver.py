@@ -67,6 +67,10 @@ class Driver:
     def __enter__(self) -> Driver:
         if self.execution.mlflow:
             from harness import tracking
+            from harness.reporting import summary
+
+            def overview() -> str:
+                return summary.of_runs(self.results, self.invocation.folders())
 
             self._tracker = tracking.Tracker(
                 self.results,
@@ -76,6 +80,7 @@ class Driver:
                 tags=self.invocation.tags,
                 search=self.invocation.search,
                 folders=self.invocation.folders,
+                overview=overview,
             )
         return self
 

@@ -46,7 +46,7 @@ def build(context: Context) -> str:
     lines = [
         grids.place(context, table) | {name: _cell(table.plain(), cost) for name, cost in COSTS.items()}
         for table in context.tables
-        if len(table.plain()) > 1
+        if len([row for row in table.plain() if row.efficiency("parameters_inference", "parameters")]) > 1
     ]
     about = (
         "**Accuracy against cost**: the configurations that no other beats in both mAP and cost, the cheapest first. "

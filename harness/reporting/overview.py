@@ -25,12 +25,19 @@ def build(context: Context) -> Section:
     """One grid of backbones and datasets per recipe, without cross-domain scores; then costs and machines."""
     if not context.data.records:
         return Section()
+    parts = grids_of(context)
+    return Section(paragraphs("## Overview", LEGEND if parts else "", *parts, costs_and_places(context)))
+
+
+def grids_of(context: Context) -> list[str]:
+    """Markdown with one grid per recipe."""
     own = [table for table in context.tables if table.key.dataset == table.key.trained_on]
-    of_kind = grids.kinds(own)
-    parts = [_grid(context, kind, tables) for kind, tables in of_kind.items()]
-    legend = LEGEND if parts else ""
-    where = paragraphs("**What was run where**", environments.places(context))
-    return Section(paragraphs("## Overview", legend, *parts, frontier.build(context), where))
+    return [_grid(context, kind, tables) for kind, tables in grids.kinds(own).items()]
+
+
+def costs_and_places(context: Context) -> str:
+    """Markdown with accuracy against cost, and what was run where."""
+    return paragraphs(frontier.build(context), "**What was run where**", environments.places(context))
 
 
 def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> str:

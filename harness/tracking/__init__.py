@@ -6,6 +6,7 @@ separate thread. If the server is slow or down, nothing is lost: `status --sync`
     server.py     calls to one tracking server and one experiment
     content.py    parameters, metrics, tags and files of a run
     tracker.py    the thread that sends events and records
+    view.py       the charts that are stored with the experiment
     presence.py   finds the runs of crashed drivers and closes them
     transfer.py   sends missing results, and restores results from a server
 """

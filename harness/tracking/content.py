@@ -77,14 +77,25 @@ def _numbers(name: str, value: Any) -> Iterator[tuple[str, float]]:
 
 
 def tags_of(spec: Mapping[str, Any], attempt: int) -> dict[str, str]:
-    """Tags of a child run."""
+    """Tags of a child run: two to find it, and what runs are grouped by."""
     return {
         "harness.run_id": hashlib.sha256(canonical(spec).encode()).hexdigest(),
         "harness.attempt": str(attempt),
         "backbone": spec["backbone"],
         "dataset": spec["dataset"],
         "recipe": spec["recipe"],
+        "seed": str(spec["seed"]),
+        "kind": spec.get("purpose") or "test",
     }
+
+
+def outcome_of(record: Any) -> dict[str, str]:
+    """Tags that are known at the end of a run: its device, whether the data is generated, and why it failed."""
+    environment = record["environment"]
+    device = environment.get("gpu") or environment.get("cpu") or ""
+    reason = mask(record["error"]["message"])[:500] if record["error"] else ""
+    found = {"device": str(device), "generated": str(bool(record["data"].get("generated"))).lower(), "reason": reason}
+    return {name: value for name, value in found.items() if value}
 
 
 def name_of(spec: Mapping[str, Any]) -> str:
@@ -135,6 +146,7 @@ def send(server: Server, folder: Path, parent: str) -> None:
     for partial in server.find({name: tags[name] for name in ("harness.run_id", "harness.attempt")}):
         server.client.delete_run(partial)
     run = server.start(name_of(record["spec"]), tags, parent)
+    server.dataset(run, record["spec"])
     server.parameters(run, parameters_of(record["spec"]))
     server.metrics(run, list(epochs_of(folder)))
     finish(server, run, folder, record)
@@ -153,8 +165,8 @@ def finish(server: Server, run: str, folder: Path, record: Any) -> None:
             server.client.log_artifact(run, str(folder / name))
     for picture in sorted((folder / "pictures").glob("*.png")):
         server.client.log_artifact(run, str(picture), "pictures")
-    if record["error"]:
-        server.client.set_tag(run, "reason", mask(record["error"]["message"])[:500])
+    for name, value in outcome_of(record).items():
+        server.client.set_tag(run, name, value)
     server.end(run, record["status"])
     sent = {"uri": mask(server.uri), "run": run, **_sent_of(record)}
     files.replace(folder / SIDECAR, json.dumps(sent) + "\n")

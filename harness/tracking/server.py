@@ -12,7 +12,7 @@ import shlex
 import shutil
 import textwrap
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,14 @@ from harness.errors import HarnessError, UsageError
 from harness.system import files
 from harness.system.paths import expand_uri
 from harness.system.redact import mask
+from harness.tracking import view
 
 EXPERIMENT = "reid-harness"
 BATCH = 100
 """Maximum number of parameters or tags per call; ten times as many metrics are allowed."""
+
+LONGEST_NOTE = 5000
+"""Characters of a tag that every version of MLflow stores."""
 
 SQLITE = "sqlite:///"
 NO_ROOM = 1 << 16
@@ -142,11 +146,16 @@ class Server:
     def _open(cls, client: Any, uri: str, place: str | None) -> Server:
         if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
             try:
-                return cls(client, client.create_experiment(EXPERIMENT, artifact_location=place), uri)
+                client.create_experiment(EXPERIMENT, artifact_location=place)
             except Exception:  # another driver may have created it in the meantime
-                if (experiment := client.get_experiment_by_name(EXPERIMENT)) is None:
+                if client.get_experiment_by_name(EXPERIMENT) is None:
                     raise
-        return cls(client, usable(experiment, uri), uri)
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+        found = cls(client, usable(experiment, uri), uri)
+        for name, value in view.tags(found.experiment).items():
+            if name not in experiment.tags:  # what a user has changed is kept
+                client.set_experiment_tag(found.experiment, name, value)
+        return found
 
     def start(self, name: str, tags: dict[str, str], parent: str = "") -> str:
         """Creates a run and returns its id."""
@@ -160,6 +169,21 @@ class Server:
         params = [Param(name, str(value)[:500]) for name, value in values.items()]
         for first in range(0, len(params), BATCH):
             self.client.log_batch(run, params=params[first : first + BATCH])
+
+    def dataset(self, run: str, spec: Mapping[str, Any]) -> None:
+        """Names the dataset of a run, so that MLflow shows it in its own column and groups by it."""
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        data = Dataset(spec["dataset"], (spec.get("fingerprint") or "")[:36], "local", "{}")
+        context = InputTag("mlflow.data.context", "training and test")
+        self.client.log_inputs(run, datasets=[DatasetInput(data, [context])])
+
+    def describe(self, run: str, text: str) -> None:
+        """Shows Markdown on the page of a run; its full text is an artifact."""
+        text += f"\n\n[Charts of all runs](#{view.path(self.experiment)})\n"
+        self.client.log_text(run, text, "overview.md")
+        shown = text if len(text) <= LONGEST_NOTE else "The overview is long: see the artifact overview.md."
+        self.client.set_tag(run, "mlflow.note.content", shown)
 
     def metrics(self, run: str, rows: list[tuple[int, dict[str, Any]]]) -> None:
         """Logs finite numbers by step, with as few calls as possible."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import threading
 import time
@@ -9,7 +10,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from harness.errors import RecordError
+from harness.errors import HarnessError, RecordError
 from harness.records import store
 from harness.spec.job import Job
 from harness.system import hooks
@@ -36,6 +37,7 @@ class Tracker:
         tags: tags of the parent run, for example the command.
         search: id of a search; its existing parent run and child runs are continued.
         folders: returns the folders of all runs of this invocation; `close` sends their missing records.
+        overview: returns Markdown about these runs for the page of the parent run; `close` sends it.
     """
 
     def __init__(
@@ -48,10 +50,11 @@ class Tracker:
         tags: dict[str, str],
         search: str = "",
         folders: Callable[[], Iterable[Path]] = tuple,
+        overview: Callable[[], str] = str,
     ) -> None:
         self.results, self.uri, self.warn = results, uri, warn
         self._name, self._tags = name, {**tags, **({"harness.search": search} if search else {})}
-        self._search, self._folders = search, folders
+        self._search, self._folders, self._overview = search, folders, overview
         self._presence = Presence(results)
         self._queue: queue.Queue[Callable[[], None] | None] = queue.Queue()
         self._server: Server | None = None
@@ -105,6 +108,9 @@ class Tracker:
             for folder in self._folders():
                 if (folder / store.RECORD).is_file() and not is_sent(folder, self.uri):
                     send(self._require(), folder, self._parent)
+            with contextlib.suppress(HarnessError):  # such as per-query values that are damaged
+                if text := self._overview():
+                    self._require().describe(self._parent, text)
             self._require().end(self._parent, status)
         self._presence.end()
 
@@ -126,6 +132,7 @@ class Tracker:
                 self._sent[key] = {metric.step for metric in server.client.get_metric_history(known[0], "lr")}
                 return known[0]
             self._children[key] = server.start(name_of(spec), tags_of(spec, job.attempt), self._parent)
+            server.dataset(self._children[key], spec)
             server.parameters(self._children[key], parameters_of(spec))
         return self._children[key]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from harness.tracking.content import is_sent, send
 from harness.tracking.presence import Presence
 from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, trouble, usable
 
+Overview = Callable[[Sequence[Path]], str]
+
 
 def unsent(results: Path, uri: str) -> list[Path]:
     """Returns the folders of records that were not sent to this server completely."""
@@ -22,16 +24,28 @@ def unsent(results: Path, uri: str) -> list[Path]:
     return [folder for folder in folders if not is_sent(folder, uri)]
 
 
-def sync(results: Path, uri: str) -> int:
+def sync(results: Path, uri: str, overview: Overview = lambda folders: "") -> int:
     """Sends all missing records; returns how many.
+
+    Args:
+        results: the results folder.
+        uri: the tracking server.
+        overview: returns Markdown about the runs in these folders, for the page of the parent run.
 
     Raises:
         HarnessError: the server cannot be reached or returns an error.
     """
-    return send_missing(results, uri, unsent(results, uri), "sync", {"command": "status --sync"})
+    return send_missing(results, uri, unsent(results, uri), "sync", {"command": "status --sync"}, overview)
 
 
-def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, tags: dict[str, str]) -> int:
+def send_missing(
+    results: Path,
+    uri: str,
+    folders: Sequence[Path],
+    name: str,
+    tags: dict[str, str],
+    overview: Overview = lambda folders: "",
+) -> int:
     """Sends the missing records of some folders as children of a new parent run; returns how many.
 
     Also closes the open runs of killed drivers of this results folder.
@@ -50,6 +64,8 @@ def send_missing(results: Path, uri: str, folders: Sequence[Path], name: str, ta
             parent = server.start(name, {**tags, **presence.tags})
             for folder in missing:
                 send(server, folder, parent)
+            if text := overview(missing):
+                server.describe(parent, text)
             server.end(parent, "ok")
         presence.end()
     except HarnessError:

@@ -23,12 +23,13 @@ import pytest
 from harness import tracking
 from harness.errors import HarnessError
 from harness.records import store
+from harness.reporting import summary
 from harness.spec.job import Job, run_folder
 from harness.spec.run_spec import RunSpec
 from harness.system.paths import REPOSITORY
 from harness.system.redact import mask
 from harness.tracking import tracker as tracker_module
-from harness.tracking import transfer
+from harness.tracking import transfer, view
 from tests.support.record_samples import evaluation, failed, ok, per_query, spec
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -135,6 +136,45 @@ def test_report_from_the_tracker_equals_that_of_the_results(cli: Cli, tmp_path: 
     assert cli("report", "--results", results, "--out", one)[0] == 0
     assert cli("report", "--from-mlflow", uri, "--out", other)[0] == 0
     assert tables(one) == tables(other) and len(tables(one)) > 5
+
+
+@pytest.mark.slow
+def test_the_page_of_the_parent_run_shows_the_grid(cli: Cli, tmp_path: Path) -> None:
+    """And a child run what runs are grouped by; the experiment has the charts, but keeps what a user changed."""
+    from mlflow import MlflowClient
+
+    results, uri = tmp_path / "results", sqlite(tmp_path)
+    finished(results, spec(seed=0))
+    finished(results, spec("beta", seed=1))
+    (tmp_path / "index.html").touch()
+    summary.remember_site(results, tmp_path / "index.html")
+    assert cli("status", "--results", results, "--sync", "--mlflow-uri", uri)[0] == 0
+    client, (one, other) = MlflowClient(tracking_uri=uri), sorted(children(uri), key=lambda run: run.data.tags["seed"])
+    parent = client.get_run(one.data.tags["mlflow.parentRunId"])
+    note = parent.data.tags["mlflow.note.content"]
+    assert "| alpha      | **50.0 / 60.0** |" in note and "| beta       |   50.0 / 60.0 ≈ |" in note
+    assert f"Website: `{tmp_path / 'index.html'}`" in note
+    (file,) = client.list_artifacts(parent.info.run_id)
+    assert file.path == "overview.md"
+    assert [
+        one.data.tags[name] for name in ("backbone", "dataset", "recipe", "seed", "kind", "device", "generated")
+    ] == [*("alpha", "market1501", "unified", "0", "test", "Some CPU", "false")]
+    assert one.inputs.dataset_inputs[0].dataset.name == "market1501"
+    assert one.data.metrics.keys() == other.data.metrics.keys(), "charts compare metrics of the same name"
+    experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
+    assert view.tags(experiment.experiment_id).items() <= experiment.tags.items()
+    client.set_experiment_tag(experiment.experiment_id, "mlflow.note.content", "mine")
+    finished(results, spec("gamma"))
+    assert tracking.sync(results, uri) == 1
+    assert client.get_experiment_by_name(tracking.EXPERIMENT).tags["mlflow.note.content"] == "mine"
+
+
+def test_the_view_fits_into_a_tag_and_names_known_metrics() -> None:
+    tags = view.tags("7")
+    assert all(len(value) <= 5000 for value in tags.values())
+    run = ok(spec(), evaluation())
+    assert {metric for metrics in view.BARS.values() for metric in metrics} <= tracking.metrics_of(run).keys()
+    assert view.path("7") in tags["mlflow.note.content"]
 
 
 @pytest.mark.slow
@@ -404,5 +444,7 @@ def rewind(database: Path, run: str) -> None:
 
 
 def tables(page: Path) -> list[str]:
-    """Rows of all tables; links to files beside the results are not in a report that comes from elsewhere."""
-    return [line for line in page.read_text().splitlines() if line.startswith("|")]
+    """Rows of all tables but one: a report that comes from elsewhere has no links to single runs."""
+    before, rest = page.read_text().split("<b>Single runs</b>")
+    text = before + rest.partition("</details>")[2]
+    return [line for line in text.splitlines() if line.startswith("|")]
