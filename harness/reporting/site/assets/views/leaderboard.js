@@ -11,7 +11,7 @@
     const metrics = ["mAP", "rank-1", "rank-5", "rank-10", "mINP"].filter((name) => row[name] != null);
     const facts = [
       ["Dataset", tables[row.table].title], ["Test", row.test], ["Status", row.status + (row.note ? ` (${row.note})` : "")],
-      ["Start", row.start], ["Side information", row.side], ["Input size", row.size || format.NONE], ["Source", row.source],
+      ["Start", row.start], ["Starting weights", row.weights], ["Side information", row.side], ["Input size", row.size || format.NONE], ["Source", row.source],
       ["Queries", row.n_query == null ? format.NONE : `${row.n_query}, of which ${row.n_valid} have a match; ${row.n_gallery} gallery images`],
       ["Parameters (M)", format.millions(row.parameters)], ["Parameters at test (M)", format.millions(row.parameters_inference)],
       ["GFLOPs", format.giga(row.flops)],
