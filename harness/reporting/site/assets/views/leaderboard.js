@@ -36,7 +36,7 @@
             ? `Ours minus published: ${format.signed(100 * row.mAP - published.mAP)} / ${format.signed(100 * row["rank-1"] - published["rank-1"])} points. `
             : "Not compared, because the input size differs. ",
           published.setup ? `Set-up: ${published.setup}. ` : "", "Source: ", site.linked(published.source))],
-      h("h3", {}, "Set-up and cost"), site.simple("Set-up and cost", ["", ""], facts));
+      h("h3", {}, "Set-up and cost"), site.simple("Set-up and cost", ["Key", "Value"], facts));
   };
   site.detail = detail;
 
