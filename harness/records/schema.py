@@ -400,7 +400,10 @@ class Timing(TypedDict, total=False):
 
     started: Annotated[str | None, Meta(description="start, in ISO 8601 and UTC")]
     ended: Annotated[str | None, Meta(description="end, in ISO 8601 and UTC")]
-    seconds: Annotated[dict[str, Number] | None, Meta(description="duration of each stage, in seconds")]
+    seconds: Annotated[
+        dict[str, Number] | None,
+        Meta(description="duration of each stage, in seconds; `train` with the epochs of earlier attempts"),
+    ]
 
 
 class Asked(TypedDict, total=False):

@@ -104,6 +104,13 @@ def _link(source: Path, target: Path) -> None:
         shutil.copyfile(source, target)
 
 
+def seconds_of_epochs(folder: Path) -> float:
+    """Returns the duration of all epochs in a folder's metrics, those that were trained twice included."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    return sum(float(json.loads(line).get("seconds", 0)) for line in lines if line.endswith("\n"))
+
+
 def _copy_metrics(source: Path, folder: Path, epochs: int) -> None:
     """Copies the metrics of the reused epochs, for the curves of the run."""
     lines = (source / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)

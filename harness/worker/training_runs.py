@@ -22,6 +22,7 @@ from harness.spec import recipe
 from harness.spec.run_spec import training_key
 from harness.system.device import place, precision_name
 from harness.system.seeding import seed_torch
+from harness.training.checkpoint import seconds_of_epochs
 from harness.training.group import Group
 from harness.training.trainer import OnEpoch, Summary, Trainer
 from harness.worker import peers
@@ -100,6 +101,7 @@ class TrainingRun(ModelPipeline):
         group.close()
 
     def _train(self) -> None:
+        self.progress.seconds["train"] = round(seconds_of_epochs(self.folder), 3)  # of earlier attempts
         with peers.group_of(self.job, self.folder, self.device, self.progress) as group:
             summary, trainer = self._trained_in(group)
         self.blocks["efficiency"] = {

@@ -119,6 +119,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(world: Path, plugin_folder
     resumed, straight = only_record(broken), only_record(whole)
     assert resumed["efficiency"]["resumed_at_epoch"] > 0
     assert resumed["efficiency"]["skipped_steps"] == 0
+    epochs = [json.loads(line) for path in broken.rglob("metrics.jsonl") for line in path.read_text().splitlines()]
+    assert resumed["timing"]["seconds"]["train"] >= sum(epoch["seconds"] for epoch in epochs) > 0
     assert resumed["evaluations"] == straight["evaluations"], "resumed training equals uninterrupted training"
 
 

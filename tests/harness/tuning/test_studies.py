@@ -175,7 +175,7 @@ def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp
         ({"protocol": "leave-one-out"}, "Leave out --protocol"),
         ({"stopping": "early"}, "stopping rule"),
         ({"budget": 0}, "--budget must be a whole number"),
-        ({"space": "trainin"}, "Did you mean 'training'"),
+        ({"space": "train"}, "Did you mean 'training'"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(world: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
