@@ -28,12 +28,13 @@ from harness.reporting.site.views import (
     searches,
     significance,
     training,
+    tuned,
 )
 
 __all__ = ["build", "write"]
 
 VIEWS = (
-    *(overview, leaderboard, curves, significance, efficiency, training, searches),
+    *(overview, leaderboard, curves, significance, efficiency, training, searches, tuned),
     *(claims, audits, queries, failures, environments, records),
 )
 

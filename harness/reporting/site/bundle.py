@@ -27,6 +27,7 @@ PAGES = (
     ("queries", "Queries"),
     ("efficiency", "Efficiency"),
     ("training", "Training"),
+    ("tuned", "Equal budgets"),
     ("searches", "Searches"),
     ("claims", "Claims"),
     ("audits", "Audits"),

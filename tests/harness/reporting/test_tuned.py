@@ -12,6 +12,8 @@ import pytest
 from harness import reporting
 from harness.reporting import rows, tuned_results
 from harness.reporting.report_data import ReportData
+from harness.reporting.site.source import Source
+from harness.reporting.site.views import tuned as tuned_view
 from harness.tuning import space
 from harness.tuning.asha import Asha
 from harness.tuning.state import FINISHED, STOPPED, Final, Search, Settings, Trial
@@ -51,6 +53,16 @@ def page(tmp_path: Path, studies: Sequence[tuple[Search, list[dict[str, Any]]]])
     data = ReportData(list(records.values()), searches=[search for search, _ in studies])
     reporting.build(data, tmp_path / "page.md")
     return (tmp_path / "page.md").read_text().partition("## Tuned with equal budgets")[2].partition("\n## ")[0]
+
+
+def test_the_website_has_the_same_medians(tmp_path: Path):
+    studies = [*three("alpha", (0.4, 0.5, 0.6)), *three("beta", (0.2, 0.3, 0.3))]
+    records = {r["run_id"]: r for _, found in studies for r in found}
+    data = ReportData(list(records.values()), searches=[search for search, _ in studies])
+    (entry,) = tuned_view.build(Source(data, (), None))["tuned"]
+    rows = {row["label"]: row for row in entry["rows"]}
+    assert rows["alpha"]["mAP"] == [0.5, 0.4, 0.6] and rows["beta"]["studies"] == [3, 3]
+    assert rows["alpha"]["gain"] == pytest.approx([0.2, 0.1, 0.3]) and len(rows["alpha"]["runs"]) == 3
 
 
 def three(backbone: str, tuned: Sequence[float], untuned: float = 0.3, **options: Any) -> list[Any]:

@@ -20,8 +20,9 @@ site.name = (text) => site.plain(text.length > 34 ? `${text.slice(0, 20)}…${te
 
 site.chart = async (parent, { label, x, y, traces, columns, rows, shapes = [], click }) => {
   const holder = site.h("div", { class: "chart", role: "group", "aria-label": `${label}. The values are in the table below.` });
-  const figure = site.h("figure", {}, holder,
-    site.h("details", {}, site.h("summary", {}, "Values of the plot as a table"), site.simple(label, columns, rows)));
+  const values = site.h("details", {}, site.h("summary", {}, "Values of the plot as a table"));
+  values.addEventListener("toggle", () => values.append(site.simple(label, columns, rows)), { once: true });
+  const figure = site.h("figure", {}, holder, values);
   parent.append(figure);
   await site.script("vendor/plotly.min.js");
   const draw = () => {

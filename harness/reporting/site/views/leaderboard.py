@@ -10,6 +10,7 @@ from harness.reporting.accuracy import heading, side_information
 from harness.reporting.commands import changed_options
 from harness.reporting.rows import PLAIN, EvalVariant, Row, RunGroup, Table, device, image_size, other_work
 from harness.reporting.site.source import Source, columnar
+from harness.reporting.starts import start_of
 
 METRICS = ("mAP", "rank-1", "rank-5", "rank-10", "mINP")
 COSTS = {
@@ -64,7 +65,8 @@ def _common(source: Source, number: int, table: Table, setting: RunGroup, label:
         "label": label,
         "backbone": setting.backbone,
         "recipe": table.key.recipe,
-        "start": setting.start if setting.untrained else str(spec.get("pretrained") or "none"),
+        "start": setting.start if setting.untrained else start_of(source.data, setting),
+        "weights": str(spec.get("pretrained") or "none"),
         "source": setting.source,
         "origin": setting.origin,
         "side": side_information(source.context, setting),

@@ -51,8 +51,10 @@ def grid(source: Source) -> Grid:
     shown = sorted(own[:MOST_COLUMNS])
     cells: dict[str, dict[int, Cell]] = {}
     for number in shown:
-        for row in source.tables[number].plain():
-            cells.setdefault(row.label, {})[number] = _cell(source, number, row)
+        plain = source.tables[number].plain()
+        best = max(plain, key=lambda row: row.mean("mAP")) if len(plain) > 1 else None
+        for row in plain:
+            cells.setdefault(row.label, {})[number] = _cell(source, number, row, best)
     names = sorted(cells)
     return Grid(
         columns=[heading(source.context, source.tables[i].key) for i in shown],
@@ -62,15 +64,12 @@ def grid(source: Source) -> Grid:
     )
 
 
-def _cell(source: Source, number: int, row: Row) -> Cell:
+def _cell(source: Source, number: int, row: Row, best: Row | None) -> Cell:
     """A score with its mark: `best`, or how it compares with the best, as on the page of results."""
-    table = source.tables[number]
-    plain = table.plain()
-    best = max(plain, key=lambda one: one.mean("mAP"))
     shown, key = f"{row.shown('mAP')} / {row.shown('rank-1')}", source.key(row, number)
-    if len(plain) == 1:
+    if best is None:
         return Cell(shown, key, "")
     if row is best:
         return Cell(shown, key, "best")
-    verdict = source.comparisons.verdict(table, row, best)
+    verdict = source.comparisons.verdict(source.tables[number], row, best)
     return Cell(shown, key, {True: "", False: CHANCE, None: UNTESTED}[verdict])

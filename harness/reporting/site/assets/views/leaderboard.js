@@ -11,7 +11,7 @@
     const metrics = ["mAP", "rank-1", "rank-5", "rank-10", "mINP"].filter((name) => row[name] != null);
     const facts = [
       ["Dataset", tables[row.table].title], ["Test", row.test], ["Status", row.status + (row.note ? ` (${row.note})` : "")],
-      ["Start", row.start], ["Side information", row.side], ["Input size", row.size || format.NONE], ["Source", row.source],
+      ["Start", row.start], ["Starting weights", row.weights], ["Side information", row.side], ["Input size", row.size || format.NONE], ["Source", row.source],
       ["Queries", row.n_query == null ? format.NONE : `${row.n_query}, of which ${row.n_valid} have a match; ${row.n_gallery} gallery images`],
       ["Parameters (M)", format.millions(row.parameters)], ["Parameters at test (M)", format.millions(row.parameters_inference)],
       ["GFLOPs", format.giga(row.flops)],
@@ -36,7 +36,7 @@
             ? `Ours minus published: ${format.signed(100 * row.mAP - published.mAP)} / ${format.signed(100 * row["rank-1"] - published["rank-1"])} points. `
             : "Not compared, because the input size differs. ",
           published.setup ? `Set-up: ${published.setup}. ` : "", "Source: ", site.linked(published.source))],
-      h("h3", {}, "Set-up and cost"), site.simple("Set-up and cost", ["", ""], facts));
+      h("h3", {}, "Set-up and cost"), site.simple("Set-up and cost", ["Key", "Value"], facts));
   };
   site.detail = detail;
 

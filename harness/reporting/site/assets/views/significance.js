@@ -18,7 +18,7 @@
   const p = (value) => (value >= 0.0001 ? value.toFixed(4) : "< 0.0001");
   const range = (pair) => `[${format.signed(100 * pair.interval[0])}, ${format.signed(100 * pair.interval[1])}]`;
   const explain = (family, pair, row, column) => site.open(`${family.labels[row]} minus ${family.labels[column]}`,
-    site.simple("Comparison", ["", ""], [
+    site.simple("Comparison", ["Key", "Value"], [
       ["Difference in mAP (points)", format.signed(100 * pair.difference)],
       ["95 % interval over identities", range(pair)],
       ["p, corrected by Holm", p(pair.p)],
