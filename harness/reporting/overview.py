@@ -56,7 +56,8 @@ def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> str:
     }
     columns = list(dict.fromkeys(column for _, column in cells))
     warning = [GENERATED] if kind.generated else []
-    title = " ".join([f"{grids.caption(context, kind)}.", *_about(tables), *warning])
+    more = " ".join([*_about(tables), *warning])
+    title = grids.caption(context, kind) + (f". {more}" if more else "")
     return paragraphs(title, grids.grid(columns, cells, ("Backbone",)))
 
 
