@@ -8,7 +8,7 @@ WORKERS ?= $(shell expr $$(nproc 2>/dev/null || echo 2) + 1)
 # Tests start hundreds of processes. Without its bytecode, each would compile the program again.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: demo demo-search test test-fast lint docs clean
+.PHONY: demo demo-search demo-tuned test test-fast lint docs clean
 
 demo: $(VENV)/.ready
 	$(PY) -m harness run --backbones reidmamba,transreid,bot --datasets all --preset demo
@@ -17,6 +17,10 @@ demo: $(VENV)/.ready
 
 demo-search: $(VENV)/.ready
 	$(PY) -m harness tune --backbone reidmamba --dataset market1501 --space ratr --preset demo
+
+demo-tuned: $(VENV)/.ready
+	$(PY) -m harness run --recipe tuned --budget 6 --studies 2 --backbones reidmamba,transreid,bot --datasets market1501 \
+		--preset demo --set training.epochs=4
 
 test: $(VENV)/.ready
 	$(PY) -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder

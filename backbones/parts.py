@@ -1,9 +1,11 @@
-"""Layers that several newer backbones share: half instance norm, generalised mean pooling and non-local blocks."""
+"""What several newer backbones share: half instance norm, generalised mean pooling, non-local blocks, a check."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+
+from harness.errors import UsageError
 
 SMALLEST = 1e-6
 """Generalised means raise smaller values to this one, so that every power is defined."""
@@ -74,3 +76,16 @@ class NonLocal(nn.Module):
         # The products of all pairs of positions are query_i * key_j, so their weighted sum needs no matrix.
         total = query * (key * value).sum(dim=2, keepdim=True) / query.shape[2]
         return x + self.W(total.unflatten(2, x.shape[2:]))
+
+
+def check_image_size(images: Tensor, expected: tuple[int, int]) -> None:
+    """Checks the size of images [B, 3, H, W] against the (height, width) that a model was built for.
+
+    Raises:
+        UsageError: the size differs.
+    """
+    if tuple(images.shape[-2:]) != expected:
+        raise UsageError(
+            f"The model was built for images of {expected[0]}x{expected[1]}, found {images.shape[-2]}x"
+            f"{images.shape[-1]}; build it with image_size of the data."
+        )

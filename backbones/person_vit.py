@@ -24,7 +24,7 @@ from backbones.layers import (
     patch_grid,
     stride_of,
 )
-from backbones.parts import HalfInstanceNorm, generalised_mean
+from backbones.parts import HalfInstanceNorm, check_image_size, generalised_mean
 from backbones.transreid.vit import initialise, norm_layer, transformer_block
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
@@ -81,11 +81,7 @@ class ConvolutionStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Maps images [B, 3, H, W] to tokens [B, rows * columns, dim], row by row."""
-        if tuple(images.shape[-2:]) != self.image_size:
-            raise UsageError(
-                f"The model was built for images of {self.image_size[0]}x{self.image_size[1]}, found "
-                f"{images.shape[-2]}x{images.shape[-1]}; build it with image_size of the data."
-            )
+        check_image_size(images, self.image_size)
         return self.proj(self.conv(images)).flatten(2).transpose(1, 2)
 
 

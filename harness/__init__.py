@@ -53,6 +53,8 @@ __all__ = [
 def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> Sequence[Planned]:
     """Returns every run of a grid: its spec, its state (`cached`, `to do` or `blocked`) and the reason.
 
+    With the recipe `tuned`, final runs are among them once the trials of their study have ended.
+
     Args:
         backbones: names as a list or comma list, or `all`.
         datasets: likewise.
@@ -63,8 +65,12 @@ def plan(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> 
     """
     from harness.execution import settings as reading
     from harness.planning import plan as planning
+    from harness.tuning import studies
 
-    return planning.build(reading.resolve(backbones, datasets, settings).request)
+    request = reading.resolve(backbones, datasets, settings).request
+    if request.budget:
+        return [cell for study in studies.build(request) for cell in study.cells()]
+    return planning.build(request)
 
 
 def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> list[Record]:
@@ -85,14 +91,18 @@ def run(backbones: Names = "all", datasets: Names = "all", **settings: Any) -> l
     """
     from harness.execution import run as execution
     from harness.execution import settings as reading
-    from harness.execution import stand_ins
+    from harness.execution import stand_ins, tuned
     from harness.planning import plan as planning
+    from harness.tuning import studies
 
     asked = reading.resolve(backbones, datasets, settings)
     if asked.generate:
         stand_ins.draw(asked.request, asked.generate)
-    cells = planning.build(asked.request)
-    outcome = execution.run(asked.request, cells, asked.execution, keep_plan=True)
+    if asked.request.budget:
+        outcome = tuned.run(asked.request, studies.build(asked.request), asked.execution)
+    else:
+        cells = planning.build(asked.request)
+        outcome = execution.run(asked.request, cells, asked.execution, keep_plan=True)
     execution.write_page(asked.request, asked.execution)
     return outcome.records()
 
@@ -220,22 +230,30 @@ def report(
     out: str | os.PathLike[str] = "",
     *,
     csv: str | os.PathLike[str] = "",
+    html: str | os.PathLike[str] = "",
+    with_images: bool = False,
+    data_root: str | os.PathLike[str] = ".",
     plugins: str | os.PathLike[str] = "",
 ) -> Path:
-    """Writes the page of a results folder and its plots, or flat files; returns the page, or the folder of the files.
+    """Writes the page of a results folder and its plots, or flat files, or a website; returns the page or the folder.
 
     Args:
         results: folder of the records, or several, which are merged.
         out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the first results folder.
         csv: folder for CSV files with the numbers, which are written instead of the page; see docs/report.md.
+        html: folder for a website, which is written instead of the page; its first page is returned.
+        with_images: whether the website shows images of people; licences of datasets may forbid to share them.
+        data_root: folder that holds the datasets, for the images.
         plugins: folder of further plug-ins.
 
     Raises:
-        harness.errors.UsageError: a folder does not exist, is given twice or cannot be written.
+        harness.errors.UsageError: a folder does not exist, is given twice, is in use or cannot be written, or an image
+            cannot be read.
     """
     from pathlib import Path
 
     from harness import reporting
+    from harness.reporting import site
     from harness.system.paths import expand
 
     given = [results] if isinstance(results, str | os.PathLike) else results
@@ -243,6 +261,9 @@ def report(
     if csv:
         reporting.write_flat(folders, Path(expand(csv)), extra)
         return Path(expand(csv))
+    if html:
+        images = Path(expand(data_root)) if with_images else None
+        return site.write(folders, Path(expand(html)), extra, images=images)
     page = Path(expand(out)) if out else reporting.page_of(folders[0])
     reporting.write(folders, page, extra)
     return page

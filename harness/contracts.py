@@ -92,7 +92,9 @@ class Splits:
 
 @dataclass
 class TrainingOutput:
-    """What a backbone returns in training mode: two lists of equal length, with one entry per branch.
+    """What a backbone returns in training mode: two lists, usually with one entry per branch in each.
+
+    A network may also have classifiers without a feature for the metric losses, or such features without a classifier.
 
     Attributes:
         logits: classifier outputs, each [B, num_classes].

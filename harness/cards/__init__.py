@@ -2,6 +2,8 @@
 
 from harness.cards.card_types import (
     ALL,
+    PEOPLE,
+    STARTS,
     VARIES,
     BackboneCard,
     Claim,
@@ -21,6 +23,8 @@ from harness.cards.tables import LARGEST, from_table, read_toml, same_type
 __all__ = [
     "ALL",
     "LARGEST",
+    "PEOPLE",
+    "STARTS",
     "VARIES",
     "BackboneCard",
     "Claim",

@@ -34,12 +34,21 @@ class InputCard(Struct, frozen=True, forbid_unknown_fields=True):
     channels_last: bool = False
 
 
+STARTS = ("ImageNet-1k", "ImageNet-12k", "ImageNet-21k", "CLIP", "SigLIP", "web images")
+"""Kinds of start of a training. Others are `people: NAME`, with the data set of images of people, and `none`."""
+
+PEOPLE = "people: "
+
+
 class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
     """A pretrained file: where to get it, and its checksum.
 
     Attributes:
         files: accepted file names below `--weights-root`.
-        trained_on: dataset and task of the pretraining, shown in tables.
+        trained_on: dataset and task of the pretraining, in words.
+        kind: kind of start, one of `STARTS` or `people: NAME`, as tables show it.
+        kinds: kind of start by pattern of the file's name, for files that options choose. The first match counts, and
+            `kind` if there is none.
         url: page that offers the file.
         sha256: checksum of the file; empty if none is published.
         timm: timm model name with tag, or empty.
@@ -48,6 +57,8 @@ class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
 
     files: tuple[str, ...]
     trained_on: str
+    kind: str = ""
+    kinds: dict[str, str] = {}
     url: str = ""
     sha256: str = ""
     timm: str = ""
@@ -159,12 +170,14 @@ class Variant(Struct, frozen=True, forbid_unknown_fields=True):
         about: description for listings.
         options: build options.
         recipe: recipe keys (dotted) that the variant overrides.
+        native: keys of the native recipe alone, for every dataset.
         dataset: keys of the native recipe for single datasets, by dataset name.
     """
 
     about: str
     options: dict[str, Any] = {}
     recipe: dict[str, Any] = {}
+    native: dict[str, Any] = {}
     dataset: dict[str, dict[str, Any]] = {}
 
 
@@ -173,6 +186,8 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
 
     Attributes:
         options: every build option with its default. Other options are refused.
+        groups: groups that it belongs to, such as `vit`. `--backbones all-vit` means all trainable members.
+        can_be_off: options with a number that also accept the text `off`.
         single_branch: tables of build options; training has one branch if all options of any table are set. An empty
             table always matches.
     """
@@ -188,11 +203,13 @@ class BackboneCard(Struct, frozen=True, forbid_unknown_fields=True):
     source: str = ""
     commit: str = ""
     aliases: tuple[str, ...] = ()
+    groups: tuple[str, ...] = ()
     side_information: tuple[str, ...] = ()
     trainable: bool = True
     adapter: bool = False
     about: str = ""
     options: dict[str, Any] = {}
+    can_be_off: tuple[str, ...] = ()
     single_branch: tuple[dict[str, Any], ...] = ()
     variants: dict[str, Variant] = {}
     requires: tuple[Requirement, ...] = ()
@@ -269,6 +286,7 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
         raise unknown(f"protocol in {path}", card.protocol, PROTOCOLS)
     if isinstance(card, BackboneCard):
         _check_claims(card, path)
+        _check_starts(card, path)
     for name in (card.name, *getattr(card, "variants", ())):
         if len(name.encode()) > LONGEST_NAME:
             size = len(name.encode())
@@ -278,6 +296,17 @@ def read_card(path: Path) -> BackboneCard | DatasetCard:
             f"{path}: the card is named '{card.name}' but its folder '{path.parent.name}'. Give both the same name."
         )
     return card
+
+
+def _check_starts(card: BackboneCard, path: Path) -> None:
+    """Raises UsageError for an unknown kind of start."""
+    weights = card.pretrained
+    for kind in (weights.kind, *weights.kinds.values()) if weights else ():
+        if kind and kind not in STARTS and not (kind.startswith(PEOPLE) and kind != PEOPLE):
+            raise UsageError(
+                f"{path}: pretrained.kind must be one of {', '.join(STARTS)}, or '{PEOPLE}NAME' with the name of the "
+                f"data set, found '{kind}'."
+            )
 
 
 def _check_claims(card: BackboneCard, path: Path) -> None:

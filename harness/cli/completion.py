@@ -17,10 +17,12 @@ Named = tuple[str, str]
 
 
 def backbones(context: click.Context, start: str) -> list[Named]:
-    """Names of backbones; those of their variants once a colon was typed."""
+    """Names of backbones and, once `all` was typed, of their groups; those of their variants after a colon."""
     from harness import registry
 
     entries = registry.backbones(_plugins(context))
+    if start.startswith("all"):
+        return [(name, f"Group: {', '.join(found)}") for name, found in registry.groups(_plugins(context)).items()]
     if ":" not in start:
         return [(f"{e.card.name}:" if e.card.adapter else e.card.name, e.card.title) for e in entries]
     return [(f"{e.card.name}:{name}", variant.about) for e in entries for name, variant in e.card.variants.items()]
@@ -37,9 +39,10 @@ def datasets(context: click.Context, start: str) -> list[Named]:
 
 def recipes(context: click.Context, start: str) -> list[Named]:
     """Names of recipes."""
+    from harness.planning.budget import TUNED
     from harness.spec import recipe
 
-    return [(name, "") for name in recipe.names()]
+    return [(name, "") for name in sorted([*recipe.names(), TUNED])]
 
 
 def presets(context: click.Context, start: str) -> list[Named]:

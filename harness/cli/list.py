@@ -9,14 +9,15 @@ from typing import Any
 
 import click
 
-from harness import registry
+from harness import registry, weights
 from harness.cards import read_toml
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
 from harness.cli.options import data_root_option, format_option, plugins_option, plugins_path
 from harness.cli.tables import Column, prose, table
 from harness.contracts import SPLITS
-from harness.errors import HarnessError
+from harness.errors import HarnessError, unknown
+from harness.planning.budget import TUNED
 from harness.registry import imports
 from harness.spec import preset, recipe
 from harness.system import terminal
@@ -24,45 +25,71 @@ from harness.system.redact import readable
 from harness.tuning import space
 
 
-@grouped(example="python -m harness list datasets --data-root data")
+@grouped(example="python -m harness list backbones reidmamba")
 @click.argument(
     "kind",
     metavar="KIND",
     type=click.Choice(["backbones", "datasets", "recipes", "presets", "spaces"]),
 )
+@click.argument("names", metavar="[NAMES]...", nargs=-1)
 @option(MAIN, "--details", is_flag=True, help="Show everything that is known of each.")
 @data_root_option
 @plugins_option
 @format_option
-def command(kind: str, details: bool, data_root: str, plugins: str, form: str) -> int:
+def command(kind: str, names: tuple[str, ...], details: bool, data_root: str, plugins: str, form: str) -> int:
     """List backbones, datasets, recipes, presets or search spaces.
 
-    KIND is backbones, datasets, recipes, presets or spaces. With --data-root, the table of datasets shows whether they
-    are there.
+    KIND is backbones, datasets, recipes, presets or spaces. With NAMES, shows everything that is known of these. With
+    --data-root, the table of datasets shows whether they are there.
     """
     folder = plugins_path(plugins)
-    rows: list[dict[str, Any]]
-    if kind == "backbones":
-        rows = [backbone_row(entry) for entry in registry.backbones(folder)]
-    elif kind == "datasets":
-        rows = [dataset_row(entry, data_root) for entry in registry.datasets(folder)]
-    elif kind == "recipes":
-        rows = [{"name": n, "about": _about(n)} for n in recipe.names()]
-    elif kind == "presets":
-        rows = [{"name": n, "about": preset.load(n).get("about", "")} for n in preset.names()]
-    else:
-        rows = [space_row(n) for n in space.names()]
+    rows = _chosen(_rows(kind, data_root, folder), kind, names)
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
-    elif details:
+    elif details or names:
         click.echo("\n\n".join(_block(row) for row in rows))
     else:
         click.echo(table(COLUMNS[kind], [[_cell(row, column) for column in COLUMNS[kind]] for row in rows]))
-        if kind in ("backbones", "datasets"):
-            click.echo(f"\nRun `python -m harness list {kind} --details` for everything the cards say.")
+        click.echo("\n" + "\n".join(_hints(kind, folder)))
     for place, reason in registry.broken(folder).items():
         click.echo(f"Warning: {place} cannot be used: {reason}", err=True)
     return 0
+
+
+def _rows(kind: str, data_root: str, folder: Path | None) -> list[dict[str, Any]]:
+    if kind == "backbones":
+        return [backbone_row(entry) for entry in registry.backbones(folder)]
+    if kind == "datasets":
+        return [dataset_row(entry, data_root) for entry in registry.datasets(folder)]
+    if kind == "recipes":
+        return [{"name": n, "about": _about(n)} for n in sorted([*recipe.names(), TUNED])]
+    if kind == "presets":
+        return [{"name": n, "about": preset.load(n).get("about", "")} for n in preset.names()]
+    return [space_row(n) for n in space.names()]
+
+
+def _chosen(rows: list[dict[str, Any]], kind: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The rows with these names, in their order; all without names.
+
+    Raises:
+        UsageError: a name does not exist.
+    """
+    known = {row["name"]: row for row in rows}
+    for name in names:
+        if name not in known:
+            raise unknown(kind.removesuffix("s"), name, known)
+    return [known[name] for name in names] or rows
+
+
+def _hints(kind: str, folder: Path | None) -> list[str]:
+    """What to type next, below a table."""
+    hints = [f"Run `python -m harness list {kind} NAME` for everything that is known of one."]
+    if kind == "backbones":
+        groups = ", ".join(registry.groups(folder))
+        hints.append(
+            prose(f"--backbones takes names, NAME:VARIANT, patterns such as 'osnet:*', and groups: all, {groups}.")
+        )
+    return hints
 
 
 def backbone_row(entry: registry.BackboneEntry) -> dict[str, Any]:
@@ -79,6 +106,8 @@ def backbone_row(entry: registry.BackboneEntry) -> dict[str, Any]:
         "about": card.about,
         "variants": {name: variant.about for name, variant in card.variants.items()},
         "options": card.options,
+        "start": "see the model" if card.adapter else weights.kind_of_start(card),
+        "groups": list(card.groups),
         "side_information": list(card.side_information),
         "licence": card.licence,
         "paper": card.paper,
@@ -127,6 +156,8 @@ def space_row(name: str) -> dict[str, Any]:
 
 
 def _about(name: str) -> str:
+    if name == TUNED:
+        return "The same search for every backbone, then final runs with the chosen settings (docs/tuning.md)."
     if name == "native":
         return "What the paper's code does, per backbone and dataset (native.toml beside each backbone)."
     return str(read_toml(recipe.find(name)).get("about", ""))
@@ -163,14 +194,34 @@ def _cell(row: dict[str, Any], column: Column) -> str:
     if column.title in SPLITS:
         number = str(row["expected"].get(column.title, "")).partition(" images")[0]
         return "" if number == "0" else number  # an expected number of 0 is not checked
+    if column.title == "variants":
+        return _few(list(value))
     return readable(", ".join(value) if isinstance(value, dict | list) else str(value))
 
+
+def _few(names: list[str]) -> str:
+    """The first names, and how many there are beyond them."""
+    shown = list(names)
+    while len(shown) > 1 and len(", ".join(shown)) > WIDEST_VARIANTS:
+        shown.pop()
+    rest = len(names) - len(shown)
+    return ", ".join(shown) + (f", + {rest}" if rest else "")
+
+
+WIDEST_VARIANTS = 32
+"""Columns for the variants of a backbone in the table; more are counted."""
 
 READY = {"ready": "green", "found": "green"}
 STATE = Column("state", folds=True, colours={**READY, "not found": "red"})
 
 COLUMNS = {
-    "backbones": (Column("name"), Column("title", folds=True), Column("variants", folds=True), STATE),
+    "backbones": (
+        Column("name"),
+        Column("title", folds=True),
+        Column("start"),
+        Column("variants", folds=True),
+        STATE,
+    ),
     "datasets": (
         Column("name"),
         Column("title", folds=True),

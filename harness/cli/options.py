@@ -11,8 +11,9 @@ import click
 from click.shell_completion import CompletionItem
 
 from harness.cli import completion
-from harness.cli.groups import DATA, HARDWARE, MAIN, OUTPUT, RECIPE, TRACKING, option
+from harness.cli.groups import DATA, HARDWARE, MAIN, OUTPUT, RECIPE, SEARCH, TRACKING, option
 from harness.errors import UsageError
+from harness.planning.budget import STOPPING
 from harness.system import paths
 
 
@@ -82,7 +83,9 @@ def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
     return option(DATA, flag, default="", metavar="DIR", envvar=variable, show_envvar=True, type=UserPath(), help=text)
 
 
-def backbones_option(text: str = "Comma list of backbones, or 'all'.") -> Callable[..., Any]:
+def backbones_option(
+    text: str = "Comma list of names, patterns ('osnet:*'), groups ('all-vit'), or 'all'.",
+) -> Callable[..., Any]:
     """The option for several backbones; all by default."""
     complete = completion.many(completion.backbones)
     return option(
@@ -214,7 +217,7 @@ setting_options = together(
         type=UserPath(),
         metavar="NAME|FILE",
         shell_complete=completion.one(completion.recipes, files=True),
-        help="Recipe; 'native' is each backbone's own.",
+        help="Recipe; 'native' is each backbone's own, 'tuned' (run, plan) searches.",
     ),
     option(
         RECIPE,
@@ -276,6 +279,47 @@ grid_options = together(
         help="Train on each dataset; or on all but one together, and score that one.",
     ),
     option(MAIN, "--force", is_flag=True, help="Repeat finished runs."),
+    option(
+        MAIN,
+        "--train-time",
+        default="",
+        metavar="DURATION",
+        show_default="epochs of the recipe",
+        help="Train each run for as many epochs as fit into this time, such as 30m.",
+    ),
+    option(
+        SEARCH,
+        "--budget",
+        type=click.IntRange(1),
+        metavar="N",
+        show_default="20",
+        help="Trials of each study, for --recipe tuned.",
+    ),
+    option(
+        SEARCH,
+        "--studies",
+        type=click.IntRange(1),
+        metavar="S",
+        show_default="3",
+        help="Independent studies per backbone and dataset, for --recipe tuned.",
+    ),
+    option(
+        SEARCH,
+        "--space",
+        type=UserPath(),
+        metavar="NAME|FILE",
+        show_default="training",
+        shell_complete=completion.one(completion.spaces, files=True),
+        help="Search space of --recipe tuned; see 'list spaces'.",
+    ),
+    option(
+        SEARCH,
+        "--stopping",
+        type=click.Choice(STOPPING),
+        metavar="late|off",
+        show_default="late",
+        help="Stop the worse half of the trials after 3/4 of their epochs, or none.",
+    ),
     setting_options,
     camera_option,
 )

@@ -1,4 +1,4 @@
-"""`report`: BENCHMARKS.md and flat files from records alone."""
+"""`report`: BENCHMARKS.md, flat files and a website from records alone."""
 
 from __future__ import annotations
 
@@ -9,7 +9,14 @@ import click
 
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
-from harness.cli.options import TrackingUri, UserPath, all_results_option, plugins_option, plugins_path
+from harness.cli.options import (
+    TrackingUri,
+    UserPath,
+    all_results_option,
+    data_root_option,
+    plugins_option,
+    plugins_path,
+)
 from harness.errors import UsageError
 
 
@@ -49,19 +56,45 @@ from harness.errors import UsageError
     type=UserPath(),
     help="Write the numbers as CSV files into this folder instead of the report.",
 )
+@option(
+    MAIN,
+    "--html",
+    default="",
+    metavar="DIR",
+    type=UserPath(),
+    help="Write a website into this folder instead. Open its index.html; it needs no server.",
+)
+@option(
+    MAIN, "--with-images", is_flag=True, help="With --html, show images of people; licences may forbid to share them."
+)
+@data_root_option
 @plugins_option
-def command(results: tuple[Path, ...], out: str, check: bool, from_mlflow: str, flat: str, plugins: str) -> int:
+def command(
+    results: tuple[Path, ...],
+    out: str,
+    check: bool,
+    from_mlflow: str,
+    flat: str,
+    html: str,
+    with_images: bool,
+    data_root: str,
+    plugins: str,
+) -> int:
     """Write the report and its plots from the records. The same records give the same bytes.
 
     Pass --results several times to merge the results of several people; the report then names the origin of each row.
     """
     from harness import reporting
 
-    if flat and (out or check):
-        raise UsageError("--csv writes the CSV files alone. Leave out --out and --check, or call `report` twice.")
-    if len(results) > 1 and not (out or flat):
+    _refuse(out, check, flat, html, with_images)
+    if len(results) > 1 and not (out or flat or html):
         raise UsageError("Several results folders have no common place for the report. Pass --out FILE.")
     page, folder = Path(out) if out else reporting.page_of(results[0]), plugins_path(plugins)
+    images = Path(data_root) if with_images else None
+
+    def write(folders: Sequence[Path]) -> int:
+        return _site(folders, Path(html), folder, images) if html else _write(folders, page, folder, check, flat)
+
     if from_mlflow:
         import tempfile
 
@@ -69,13 +102,30 @@ def command(results: tuple[Path, ...], out: str, check: bool, from_mlflow: str, 
 
         with tempfile.TemporaryDirectory(prefix="harness-report-") as place:
             tracking.restore(from_mlflow, Path(place))
-            return _write([Path(place)], page, folder, check, flat)
+            return write([Path(place)])
     for each in results:
         if not each.is_dir():
             raise UsageError(
                 f"The results folder {each} does not exist. Pass the folder of the records with --results."
             )
-    return _write(results, page, folder, check, flat)
+    return write(results)
+
+
+def _refuse(out: str, check: bool, flat: str, html: str, with_images: bool) -> None:
+    """Refuses options that do not belong together."""
+    if flat and (out or check):
+        raise UsageError("--csv writes the CSV files alone. Leave out --out and --check, or call `report` twice.")
+    if html and (out or check or flat):
+        raise UsageError("--html writes the website alone. Leave out --out, --check and --csv, or call `report` twice.")
+    if with_images and not html:
+        raise UsageError("--with-images belongs to the website. Pass its folder with --html DIR.")
+
+
+def _site(results: Sequence[Path], place: Path, plugins: Path | None, images: Path | None) -> int:
+    from harness.reporting import site
+
+    click.echo(f"Website: {site.write(results, place, plugins, images=images)}")
+    return 0
 
 
 def _write(results: Sequence[Path], out: Path, plugins: Path | None, check: bool, flat: str) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -12,6 +12,9 @@ from harness.cli.options import audit_option, execution_options, given, grid_opt
 from harness.cli.plan import shown
 from harness.errors import UsageError
 from harness.planning import plan
+
+if TYPE_CHECKING:
+    from harness.execution.settings import Asked
 
 
 @grouped(
@@ -39,6 +42,8 @@ def command(**values: Any) -> int:
     pending = False
     if asked.generate:
         pending = stand_ins.draw(asked.request, asked.generate, dry_run=values["dry_run"])
+    if asked.request.budget:
+        return _tuned(asked, pending, dry_run=values["dry_run"])
     cells = plan.build(asked.request)
     click.echo(shown(cells, asked.request, pending=pending))
     if values["dry_run"]:
@@ -52,5 +57,22 @@ def command(**values: Any) -> int:
         if asked.request.force:
             on = "The same command without --force resumes the runs that had begun"
         click.echo(f"Interrupted. Finished runs are kept. {on}.", err=True)
+    run.write_page(asked.request, asked.execution)
+    return outcome.code
+
+
+def _tuned(asked: Asked, pending: bool, *, dry_run: bool) -> int:
+    """Does the same for `--recipe tuned`."""
+    from harness.cli import studies
+    from harness.execution import run, tuned
+    from harness.tuning.studies import build
+
+    found = build(asked.request)
+    click.echo(studies.shown(found, asked.request, pending=pending))
+    if dry_run:
+        return 0
+    outcome = tuned.run(asked.request, found, asked.execution)
+    if outcome.code == run.INTERRUPTED:
+        click.echo("Interrupted. Finished trials are kept. The same command resumes the rest.", err=True)
     run.write_page(asked.request, asked.execution)
     return outcome.code

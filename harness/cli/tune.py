@@ -17,9 +17,10 @@ from harness.cli.options import (
     given,
     setting_options,
 )
-from harness.cli.tables import Column, prose, table
+from harness.cli.spaces import space_table
+from harness.cli.tables import prose
 from harness.tuning import sampler
-from harness.tuning.space import Parameter, label
+from harness.tuning.space import label
 from harness.tuning.state import RUNNING, Search
 
 
@@ -167,29 +168,18 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
     return outcome.code
 
 
-COLUMNS = (
-    Column("parameter"),
-    Column("sets", folds=True),
-    Column("distribution"),
-    Column("values", folds=True),
-)
-
-
 def _summary(search: Search) -> str:
     """What is searched and how, as a table and sentences."""
     settings, asha = search.settings, search.settings.asha
     done = sum(trial.state != RUNNING for trial in search.trials)
     rungs = " and ".join(map(str, asha.rungs))
     stopping = f"early stopping after epochs {rungs}" if rungs else "no early stopping"
-    rows = [
-        [name, p.key.removeprefix("recipe."), p.distribution, _values(p)] for name, p in search.space.parameters.items()
-    ]
     return "\n".join(
         [
             f"Search {search.id}",
             prose(search.space.about or search.space.name),
             "",
-            table(COLUMNS, rows),
+            space_table(search.space),
             "",
             prose(
                 f"{settings.samples} trials by {settings.sampler}, {done} done. {asha.epochs} epochs per trial, "
@@ -198,11 +188,3 @@ def _summary(search: Search) -> str:
             ),
         ]
     )
-
-
-def _values(parameter: Parameter) -> str:
-    """The values that a parameter can take."""
-    if parameter.distribution == "choice":
-        return ", ".join(map(str, parameter.values))
-    zero = f", 0 with probability {parameter.zero_probability:g}" if parameter.zero_probability else ""
-    return f"{parameter.low:g} to {parameter.high:g}{zero}"

@@ -17,6 +17,9 @@ from harness.execution.sources import TrialSource
 from harness.spec.job import Job
 from harness.system import gpu
 
+WAIT = 0.5
+"""Seconds between two looks for a stop while there is no job to start."""
+
 
 class Slots:
     """Slots for concurrent runs on this machine, each with the GPUs visible to its run.
@@ -66,17 +69,33 @@ def _devices(gpus: float, count: int) -> list[str | None]:
 def run_locally(source: TrialSource, resources: Resources, stop: threading.Event) -> None:
     """Runs the jobs of a source on this machine without Ray, `max_concurrent` at a time."""
     running: set[threading.Event] = set()
-    slots, limit = Slots(resources), resources.timeout or None
+    slots, limit, changed = Slots(resources), resources.timeout or None, threading.Condition()
+
+    def begin() -> tuple[Job, threading.Event] | None:
+        """Takes the next job. While there is none, a running job may lead to one."""
+        with changed:
+            while not stop.is_set():
+                if (job := source.next()) is not None:
+                    running.add(stopped := threading.Event())
+                    return job, stopped
+                if not running:
+                    return None
+                changed.wait(WAIT)
+            return None
 
     def work() -> None:
-        while not stop.is_set() and (job := source.next()) is not None:
-            running.add(stopped := threading.Event())
-            source.event(job, {"event": "start"})
-            with slots.one() as devices:
-                listener = _listener(source, job, stopped)
-                status = process.run(job, listener, timeout=limit, stop=stopped, devices=devices)
-            running.discard(stopped)
-            source.event(job, {"event": "finished", "status": status})
+        while begun := begin():
+            job, stopped = begun
+            try:
+                source.event(job, {"event": "start"})
+                with slots.one() as devices:
+                    listener = _listener(source, job, stopped)
+                    status = process.run(job, listener, timeout=limit, stop=stopped, devices=devices)
+                source.event(job, {"event": "finished", "status": status})
+            finally:
+                with changed:
+                    running.discard(stopped)
+                    changed.notify_all()
 
     with ThreadPoolExecutor(slots.count) as pool:
         futures = [pool.submit(work) for _ in range(slots.count)]

@@ -106,9 +106,9 @@ class ProgressDisplay:
             if kind == "finished":
                 self._finish(job, event)
             elif kind == "warning":
-                self.say(f"  {title(job)}: {event['text']}")
+                self.say(f"  {self.title(job)}: {event['text']}")
             else:
-                new = {"title": title(job), "stage": "starting", "since": time.monotonic()}
+                new = {"title": self.title(job), "stage": "starting", "since": time.monotonic()}
                 state = self._running.setdefault(job.folder, new)
                 self._widest = max(self._widest, len(self._running))
                 state.update({k: v for k, v in event.items() if k not in ("event", "metrics")})
@@ -125,9 +125,13 @@ class ProgressDisplay:
         scores = [f"{name} {value:.1%}" for name, value in state.get("scores", {}).items()]
         measured, notes = ([], "") if reason else self.result(job)
         detail = "".join(f", {part}" for part in (*scores, state.get("matched"), *measured) if part)
-        self._say_end(title(job), status, "" if reason else detail, str(reason or ""))
+        self._say_end(self.title(job), status, "" if reason else detail, str(reason or ""))
         if notes:
             self.say(f"    {notes}")
+
+    def title(self, job: Job) -> str:
+        """The name of a job on the screen; for subclasses."""
+        return title(job)
 
     def result(self, job: Job) -> tuple[list[str], str]:
         """Returns what to print of a finished job beside its scores, and a line below it; for subclasses."""

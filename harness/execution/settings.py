@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import unknown
-from harness.execution.options import Execution
+from harness.execution.options import Execution, parse_duration
 from harness.planning import request as requests
+from harness.planning import train_time
 from harness.planning.request import Names, Request, Settings
 from harness.spec import preset as presets
 
@@ -52,9 +53,10 @@ def resolve(
     preset = presets.load(given["preset"]) if given.get("preset") else {}
     settings = presets.lay_under(given, {**preset, **preset.get(table, {})})
     execution = Execution.of({name: value for name, value in settings.items() if name in theirs})
-    request = requests.make(
-        backbones, datasets, settings, preset, address=execution.address, processes=execution.processes
-    )
-    execution.check_gpus(requests.resolve_device(request.device))
     rest = {name: value for name, value in settings.items() if name in further}
+    own = {name: value for name, value in settings.items() if name not in further}
+    request = requests.make(backbones, datasets, own, preset, address=execution.address, processes=execution.processes)
+    if duration := parse_duration(own.get("train_time") or ""):
+        request = train_time.applied(request, duration, str(own["train_time"]))
+    execution.check_gpus(requests.resolve_device(request.device))
     return Asked(request, execution, preset.get("generate", {}), rest)

@@ -83,7 +83,8 @@ class Tuning:
 
     def __post_init__(self) -> None:
         self.budget = parse_duration(self.settings.time_budget)
-        self.space = space.load(paths.expand(self.settings.space))
+        (entry,) = registry.resolve_backbones(self.request.backbones, self.request.plugins)[:1]
+        self.space = space.load(paths.expand(self.settings.space)).fitting(entry.card.options)
         self.search = state.resume(self.request.results, self._new_search())
 
     def _new_search(self) -> Search:
@@ -127,7 +128,10 @@ class Tuning:
             return request
         name = registry.backbone(request.backbones, request.plugins).name
         options = {**request.options, name: {**request.options.get(name, {}), **self.space.options(point)}}
-        return replace(request, overrides={**request.overrides, **self.space.recipe(point)}, options=options)
+        unit = any(parameter.unit for parameter in self.space.parameters.values())
+        epochs = plan.build(request)[0].spec.values["training"]["epochs"] if unit else 0
+        keys = self.space.recipe(point, epochs)
+        return replace(request, overrides={**request.overrides, **keys}, options=options)
 
     def run(self) -> Outcome:
         """Runs the trials, then trains and tests the chosen points.

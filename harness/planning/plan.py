@@ -16,6 +16,7 @@ from harness import registry, weights
 from harness.contracts import SPLITS
 from harness.errors import HarnessError, UsageError
 from harness.planning import problems as why
+from harness.planning.budget import TUNED
 from harness.planning.problems import Problem
 from harness.planning.request import LEAVE_ONE_OUT, Request, asked_for, check_options, chosen_options, load_recipe
 from harness.planning.run_specs import SpecFactory
@@ -85,8 +86,10 @@ def build(request: Request) -> list[Planned]:
     """Expands the request, in the order backbone, dataset, seed.
 
     Raises:
-        UsageError: an unknown name, option or recipe key.
+        UsageError: an unknown name, option or recipe key, or a search in place of a recipe.
     """
+    if request.budget:
+        raise UsageError(f"--recipe {TUNED} is a search, which only `run` and `plan` can do. Pass another recipe.")
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
     pairs = trained_and_scored(request)
     for trained, _ in pairs:

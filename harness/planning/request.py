@@ -8,9 +8,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypedDict
 
+from msgspec import structs
+
 from harness import registry
 from harness.cards import LARGEST
 from harness.errors import UsageError, unknown
+from harness.planning import budget as budgets
+from harness.planning.budget import Budget
 from harness.registry import BackboneEntry, timm_names
 from harness.spec import recipe
 from harness.spec.job import LocalPaths
@@ -33,7 +37,12 @@ class Settings(TypedDict, total=False):
     """How runs are set up. Every key may be left out; each is an option of the command line as well.
 
     Attributes:
-        recipe: name or path of the recipe; `native` is each backbone's own. Default `unified`.
+        recipe: name or path of the recipe; `native` is each backbone's own; `tuned` searches. Default `unified`.
+        budget: trials of each study, for `tuned`. Default 20.
+        studies: independent studies of each backbone and dataset, for `tuned`. Default 3.
+        space: search space of `tuned`. Default `training`.
+        train_time: time of training per run, such as `30m`: trains as many epochs as fit. Default: those of the recipe.
+        stopping: `late` stops bad trials of `tuned` after 3/4 of their epochs, `off` stops none. Default `late`.
         preset: settings for small machines, below the ones given here.
         seeds: one seed, several, or a comma list. Default 0.
         eval_datasets: further datasets that every model is scored on.
@@ -53,6 +62,11 @@ class Settings(TypedDict, total=False):
     """
 
     recipe: PathLike
+    budget: int
+    studies: int
+    space: PathLike
+    stopping: str
+    train_time: float | str
     preset: str
     seeds: int | str | Sequence[int]
     eval_datasets: Names
@@ -94,6 +108,9 @@ class Request:
         preset: name of the preset, for the record alone; its values are in the other attributes.
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
+        budget: the search of `--recipe tuned`; `recipe` is then the one it starts from.
+        train_time: time of training per run, as the user wrote it; empty for the epochs of the recipe.
+        epochs: number of epochs that fit into it, by backbone and dataset.
     """
 
     backbones: str = "all"
@@ -113,6 +130,9 @@ class Request:
     processes: int = 1
     preset: str = ""
     holdout: dict[str, Any] = field(default_factory=dict)
+    budget: Budget | None = None
+    train_time: str = ""
+    epochs: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
     def plugins(self) -> Path | None:
@@ -145,10 +165,11 @@ def make(
     preset = preset or {}
     plugins = _absolute(given.get("plugins") or paths.variable(paths.PLUGINS))
     readers = given.get("data_options") or {}
+    recipe_name, budget = budgets.read(given, str(preset.get("recipe") or "unified"))
     return Request(
         backbones=_comma_list(backbones),
         datasets=_comma_list(datasets),
-        recipe=paths.expand(given.get("recipe") or "unified"),
+        recipe=recipe_name,
         seeds=parse_seeds(given.get("seeds", 0)),
         results=Path(paths.expand(given.get("results") or "results")).absolute(),
         paths=LocalPaths(
@@ -167,6 +188,7 @@ def make(
         force=bool(given.get("force")),
         processes=processes,
         preset=preset.get("name", ""),
+        budget=budget,
     )
 
 
@@ -230,8 +252,13 @@ def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Reci
     """The recipe as this backbone runs it on this dataset: file, variant, then the user's overrides."""
     path = recipe.find(request.recipe, backbone.native_recipe)
     settings = backbone.settings
-    own = settings.dataset.get(dataset, {}) if path == backbone.native_recipe else {}
-    return recipe.load(path, dataset, {**settings.recipe, **own, **request.overrides})
+    native = {**settings.native, **settings.dataset.get(dataset, {})} if path == backbone.native_recipe else {}
+    found = recipe.load(path, dataset, {**settings.recipe, **native, **request.overrides})
+    if not request.train_time:
+        return found
+    epochs = request.epochs.get((backbone.name, dataset), found.training.epochs)
+    name = f"{found.name}-{request.train_time}"
+    return structs.replace(found, name=name, training=structs.replace(found.training, epochs=epochs))
 
 
 def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:

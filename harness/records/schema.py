@@ -460,6 +460,13 @@ class Record(TypedDict, total=False):
         ]
     ]
     timing: Required[Annotated[Timing, Meta(description="start, end and duration")]]
+    start: Annotated[
+        str | None,
+        Meta(
+            description="what training started from: `none` (random weights), `ImageNet-1k`, `ImageNet-21k`, `CLIP`, "
+            "`people: NAME` and others; `unknown` if the card does not tell"
+        ),
+    ]
     audits: Annotated[
         list[Audit] | None,
         Meta(description="what `--audit` or the command `audit` found; absent if no audit was asked for"),

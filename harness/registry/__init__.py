@@ -8,9 +8,8 @@ from harness.registry.lookup import (
     broken,
     dataset,
     datasets,
-    resolve_backbones,
-    resolve_datasets,
 )
+from harness.registry.selection import groups, resolve_backbones, resolve_datasets
 
 __all__ = [
     "BackboneEntry",
@@ -20,6 +19,7 @@ __all__ = [
     "broken",
     "dataset",
     "datasets",
+    "groups",
     "join",
     "others",
     "resolve_backbones",

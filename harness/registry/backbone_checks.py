@@ -159,12 +159,8 @@ def _training(checks: _Checks, module: nn.Module) -> None:
         return
     output = module(checks.images, checks.cameras)
     logits, features = list(output.logits), list(output.features)
-    checks.demand(bool(logits), "The training output has no branch: its list of logits is empty.")
-    checks.demand(
-        len(logits) == len(features),
-        f"The training output has {len(logits)} logits but {len(features)} features; there must be one of each per "
-        "branch.",
-    )
+    for name, values in (("logits", logits), ("features", features)):
+        checks.demand(bool(values), f"The training output has no branch: its list of {name} is empty.")
     for name, values, width in (("logits", logits, CLASSES), ("features", features, None)):
         for branch, value in enumerate(values):
             shape = tuple(value.shape)

@@ -56,7 +56,8 @@ class BackboneEntry:
         for key, value in (given or {}).items():
             if key not in values:
                 raise unknown(f"option of {self.card.name}", key, values)
-            values[key] = same_type(value, values[key], f"{self.card.name}.{key}")
+            off = value == "off" and key in self.card.can_be_off
+            values[key] = value if off else same_type(value, values[key], f"{self.card.name}.{key}")
         return values
 
     def embeds_cameras(self, options: dict[str, Any]) -> bool:

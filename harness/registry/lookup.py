@@ -76,42 +76,11 @@ def broken(plugins: Path | None = None) -> dict[str, str]:
     return {**_scan("backbone", _plugins(plugins))[1], **_scan("dataset", _plugins(plugins))[1]}
 
 
-def resolve_backbones(names: str, plugins: Path | None = None) -> list[BackboneEntry]:
-    """Resolves a comma-separated list of names. `all` means every trainable backbone that is not an adapter."""
-    chosen: list[str] = []
-    for name in _split(names, "backbone"):
-        every = [e.name for e in backbones(plugins) if e.card.trainable and not e.card.adapter]
-        chosen += every if name == "all" else [name]
-    return _unique([backbone(name, plugins) for name in chosen])
-
-
-def resolve_datasets(names: str, plugins: Path | None = None) -> list[DatasetEntry]:
-    """Resolves a comma-separated list of names.
-
-    `all` means the datasets of the benchmark; the name of a group means all its members.
-    """
-    chosen: list[str] = []
-    for name in (n.replace("_", "-") for n in _split(names, "dataset")):
-        group = [e.name for e in datasets(plugins) if e.card.group == name or (name == "all" and e.card.in_all)]
-        chosen += group or [name]
-    return _unique([dataset(name, plugins) for name in chosen])
-
-
 @dataclass(frozen=True)
 class _Found:
     card: Any
     folder: Path
     package: str
-
-
-def _split(names: str, kind: str) -> list[str]:
-    if not (parts := [part.strip() for part in names.split(",") if part.strip()]):
-        raise UsageError(f"No {kind} is given. Pass a comma-separated list of names, or 'all'.")
-    return parts
-
-
-def _unique(entries: list[Any]) -> list[Any]:
-    return list({entry.name: entry for entry in entries}.values())
 
 
 def _plugins(plugins: Path | None) -> str:

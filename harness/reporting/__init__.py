@@ -31,6 +31,7 @@ from harness.reporting import (
     setup,
     significance,
     single_runs,
+    tuned,
 )
 from harness.reporting.claims import section as claims_section
 from harness.reporting.report_data import ReportData, gather
@@ -51,6 +52,7 @@ SECTIONS: list[Builder] = [
     header.build,
     overview.build,
     accuracy.build,
+    tuned.build,
     failures.build,
     claims_section.build,
     generalisation.build,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.reporting import data_facts, published, text
+from harness.reporting import data_facts, published, starts, text
 from harness.reporting.rows import Row, RunGroup, Table, TableKey
 from harness.reporting.section import Context, Section, bullets, file_name, paragraphs
 
@@ -19,8 +19,8 @@ SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "feat
 
 LEGEND = (
     "One table per dataset and recipe, scored by the same evaluation code: the plain test in percent, mean over seeds "
-    "± standard deviation. The interval is a bootstrap over the identities of the queries. Side information is what a "
-    "backbone reads besides the image."
+    "± standard deviation. The interval is a bootstrap over the identities of the queries. Start is what "
+    "training started from, and side information what a backbone reads besides the image."
 )
 ABOUT_PUBLISHED = (
     " Published numbers are as printed by the source in the footnote; the brackets hold reproduced minus published, in "
@@ -66,7 +66,7 @@ def _one(context: Context, table: Table) -> str:
         f"### {text.escape(heading(context, table.key))}",
         *data_facts.caveats(table),
         text.table(_narrow(lines), RIGHT),
-        bullets([*_statuses(table), *(reason for _, _, reason in planned), *_doubts(table)]),
+        bullets([*_statuses(table), *(reason for _, _, reason in planned), *_doubts(context, table)]),
     )
 
 
@@ -103,6 +103,7 @@ def _row(context: Context, table: Table, row: Row) -> dict[str, str]:
         RANK1: row.shown("rank-1"),
         MINP: row.shown("mINP") if row.values("mINP") else text.NOT_RECORDED,
         PUBLISHED: published.beside(context, table.key, row),
+        starts.COLUMN: starts.start_of(context.data, row.setting),
         SIDE: side_information(context, row.setting),
         PARAMETERS: text.millions(row.efficiency("parameters_inference", "parameters")),
         SEEDS: str(len(row.scored)),
@@ -123,6 +124,7 @@ def _filled(
         RANK1: word,
         MINP: word,
         PUBLISHED: published.cell(context, known, size),
+        starts.COLUMN: starts.start_of(context.data, setting) if setting else text.NOT_APPLICABLE,
         SIDE: side_information(context, setting) if setting else _declared(context, backbone),
         PARAMETERS: word,
         SEEDS: "0",
@@ -170,10 +172,10 @@ def _statuses(table: Table) -> list[str]:
     return lines
 
 
-def _doubts(table: Table) -> list[str]:
-    """What the rows do not share: files, code, libraries or the distance."""
+def _doubts(context: Context, table: Table) -> list[str]:
+    """What the rows do not share: starting weights, files, code, libraries or the distance."""
     scored = [(run, e) for row in table.rows for run, e in row.scored]
-    remarks = []
+    remarks = starts.mixed(context.data, table.settings())
     prints = {str(run["spec"].get("fingerprint", "")) for run, _ in scored}
     if len(prints) > 1:
         shown = ", ".join(text.code(p[:8] or "none") for p in sorted(prints))

@@ -13,7 +13,7 @@ import shlex
 import tomllib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from harness import registry, weights
@@ -105,6 +105,31 @@ def _of(settings: Sequence[RunGroup]) -> list[str]:
     calls = [_training(setting, _data(setting.runs[0]) in generated) for setting in trained]
     scored = [_scoring(setting) for setting in settings if setting.source in FILES]
     return [*_joined("run", calls), *scored]
+
+
+def of_studies(settings: Sequence[RunGroup], search_words: Sequence[str]) -> str:
+    """Markdown with the commands for a table of `--recipe tuned`.
+
+    Args:
+        settings: the untuned runs of each backbone, which have everything in common with the others but the point.
+        search_words: arguments of the search.
+    """
+    generated = {_data(run) for setting in settings for run in setting.runs if run["data"].get("generated")}
+    return _paragraph(
+        _joined("run", [_tuned(setting, _data(setting.runs[0]) in generated, search_words) for setting in settings])
+    )
+
+
+def _tuned(setting: RunGroup, generated: bool, search_words: Sequence[str]) -> _Call:
+    """The part of a command that tunes a backbone: that of its untuned runs, with another recipe and without seeds."""
+    call = _training(setting, generated)
+    words = list(call.shared)
+    for flag in ("--seeds", "--recipe"):
+        if flag in words:
+            del words[(at := words.index(flag)) : at + 2]
+    base = setting.spec["recipe"]
+    preset = ["--preset", base] if base in presets.names() and "--preset" not in words else []
+    return replace(call, shared=("--recipe", "tuned", *search_words, *preset, *words))
 
 
 def of_profile(records: Iterable[Mapping[str, Any]]) -> str:

@@ -13,11 +13,15 @@ from typing import Any, NamedTuple
 from harness.records.schema import matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
+from harness.reporting.tuned_results import studied
 from harness.spec import recipe
 from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
 
 EPOCHS = "training.epochs"
+CAMERAS_OFF = ", camera embedding off"
+"""End of the recipe of a table without camera ids."""
+
 SHOWN_DIFFERENCES = 3
 """Number of differing keys shown in the label of a configuration; further ones are counted."""
 
@@ -252,13 +256,34 @@ def settings(
 def tables(data: ReportData) -> list[Table]:
     """All tables of scored runs; real before generated data, same-dataset before cross-domain tables."""
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
-    scored = [r for r in data.records if r["source"] in SCORED]
+    elsewhere = studied(data)
+    scored = [r for r in data.records if r["source"] in SCORED and r["run_id"] not in elsewhere]
     generated = {part for record in scored for part in _generated(record)}
     for setting in settings(scored, data.origin):
         for key in _keys(setting, generated):
             of_table[key].append(setting)
-    made = [_table(key, members) for key, members in of_table.items()]
+    made = [_table(key, members) for key, members in _cameras_apart(of_table).items()]
     return sorted(made, key=lambda t: (t.key.generated, t.key.dataset != t.key.trained_on, t.key))
+
+
+def _cameras_apart(of_table: Mapping[TableKey, list[RunGroup]]) -> dict[TableKey, list[RunGroup]]:
+    """Gives runs without camera embedding a table of their own, if one of their backbones also has runs with it.
+
+    Backbones that never embed cameras are in both tables.
+    """
+    found = {}
+    for key, members in of_table.items():
+        embedding = {setting.backbone for setting in members if _embeds_cameras(setting)}
+        off = [s for s in members if s.backbone in embedding and not _embeds_cameras(s)]
+        others = [s for s in members if s.backbone not in embedding]
+        found[key] = [s for s in members if s.backbone not in embedding or _embeds_cameras(s)]
+        if off:
+            found[key._replace(recipe=key.recipe + CAMERAS_OFF)] = sorted([*off, *others], key=members.index)
+    return found
+
+
+def _embeds_cameras(setting: RunGroup) -> bool:
+    return setting.spec["options"].get("camera_embedding", False) not in (False, 0, "off")
 
 
 def fingerprint(spec: Mapping[str, Any], dataset: str) -> str:

@@ -27,7 +27,11 @@ RIDGE = 1e-2
 def build(context: Context) -> Section:
     """One part per search: points, importance of parameters, figures and final runs."""
     figures: dict[str, Drawn] = {}
-    parts = [_one(context, search, figures) for search in context.data.searches if search.trials]
+    parts = [
+        _one(context, search, figures)
+        for search in context.data.searches
+        if search.trials and not search.settings.tuned
+    ]
     if not parts:
         return Section()
     about = (

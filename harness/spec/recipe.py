@@ -27,6 +27,10 @@ SOFT_IN_SPECS = -1.0
 """The soft margin in the values of a run spec. Run ids depend on this number."""
 
 LATER: dict[str, Any] = {
+    "loss.triplet_kind": "batch-hard",
+    "loss.triplet_branches": 0,
+    "optimizer.layer_decay": 1.0,
+    "optimizer.head_lr_factor": 1.0,
     "training.micro_batch": 0,
     "training.gradient_checkpointing": False,
     "training.compile": "no",
@@ -100,6 +104,9 @@ class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     Attributes:
         identity: weight of the identity classifier's cross-entropy.
         triplet: weight of the triplet loss.
+        triplet_kind: `batch-hard` compares the hardest positive and negative of each image; `weighted` weighs all of
+            them and has no margin (AGW); `multi-similarity` chooses pairs by `margin` and weighs them (LightMBN).
+        triplet_branches: number of branches, from the first, that have a triplet loss; 0 is all.
         margin: margin of the triplet loss, or `soft` for the soft margin.
         label_smoothing: eps of label smoothing.
         smoothing_over: `all` gives eps / C to every class, `others` eps / (C - 1) to every wrong class.
@@ -115,6 +122,8 @@ class Loss(Struct, frozen=True, forbid_unknown_fields=True):
 
     identity: NotNegative = 1.0
     triplet: NotNegative = 1.0
+    triplet_kind: Literal["batch-hard", "weighted", "multi-similarity"] = "batch-hard"
+    triplet_branches: Count = 0
     margin: Literal["soft"] | NotNegative = SOFT
     label_smoothing: Fraction = 0.0
     smoothing_over: Literal["others", "all"] = "all"
@@ -136,6 +145,8 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
         momentum: momentum of sgd.
         weight_decay: weight decay.
         bias_lr_factor: factor of the learning rate of biases.
+        layer_decay: factor of the learning rate from each layer to the one before it; 1 gives all layers one rate.
+        head_lr_factor: factor of the learning rate of the layers after the last block, such as the classifier.
         no_decay: `none`: all tensors have weight decay. `model`: tensors of one dimension and those named by the
             model's `no_weight_decay()` have none.
     """
@@ -145,13 +156,15 @@ class Optimizer(Struct, frozen=True, forbid_unknown_fields=True):
     momentum: NotNegative = 0.9
     weight_decay: NotNegative = 1e-4
     bias_lr_factor: NotNegative = 1.0
+    layer_decay: Annotated[float, Meta(gt=0, le=1)] = 1.0
+    head_lr_factor: Positive = 1.0
     no_decay: Literal["none", "model"] = "none"
 
 
 class Schedule(Struct, frozen=True, forbid_unknown_fields=True):
     """Learning-rate schedule. `harness.training.optim` documents the formula of each `kind` and the keys it uses."""
 
-    kind: Literal["cosine-iterations", "transreid", "transreid-ssl", "reidmamba", "bot", "constant"] = (
+    kind: Literal["cosine-iterations", "transreid", "transreid-ssl", "reidmamba", "bot", "lightmbn", "constant"] = (
         "cosine-iterations"
     )
     warmup_epochs: NotNegative = 5.0
@@ -289,14 +302,16 @@ def _check_memory(training: Training, batch: int, where: str) -> None:
 
 
 def _check_batch(sampler: Sampler, loss: Loss, where: str) -> None:
-    """Checks that batches are large enough for the losses.
+    """Checks the losses, and that batches are large enough for them.
 
     Raises:
-        UsageError: every loss has weight 0, or RATR has too few identities or images.
+        UsageError: every loss has weight 0, a margin is missing, or RATR has too few identities or images.
     """
     p, k = sampler.identities, sampler.instances
     if not (loss.identity or loss.triplet or loss.center or loss.ratr_intra or loss.ratr_inter):
         raise UsageError(f"{where}: every loss has weight 0; raise loss.identity or loss.triplet.")
+    if loss.triplet > 0 and loss.triplet_kind == "multi-similarity" and loss.margin == SOFT:
+        raise UsageError(f"{where}: the multi-similarity loss has no soft margin; set loss.margin, for example to 0.7.")
     if uses_ratr(loss) and min(p, k) < 3:
         raise UsageError(
             f"{where}: RATR needs sampler.identities and sampler.instances of at least 3, found {p} and {k}. Raise "

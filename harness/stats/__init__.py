@@ -10,22 +10,28 @@ Scores are fractions as returned by `harness.metrics`, one per query, NaN for a 
 needs only numpy and scipy.
 """
 
+from harness.stats.best_of import expected_best, expected_best_of_studies
 from harness.stats.comparison import Comparison, PairedTest, compare_many, holm, paired_test
 from harness.stats.groups import StatsError
 from harness.stats.intervals import RESAMPLES, bootstrap_interval
 from harness.stats.prediction import another_run, another_run_of_one, difference_of_means
 from harness.stats.resampling import jackknife_interval, percentile_interval
+from harness.stats.studies import StudyTest, compare_studies
 
 __all__ = [
     "RESAMPLES",
     "Comparison",
     "PairedTest",
     "StatsError",
+    "StudyTest",
     "another_run",
     "another_run_of_one",
     "bootstrap_interval",
     "compare_many",
+    "compare_studies",
     "difference_of_means",
+    "expected_best",
+    "expected_best_of_studies",
     "holm",
     "jackknife_interval",
     "paired_test",

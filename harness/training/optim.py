@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contracts import no_weight_decay
 from harness.spec.recipe import Optimizer, Schedule
+from harness.training.layer_decay import layer_factors
 
 if TYPE_CHECKING:
     import torch
@@ -23,10 +24,10 @@ def is_bias(name: str) -> bool:
 
 
 def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, Any]]:
-    """Groups trainable parameters by bias or weight, and by weight decay or none.
+    """Groups trainable parameters by bias or weight, by weight decay or none, and by layer if rates differ by layer.
 
-    Each group has the keys `params`, `names`, `is_bias`, `weight_decay` and the base rate `lr`. Empty groups are left
-    out.
+    Each group has the keys `params`, `names`, `is_bias`, `weight_decay`, the factor `layer_factor` of its rate and the
+    base rate `lr`. Empty groups are left out.
 
     Args:
         module: the module; `no_weight_decay()` may name parameters without weight decay. Frozen parameters are left
@@ -38,19 +39,22 @@ def parameter_groups(module: nn.Module, optimizer: Optimizer) -> list[dict[str, 
     if optimizer.no_decay == "model":
         exempt = {name for name, parameter in module.named_parameters() if parameter.ndim <= 1}
         exempt |= no_weight_decay(module)
-    groups: dict[tuple[bool, bool], dict[str, Any]] = {}
+    decay, head = optimizer.layer_decay, optimizer.head_lr_factor
+    factors = layer_factors(module, decay, head) if decay != 1 or head != 1 else {}
+    groups: dict[tuple[bool, bool, float], dict[str, Any]] = {}
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        bias, decays = is_bias(name), name not in exempt
+        bias, decays, factor = is_bias(name), name not in exempt, factors.get(name, 1.0)
         group = groups.setdefault(
-            (bias, decays),
+            (bias, decays, factor),
             {
                 "params": [],
                 "names": [],
                 "is_bias": bias,
                 "weight_decay": optimizer.weight_decay if decays else 0.0,
-                "lr": optimizer.lr * (optimizer.bias_lr_factor if bias else 1.0),
+                "layer_factor": factor,
+                "lr": optimizer.lr * (optimizer.bias_lr_factor if bias else 1.0) * factor,
             },
         )
         group["params"].append(parameter)
@@ -110,6 +114,8 @@ def rate(
         return _transreid(schedule, base, value, epoch - 1, epochs)
     if schedule.kind == "bot":
         return _bot(schedule, value, epoch)
+    if schedule.kind == "lightmbn":
+        return _lightmbn(schedule, value, epoch, epochs)
     if schedule.kind == "reidmamba":
         return _reidmamba(schedule, value, epoch, iteration, iterations_per_epoch, epochs)
     if schedule.kind == "cosine-iterations":
@@ -135,9 +141,21 @@ def _transreid(schedule: Schedule, base: float, value: float, epoch: int, epochs
 
 def _bot(schedule: Schedule, value: float, epoch: int) -> float:
     """Linear warm-up per epoch, then a step at the start of each milestone epoch (BoT, solver/lr_scheduler.py)."""
-    done = min(1.0, epoch / schedule.warmup_epochs) if schedule.warmup_epochs else 1.0
     steps = sum(epoch >= milestone for milestone in schedule.milestones)
-    return value * (schedule.warmup_factor * (1 - done) + done) * schedule.gamma**steps
+    return _warmed_up(schedule, value, epoch) * schedule.gamma**steps
+
+
+def _lightmbn(schedule: Schedule, value: float, epoch: int, epochs: int) -> float:
+    """Linear warm-up per epoch, then cosine decay per epoch (LightMBN, optim/warmup_cosine_scheduler.py)."""
+    first = schedule.warmup_epochs + 1
+    if epoch < first:
+        return _warmed_up(schedule, value, epoch)
+    return _cosine(value, schedule.final_factor * value, (epoch - first) / (schedule.period or max(1, epochs - first)))
+
+
+def _warmed_up(schedule: Schedule, value: float, epoch: int) -> float:
+    done = min(1.0, epoch / schedule.warmup_epochs) if schedule.warmup_epochs else 1.0
+    return value * (schedule.warmup_factor * (1 - done) + done)
 
 
 def _reidmamba(

@@ -174,7 +174,7 @@ class Trainer:
         seconds = time.monotonic() - started
         return {
             **tally.means(),
-            "lr": self.optimizer.param_groups[0]["lr"],
+            "lr": self.optimizer.param_groups[0]["lr"] / self.optimizer.param_groups[0].get("layer_factor", 1.0),
             "skipped_steps": int(self.skipped) - skipped,
             "images_per_second": images / seconds,
             "seconds": seconds,
@@ -210,7 +210,7 @@ class Trainer:
 
     def _set_rates(self, epoch: int, iterations: int) -> None:
         for group in self.optimizer.param_groups:
-            group["lr"] = optim.rate(
+            group["lr"] = group.get("layer_factor", 1.0) * optim.rate(
                 self.recipe.schedule,
                 self.recipe.optimizer,
                 epoch=epoch + 1,

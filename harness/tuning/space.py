@@ -2,16 +2,20 @@
 
 Inside a search, the value of a parameter is a position in [0, 1], uniformly distributed. If a logarithmic range
 includes zero, zero takes the lowest part of the axis, because for a loss weight it is the limit of small values.
+
+A parameter may be conditional: the learning rate of Adam has an effect only if the optimiser is Adam. Without effect,
+its value is its default, or None, which sets nothing.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from msgspec import Struct, to_builtins
+from msgspec import Struct, structs, to_builtins
 
 from harness.cards import from_table, read_toml
 from harness.errors import UsageError, unknown
@@ -21,8 +25,11 @@ FOLDER = Path(__file__).parent / "spaces"
 FORMER_KEYS = {"zero": "zero_probability", "matters_with": "active_if"}
 """Former names of a parameter's keys. They can still be read, and ids of searches are computed from them."""
 
+LATER_KEYS = {"unit": "", "optional": False}
+"""Keys that are younger than the first search ids, with their defaults, which ids and search files leave out."""
+
 Point = dict[str, Any]
-"""A value for every parameter, by name."""
+"""A value for every parameter, by name; None for a parameter that has no effect and no default."""
 
 
 class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
@@ -37,7 +44,10 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         values: values of a `choice`.
         grid: values for a grid search; without them, evenly spaced positions are used.
         default: value if the parameter has no effect.
-        active_if: names of parameters; this one only has an effect if at least one of them is not zero.
+        active_if: names of parameters; this one only has an effect if at least one of them is not zero. Or a table of
+            values by parameter name; this one only has an effect if each of them has one of its values.
+        unit: `epochs` for a value that is a fraction of the epochs of the run.
+        optional: whether it is left out for a backbone without this build option.
     """
 
     key: str
@@ -48,7 +58,15 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
     values: tuple[Any, ...] = ()
     grid: tuple[Any, ...] = ()
     default: Any = None
-    active_if: tuple[str, ...] = ()
+    active_if: tuple[str, ...] | dict[str, tuple[Any, ...]] = ()
+    unit: Literal["", "epochs"] = ""
+    optional: bool = False
+
+    def is_active(self, point: Mapping[str, Any]) -> bool:
+        """Whether the parameter has an effect at a point."""
+        if isinstance(self.active_if, dict):
+            return all(point.get(name) in values for name, values in self.active_if.items())
+        return not self.active_if or any(point[name] != 0 for name in self.active_if)
 
     def value(self, position: float) -> Any:
         """The value at a position in [0, 1], rounded to four significant digits."""
@@ -64,7 +82,9 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         return float(f"{self.low * (self.high / self.low) ** above:.4g}")
 
     def position(self, value: Any) -> float:
-        """The position of a value in [0, 1]; values outside the range are clipped."""
+        """The position of a value in [0, 1]; values outside the range are clipped, and None is in the middle."""
+        if value is None:
+            return 0.5
         if self.distribution == "choice":
             return (self.values.index(value) + 0.5) / len(self.values) if value in self.values else 0.5
         if self.distribution == "integer":
@@ -129,11 +149,21 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
     def canonical(self, point: Mapping[str, Any]) -> Point:
         """Sets parameters that have no effect to their defaults, so that equivalent points are equal."""
         return {
-            name: parameter.default
-            if parameter.active_if and all(point[other] == 0 for other in parameter.active_if)
-            else point[name]
+            name: point[name] if parameter.is_active(point) else parameter.default
             for name, parameter in self.parameters.items()
         }
+
+    def fitting(self, options: Collection[str]) -> Space:
+        """Leaves out optional parameters of build options that a backbone does not declare.
+
+        The others come in another order: build options last. So they are drawn alike for every backbone.
+        """
+        kept = {n: p for n, p in self.parameters.items() if not p.optional or p.key.removeprefix("option.") in options}
+        if not any(p.optional for p in self.parameters.values()):
+            return self
+        points = [structs.replace(n, values={k: v for k, v in n.values.items() if k in kept}) for n in self.points]
+        ordered = sorted(kept.items(), key=lambda pair: pair[1].key.startswith("option."))
+        return structs.replace(self, parameters=dict(ordered), points=tuple(points))
 
     def at(self, positions: Mapping[str, float]) -> Point:
         """Returns the point at given positions."""
@@ -143,27 +173,29 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         """Returns the positions of a point."""
         return {name: p.position(point[name]) for name, p in self.parameters.items()}
 
-    def recipe(self, point: Mapping[str, Any]) -> dict[str, Any]:
-        """Recipe keys (dotted) and values that a point sets."""
-        return self._keys(point, "recipe.")
+    def recipe(self, point: Mapping[str, Any], epochs: int = 0) -> dict[str, Any]:
+        """Recipe keys (dotted) and values that a point sets in a run of so many epochs."""
+        return self._keys(point, "recipe.", epochs)
 
     def options(self, point: Mapping[str, Any]) -> dict[str, Any]:
         """Build options and values that a point sets."""
         return self._keys(point, "option.")
 
-    def _keys(self, point: Mapping[str, Any], prefix: str) -> dict[str, Any]:
-        keys = {name: p.key.removeprefix(prefix) for name, p in self.parameters.items() if p.key.startswith(prefix)}
-        return {key: point[name] for name, key in keys.items()}
+    def _keys(self, point: Mapping[str, Any], prefix: str, epochs: int = 0) -> dict[str, Any]:
+        return {
+            p.key.removeprefix(prefix): float(f"{point[name] * epochs:.4g}") if p.unit else point[name]
+            for name, p in self.parameters.items()
+            if p.key.startswith(prefix) and point[name] is not None
+        }
 
     def to_dict(self) -> dict[str, Any]:
         """Converts to plain data for JSON; parameters are a list, because JSON keys are sorted."""
-        table = to_builtins(self)
-        return table | {"parameters": [[name, p] for name, p in table["parameters"].items()]}
+        return to_builtins(self) | {"parameters": [[name, _plain(p)] for name, p in self.parameters.items()]}
 
     def identity(self) -> dict[str, Any]:
         """Input of the search id: the space with former keys, so that renaming keys does not change ids."""
         former = {new: old for old, new in FORMER_KEYS.items()}
-        parameters = [[name, rename(to_builtins(p), former)] for name, p in self.parameters.items()]
+        parameters = [[name, rename(_plain(p), former)] for name, p in self.parameters.items()]
         return to_builtins(self) | {"parameters": parameters}
 
     @classmethod
@@ -186,8 +218,11 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
             for other in parameter.active_if:
                 if other not in space.parameters:
                     raise unknown(f"parameter in active_if of {name} in {where}", other, space.parameters)
-            if parameter.active_if and parameter.default is None:
+            if isinstance(parameter.active_if, tuple) and parameter.active_if and parameter.default is None:
                 raise UsageError(f"{where}: parameter {name} has active_if, so it also needs a default.")
+            if isinstance(parameter.active_if, dict) and name in parameter.active_if:
+                raise UsageError(f"{where}: parameter {name} cannot be its own condition in active_if.")
+        space._check_keys(where)
         for point in space.points:
             if point.values.keys() != space.parameters.keys():
                 raise UsageError(
@@ -197,6 +232,33 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         if len({point.name for point in space.points}) < len(space.points) or "best" in {p.name for p in space.points}:
             raise UsageError(f"{where}: names of points must be unique, and 'best' is reserved.")
         return space
+
+    def _check_keys(self, where: str) -> None:
+        """Checks that no two parameters can set the same key at once.
+
+        Raises:
+            UsageError: two can; names them.
+        """
+        for (one, p), (other, q) in itertools.combinations(self.parameters.items(), 2):
+            if p.key == q.key and not _exclusive(p, q):
+                raise UsageError(
+                    f"{where}: parameters {one} and {other} both set {p.key}. Let active_if of both name a parameter "
+                    "with different values, or remove one."
+                )
+
+
+def _exclusive(one: Parameter, other: Parameter) -> bool:
+    """Whether the conditions of two parameters cannot hold together."""
+    if not (isinstance(one.active_if, dict) and isinstance(other.active_if, dict)):
+        return False
+    shared = one.active_if.keys() & other.active_if.keys()
+    return any(not any(v in other.active_if[name] for v in one.active_if[name]) for name in shared)
+
+
+def _plain(parameter: Parameter) -> dict[str, Any]:
+    """A parameter as plain data, without the defaults of later keys."""
+    table = to_builtins(parameter)
+    return {key: value for key, value in table.items() if key not in LATER_KEYS or value != LATER_KEYS[key]}
 
 
 def rename(table: Any, names: Mapping[str, str]) -> Any:
@@ -226,5 +288,7 @@ def load(name: str) -> Space:
 def label(point: Mapping[str, Any]) -> str:
     """Formats a point: `intra 1, inter 0, temperature 0.1`."""
     return ", ".join(
-        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in point.items()
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in point.items()
+        if value is not None
     )

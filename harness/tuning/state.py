@@ -81,13 +81,22 @@ class Final(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Settings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Settings of a search. `samples` and `final_seeds` may change between calls; the others are part of the id."""
+    """Settings of a search. `samples` and `final_seeds` may change between calls; the others are part of the id.
+
+    `tuned` marks a study of `run --recipe tuned`, where `samples` is part of the id too. Ids and files of other
+    searches leave it out.
+    """
 
     sampler: str = "tpe"
     seed: int = 0
     asha: Asha = Asha(1)
     samples: int = 40
     final_seeds: tuple[int, ...] = (0, 1, 2)
+    tuned: bool = False
+
+    def to_dict(self) -> dict[str, Any]:
+        """Converts to plain data for JSON."""
+        return {key: value for key, value in msgspec.to_builtins(self).items() if key != "tuned" or value}
 
 
 class Holdout(NamedTuple):
@@ -107,6 +116,7 @@ class Search:
         spec: run spec of a trial before any point is applied: data, backbone, recipe and versions.
         trials: all trials, in order of their numbers.
         finals: the chosen points, after the search.
+        estimate: expected duration of all its runs, in seconds; None if nothing was measured.
     """
 
     space: Space
@@ -114,12 +124,14 @@ class Search:
     spec: RunSpec
     trials: list[Trial] = field(default_factory=list)
     finals: list[Final] = field(default_factory=list)
+    estimate: float | None = None
 
     @property
     def id(self) -> str:
         """`<space>-<backbone>-<dataset>-<hash>`, also the name of the folder."""
         asha = rename(msgspec.to_builtins(self.settings.asha), {new: old for old, new in FORMER_ASHA_KEYS.items()})
-        fixed = msgspec.to_builtins(msgspec.structs.replace(self.settings, samples=0, final_seeds=()))
+        samples = self.settings.samples if self.settings.tuned else 0  # another budget is another study
+        fixed = msgspec.structs.replace(self.settings, samples=samples, final_seeds=()).to_dict()
         content = canonical(
             [1, self.space.identity(), fixed | {"asha": asha, "holdout": self.spec.holdout}, self.spec.to_dict()]
         )
@@ -154,10 +166,11 @@ class Search:
             "version": VERSION,
             "id": self.id,
             "space": self.space.to_dict(),
-            "settings": msgspec.to_builtins(self.settings),
+            "settings": self.settings.to_dict(),
             "spec": self.spec.to_dict(),
             "trials": trials,
             "finals": [msgspec.to_builtins(final) for final in self.finals],
+            **({"estimate": self.estimate} if self.estimate is not None else {}),
         }
 
     @classmethod
@@ -172,7 +185,7 @@ class Search:
         finals = [from_table(Final, final, "finals") for final in data["finals"]]
         for point in [trial.point for trial in trials] + [final.point for final in finals]:
             space.positions(point)
-        search = cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals)
+        search = cls(space, settings, RunSpec.from_dict(data["spec"]), trials, finals, data.get("estimate"))
         search.holdout  # noqa: B018  raises if it is missing
         return search
 
@@ -225,7 +238,8 @@ def resume(results: Path, search: Search) -> Search:
     if not (path := path_of(results, search.id)).is_file():
         return search
     stored = read(path)
-    return replace(search, trials=stored.trials, finals=stored.finals)
+    estimate = search.estimate if stored.estimate is None else stored.estimate
+    return replace(search, trials=stored.trials, finals=stored.finals, estimate=estimate)
 
 
 def every(results: Path) -> Iterator[Path]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError, RecordError
-from harness.planning.plan import Planned
+from harness.planning.plan import CACHED, Planned
 from harness.records import store
 from harness.records.schema import Record
 from harness.spec.job import Job
@@ -68,18 +68,24 @@ class SearchTrials:
     def next(self) -> Job | None:
         """Returns the next job: unfinished trials first, then new points; None if there is nothing to start now."""
         with self._lock:
-            if self.stop.is_set():
-                return None
-            trial = self._waiting.pop(0) if self._waiting else self._new_trial()
-            if trial is None:
-                return None
-            if trial.state == FAILED:
-                trial.state, trial.reason, trial.stopped_after = RUNNING, "", 0
-            self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
-            job = self._make_job(self._plan(trial.point))
-            self._judge_missed_epochs(trial, Path(job.folder))
-            self._save()
-            return job
+            while not self.stop.is_set() and (trial := self._waiting.pop(0) if self._waiting else self._new_trial()):
+                if job := self._start(trial):
+                    return job
+            return None
+
+    def _start(self, trial: Trial) -> Job | None:
+        """Returns the job of a trial; None if its run has finished already, for example in another search."""
+        if trial.state == FAILED:
+            trial.state, trial.reason, trial.stopped_after = RUNNING, "", 0
+        cell = self._plan(trial.point)
+        self._attempts[trial.run_id] = self._attempts.get(trial.run_id, 0) + 1
+        if cell.state == CACHED:
+            self._finish(trial, cell.folder, {"status": "ok"})
+            return None
+        job = self._make_job(cell)
+        self._judge_missed_epochs(trial, Path(job.folder))
+        self._save()
+        return job
 
     def event(self, job: Job, event: dict[str, Any]) -> bool:
         """Handles an event of a trial; returns whether the trial must stop."""

@@ -4,7 +4,7 @@ Plug-ins import `load_state`, `strict_load` and `unwrap` from here. torch is imp
 """
 
 from harness.weights import published
-from harness.weights.start import checksum, fetch, identity, locate, wanted
+from harness.weights.start import checksum, fetch, identity, kind_of_start, locate, wanted
 from harness.weights.state_dicts import check_kind, load_state, strict_load, unwrap
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "checksum",
     "fetch",
     "identity",
+    "kind_of_start",
     "load_state",
     "locate",
     "published",

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import IO
 
 TORCH, SAFETENSORS, NPZ, NPY, MAT, UNKNOWN = "torch", "safetensors", "npz", "npy", "mat", "unknown"
+TORCHSCRIPT = "torchscript"
 """Forms that the harness can read or does not recognise; all other files have the form `other`."""
 
 HEAD = 1 << 16
@@ -98,7 +99,7 @@ def _zip(file: IO[bytes]) -> Kind:
         names = archive.namelist()
         inner = {name.partition("/")[2] for name in names}
         if "constants.pkl" in inner or any(name.startswith("code/") for name in inner):
-            return Kind("other", "a TorchScript program; save the module's state_dict() with torch.save instead")
+            return Kind(TORCHSCRIPT, "a TorchScript program")
         if "data.pkl" in inner:
             pickled = archive.open(next(name for name in names if name.endswith("/data.pkl")))
             return Kind(TORCH, "a checkpoint of torch.save", _strange(_names(io.BytesIO(pickled.read(LONGEST_PICKLE)))))

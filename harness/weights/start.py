@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -51,6 +52,20 @@ def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> Pret
         sha256="" if changed else card.pretrained.sha256,
         **filled,
     )
+
+
+def kind_of_start(card: BackboneCard, options: Mapping[str, Any] | None = None, pretrained: str = "") -> str:
+    """Returns what a training starts from: `none`, one of `harness.cards.STARTS`, `people: NAME`, or `unknown`.
+
+    Args:
+        card: card of the backbone.
+        options: build options; missing options have the card's default.
+        pretrained: identity of the weights in the run's spec; `none` is a random start.
+    """
+    if pretrained == "none" or (start := wanted(card, options)) is None:
+        return "none"
+    kinds = (kind for pattern, kind in start.kinds.items() if any(fnmatchcase(file, pattern) for file in start.files))
+    return next(kinds, "") or start.kind or "unknown"
 
 
 def _fill(name: str, options: Mapping[str, Any], card: BackboneCard) -> str:

@@ -25,6 +25,9 @@ WRAPPERS = (
 """Keys under which training code stores the state dict. As in timm, averaged weights (EMA) come first. Self-supervised
 training (DINO) stores the network to use as `teacher`."""
 
+READABLE = (file_kinds.TORCH, file_kinds.SAFETENSORS, file_kinds.NPZ, file_kinds.TORCHSCRIPT)
+"""Forms of files with named tensors."""
+
 COMPILED, PARALLEL = "_orig_mod.", "module."
 """Prefixes that `torch.compile` and parallel training add to names."""
 
@@ -44,7 +47,7 @@ def check_kind(path: Path, trust_pickle: bool = False) -> file_kinds.Kind:
     except OSError as error:
         reason = "does not exist" if isinstance(error, FileNotFoundError) else f"cannot be read: {error.strerror}"
         raise WeightsError(f"Checkpoint {path} {reason}.") from error
-    if kind.form not in (file_kinds.TORCH, file_kinds.SAFETENSORS, file_kinds.NPZ):
+    if kind.form not in READABLE:
         raise WeightsError(
             f"{path} is {kind.words}. Pass a file of named tensors from torch.save, safetensors or numpy (.npz)."
         )
@@ -57,7 +60,7 @@ def load_state(path: str | os.PathLike[str], trust_pickle: bool = False) -> dict
     """Reads the state dict of a checkpoint on the CPU, without wrappers and prefixes of training code.
 
     Args:
-        path: a file of safetensors, numpy (.npz) or `torch.save`, detected by its content.
+        path: a file of safetensors, numpy (.npz), `torch.save` or TorchScript, detected by its content.
         trust_pickle: whether to allow files that run code when they are read, such as a pickled module.
 
     Raises:
@@ -70,6 +73,10 @@ def load_state(path: str | os.PathLike[str], trust_pickle: bool = False) -> dict
             from safetensors.torch import load_file
 
             return unwrap(load_file(path))
+        if kind.form == file_kinds.TORCHSCRIPT:
+            from harness.weights import torchscript
+
+            return unwrap(torchscript.read(path))
         return unwrap(_read_npz(path) if kind.form == file_kinds.NPZ else read_torch(path, trust_pickle))
     except WeightsError as error:
         raise WeightsError(f"{path} {error}") from error

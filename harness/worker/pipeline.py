@@ -14,6 +14,7 @@ import torch
 from datasets import layouts
 from harness import efficiency, registry
 from harness.audits import audit
+from harness.audits.checks import ranked_lists
 from harness.audits.subject import Network, Subject
 from harness.contracts import SPLITS, Item, Splits, set_camera_mode
 from harness.data import checks
@@ -25,6 +26,7 @@ from harness.data.transforms import Images
 from harness.errors import DataError, HarnessError
 from harness.figures import run_figures
 from harness.records import per_query
+from harness.records.ranked_lists import file_name
 from harness.registry import DatasetEntry, dataset_checks
 from harness.spec import recipe
 from harness.spec.job import Job
@@ -286,13 +288,16 @@ class ModelPipeline(Pipeline):
         return len(camera_rows(self.splits.train)) or 1
 
     def _draw(self, scored: list[Scored]) -> None:
-        """Draws the figures of the plain test on the run's own dataset."""
+        """Draws the figures of the plain test on the run's own dataset, and stores its ranked lists."""
         if os.environ.get("HARNESS_PICTURES") == "0":
             return
         plain = next(one for one in scored if _is_plain(one.row, self.spec.dataset))
         stand_in = " (generated)" if self.splits.generated else ""
         title = f"{self.backbone.name} on {self.dataset.card.title}{stand_in}"
-        metric = self.recipe.evaluation.metric
+        metric, cameras = self.recipe.evaluation.metric, self.splits.knows_cameras
+        if plain.features is not None:
+            lists = ranked_lists.render(plain.features, self.splits.query, self.splits.gallery, metric, cameras=cameras)
+            files.replace(self.folder / file_name(self.spec.dataset), lists)
         self.blocks["pictures"] = run_figures.draw(
             plain,
             self.splits.query,
@@ -300,7 +305,7 @@ class ModelPipeline(Pipeline):
             self.folder,
             title,
             metric,
-            cameras=self.splits.knows_cameras,
+            cameras=cameras,
             value_range=self.splits.value_range,
         )
 

@@ -47,6 +47,9 @@ class TrainingRun(ModelPipeline):
 
     def _build(self) -> torch.nn.Module:
         seed_torch(self.spec.seed, "build")
+        if self.trains:
+            card = self.backbone.card
+            self.blocks["start"] = weights.kind_of_start(card, self.spec.options, self.spec.pretrained)
         module = self.backbone.build(
             num_classes=len({item.pid for item in self.splits.train}),
             num_cameras=self._num_cameras(),

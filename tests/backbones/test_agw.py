@@ -12,6 +12,8 @@ from torch import nn
 from backbones.agw import model as agw
 from harness import registry
 from harness.errors import UsageError, WeightsError
+from harness.spec.recipe import load
+from harness.training.optim import rate
 from harness.weights import wanted
 from tests.support import golden_weights as golden
 
@@ -104,3 +106,13 @@ def test_the_stem_has_a_relu_only_with_half_instance_norm():
 def test_options_that_do_not_fit_are_refused(options, named):
     with pytest.raises(UsageError, match=named):
         build(**options)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"), [(1, 3.815e-5), (5, 1.7675e-4), (10, 3.5e-4), (40, 3.5e-5), (70, 3.5e-6)]
+)
+def test_the_native_recipe_is_the_originals(epoch, expected):
+    recipe = load(ENTRY.native_recipe, "market1501")
+    found = rate(recipe.schedule, recipe.optimizer, epoch=epoch, iteration=0, iterations_per_epoch=9, epochs=120)
+    assert found == pytest.approx(expected)
+    assert (recipe.loss.triplet_kind, recipe.loss.center) == ("weighted", 0.0005)

@@ -15,6 +15,7 @@ import json
 import lzma
 import os
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -248,6 +249,11 @@ def checkpoints() -> dict[str, tuple[str, bytes]]:
         file = io.BytesIO()
         torch.save(whole, file, _use_new_zipfile_serialization=new)
         found[name] = ("checkpoint.pt", file.getvalue())
+    file = io.BytesIO()
+    with warnings.catch_warnings():  # TorchScript is deprecated, but files of it are not
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(torch.nn.Linear(3, 2), torch.ones(1, 3)), file)
+    found["TorchScript"] = ("net.pt", file.getvalue())
     found["safetensors"] = ("net.safetensors", save(tensors))
     file = io.BytesIO()
     np.savez(file, query=np.ones((2, 3), np.float32), gallery=np.ones((3, 3), np.float32))
@@ -258,7 +264,7 @@ def checkpoints() -> dict[str, tuple[str, bytes]]:
     return found
 
 
-@pytest.mark.parametrize("kind", ["torch.save", "torch.save, old form", "safetensors", "npz", "mat"])
+@pytest.mark.parametrize("kind", ["torch.save", "torch.save, old form", "TorchScript", "safetensors", "npz", "mat"])
 def test_checkpoints_and_features(tmp_path: Path, put: Callable[..., Path], kind: str) -> None:
     import torch
 

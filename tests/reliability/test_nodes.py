@@ -41,7 +41,8 @@ def test_results_of_a_node_with_its_own_disk_are_brought_home(
     tables = {evaluation["per_query"] for evaluation in records[0]["evaluations"]}
     brought = {path.relative_to(here).as_posix() for path in here.rglob("*") if path.is_file()}
     assert len(records[0]["pictures"]) == 2
-    assert brought == tables | set(records[0]["pictures"]) | {"record.json", "metrics.jsonl", "job.json", "log.txt"}
+    others = {"record.json", "metrics.jsonl", "job.json", "log.txt", "ranked_lists.market1501.csv"}
+    assert brought == tables | set(records[0]["pictures"]) | others
     assert result_transfer.pack(here) == result_transfer.pack(disks.look(here)), "byte for byte"
     assert (disks.look(here) / "checkpoint.pt").exists() and leftovers(tmp_path) == []
 

@@ -53,6 +53,10 @@ def saved(bomb: Bomb, path: Path) -> Path:
         path.write_bytes(pickle.dumps({"state_dict": bomb}))
     elif path.name.endswith(".old.pth"):
         torch.save({"run_id": "x", "module": bomb}, path, _use_new_zipfile_serialization=False)
+    elif path.name.endswith(".script.pt"):
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("net/data.pkl", pickle.dumps(bomb))
+            archive.writestr("net/constants.pkl", b"")
     else:
         torch.save({"run_id": "x", "module": bomb, "state_dict": {"a": torch.ones(1)}}, path)
     return path
@@ -71,7 +75,8 @@ def test_a_bomb_goes_off_where_pickles_are_trusted(bomb: Bomb, tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    "name", ["net.pth", "net.old.pth", "net.pickle.pth", "net.safetensors", "net.npz", "net.npy", "net.mat"]
+    "name",
+    ["net.pth", "net.old.pth", "net.pickle.pth", "net.script.pt", "net.safetensors", "net.npz", "net.npy", "net.mat"],
 )
 def test_code_in_published_weights_does_not_run(bomb: Bomb, tmp_path: Path, name: str) -> None:
     from harness import weights
@@ -141,11 +146,15 @@ def test_evaluate_refuses_code_in_one_sentence(cli: Cli, world: Path, bomb: Bomb
 
 
 def test_no_source_file_names_a_reader_that_runs_code() -> None:
-    """Unpickling is in one place, behind `trust_pickle`; nothing is evaluated, no shell is started, no YAML is read."""
+    """Nothing is evaluated, no shell is started, no YAML is read. Unpickling is in two places.
+
+    One is behind `trust_pickle`. The other reads TorchScript, and its pickle may only name tensors and modules.
+    """
     found = {f"{path.relative_to(REPOSITORY)}: {use}" for path in sources() for use in dangerous(path)}
     assert found == {
         "harness/weights/state_dicts.py: import pickle",
         "harness/weights/state_dicts.py: torch.load(weights_only=False)",
+        "harness/weights/torchscript.py: import pickle",
     }
 
 

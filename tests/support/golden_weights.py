@@ -23,6 +23,7 @@ torch.set_num_threads(1)  # for tiny tensors, several threads are slower
 
 GOLDEN = REPOSITORY / "tests" / "golden"
 EMBEDDINGS = ("cls_token", "pos_embed", "pos_embed_cls", "sie_embed")
+CLIP = ("class_embedding", "positional_embedding", "cv_embed")
 PARTS = ("part_token1", "part_token2", "part_token3", "cls_pos", "part1_pos", "part2_pos", "part3_pos")
 
 
@@ -42,14 +43,14 @@ def tensor(key: str, shape: Iterable[int], seed: int) -> Tensor:
         noise = 1 + 0.1 * np.abs(noise)
     elif leaf == "running_mean":
         noise = 0.1 * noise
-    elif leaf == "bias":
+    elif leaf in ("bias", "in_proj_bias"):
         noise = 0.02 * noise
+    elif leaf in (*EMBEDDINGS, *PARTS, *CLIP):
+        noise = 0.2 * noise
     elif leaf == "p" and shape == (1,):  # the exponent of generalised mean pooling
         noise = 3 + 0.1 * noise
     elif len(shape) == 1:
         noise = 1 + 0.1 * noise
-    elif leaf in (*EMBEDDINGS, *PARTS):
-        noise = 0.2 * noise
     else:
         noise = noise / np.sqrt(int(math.prod(shape[1:])))
         if len(shape) == 4 and ".NL_" in f".{key}":  # a non-local block is cubic in its input, so five would explode

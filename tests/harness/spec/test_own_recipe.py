@@ -46,7 +46,7 @@ def type_of(kind: Any) -> str:
     if kind.ge is not None and kind.le is not None:
         return f"{word}, {kind.ge} to {kind.le}"
     if kind.gt is not None:
-        return f"{word}, above {kind.gt}"
+        return f"{word}, above {kind.gt}" + (f", at most {kind.le}" if kind.le is not None else "")
     return f"{word}, at least {kind.ge}" if kind.ge is not None else word
 
 
@@ -94,13 +94,14 @@ def test_the_page_lists_the_keys_whose_default_is_not_that_of_unified() -> None:
 
 
 def test_younger_keys_are_in_run_specs_only_if_they_are_used() -> None:
-    others = {"micro_batch": 32, "gradient_checkpointing": True, "compile": "default"}
+    others = {"triplet_kind": "weighted", "triplet_branches": 3, "layer_decay": 0.5, "head_lr_factor": 10.0}
+    others |= {"micro_batch": 32, "gradient_checkpointing": True, "compile": "default"}
     for key, default in recipe.LATER.items():
         table, name = key.split(".")
         assert name not in UNIFIED.values()[table] and UNIFIED.values(complete=True)[table][name] == default
         used = recipe.load(recipe.find("unified"), "", {key: others[name]})
         assert name in used.values()[table]
-        assert getattr(recipe.from_values("unified", used.values()).training, name) != default
+        assert getattr(getattr(recipe.from_values("unified", used.values()), table), name) != default
 
 
 def test_every_section_of_a_recipe_has_a_table() -> None:

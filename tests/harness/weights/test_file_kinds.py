@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import pickle
 import tarfile
 import zipfile
@@ -61,7 +62,7 @@ def zipped(**members: str) -> bytes:
         (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
         (b"\xff\xd8\xff\xe0", "a JPEG image"),
         (zipped(**{"readme.txt": "", "net.pth": ""}), "a zip archive of other files (readme.txt, net.pth)"),
-        (zipped(**{"net__data.pkl": "", "net__code__net.py": "", "net__constants.pkl": ""}), "a TorchScript program"),
+        (zipped(**{"net__data.pkl": "", "net__code__net.py": ""}), "cannot be read as a checkpoint (EOFError"),
         (b"PK\x03\x04 cut off", "a truncated or damaged zip archive"),
         (pickle.dumps({"a": 1}), "a pickle that torch.save did not write"),
         (pickle.dumps({"a": 1}, protocol=0), "a pickle that torch.save did not write"),
@@ -89,13 +90,27 @@ def test_numpy_and_tar_files_are_named(tmp_path: Path):
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
-def test_programs_of_torch_are_named(tmp_path: Path):
-    net = nn.Sequential(nn.Linear(3, 2))
-    torch.jit.trace(net, torch.ones(1, 3)).save(tmp_path / "script.pth")
-    torch.export.save(torch.export.export(net, (torch.ones(1, 3),)), tmp_path / "exported.pt2")
-    for name, says in (("script.pth", "a TorchScript program"), ("exported.pt2", "a program of torch.export")):
-        with pytest.raises(WeightsError, match=says):
-            weights.load_state(tmp_path / name, trust_pickle=True)
+def test_exported_programs_are_named(tmp_path: Path):
+    exported = torch.export.export(nn.Sequential(nn.Linear(3, 2)), (torch.ones(1, 3),))
+    torch.export.save(exported, tmp_path / "exported.pt2")
+    with pytest.raises(WeightsError, match=r"a program of torch\.export"):
+        weights.load_state(tmp_path / "exported.pt2", trust_pickle=True)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+def test_tensors_of_torchscript_are_read_without_running_it(tmp_path: Path):
+    net = nn.Sequential(nn.Linear(3, 2), nn.BatchNorm1d(2)).half().eval()
+    torch.jit.trace(net, torch.ones(1, 3).half()).save(tmp_path / "script.pt")
+    found = weights.load_state(tmp_path / "script.pt")
+    assert found.keys() == net.state_dict().keys()
+    assert all(torch.equal(found[key], value) for key, value in net.state_dict().items())
+
+
+def test_torchscript_that_names_other_code_is_refused(tmp_path: Path):
+    harmful = pickle.dumps(os.system, protocol=0).decode()
+    (tmp_path / "script.pt").write_bytes(zipped(**{"net__data.pkl": harmful, "net__constants.pkl": ""}))
+    with pytest.raises(WeightsError, match=r"names (posix|nt)\.system"):
+        weights.load_state(tmp_path / "script.pt", trust_pickle=True)
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.npz", "net"])

@@ -1,0 +1,1 @@
+"""Views of the site: one file each, which turns records into data."""

@@ -1,0 +1,50 @@
+"""Training curves: the metrics of each epoch, from `metrics.jsonl` beside the record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from harness.reporting.site.source import Source, rounded
+
+FILE = "metrics.jsonl"
+LEFT_OUT = ("epoch", "seconds")
+MOST_POINTS = 150
+
+
+def build(source: Source) -> Mapping[str, Any]:
+    """Curves by run; long ones keep every n-th epoch and the last."""
+    found = {}
+    for record in source.sorted:
+        folder = source.folder_of(record)
+        if folder and record["source"] in ("trained", "search") and (curves := _read(folder / FILE)):
+            found[source.short(record)] = curves
+    return source.by_file("training", found)
+
+
+def _read(path: Path) -> dict[str, list[Any]]:
+    """Values by metric, and the epochs; empty if there are none or the file is damaged."""
+    try:
+        lines = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        by_epoch = {int(line["epoch"]): line for line in lines}  # the last one counts for an epoch that was resumed
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    epochs = sorted(by_epoch)
+    step = -(-len(epochs) // MOST_POINTS)
+    kept = sorted({*epochs[::step], *epochs[-1:]}) if epochs else []
+    names = sorted({name for epoch in kept for name, value in by_epoch[epoch].items() if _is_number(value)})
+    return {
+        "epoch": kept,
+        **{name: rounded([_number(by_epoch[e].get(name)) for e in kept], 6) for name in names if name not in LEFT_OUT},
+    }
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if _is_number(value) else None

@@ -1,0 +1,173 @@
+"""The plan of `--recipe tuned`: equal points, people and seeds for every backbone, without reading the test split."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import harness
+from harness.errors import UsageError
+from harness.execution import settings
+from harness.execution.options import Execution
+from harness.execution.tune import SearchSettings, Tuning
+from harness.planning.plan import BLOCKED, TODO
+from harness.planning.request import Request
+from harness.records import store
+from harness.tuning import state, studies
+from harness.tuning.state import FINISHED, Trial
+from tests.support import record_samples as samples
+
+Cli = Callable[..., tuple[int, str, str]]
+
+
+def request(world: Path, folder: Path, backbones: str = "bot,transreid", **more: Any) -> Request:
+    given = {"budget": 4, "studies": 2, **more}
+    fixed = {"recipe": "tuned", "data_root": world, "results": folder / "results", "from_scratch": True}
+    fixed |= {"device": "cpu", "overrides": {"sampler.identities": 4}}
+    return settings.resolve(backbones, "market1501", {**fixed, **given}).request
+
+
+def test_studies_are_the_same_for_every_backbone(world: Path, tmp_path: Path) -> None:
+    found = studies.build(request(world, tmp_path))
+    assert [(s.trial.spec.backbone, s.number) for s in found] == [
+        ("bot", 0), ("transreid", 0), ("bot", 1), ("transreid", 1)
+    ]  # fmt: skip
+    values = [[cell.spec.values for cell in study.trials()] for study in found]
+    assert values[0] == values[1] and values[2] == values[3] and values[0] != values[2]
+    assert [study.trial.spec.holdout["seed"] for study in found] == [0, 0, 1, 1]
+    assert {cell.spec.seed for cell in found[3].trials()} == {1}
+    runs = {cell.spec.run_id for study in found for cell in study.trials()}
+    assert len(runs) == 16 and runs == {
+        c.spec.run_id for s in studies.build(request(world, tmp_path)) for c in s.trials()
+    }
+
+
+def test_a_trial_is_the_one_that_tune_would_run(world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "transreid")
+    first = studies.build(asked)[0]
+    tuned = Tuning(replace(asked, budget=None), SearchSettings(space="training", sampler="random"), Execution())
+    for cell in first.trials():
+        point = next(p for p in _points(first) if first.plan_trial(p).spec == cell.spec)
+        assert tuned.plan_trial(point).spec.run_id == cell.spec.run_id
+    assert tuned.search.id != first.search.id, "a search of `tune` and a study do not share a file"
+
+
+def _points(study: studies.Study) -> list[dict[str, Any]]:
+    from harness.tuning import sampler
+    from harness.tuning.sampler import Known
+
+    known: list[Known] = []
+    for number in range(study.search.settings.samples):
+        point = sampler.suggest(study.search.space, "random", seed=study.number, number=number, samples=4, known=known)
+        assert point is not None
+        known.append(Known(point))
+    return [trial.point for trial in known]
+
+
+def test_the_untuned_runs_are_those_of_the_recipe(world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "bot")
+    plain = harness.plan(
+        "bot", "market1501", seeds=[0, 1], data_root=world, results=asked.results, from_scratch=True, device="cpu",
+        overrides=asked.overrides,
+    )  # fmt: skip
+    assert [study.untuned.spec.run_id for study in studies.build(asked)] == [cell.spec.run_id for cell in plain]
+
+
+def test_the_choice_is_trained_on_everything_and_only_its_settings_change(world: Path, tmp_path: Path) -> None:
+    study = studies.build(request(world, tmp_path, "transreid", budget=2))[0]
+    points = _points(study)[:2]
+    study.search.trials = [
+        Trial(i, p, study.plan_trial(p).spec.run_id, state=FINISHED, value=0.5 + 0.1 * i) for i, p in enumerate(points)
+    ]
+    tuned, untuned, *rates = study.settle()
+    assert (tuned.spec.recipe, tuned.spec.purpose, tuned.spec.holdout) == ("tuned", "test", {})
+    assert tuned.spec.options["drop_path"] == points[1]["drop_path"]
+    chosen = tuned.spec.values["optimizer"]["lr"]
+    assert [cell.spec.values["optimizer"]["lr"] / chosen for cell in rates] == pytest.approx(studies.FACTORS, rel=1e-3)
+    assert all(cell.spec.purpose == "search" and cell.state == TODO for cell in rates)
+    assert untuned.spec.recipe == "unified" and [final.name for final in study.search.finals][:2] == ["untuned", "best"]
+    assert study.search.finals[0].point["sgd_rate"] == 0.008 and study.search.finals[0].point["margin"] == "soft"
+
+
+def test_trials_do_not_need_the_test_split(world: Path, tmp_path: Path) -> None:
+    root = tmp_path / "half"
+    shutil.copytree(world / "Market-1501-v15.09.15", root / "Market-1501-v15.09.15")
+    shutil.rmtree(root / "Market-1501-v15.09.15" / "query")
+    (study, *_) = studies.build(request(root, tmp_path, "bot"))
+    assert study.trial.state == TODO and {cell.state for cell in study.trials()} == {TODO}
+    assert study.untuned.state == BLOCKED and [cell.state for cell in study.finals()] == [BLOCKED]
+
+
+def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
+    (study, *_) = studies.build(request(world, tmp_path, "bot", space="ratr"))
+    assert study.trial.state == BLOCKED and "only one" in study.trial.reason
+
+
+def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "bot", budget=10)
+    first, second = studies.build(asked)
+    assert first.search.estimate is None
+    store.write(first.untuned.folder, samples.ok(first.untuned.spec, train_images_per_second=50.0))
+    images = len(list((world / "Market-1501-v15.09.15" / "bounding_box_train").glob("*.jpg")))
+    first, second = studies.build(asked)
+    assert first.search.estimate == pytest.approx((14 * 0.7 + 2) * 120 * images / 50)
+    assert second.search.estimate == pytest.approx((10 * 0.7 + 2) * 120 * images / 50)
+    state.write(asked.results, first.search)
+    store.write(first.untuned.folder, samples.ok(first.untuned.spec, train_images_per_second=99.0))
+    assert studies.build(asked)[0].search.estimate == first.search.estimate, "what was said before the start stays"
+    words = ["--backbones", "bot", "--datasets", "market1501", "--data-root", world, "--from-scratch"]
+    words += ["--set", "sampler.identities=4", "--results", asked.results, "--device", "cpu", "--dry-run"]
+    code, out, _ = cli("run", "--recipe", "tuned", "--budget", 10, "--studies", 2, *words)
+    assert code == 0 and "CPU hours, by" in out
+
+
+def test_a_large_search_is_planned_in_two_seconds(cli: Cli, world: Path, tmp_path: Path) -> None:
+    names = ["--backbones", "bot,transreid,reidmamba", "--from-scratch", "--set", "sampler.identities=4"]
+    data = ["--datasets", "market1501,dukemtmc,msmt17,cuhk03-detected,occluded-duke", "--data-root", str(world)]
+    words = ["run", "--recipe", "tuned", *names, *data, "--results", str(tmp_path), "--device", "cpu", "--dry-run"]
+    cli(*words)  # reads the datasets; later plans remember them
+    start = time.process_time()
+    code, out, _ = cli(*words)
+    assert code == 0 and time.process_time() - start < 2
+    assert "3 studies of 20 random trials" in out and "1050 runs" in out and "is not measured here" in out
+    assert list(tmp_path.iterdir()) == [] or not (tmp_path / "searches").exists()
+
+
+def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp_path: Path) -> None:
+    words = ["--backbones", "bot", "--datasets", "market1501", "--data-root", str(world), "--from-scratch"]
+    code, out, _ = cli(
+        "plan", "--recipe", "tuned", "--budget", 3, "--studies", 2, *words, "--results", tmp_path, "--format", "json",
+        "--set", "sampler.identities=4",
+    )  # fmt: skip
+    assert code == 0
+    runs = json.loads(out)
+    assert len(runs) == 2 * (3 + 1) and len({run["run_id"] for run in runs}) == 8
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"recipe": "unified", "budget": 3}, "--budget is part of a search"),
+        ({"seeds": "0,1"}, "takes its seeds from --studies"),
+        ({"protocol": "leave-one-out"}, "Leave out --protocol"),
+        ({"stopping": "early"}, "stopping rule"),
+        ({"budget": 0}, "--budget must be a whole number"),
+        ({"space": "trainin"}, "Did you mean 'training'"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(world: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        studies.build(request(world, tmp_path, "bot", **given))
+
+
+def test_other_commands_refuse_a_recipe_that_is_a_search(cli: Cli, world: Path, tmp_path: Path) -> None:
+    words = ["--backbone", "bot", "--dataset", "market1501", "--data-root", world, "--results", tmp_path]
+    code, _, err = cli("tune", *words, "--recipe", "tuned", "--from-scratch")
+    assert code == 2 and "only `run` and `plan`" in err
