@@ -47,6 +47,13 @@ def kinds(records: Collection[Mapping[str, Any]]) -> str:
     return ", ".join(text.count(counts[kind], kind) for kind in ("scored run", *KINDS.values()) if counts[kind])
 
 
+def covered(records: Collection[Mapping[str, Any]]) -> list[str]:
+    """Numbers of backbones and of datasets, as text; `profile` needs no dataset."""
+    backbones = len({r["spec"]["backbone"] for r in records})
+    datasets = len({r["spec"]["dataset"] for r in records if r["source"] != "profile"})
+    return [text.count(backbones, "backbone"), *([text.count(datasets, "dataset")] if datasets else [])]
+
+
 def _names(values: Any) -> str:
     """Up to three names, else their number."""
     names = sorted({value for value in values if value})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from harness.reporting import text
-from harness.reporting.environments import kinds
+from harness.reporting.environments import covered, kinds
 from harness.reporting.section import Context, Section, paragraphs
 from harness.system.version import PROTOCOL_VERSION
 
@@ -30,10 +30,7 @@ def _counts(context: Context) -> str:
         )
     statuses = Counter(r["status"] for r in records)
     ended = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
-    backbones = len({r["spec"]["backbone"] for r in records})
-    datasets = len({r["spec"]["dataset"] for r in records if r["source"] != "profile"})
-    of = [text.count(backbones, "backbone"), *([text.count(datasets, "dataset")] if datasets else [])]
-    return f"Contents: {kinds(records)}; {', '.join(of)}. Status of the runs: {ended}."
+    return f"Contents: {kinds(records)}; {', '.join(covered(records))}. Status of the runs: {ended}."
 
 
 BEGIN = "python -m harness run --backbones all --datasets all --data-root DATA_ROOT --weights-root WEIGHTS_ROOT"

@@ -33,7 +33,7 @@ site.chart = async (parent, { label, x, y, traces, columns, rows, shapes = [], c
     return Plotly.react(holder, traces, {
       paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
       font: { color: text, family: "system-ui, sans-serif", size: 13 },
-      margin: { l: 50, r: 10, t: 10, b: 45 }, hovermode: "closest",
+      margin: { l: 50, r: 10, t: 36, b: 45 }, hovermode: "closest",
       hoverlabel: { align: "left", namelength: -1 },
       legend: narrow ? { orientation: "h", y: -0.25 } : { x: 1.02, y: 1 },
       height: narrow ? 420 + 22 * traces.length : 480, xaxis: axis(x, traces.flatMap((trace) => trace.x)), yaxis: axis(y, []), shapes,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from harness.reporting import text
 from harness.reporting.accuracy import heading
+from harness.reporting.environments import covered, kinds
 from harness.reporting.overview import CHANCE, UNTESTED
 from harness.reporting.rows import Row
 from harness.reporting.site.source import Source
 
-PURPOSES = {"search": "search trial", "profile": "efficiency measurement"}
 MOST_COLUMNS = 8
 MOST_ROWS = 60
 
@@ -42,12 +40,8 @@ def build(source: Source) -> Mapping[str, Any]:
 def counts(source: Source) -> list[str]:
     """Numbers of runs by purpose, and of backbones and datasets."""
     records = source.data.records
-    kinds = Counter(PURPOSES.get(record["source"], "scored run") for record in records)
     failed = sum(record["status"] != "ok" for record in records)
-    names = {key: len({record["spec"][key] for record in records}) for key in ("backbone", "dataset")}
-    found = [text.count(kinds[kind], kind) for kind in ("scored run", *PURPOSES.values()) if kinds[kind]]
-    found += [text.count(number, noun) for noun, number in names.items()]
-    return [*found, *([f"{failed:,} not finished"] if failed else [])]
+    return [kinds(records), *covered(records), *([f"{failed:,} not finished"] if failed else [])]
 
 
 def grid(source: Source) -> Grid:
