@@ -35,7 +35,8 @@ def of_runs(results: Path, folders: Iterable[Path]) -> str:
     context, site = Context(data, "figures"), site_link.last(results)
     parts = overview.grids_of(context)
     website = f"Website: {text.code(site)}" if site else ""
-    return paragraphs(*parts, overview.LEGEND if parts else "", website, overview.costs_and_places(context))
+    shown = [paragraphs(grid, title) for title, grid in parts]  # MLflow shows the first lines, and the rest on a click
+    return paragraphs(*shown, overview.LEGEND if parts else "", website, overview.costs_and_places(context))
 
 
 def _per_query(results: Path, record: Mapping[str, Any], name: str) -> Mapping[str, Any]:
