@@ -55,14 +55,16 @@ def read(path: str | Path) -> dict[str, Tensor]:
 
 def _from_timm(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Renames timm's entries. timm's head is the projection; CLIP's projection has no bias, so it is zero there."""
-    renamed = {
-        "class_embedding": state.pop("cls_token").flatten(),
-        "positional_embedding": state.pop("pos_embed").flatten(0, 1),
-        "proj": state.pop("head.weight").T,
-    }
-    state.pop("head.bias", None)
+    renamed = {}
     for key, value in state.items():
-        for part, own in TIMM_NAMES:
-            key = key.replace(part, own) if part.startswith(".") or key.startswith(part) else key
-        renamed[key] = value
+        if key == "cls_token":
+            renamed["class_embedding"] = value.flatten()
+        elif key == "pos_embed":
+            renamed["positional_embedding"] = value.flatten(0, 1)
+        elif key == "head.weight":
+            renamed["proj"] = value.T
+        elif key != "head.bias":
+            for part, own in TIMM_NAMES:
+                key = key.replace(part, own) if part.startswith(".") or key.startswith(part) else key
+            renamed[key] = value
     return renamed

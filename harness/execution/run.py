@@ -182,11 +182,18 @@ def describe(request: Request) -> tuple[str, dict[str, str]]:
     return f"{request.backbones} on {request.datasets}", tags
 
 
+def page_of(request: Request, execution: Execution) -> Path:
+    """Returns the path of the report of the results folder."""
+    from harness import reporting
+
+    return Path(execution.report_path or reporting.page_of(request.results)).absolute()
+
+
 def write_page(request: Request, execution: Execution) -> Path:
     """Writes the report of the results folder and prints its path and the MLflow address; returns the path."""
     from harness import reporting, tracking
 
-    page = Path(execution.report_path or reporting.page_of(request.results)).absolute()
+    page = page_of(request, execution)
     reporting.write(request.results, page, request.plugins)
     echo(f"\nReport: {short(page)}")
     if execution.mlflow:

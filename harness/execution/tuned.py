@@ -7,15 +7,17 @@ import functools
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from click import echo
 
 from harness.errors import RecordError, UsageError
+from harness.execution import auditing
 from harness.execution.driver import Driver, Invocation
 from harness.execution.options import Execution
-from harness.execution.run import INTERRUPTED, Outcome, check_writable, describe, make_job, send_missing
+from harness.execution.run import INTERRUPTED, Outcome, check_writable, describe, make_job, page_of, send_missing
 from harness.execution.trial_progress import StudiesDisplay
 from harness.planning.budget import TUNED
 from harness.planning.plan import BLOCKED, TODO, Planned
@@ -34,6 +36,8 @@ def run(request: Request, studies: Sequence[Study], execution: Execution) -> Out
     Raises:
         UsageError: nothing can run, another process works on a study, or the results folder is not writable.
     """
+    from harness import reporting
+
     if all(study.trial.state == BLOCKED for study in studies):
         raise UsageError(f"Nothing can run: {studies[0].trial.reason}")
     check_writable(request.results)
@@ -42,6 +46,9 @@ def run(request: Request, studies: Sequence[Study], execution: Execution) -> Out
             locks.enter_context(state.exclusive(request.results, study.search.id))
             study.search = state.resume(request.results, study.search)
             state.write(request.results, study.search)
+        if execution.audit:
+            auditing.finished([cell for study in studies for cell in study.finals()], request, execution)
+        reporting.write(request.results, page_of(request, execution), request.plugins)  # says what it will cost
         return _run(request, studies, execution)
 
 
@@ -55,7 +62,8 @@ def _run(request: Request, studies: Sequence[Study], execution: Execution) -> Ou
     display = StudiesDisplay(sys.stdout, studies)
 
     def make(cell: Planned) -> Job:
-        return make_job(cell, request, execution, resources)
+        searched = cell.spec.purpose == "search"  # audits are about the test split
+        return make_job(cell, request, replace(execution, audit=()) if searched else execution, resources)
 
     work = StudiesSource([_Queue(study, request.results, make, stop, display) for study in studies])
     name, tags = describe(request)

@@ -70,8 +70,9 @@ def weighted_triplet(features: Tensor, pids: Tensor, *, autocast: bool = False) 
     distances = euclidean_distances(features, autocast=autocast)
     same = pids[:, None] == pids[None]
     farthest = distances.masked_fill(~same, 0.0).amax(1, keepdim=True)
-    near = (distances - farthest).exp().masked_fill(~same, 0.0)
-    far = (-distances).exp().masked_fill(same, 0.0)
+    # Masked before the exponential: exp of the distance of another identity may overflow, and its gradient with it.
+    near = (distances - farthest).masked_fill(~same, -torch.inf).exp()
+    far = (-distances).masked_fill(same, -torch.inf).exp()
     positive, negative = ((w * distances).sum(1) / (w.sum(1) + NORMALISER) for w in (near, far))
     return F.softplus(positive - negative).mean()
 

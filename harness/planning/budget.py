@@ -58,6 +58,10 @@ def read(given: Mapping[str, Any], base: str) -> tuple[str, Budget | None]:
         raise UsageError(f"--recipe {TUNED} takes its seeds from --studies: 3 studies have seeds 0, 1 and 2.")
     if given.get("protocol") not in (None, "", "each"):
         raise UsageError(f"--recipe {TUNED} trains on each dataset. Leave out --protocol {given['protocol']}.")
+    if given.get("force"):
+        raise UsageError(
+            f"--recipe {TUNED} cannot repeat trials, because a choice was made from them. Leave out --force."
+        )
     budget = Budget(
         trials=_count(given, "budget", Budget.trials),
         studies=_count(given, "studies", Budget.studies),

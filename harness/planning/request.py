@@ -106,6 +106,7 @@ class Request:
         force: repeat finished runs.
         processes: number of processes that train one run together.
         preset: name of the preset, for the record alone; its values are in the other attributes.
+        preset_options: build options of the preset, per backbone name.
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
         budget: the search of `--recipe tuned`; `recipe` is then the one it starts from.
@@ -129,6 +130,7 @@ class Request:
     force: bool = False
     processes: int = 1
     preset: str = ""
+    preset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     holdout: dict[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
     train_time: str = ""
@@ -179,7 +181,8 @@ def make(
             plugins=plugins,
         ),
         device=_device(given.get("device") or "auto", address),
-        options=_options(preset.get("options", {}), given.get("options") or {}, given.get("camera_embedding") or ""),
+        options=_options(given.get("options") or {}, given.get("camera_embedding") or ""),
+        preset_options={name: dict(table) for name, table in preset.get("options", {}).items()},
         dataset_options=_reader_options(readers, Path(plugins) if plugins else None),
         overrides=dict(given.get("overrides") or {}),
         eval_datasets=_comma_list(given.get("eval_datasets") or ""),
@@ -199,11 +202,9 @@ def _reader_options(given: Mapping[str, Any], plugins: Path | None) -> dict[str,
     return {registry.dataset(name, plugins).name: dict(table) for name, table in given.items()}
 
 
-def _options(
-    preset: Mapping[str, Mapping[str, Any]], given: Mapping[str, Any], camera_embedding: str
-) -> dict[str, dict[str, Any]]:
+def _options(given: Mapping[str, Any], camera_embedding: str) -> dict[str, dict[str, Any]]:
     """Build options by backbone name; under `""` those for every backbone that has them."""
-    options = {name: dict(table) for name, table in preset.items()}
+    options: dict[str, dict[str, Any]] = {}
     for key, value in given.items():
         if isinstance(value, Mapping):
             options.setdefault(key, {}).update(value)
@@ -262,9 +263,15 @@ def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Reci
 
 
 def chosen_options(request: Request, backbone: BackboneEntry) -> dict[str, Any]:
-    """The user's options for this backbone; those without a backbone's name go to all that declare them."""
+    """The options of preset and user for this backbone; those without a backbone's name go to all that declare them.
+
+    A preset leaves options alone that the variant sets: `reidmamba:tokens-8` has 8 class tokens under every preset.
+    """
+    own = backbone.settings.options
+    small = {k: v for k, v in request.preset_options.get(backbone.card.name, {}).items() if k not in own}
     shared = {k: v for k, v in request.options.get("", {}).items() if k in backbone.card.options}
-    return {**shared, **request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
+    named = {**request.options.get(backbone.card.name, {}), **request.options.get(backbone.name, {})}
+    return {**shared, **small, **named}
 
 
 def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "") -> dict[str, Any]:

@@ -19,8 +19,8 @@ SOURCES = {"published-checkpoint": "published checkpoint, evaluated here", "feat
 
 LEGEND = (
     "One table per dataset and recipe, scored by the same evaluation code: the plain test in percent, mean over seeds "
-    "± standard deviation. The interval is a bootstrap over the identities of the queries. Start is what "
-    "training started from, and side information what a backbone reads besides the image."
+    "± standard deviation. The interval is a bootstrap over the identities of the queries. Side information is what a "
+    "backbone reads besides the image."
 )
 ABOUT_PUBLISHED = (
     " Published numbers are as printed by the source in the footnote; the brackets hold reproduced minus published, in "
@@ -65,7 +65,7 @@ def _one(context: Context, table: Table) -> str:
     return paragraphs(
         f"### {text.escape(heading(context, table.key))}",
         *data_facts.caveats(table),
-        text.table(_narrow(lines), RIGHT),
+        text.table(_narrow(starts.only_if_mixed(lines)), RIGHT),
         bullets([*_statuses(table), *(reason for _, _, reason in planned), *_doubts(context, table)]),
     )
 
@@ -175,7 +175,7 @@ def _statuses(table: Table) -> list[str]:
 def _doubts(context: Context, table: Table) -> list[str]:
     """What the rows do not share: starting weights, files, code, libraries or the distance."""
     scored = [(run, e) for row in table.rows for run, e in row.scored]
-    remarks = starts.mixed(context.data, table.settings())
+    remarks = [starts.sentence(context.data, table.settings())] if table.rows else []
     prints = {str(run["spec"].get("fingerprint", "")) for run, _ in scored}
     if len(prints) > 1:
         shown = ", ".join(text.code(p[:8] or "none") for p in sorted(prints))

@@ -291,7 +291,8 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
     changed = {k: v for k, v in values.items() if k in usual and canonical(v) != canonical(usual[k])}
     if entry is None and asked:
         return _Setup(name, given, changed, preset)
-    chosen = requests.chosen_options(requests.Request(options=dict(preset.get("options", {}))), entry) if entry else {}
+    request = requests.Request(preset_options=dict(preset.get("options", {})))
+    chosen = requests.chosen_options(request, entry) if entry else {}
     return _Setup(name, _other_options(spec, {**base.options, **chosen}), changed, preset)
 
 

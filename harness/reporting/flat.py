@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from harness.errors import UsageError
 from harness.records import store
+from harness.reporting import starts
 from harness.reporting.cells import current
 from harness.reporting.report_data import ReportData
 from harness.reporting.rows import device, image_size, other_work
@@ -95,6 +96,7 @@ TABLES = {
         Column("source", "source", "where the numbers come from, as in the record"),
         Column("protocol", "protocol_version", "version of the evaluation protocol"),
         Column("generated", "more.generated", "whether the images are generated"),
+        Column("start", "more.start", "what training started from: `none`, `ImageNet-1k`, `people: NAME` and others"),
         Column("pretrained", "spec.pretrained", "identity of the starting weights, or of the scored file"),
         Column("fingerprint", "spec.fingerprint", "hash of the dataset's files"),
         Column("epochs", "efficiency.epochs", "number of epochs"),
@@ -174,6 +176,7 @@ def _more(data: ReportData, record: Values, newest: set[int]) -> Values:
         "origin": data.origin(record),
         "options": canonical(record["spec"]["options"]),
         "generated": bool(record["data"].get("generated")),
+        "start": starts.of_record(data, record),
         "newest": id(record) in newest,
         "height": height,
         "width": width,

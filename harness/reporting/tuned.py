@@ -83,6 +83,8 @@ def _facts(context: Context, table: Table) -> list[str]:
         lines.append(f"After {key.stopping[0]} of {key.epochs} epochs, the worse half of the trials was stopped.")
     if len({len(row.searches) for row in table.rows}) > 1:
         lines.append("**Not an equal budget yet**: the backbones have different numbers of studies.")
+    if short := [text.escape(row.label) for row in table.rows if row.missing]:
+        lines.append(f"**Not an equal budget yet**: trials of {', '.join(short)} are unfinished or failed.")
     ids = {trial.run_id for row in table.rows for s in row.searches for trial in s.trials}
     if any((r["data"] or {}).get("generated") for r in context.data.records if r["run_id"] in ids):
         lines.append("**Generated data**: the numbers say nothing about real people.")

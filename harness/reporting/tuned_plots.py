@@ -26,8 +26,8 @@ def best_of(title: str, lines: Sequence[Line], looks: Looks) -> bytes:
             inside = [n for n in range(len(curve)) if math.isfinite(low[n])]
             axes.fill_between(
                 [n + 1 for n in inside],
-                [100 * low[n] for n in inside],
-                [100 * high[n] for n in inside],
+                [100 * max(0.0, low[n]) for n in inside],
+                [100 * min(1.0, high[n]) for n in inside],
                 color=colour,
                 alpha=0.15,
                 linewidth=0,

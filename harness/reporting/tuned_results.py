@@ -14,7 +14,7 @@ from harness.reporting.report_data import ReportData
 from harness.spec.run_spec import canonical
 from harness.tuning.cost import spent
 from harness.tuning.space import Space
-from harness.tuning.state import DIVERGED, FAILED, FINISHED, Final, Search, Trial
+from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, Final, Search, Trial
 from harness.tuning.studies import BEST, FACTORS, RATE_TIMES, UNTUNED
 
 Records = Mapping[str, Mapping[str, Any]]
@@ -89,6 +89,12 @@ class Tuned:
         return Counter(trial.state for search in self.searches for trial in search.trials)
 
     @property
+    def missing(self) -> int:
+        """Number of trials of the budget that did not run, or failed; diverged and stopped trials count as run."""
+        ended = sum(self.states()[state] for state in (FINISHED, STOPPED, DIVERGED))
+        return sum(search.settings.samples for search in self.searches) - ended
+
+    @property
     def seconds(self) -> float:
         """Device seconds of all its runs."""
         ids = {trial.run_id for search in self.searches for trial in search.trials}
@@ -141,7 +147,7 @@ def value_of(trial: Trial) -> float | None:
     """Held-out mAP of a trial that ended: of a stopped one the last, of a diverged one 0; None for the others."""
     if trial.state in (FINISHED, DIVERGED):
         return trial.value
-    return trial.curve[trial.epochs] if trial.curve and trial.state not in (FAILED, "running") else None
+    return trial.curve[trial.epochs] if trial.curve and trial.state not in (FAILED, RUNNING) else None
 
 
 def importance(searches: Sequence[Search]) -> dict[str, float]:

@@ -9,4 +9,6 @@ Trials do not read the test split; only the final runs of the chosen points do.
     state.py         the search file in `results/searches/`
     trial_source.py  turns points into jobs and events into trials
     final_runs.py    plans the training of the chosen points on the whole training set
+    studies.py       plans `--recipe tuned`: the same search for every backbone
+    cost.py          what runs will cost, by measured images per second
 """

@@ -68,8 +68,8 @@ class Study:
         """Plans the trial of a point."""
         return self._at(self.trial, point)
 
-    def trials(self) -> list[Planned]:
-        """All trials: those of the study so far, and the points that are still to be drawn."""
+    def points(self) -> list[Point]:
+        """Points of the trials so far, and those still to be drawn; fewer than the budget if the space has no more."""
         search, samples = self.search, self.search.settings.samples
         points = [trial.point for trial in search.trials]
         while len(points) < samples:
@@ -80,8 +80,13 @@ class Study:
             if drawn is None:
                 break
             points.append(drawn)
+        return points
+
+    def trials(self) -> list[Planned]:
+        """All trials: those of the study so far, and those to come."""
+        search = self.search
         ended = {trial.run_id: trial.state for trial in search.trials if trial.state not in (RUNNING, FAILED)}
-        cells = map(self.plan_trial, points)
+        cells = map(self.plan_trial, self.points())
         return [
             replace(cell, state=plan.CACHED, reason=ended[cell.spec.run_id])
             if cell.state == TODO and cell.spec.run_id in ended
@@ -92,13 +97,13 @@ class Study:
     @property
     def has_ended(self) -> bool:
         """Whether all trials were made and none is unfinished."""
-        search = self.search
-        return len(search.trials) >= search.settings.samples and all(t.state != RUNNING for t in search.trials)
+        trials = self.search.trials
+        return all(trial.state != RUNNING for trial in trials) and len(trials) >= len(self.points())
 
     @property
     def runs(self) -> int:
         """Number of all its runs, final runs and those at other learning rates included."""
-        return self.search.settings.samples + len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
+        return len(self.points()) + len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
 
     @property
     def left(self) -> int:

@@ -59,8 +59,11 @@ ALLOWED: dict[tuple[str, str], Any] = {
 """What the pickle may name, and its replacement here."""
 
 
-class _Reader(pickle.Unpickler):
-    """Unpickles the tree of modules, with storages from the archive."""
+class _Reader(pickle._Unpickler):  # type: ignore[name-defined, misc]
+    """Unpickles the tree of modules, with storages from the archive.
+
+    It is Python's own, because the one in C allocates as much memory as a number in the file says.
+    """
 
     def __init__(self, archive: zipfile.ZipFile, folder: str) -> None:
         super().__init__(archive.open(f"{folder}/data.pkl"))

@@ -158,6 +158,11 @@ def test_the_file_of_timm_is_the_same_start(tmp_path: Path):
     images = golden.images(1, 224, 224, 3)
     with torch.no_grad():
         assert golden.difference(own(images)[:, 96:], other(images)) < 1e-5
+    save_file(
+        {name: v for name, v in other.state_dict().items() if "head" not in name}, tmp_path / "headless.safetensors"
+    )
+    with pytest.raises(WeightsError, match="1 missing: proj"):
+        tiny(pretrained=tmp_path / "headless.safetensors")
 
 
 def test_the_start_can_have_two_names():
@@ -201,10 +206,30 @@ def test_a_few_steps_lower_the_loss_and_move_every_parameter():
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < losses[0]
     after = dict(built.named_parameters())
     assert not [name for name, value in before.items() if torch.equal(value, after[name])]
+
+
+def test_cameras_reach_the_class_token_alone_or_as_their_mean():
+    built, images = tiny(camera_embedding=True).eval(), golden.scenes(2, 64, 32, 1)
+    assert built.cv_embed is not None
+    with torch.no_grad():
+        built.cv_embed.copy_(torch.randn(6, 96))
+        built.camera_mode = "mean"
+        mean = built(images)
+        built.cv_embed.copy_(built.cv_embed.mean(dim=0).expand(6, -1))
+        built.camera_mode = "on"
+        assert golden.difference(built(images, torch.tensor([3, 5])), mean) < 1e-5
+        built.image_encoder.class_embedding.add_(built.cv_embed[0])
+        built.camera_mode = "off"
+        assert golden.difference(built(images), mean) < 1e-5
+    built.camera_mode = "on"
+    with pytest.raises(UsageError, match="needs the camera of each image"):
+        built(images)
+    with pytest.raises(UsageError, match="Camera 6 is outside the 6 cameras"):
+        built(images, torch.tensor([0, 6]))
 
 
 @pytest.mark.parametrize(

@@ -84,3 +84,33 @@ def test_a_source_that_is_told_to_stop_waits_for_its_runs_at_rest(
     monkeypatch.setattr(process, "run", slow)
     run_locally(One(), Resources(), stop)
     assert stop.asked < 100
+
+
+def test_a_free_place_waits_for_a_job_that_a_running_one_leads_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = [Job(spec=spec(seed=seed), folder=str(tmp_path / str(seed))) for seed in range(3)]
+    together = threading.Barrier(2)
+
+    class Growing:
+        """One job; when it has ended, two more that run at the same time."""
+
+        ahead = 0
+        left: ClassVar = jobs[:1]
+
+        def next(self) -> Job | None:
+            return self.left.pop() if self.left else None
+
+        def event(self, job: Job, event: dict[str, Any]) -> bool:
+            if event["event"] == "finished" and job is jobs[0]:
+                self.left.extend(jobs[1:])
+            return False
+
+    def one(job: Job, *_: Any, **__: Any) -> str:
+        if job is not jobs[0]:
+            together.wait(20)  # fails unless both run
+        return "ok"
+
+    monkeypatch.setattr(process, "run", one)
+    run_locally(Growing(), Resources(0, 1, 2), threading.Event())
+    assert together.n_waiting == 0 and not together.broken

@@ -10,7 +10,7 @@ import pytest
 
 from harness import registry
 from harness.cards import read_toml
-from harness.planning.request import Request, load_recipe
+from harness.planning.request import Request, chosen_options, load_recipe, make
 
 NATIVE = {entry.name: entry.native_recipe for entry in registry.backbones() if entry.native_recipe.is_file()}
 
@@ -49,3 +49,12 @@ def test_these_backbones_have_native_recipes() -> None:
     assert (
         set(NATIVE) >= {"agw", "bot", "osnet", "clip-reid", "reidmamba", "solider", "transreid"} | by_branches | people
     )
+
+
+def test_a_preset_leaves_alone_what_a_variant_sets() -> None:
+    """The rows of an ablation would have names that are not true."""
+    preset = {"name": "small", "options": {"reidmamba": {"width": "tiny", "class_tokens": 4}}}
+    request = make("reidmamba:tokens-8", "market1501", {"options": {"reidmamba": {"branches": 2}}}, preset)
+    found = {name: chosen_options(request, registry.backbone(name)) for name in ("reidmamba:tokens-8", "reidmamba")}
+    assert found["reidmamba:tokens-8"] == {"width": "tiny", "branches": 2}
+    assert found["reidmamba"] == {"width": "tiny", "class_tokens": 4, "branches": 2}

@@ -29,9 +29,11 @@ def test_a_table_of_several_kinds_is_marked() -> None:
     assert "ImageNet-1k (bot)" in warning and "people: LUPerson (luperson)" in warning and "none (dummy)" in warning
 
 
-def test_a_table_of_one_kind_has_no_warning() -> None:
-    assert "different weights" not in page(run("bot", pretrained="sha256:1"), run("agw", pretrained="sha256:1"))
-    assert "different weights" not in page(run("bot", pretrained="none"), run("dummy", pretrained="none"))
+def test_a_table_of_one_kind_says_it_once() -> None:
+    for pretrained, said in (("sha256:1", "ImageNet-1k"), ("none", "random weights")):
+        text = page(run("bot", pretrained=pretrained), run("agw", pretrained=pretrained))
+        assert "different weights" not in text and "| Start" not in text
+        assert f"Start of the training: {said}." in text
 
 
 def test_the_record_counts_before_the_card() -> None:

@@ -80,7 +80,10 @@ def test_equal_backbones_and_unequal_numbers_of_studies_are_said(tmp_path: Path)
     shown = page(tmp_path, [*three("alpha", (0.50, 0.52, 0.53)), *three("beta", (0.52, 0.50, 0.53))])
     assert "no backbone is shown to be better" in shown
     shown = page(tmp_path, [*three("alpha", (0.50, 0.52, 0.53)), *three("beta", (0.52,))])
-    assert "Not an equal budget yet" in shown and "Conclusion**: none yet" in shown
+    assert "different numbers of studies" in shown and "Conclusion**: none yet" in shown
+    unfinished = three("alpha", (0.50, 0.52, 0.53))
+    unfinished[0][0].trials[3].state, unfinished[0][0].trials[3].value = "failed", None
+    assert "trials of alpha are unfinished or failed" in page(tmp_path, unfinished)
 
 
 def test_options_of_one_backbone_are_rows_of_their_own(tmp_path: Path) -> None:

@@ -53,6 +53,16 @@ def test_the_weighted_loss_by_hand() -> None:
     assert found.item() == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("scale", [1e-4, 1e3, 1e6])
+@pytest.mark.parametrize("pids", [[0, 0, 1, 1, 2, 2], [0, 1, 2, 3, 4, 5], [0] * 6])
+def test_losses_and_gradients_are_finite_for_features_of_any_length(scale: float, pids: list[int]) -> None:
+    for loss in (weighted_triplet, lambda x, labels: multi_similarity(x, labels, 0.7)):
+        found = (scale * noise(3, 6, 4)).requires_grad_()
+        value = loss(found, torch.tensor(pids))
+        value.backward()
+        assert value.isfinite() and found.grad.isfinite().all()
+
+
 def test_multi_similarity_leaves_out_anchors_without_pairs() -> None:
     unit = torch.eye(4)
     alone = multi_similarity(unit, torch.arange(4), 0.1)  # no positives at all

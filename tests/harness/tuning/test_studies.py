@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,8 +21,10 @@ from harness.execution.tune import SearchSettings, Tuning
 from harness.planning.plan import BLOCKED, TODO
 from harness.planning.request import Request
 from harness.records import store
+from harness.spec.job import Job
 from harness.tuning import state, studies
 from harness.tuning.state import FINISHED, Trial
+from harness.tuning.trial_source import SearchTrials
 from tests.support import record_samples as samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -54,21 +57,9 @@ def test_a_trial_is_the_one_that_tune_would_run(world: Path, tmp_path: Path) -> 
     first = studies.build(asked)[0]
     tuned = Tuning(replace(asked, budget=None), SearchSettings(space="training", sampler="random"), Execution())
     for cell in first.trials():
-        point = next(p for p in _points(first) if first.plan_trial(p).spec == cell.spec)
+        point = next(p for p in first.points() if first.plan_trial(p).spec == cell.spec)
         assert tuned.plan_trial(point).spec.run_id == cell.spec.run_id
     assert tuned.search.id != first.search.id, "a search of `tune` and a study do not share a file"
-
-
-def _points(study: studies.Study) -> list[dict[str, Any]]:
-    from harness.tuning import sampler
-    from harness.tuning.sampler import Known
-
-    known: list[Known] = []
-    for number in range(study.search.settings.samples):
-        point = sampler.suggest(study.search.space, "random", seed=study.number, number=number, samples=4, known=known)
-        assert point is not None
-        known.append(Known(point))
-    return [trial.point for trial in known]
 
 
 def test_the_untuned_runs_are_those_of_the_recipe(world: Path, tmp_path: Path) -> None:
@@ -82,7 +73,7 @@ def test_the_untuned_runs_are_those_of_the_recipe(world: Path, tmp_path: Path) -
 
 def test_the_choice_is_trained_on_everything_and_only_its_settings_change(world: Path, tmp_path: Path) -> None:
     study = studies.build(request(world, tmp_path, "transreid", budget=2))[0]
-    points = _points(study)[:2]
+    points = study.points()[:2]
     study.search.trials = [
         Trial(i, p, study.plan_trial(p).spec.run_id, state=FINISHED, value=0.5 + 0.1 * i) for i, p in enumerate(points)
     ]
@@ -103,6 +94,18 @@ def test_trials_do_not_need_the_test_split(world: Path, tmp_path: Path) -> None:
     (study, *_) = studies.build(request(root, tmp_path, "bot"))
     assert study.trial.state == TODO and {cell.state for cell in study.trials()} == {TODO}
     assert study.untuned.state == BLOCKED and [cell.state for cell in study.finals()] == [BLOCKED]
+
+
+def test_a_space_with_fewer_points_than_the_budget_ends_nevertheless(world: Path, tmp_path: Path) -> None:
+    few = 'name = "few"\n[parameters.m]\nkey = "recipe.loss.margin"\ndistribution = "choice"\nvalues = ["soft", 0.3]\n'
+    (tmp_path / "few.toml").write_text(few)
+    (study, *_) = studies.build(request(world, tmp_path, "bot", space=tmp_path / "few.toml", studies=1))
+    assert len(study.trials()) == 2 and not study.has_ended
+    study.search.trials = [
+        Trial(i, point, study.plan_trial(point).spec.run_id, state=FINISHED, value=0.5)
+        for i, point in enumerate(study.points())
+    ]
+    assert study.has_ended and len(study.finals()) == 2
 
 
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
@@ -126,6 +129,18 @@ def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path,
     words += ["--set", "sampler.identities=4", "--results", asked.results, "--device", "cpu", "--dry-run"]
     code, out, _ = cli("run", "--recipe", "tuned", "--budget", 10, "--studies", 2, *words)
     assert code == 0 and "CPU hours, by" in out
+
+
+def test_finished_trials_of_a_smaller_budget_are_taken_over(world: Path, tmp_path: Path) -> None:
+    asked = request(world, tmp_path, "bot", budget=2, studies=1)
+    for cell, score in zip(studies.build(asked)[0].trials(), (0.5, 0.6), strict=True):
+        store.write(cell.folder, samples.ok(cell.spec, samples.evaluation(mAP=score), source="search"))
+    (study,) = studies.build(request(world, tmp_path, "bot", budget=3, studies=1))
+    make = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
+    trials = SearchTrials(study.search, asked.results, study.plan_trial, make, threading.Event())
+    job = trials.next()
+    assert job is not None and job.spec == study.trials()[2].spec
+    assert [(trial.state, trial.value) for trial in study.search.trials[:2]] == [(FINISHED, 0.5), (FINISHED, 0.6)]
 
 
 def test_a_large_search_is_planned_in_two_seconds(cli: Cli, world: Path, tmp_path: Path) -> None:
@@ -155,6 +170,7 @@ def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp
     ("given", "message"),
     [
         ({"recipe": "unified", "budget": 3}, "--budget is part of a search"),
+        ({"force": True}, "Leave out --force"),
         ({"seeds": "0,1"}, "takes its seeds from --studies"),
         ({"protocol": "leave-one-out"}, "Leave out --protocol"),
         ({"stopping": "early"}, "stopping rule"),

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import harness
 from harness.records import store
 from harness.system.paths import REPOSITORY
 from harness.tuning import state
@@ -80,3 +81,10 @@ def test_trials_without_the_test_split_then_a_kill_then_final_runs(
     code, out, _ = cli(*command)
     assert code == 0 and "20 runs" not in out and "] pixels" not in out and ended(tmp_path) == everything
     assert (tmp_path / "BENCHMARKS.md").read_text() == page
+
+    records = harness.run(
+        "pixels", "market1501", recipe="tuned", budget=2, studies=2, preset="smoke", plugins=plugin_folder,
+        mlflow=False, overrides={"sampler.identities": 3}, data_root=root, results=tmp_path / "results",
+        cache=tmp_path / "cache",
+    )  # fmt: skip
+    assert [record["spec"]["recipe"] for record in records] == ["smoke", "tuned"] * 2

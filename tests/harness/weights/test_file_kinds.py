@@ -7,6 +7,7 @@ import io
 import os
 import pickle
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -111,6 +112,19 @@ def test_torchscript_that_names_other_code_is_refused(tmp_path: Path):
     (tmp_path / "script.pt").write_bytes(zipped(**{"net__data.pkl": harmful, "net__constants.pkl": ""}))
     with pytest.raises(WeightsError, match=r"names (posix|nt)\.system"):
         weights.load_state(tmp_path / "script.pt", trust_pickle=True)
+
+
+def test_numbers_in_torchscript_do_not_reserve_memory(tmp_path: Path):
+    put = b"r" + (1 << 22).to_bytes(4, "little")  # keeps the value below under a number, for which C makes a table
+    with zipfile.ZipFile(tmp_path / "script.pt", "w") as archive:
+        archive.writestr("net/constants.pkl", b"")
+        archive.writestr("net/data.pkl", b"\x80\x02}" + put + b".")
+    tracemalloc.start()
+    with pytest.raises(WeightsError, match="a TorchScript program of a dict, not of a module"):
+        weights.load_state(tmp_path / "script.pt")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10_000_000
 
 
 @pytest.mark.parametrize("name", ["net.pth", "net.npz", "net"])
