@@ -48,7 +48,8 @@ def build(context: Context) -> Section:
 
 def _named(context: Context) -> str:
     """Names of all audits."""
-    return ", ".join(sorted({block["check"] for r in context.data.records for block in r.get("audits") or ()}))
+    names = {block["check"] for record in context.data.records for block in record.get("audits") or ()}
+    return text.escape(", ".join(sorted(names)), limit=200)
 
 
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:

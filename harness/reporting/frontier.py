@@ -50,7 +50,7 @@ def build(context: Context) -> str:
     ]
     about = (
         "**Accuracy against cost**: the configurations that no other beats in both mAP and cost, the cheapest first. "
-        "Images/s are of the runs, and compare only on one device."
+        "Images/s are of the runs, and compare only on one device; “shared” marks disturbed ones."
     )
     return paragraphs(about, text.table(lines, wraps=True)) if lines else ""
 
@@ -62,9 +62,15 @@ def _cell(rows: Sequence[Row], cost: Cost) -> str:
     if cost.measured and len({_condition(row) for row, _ in known}) > 1:
         return "not comparable: several devices or settings"
     chosen = frontier([(value, row.mean("mAP")) for row, value in known], more_is_better=cost.more_is_better)
-    names = [f"{text.escape(known[i][0].label)} ({cost.shown(known[i][1])})" for i in chosen]
+    names = [_named(*known[i], cost) for i in chosen]
     rest = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
     return ", ".join([*names[:MOST_NAMES], *rest])
+
+
+def _named(row: Row, value: float, cost: Cost) -> str:
+    """A configuration with its cost, marked if other processes used the device while it was measured."""
+    shared = ", shared" if cost.measured and row.disturbed() else ""
+    return f"{text.escape(row.label)} ({cost.shown(value)}{shared})"
 
 
 def _condition(row: Row) -> tuple[str, ...]:

@@ -26,11 +26,12 @@ def build(context: Context) -> Section:
     if not context.data.records:
         return Section()
     parts = grids_of(context)
-    return Section(paragraphs("## Overview", LEGEND if parts else "", *parts, costs_and_places(context)))
+    shown = [paragraphs(title, grid) for title, grid in parts]
+    return Section(paragraphs("## Overview", LEGEND if parts else "", *shown, costs_and_places(context)))
 
 
-def grids_of(context: Context) -> list[str]:
-    """Markdown with one grid per recipe."""
+def grids_of(context: Context) -> list[tuple[str, str]]:
+    """Title and grid of each recipe."""
     own = [table for table in context.tables if table.key.dataset == table.key.trained_on]
     return [_grid(context, kind, tables) for kind, tables in grids.kinds(own).items()]
 
@@ -40,7 +41,7 @@ def costs_and_places(context: Context) -> str:
     return paragraphs(frontier.build(context), "**What was run where**", environments.places(context))
 
 
-def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> str:
+def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> tuple[str, str]:
     plan = () if kind.generated else context.data.plan
     planned = {(cell["dataset"], cell["backbone"]): cell["state"] for cell in plan if cell["recipe"] == kind.recipe}
     datasets = {table.key.dataset: table for table in tables} | {
@@ -56,8 +57,9 @@ def _grid(context: Context, kind: grids.Kind, tables: Sequence[Table]) -> str:
     }
     columns = list(dict.fromkeys(column for _, column in cells))
     warning = [GENERATED] if kind.generated else []
-    title = " ".join([f"{grids.caption(context, kind)}.", *_about(tables), *warning])
-    return paragraphs(title, grids.grid(columns, cells, ("Backbone",)))
+    more = " ".join([*_about(tables), *warning])
+    title = grids.caption(context, kind) + (f". {more}" if more else "")
+    return title, grids.grid(columns, cells, ("Backbone",))
 
 
 def _about(tables: Sequence[Table]) -> list[str]:

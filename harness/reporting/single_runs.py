@@ -11,7 +11,7 @@ from harness.reporting import grids, text
 from harness.reporting.rows import Table
 from harness.reporting.section import Context, Section, folded, paragraphs
 
-MOST_LINES = 200
+MOST_LINES = 100
 """Number of rows of a grid; one row per configuration and seed."""
 
 RANKED = "ranked_lists.png"

@@ -10,13 +10,9 @@ from typing import Any
 from harness import registry
 from harness.errors import RecordError
 from harness.records import per_query, store
-from harness.reporting import overview, text
+from harness.reporting import overview, site_link, text
 from harness.reporting.report_data import COMPARED, ReportData
 from harness.reporting.section import Context, paragraphs
-from harness.system import files
-
-SITE = ".site"
-"""File in a results folder that names the website that was written last for it."""
 
 
 def of_runs(results: Path, folders: Iterable[Path]) -> str:
@@ -36,24 +32,11 @@ def of_runs(results: Path, folders: Iterable[Path]) -> str:
     data = ReportData(records, partial(_per_query, results), datasets=datasets)
     if not records:
         return ""
-    context, site = Context(data, "figures"), site_of(results)
+    context, site = Context(data, "figures"), site_link.last(results)
     parts = overview.grids_of(context)
     website = f"Website: {text.code(site)}" if site else ""
-    return paragraphs(*parts, overview.LEGEND if parts else "", website, overview.costs_and_places(context))
-
-
-def remember_site(results: Path, index: Path) -> None:
-    """Stores where the website of a results folder is."""
-    files.replace(results / SITE, f"{index.resolve()}\n")
-
-
-def site_of(results: Path) -> str:
-    """Where the website of a results folder is; empty if there is none."""
-    try:
-        place = Path((results / SITE).read_text(encoding="utf-8").strip())
-    except (OSError, ValueError):
-        return ""
-    return str(place) if place.is_file() else ""
+    shown = [paragraphs(grid, title) for title, grid in parts]  # MLflow shows the first lines, and the rest on a click
+    return paragraphs(*shown, overview.LEGEND if parts else "", website, overview.costs_and_places(context))
 
 
 def _per_query(results: Path, record: Mapping[str, Any], name: str) -> Mapping[str, Any]:

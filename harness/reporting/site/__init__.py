@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from harness.reporting import site_link
 from harness.reporting.parallel import collector_paused
 from harness.reporting.report_data import ReportData
 from harness.reporting.site import bundle, folder, pictures
@@ -58,7 +59,10 @@ def write(
     folder.check(place)
     folders = [results] if isinstance(results, Path) else results
     shown = pictures.Images(images, plugins) if images is not None else None
-    return build(reporting.collect_all(folders, plugins), place, results=folders, images=shown)
+    index = build(reporting.collect_all(folders, plugins), place, results=folders, images=shown)
+    for each in folders:
+        site_link.remember(each, index)
+    return index
 
 
 def build(

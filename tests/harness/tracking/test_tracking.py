@@ -23,7 +23,7 @@ import pytest
 from harness import tracking
 from harness.errors import HarnessError
 from harness.records import store
-from harness.reporting import summary
+from harness.reporting import site_link
 from harness.spec.job import Job, run_folder
 from harness.spec.run_spec import RunSpec
 from harness.system.paths import REPOSITORY
@@ -147,7 +147,7 @@ def test_the_page_of_the_parent_run_shows_the_grid(cli: Cli, tmp_path: Path) -> 
     finished(results, spec(seed=0))
     finished(results, spec("beta", seed=1))
     (tmp_path / "index.html").touch()
-    summary.remember_site(results, tmp_path / "index.html")
+    site_link.remember(results, tmp_path / "index.html")
     assert cli("status", "--results", results, "--sync", "--mlflow-uri", uri)[0] == 0
     client, (one, other) = MlflowClient(tracking_uri=uri), sorted(children(uri), key=lambda run: run.data.tags["seed"])
     parent = client.get_run(one.data.tags["mlflow.parentRunId"])

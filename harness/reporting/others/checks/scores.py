@@ -66,8 +66,8 @@ def _evaluation(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[
     if not valid.any():
         return
     single_shot = evaluation.get("protocol") == SINGLE_SHOT
-    if not single_shot and (impossible := _impossible(rows, valid)):
-        yield wrong(f"{impossible:,} of {valid.sum():,} queries have an AP or INP that their ranks do not allow.")
+    if not single_shot and (number := impossible(rows, valid, evaluation["n_gallery"])):
+        yield wrong(f"{number:,} of {valid.sum():,} queries have an AP or INP that their ranks do not allow.")
     means = {"mAP": ap[valid].mean(), "mINP": np.nanmean(inp[valid])}
     if not single_shot:
         means |= {f"rank-{k}": (first[valid] <= k).mean() for k in (1, 5, 10)}
@@ -79,23 +79,23 @@ def _evaluation(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[
             return
 
 
-def _impossible(rows: Mapping[str, np.ndarray], valid: np.ndarray) -> int:
+def impossible(rows: Mapping[str, np.ndarray], valid: np.ndarray, gallery: int) -> int:
     """Number of queries whose values contradict each other.
 
     With the first of P matches at rank r, the other matches follow at once in the best case. So AP lies between
-    1 / (P r) and the mean of i / (r + i - 1) for i = 1 .. P, and INP is at most P / (r + P - 1).
+    1 / (P r) and the mean of i / (r + i - 1) for i = 1 .. P, and INP is at most P / (r + P - 1). All have to fit into
+    the gallery.
     """
-    import numpy as np
+    from scipy.special import digamma
 
     ap, inp = rows["AP"][valid], rows["INP"][valid]
     first, matches = rows["first_match_rank"][valid].astype(float), rows["positives"][valid].astype(float)
     if (first < 1).any() or (matches < 1).any():
         return int(((first < 1) | (matches < 1)).sum())
-    harmonic = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int((first + matches).max()) + 1))])
-    before = first - 1  # i / (r + i - 1) = 1 - (r - 1) / (r + i - 1)
-    tail = harmonic[(before + matches).astype(int)] - harmonic[before.astype(int)]
-    most = 1 - before * tail / matches
+    before = first - 1  # i / (r + i - 1) = 1 - (r - 1) / (r + i - 1), and digamma sums the reciprocals
+    most = 1 - before * (digamma(before + matches + 1) - digamma(before + 1)) / matches
     bad = (ap > most + ROUNDING) | (ap < 1 / (matches * first) - ROUNDING)
+    bad |= first + matches - 1 > gallery
     bad |= (inp > matches / (before + matches) + ROUNDING) | (inp < 0)
     return int(bad.sum())
 

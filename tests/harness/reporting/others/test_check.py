@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import harness
 from harness import metrics, stats
 from harness.errors import UsageError
 from harness.records import store
+from harness.reporting.others.checks import scores as checks
 from harness.spec.run_spec import RunSpec
 from harness.system.paths import REPOSITORY
 from harness.system.version import PROTOCOL_VERSION
@@ -86,6 +89,10 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         lambda r, q: q[0].update(INP=1.0, first_match_rank=3, AP=0.3),
         "wrong: plain: 1 of 12 queries have an AP or INP",
     ),
+    "a rank beyond any gallery": (
+        lambda r, q: q[0].update(first_match_rank=2**62, positives=2**62),
+        "wrong: plain: 1 of 12 queries have an AP or INP",
+    ),
     "fewer queries": (lambda r, q: q.pop(), "wrong: plain: n_query is 12, but the file has 11; n_valid is 12"),
     "more gallery than images": (
         lambda r, q: r["data"].update(splits={"gallery": {"images": 47, "identities": 12, "cameras": 5}}),
@@ -132,6 +139,19 @@ def test_a_forgery_is_named(tmp_path: Path, name: str) -> None:
     forge(record, rows)
     keep(tmp_path, record, rows)
     assert any(found.startswith(words) for found in findings(tmp_path)), findings(tmp_path)
+
+
+@given(st.lists(st.booleans(), min_size=1, max_size=40).filter(any))
+def test_the_limits_of_ap_and_inp_hold_for_every_ranking(matches: list[bool]) -> None:
+    ranks = np.flatnonzero(matches) + 1
+    number = len(ranks)
+    values = {"AP": np.mean(np.arange(1, number + 1) / ranks), "INP": number / ranks[-1]}
+    values |= {"first_match_rank": ranks[0], "positives": number}
+    rows = {name: np.array([value]) for name, value in values.items()}
+    assert checks.impossible(rows, np.array([True]), len(matches)) == 0
+    best = number / (ranks[0] + number - 1)
+    assert checks.impossible({**rows, "INP": np.array([best + 0.01])}, np.array([True]), len(matches)) == 1
+    assert checks.impossible(rows, np.array([True]), ranks[0] + number - 2) == 1
 
 
 def test_what_cannot_be_read_is_wrong(tmp_path: Path) -> None:

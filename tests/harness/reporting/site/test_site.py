@@ -17,7 +17,7 @@ from harness import metrics
 from harness.audits.checks import ranked_lists as audit
 from harness.errors import RecordError, UsageError
 from harness.records import ranked_lists, store
-from harness.reporting import site
+from harness.reporting import site, site_link
 from harness.reporting.site import bundle
 from harness.reporting.site.views.queries import OF_A_PAIR, worst
 from tests.support import site_results, small_datasets
@@ -50,6 +50,9 @@ def test_a_new_site_replaces_the_old_one_and_leaves_other_files(site_folder: Pat
     assert len(list(place.glob("site-*"))) == 1 and (place / "CNAME").exists()
     assert next(place.glob("site-*")).name in page.read_text()
     assert not list(place.rglob("*.tmp"))
+    assert site_link.last(results) == str(page.resolve()), "MLflow shows where it is"
+    page.unlink()
+    assert site_link.last(results) == ""
 
 
 def test_nothing_on_the_site_loads_from_elsewhere(site_folder: Path):
