@@ -16,7 +16,7 @@ from harness.weights import wanted
 from tests.support import golden_weights as golden
 
 ENTRY = registry.backbone("osnet")
-GOLDEN = ("osnet_x1_0", "osnet_x0_25", "osnet_ain_x1_0")
+GOLDEN = ("osnet_x1_0", "osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0")
 SMALLEST = "osnet_x0_25"
 
 
