@@ -70,7 +70,7 @@ def _row(backbone: str, dataset: str, group: Sequence[Study], device: str) -> li
     """The runs of one backbone and dataset."""
     trials = [cell for study in group for cell in study.trials()]
     done = Counter(cell.state for cell in trials)[CACHED]
-    finals = sum(study.runs - study.search.settings.samples for study in group)
+    finals = sum(study.later for study in group)
     problems = [*group[0].trial.problems, *group[0].untuned.problems]
     reason = ", ".join(dict.fromkeys(problem.short for problem in problems))
     if group[0].trial.state != BLOCKED and reason:

@@ -24,7 +24,7 @@ from harness.planning.request import Request
 from harness.records import store
 from harness.spec import recipe
 from harness.spec.run_spec import RunSpec
-from harness.tuning import sampler, space, state
+from harness.tuning import space, state
 from harness.tuning.asha import Asha
 from harness.tuning.cost import Speeds
 from harness.tuning.space import Point
@@ -68,25 +68,11 @@ class Study:
         """Plans the trial of a point."""
         return self._at(self.trial, point)
 
-    def points(self) -> list[Point]:
-        """Points of the trials so far, and those still to be drawn; fewer than the budget if the space has no more."""
-        search, samples = self.search, self.search.settings.samples
-        points = [trial.point for trial in search.trials]
-        while len(points) < samples:
-            known = [sampler.Known(point) for point in points]
-            drawn = sampler.suggest(
-                search.space, "random", seed=self.number, number=len(points), samples=samples, known=known
-            )
-            if drawn is None:
-                break
-            points.append(drawn)
-        return points
-
     def trials(self) -> list[Planned]:
         """All trials: those of the study so far, and those to come."""
         search = self.search
         ended = {trial.run_id: trial.state for trial in search.trials if trial.state not in (RUNNING, FAILED)}
-        cells = map(self.plan_trial, self.points())
+        cells = map(self.plan_trial, self.search.points())
         return [
             replace(cell, state=plan.CACHED, reason=ended[cell.spec.run_id])
             if cell.state == TODO and cell.spec.run_id in ended
@@ -98,12 +84,19 @@ class Study:
     def has_ended(self) -> bool:
         """Whether all trials were made and none is unfinished."""
         trials = self.search.trials
-        return all(trial.state != RUNNING for trial in trials) and len(trials) >= len(self.points())
+        return all(trial.state != RUNNING for trial in trials) and len(trials) >= len(self.search.points())
 
     @property
     def runs(self) -> int:
         """Number of all its runs, final runs and those at other learning rates included."""
-        return len(self.points()) + len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
+        return len(self.search.points()) + self.later
+
+    @property
+    def later(self) -> int:
+        """Number of runs after the trials: none but the untuned one if no trial can be chosen."""
+        if self.has_ended and self.search.best is None:
+            return len((UNTUNED,))
+        return len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
 
     @property
     def left(self) -> int:
@@ -211,7 +204,8 @@ def _settings(budget: Budget, spec: RunSpec) -> Settings:
     Earlier comparisons favour fast starters; `benchmarks/early_stopping.py` measures how much.
     """
     epochs = spec.values["training"]["epochs"]
-    late = Asha(epochs, -(-3 * epochs // 4), 2) if budget.stopping == "late" else Asha(epochs, 0, 0)
+    late, off = Asha(epochs, -(-3 * epochs // 4), 2), Asha(epochs, 0, 0)
+    late = late if budget.stopping == "late" and late.rungs else off
     return Settings("random", spec.seed, late, budget.trials, (spec.seed,), tuned=True)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import harness
+from harness.cli import studies as studies_text
 from harness.errors import UsageError
 from harness.execution import settings
 from harness.execution.options import Execution
@@ -57,7 +58,7 @@ def test_a_trial_is_the_one_that_tune_would_run(world: Path, tmp_path: Path) -> 
     first = studies.build(asked)[0]
     tuned = Tuning(replace(asked, budget=None), SearchSettings(space="training", sampler="random"), Execution())
     for cell in first.trials():
-        point = next(p for p in first.points() if first.plan_trial(p).spec == cell.spec)
+        point = next(p for p in first.search.points() if first.plan_trial(p).spec == cell.spec)
         assert tuned.plan_trial(point).spec.run_id == cell.spec.run_id
     assert tuned.search.id != first.search.id, "a search of `tune` and a study do not share a file"
 
@@ -73,7 +74,7 @@ def test_the_untuned_runs_are_those_of_the_recipe(world: Path, tmp_path: Path) -
 
 def test_the_choice_is_trained_on_everything_and_only_its_settings_change(world: Path, tmp_path: Path) -> None:
     study = studies.build(request(world, tmp_path, "transreid", budget=2))[0]
-    points = study.points()[:2]
+    points = study.search.points()[:2]
     study.search.trials = [
         Trial(i, p, study.plan_trial(p).spec.run_id, state=FINISHED, value=0.5 + 0.1 * i) for i, p in enumerate(points)
     ]
@@ -103,9 +104,28 @@ def test_a_space_with_fewer_points_than_the_budget_ends_nevertheless(world: Path
     assert len(study.trials()) == 2 and not study.has_ended
     study.search.trials = [
         Trial(i, point, study.plan_trial(point).spec.run_id, state=FINISHED, value=0.5)
-        for i, point in enumerate(study.points())
+        for i, point in enumerate(study.search.points())
     ]
-    assert study.has_ended and len(study.finals()) == 2
+    assert study.has_ended and len(study.finals()) == 2 and study.runs == 2 + 2 + 4
+    rows = studies_text.shown([study], study.request).splitlines()
+    assert next(row for row in rows if row.startswith("bot")).split()[2:5] == ["2", "2", "6"]
+
+
+def test_a_study_without_a_choice_has_the_untuned_run_alone(world: Path, tmp_path: Path) -> None:
+    study = studies.build(request(world, tmp_path, "bot", budget=2))[0]
+    study.search.trials = [
+        Trial(i, p, study.plan_trial(p).spec.run_id, state="diverged", value=0.0)
+        for i, p in enumerate(study.search.points())
+    ]
+    assert study.settle() == [study.untuned] and study.left == 1
+
+
+def test_late_stopping_of_short_runs_is_none(world: Path, tmp_path: Path) -> None:
+    """The report cannot tell the two apart, and its command must find the same study."""
+    for epochs, same in ((3, True), (4, False)):
+        few = {"overrides": {"sampler.identities": 4, "training.epochs": epochs}}
+        late, off = (studies.build(request(world, tmp_path, "bot", stopping=s, **few))[0] for s in ("late", "off"))
+        assert (late.search.id == off.search.id) == same
 
 
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
