@@ -196,11 +196,37 @@ def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp
         ({"stopping": "early"}, "stopping rule"),
         ({"budget": 0}, "--budget must be a whole number"),
         ({"space": "train"}, "Did you mean 'training'"),
+        ({"stopping": False}, "stopping rule"),
+        ({"budget": True}, "--budget must be a whole number"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(world: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         studies.build(request(world, tmp_path, "bot", **given))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("recipe.optimizer.lrr", "The space mine does not fit: .*Did you mean 'lr'"),
+        ("option.drop_path", "The space mine does not fit: Unknown option of bot"),
+        ("recipe.training.epochs", "Remove the parameter of training.epochs"),
+        ("recipe.loss.label_smoothing", "The space mine does not fit: .*loss.label_smoothing"),
+    ],
+)
+def test_the_message_names_a_space_that_does_not_fit(world: Path, tmp_path: Path, key: str, message: str) -> None:
+    ends = 'distribution = "integer"\nlow = 1\nhigh = 5\n'
+    (tmp_path / "mine.toml").write_text(f'[parameters.m]\nkey = "{key}"\n{ends}')
+    with pytest.raises(UsageError, match=message):
+        studies.build(request(world, tmp_path, "bot", space=tmp_path / "mine.toml"))
+
+
+def test_an_epoch_of_fixed_length_costs_the_same_in_a_trial(world: Path, tmp_path: Path) -> None:
+    fixed = {"overrides": {"sampler.identities": 4, "sampler.epoch": "fixed", "sampler.iterations": 10}}
+    asked = request(world, tmp_path, "bot", budget=10, **fixed)
+    untuned = studies.build(asked)[0].untuned
+    store.write(untuned.folder, samples.ok(untuned.spec, train_images_per_second=50.0))
+    assert studies.build(asked)[0].search.estimate == pytest.approx((14 + 2) * 120 * 10 * 16 / 50)
 
 
 def test_other_commands_refuse_a_recipe_that_is_a_search(cli: Cli, world: Path, tmp_path: Path) -> None:
