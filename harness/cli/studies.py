@@ -81,7 +81,7 @@ def _row(backbone: str, dataset: str, group: Sequence[Study], device: str) -> li
 
 
 def _total(studies: Sequence[Study], device: str, unmeasured: Sequence[str]) -> str:
-    runs, left = sum(study.runs for study in studies), sum(study.left for study in studies)
+    runs, left = sum(study.runs for study in studies), sum(study.to_do for study in studies)
     known = sum(study.search.estimate or 0.0 for study in studies)
     text = f"{runs} runs, {left} to do: for each study its trials, the chosen point and the untuned recipe; "
     text += f"for each first study, {len(FACTORS)} further learning rates."

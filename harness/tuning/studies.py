@@ -101,10 +101,16 @@ class Study:
 
     @property
     def left(self) -> int:
-        """Number of runs that have not ended well."""
+        """Number of runs whose end is not in the search yet, or that failed."""
         ended = sum(trial.state not in (RUNNING, FAILED) for trial in self.search.trials)
         later = sum(cell.state == plan.CACHED for cell in [*self.finals(), *self.rates()])
         return max(0, self.runs - ended - later)
+
+    @property
+    def to_do(self) -> int:
+        """Number of runs to start: as `left`, without those that another search has finished."""
+        known = [*self.trials(), *self.finals(), *self.rates()]
+        return max(0, self.runs - sum(cell.state == plan.CACHED for cell in known))
 
     def finals(self) -> list[Planned]:
         """The final runs whose settings are known: the untuned one, and the tuned one once every trial has ended."""

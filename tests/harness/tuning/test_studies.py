@@ -156,6 +156,7 @@ def test_finished_trials_of_a_smaller_budget_are_taken_over(world: Path, tmp_pat
     for cell, score in zip(studies.build(asked)[0].trials(), (0.5, 0.6), strict=True):
         store.write(cell.folder, samples.ok(cell.spec, samples.evaluation(mAP=score), source="search"))
     (study,) = studies.build(request(world, tmp_path, "bot", budget=3, studies=1))
+    assert "9 runs, 7 to do" in studies_text.shown([study], study.request)
     make = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
     trials = SearchTrials(study.search, asked.results, study.plan_trial, make, threading.Event())
     job = trials.next()
