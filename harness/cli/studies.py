@@ -45,7 +45,8 @@ def shown(studies: Sequence[Study], request: Request, *, explain: bool = False, 
         else "No trial is stopped early"
     )
     about = (
-        f"{budget.studies} studies of {budget.trials} random trials for every backbone and dataset, on top of the "
+        f"{budget.studies} {'study' if budget.studies == 1 else 'studies'} of {budget.trials} random "
+        f"{'trial' if budget.trials == 1 else 'trials'} for every backbone and dataset, on top of the "
         f"recipe {studies[0].trial.spec.recipe}. Trials are scored on {budget.holdout:.0%} of the training "
         f"identities; the test split is read by final runs only. {stopping}."
     )

@@ -78,6 +78,9 @@ def test_the_choice_is_trained_on_everything_and_only_its_settings_change(world:
     study.search.trials = [
         Trial(i, p, study.plan_trial(p).spec.run_id, state=FINISHED, value=0.5 + 0.1 * i) for i, p in enumerate(points)
     ]
+    second, study.search.trials = study.search.trials[1], study.search.trials[:1]
+    assert study.finals() == [study.untuned] and not study.rates(), "nothing is chosen before the last trial"
+    study.search.trials = [*study.search.trials, second]
     tuned, untuned, *rates = study.settle()
     assert (tuned.spec.recipe, tuned.spec.purpose, tuned.spec.holdout) == ("tuned", "test", {})
     assert tuned.spec.options["drop_path"] == points[1]["drop_path"]
@@ -126,6 +129,8 @@ def test_late_stopping_of_short_runs_is_none(world: Path, tmp_path: Path) -> Non
         few = {"overrides": {"sampler.identities": 4, "training.epochs": epochs}}
         late, off = (studies.build(request(world, tmp_path, "bot", stopping=s, **few))[0] for s in ("late", "off"))
         assert (late.search.id == off.search.id) == same
+    usual = studies.build(request(world, tmp_path, "bot"))[0].search.settings.asha
+    assert (usual.rungs, usual.reduction_factor) == ([90], 2), "the worse half, after 3/4 of 120 epochs"
 
 
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
