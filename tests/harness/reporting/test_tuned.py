@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from msgspec import structs
 
-from harness import reporting
-from harness.reporting import rows, tuned_results
+from harness import reporting, stats
+from harness.reporting import rows, tuned, tuned_results
 from harness.reporting.report_data import ReportData
 from harness.reporting.site.source import Source
 from harness.reporting.site.views import tuned as tuned_view
-from harness.tuning import space
+from harness.tuning import cost, space
 from harness.tuning.asha import Asha
 from harness.tuning.state import FINISHED, STOPPED, Final, Search, Settings, Trial
 from tests.support import record_samples as samples
@@ -112,6 +112,23 @@ def test_a_diverged_trial_counts_as_zero_and_a_failed_one_not_at_all() -> None:
     search.trials[2].state, search.trials[2].value = "failed", None
     values = [tuned_results.value_of(trial) for trial in search.trials]
     assert values[0] == 0.0 and values[1] == pytest.approx(search.trials[1].curve[4]) and values[2] is None
+    search.trials[1].curve = {1: 0.6, 2: 0.4}
+    assert tuned_results.value_of(search.trials[1]) == 0.4, "a stopped one counts with its last value, not its best"
+
+
+def test_p_values_are_corrected_for_all_pairs() -> None:
+    scores = {"alpha": (0.50, 0.52, 0.53), "beta": (0.42, 0.45, 0.43), "gamma": (0.49, 0.53, 0.52)}
+    found = [study for backbone, values in scores.items() for study in three(backbone, values)]
+    records = {r["run_id"]: r for _, of_study in found for r in of_study}
+    (table,) = tuned_results.tables(ReportData(list(records.values()), searches=[search for search, _ in found]))
+    pairs = tuned._pairs(table)
+    assert [p for *_, p in pairs] == pytest.approx(list(stats.holm([test.p_value for _, _, test, _ in pairs])))
+    assert max(p / test.p_value for _, _, test, p in pairs) == pytest.approx(3)
+
+
+def test_hours_count_every_process_of_a_run() -> None:
+    run = {"timing": {"seconds": {"train": 90.0, "evaluate": 10.0}}, "efficiency": {}}
+    assert cost.spent([run, {**run, "efficiency": {"train_processes": 4}}]) == 100 + 400
 
 
 def test_runs_without_camera_ids_have_a_table_of_their_own() -> None:
