@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -128,6 +129,62 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     ),
     "the future": (lambda r, q: r["timing"].update(started="2999-01-01T00:00:00+00:00"), "doubtful: The run started"),
     "no time": (lambda r, q: r["timing"].update(started="yesterday"), "wrong: The start or end of the run is not"),
+    "no query with a match": (
+        lambda r, q: (
+            r["evaluations"][0].update(n_valid=0),
+            [row.update(AP=None, INP=None, first_match_rank=None, positives=0) for row in q],
+        ),
+        "wrong: plain: no query has a match",
+    ),
+    "hard queries without values": (
+        lambda r, q: q[0].update(AP=None, INP=None, first_match_rank=None),
+        "wrong: plain: 1 queries have matches without values",
+    ),
+    "INP of some queries alone": (lambda r, q: q[0].update(INP=None), "wrong: plain: 1 queries have matches without"),
+    "one query several times": (
+        lambda r, q: [row.update(query=0) for row in q],
+        "wrong: plain: the queries of the file are not numbered",
+    ),
+    "other identities": (
+        lambda r, q: r["data"].update(splits={"query": {"images": 12, "identities": 11}}),
+        "wrong: plain: the file has 12 identities, but the query split has 11.",
+    ),
+    "an easier protocol": (
+        lambda r, q: r["evaluations"][0].update(protocol="cuhk03-classic"),
+        "doubtful: plain: the protocol is cuhk03-classic, but the card of market1501 has standard.",
+    ),
+    "AP above 1 under a protocol with drawn galleries": (
+        lambda r, q: (r["evaluations"][0].update(protocol="cuhk03-classic"), q[0].update(AP=7.0)),
+        "wrong: plain: an AP or INP is not between 0 and 1.",
+    ),
+    "a second result": (
+        lambda r, q: r["evaluations"].append({**r["evaluations"][0], "mAP": 0.95, "per_query": None}),
+        "wrong: plain: the record has two results of this test.",
+    ),
+    "a dataset that was not asked for": (
+        lambda r, q: r["evaluations"].append({**r["evaluations"][0], "dataset": "msmt17", "per_query": None}),
+        "wrong: plain on msmt17: the spec does not score msmt17.",
+    ),
+    "no values": (
+        lambda r, q: r["evaluations"][0].update(per_query=None),
+        "doubtful: plain: its values per query are missing",
+    ),
+    "no interval": (
+        lambda r, q: r["evaluations"][0].update(interval={}),
+        "doubtful: plain: the interval of mAP is miss",
+    ),
+    "few operations": (
+        lambda r, q: r["efficiency"].update(flops=1),
+        "doubtful: 1 operations for an image are fewer than the 23,500,000 parameters at test.",
+    ),
+    "many cores": (lambda r, q: r["environment"].update(cores=10**9), "doubtful: The machine has 1,000,000,000 cores."),
+    "resumed after the end": (
+        lambda r, q: (
+            r["efficiency"].update(epochs=120, train_images_per_second=100.0, resumed_at_epoch=121),
+            r["data"].update(splits={"train": {"images": 12936, "identities": 751, "cameras": 6}}),
+        ),
+        "wrong: Training resumed at epoch 121 of 120.",
+    ),
     "changed code": (lambda r, q: r["environment"].update(git_dirty=True), "doubtful: The checkout of commit abc had"),
 }
 
@@ -167,6 +224,23 @@ def test_what_cannot_be_read_is_wrong(tmp_path: Path) -> None:
     assert found.counts == {"ok": 0, "doubtful": 0, "wrong": 3} and len(words) == 3
     assert "run_id is not the hash of spec" in words[1] and "belongs in" in words[0] and "cannot be read" in words[2]
     assert str(tmp_path) not in str(found.to_dict())
+
+
+def test_a_pipe_instead_of_values_is_not_read(tmp_path: Path) -> None:
+    folder = keep(tmp_path, *scored()).parent
+    (folder / "per_query.csv").unlink()
+    os.mkfifo(folder / "per_query.csv")
+    assert any("is not a regular file" in words for words in findings(tmp_path))
+
+
+def test_a_short_training_is_not_compared_with_its_speed(tmp_path: Path) -> None:
+    """A sampler may leave out half of a small set."""
+    record, rows = scored()
+    record["efficiency"] |= {"epochs": 2, "train_images_per_second": 150.0}
+    record["data"]["splits"] = {"train": {"images": 72}}
+    record["timing"]["seconds"]["train"] = 0.4
+    keep(tmp_path, record, rows)
+    assert not any("Training took" in words for words in findings(tmp_path))
 
 
 def test_the_protocol_and_the_files_are_compared_with_yours(tmp_path: Path) -> None:

@@ -77,6 +77,12 @@ def test_a_place_in_use_is_refused(site_records: Path, tmp_path: Path, name: str
         site.write(site_records, place)
 
 
+def test_a_site_without_results_says_so(tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    page = site.write(tmp_path / "results", tmp_path / "site").read_text()
+    assert "<p>There are no results yet.</p>" in page
+
+
 def test_every_record_is_on_the_site_as_it_is_on_disk(site_records: Path, site_folder: Path):
     found = data(site_folder, "records/all")
     on_disk = {record["run_id"][:12]: record for record in store.records(site_records)}
