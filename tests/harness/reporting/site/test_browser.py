@@ -181,6 +181,19 @@ def test_lists_of_two_backbones_stand_side_by_side(reader: Reader):
     assert first.locator("img").count() == 0, "no pictures unless asked for"
 
 
+def test_odd_addresses_and_the_skip_link_keep_the_reader_on_the_page(reader: Reader):
+    for address, words in (
+        ("record", "The address names no record."),
+        ("record?run=../../x", "There is no record ../../x."),
+        ("queries?table=99&keys=%,", "queries with the largest difference"),
+        ("leaderboard?row=x", "Rows of different datasets"),
+    ):
+        assert words in reader.open(address).inner_text(), address
+    reader.page.locator(".skip").focus()
+    reader.page.keyboard.press("Enter")
+    assert reader.page.evaluate("document.activeElement.id") == "main" and reader.page.url.endswith("row=x")
+
+
 def test_queries_without_lists_take_one_line_each(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     site_results.write_pair(tmp_path / "results", 20, "")
     for path in tmp_path.rglob("ranked_lists*"):

@@ -89,6 +89,17 @@ def test_every_record_is_on_the_site_as_it_is_on_disk(site_records: Path, site_f
     assert found == on_disk and len(on_disk) > 20
 
 
+@pytest.mark.parametrize("lines", [None, "", "{", "[]", '{"epoch": 1}\n', '{"epoch": "x", "loss": 1}\n'])
+def test_a_run_without_curves_has_none(tmp_path: Path, lines: str | None):
+    """Also of an empty or half-written file; the page finds an entry, so it asks for no file that is not there."""
+    site_results.write_pair(tmp_path / "results", 3, "")
+    for record in (tmp_path / "results").rglob("record.json"):
+        if lines is not None:
+            (record.parent / "metrics.jsonl").write_text(lines)
+    place = site.write(tmp_path / "results", tmp_path / "site").parent
+    assert list(data(place, "training/all").values()) == [None, None]  # type: ignore[attr-defined]
+
+
 def test_every_view_has_a_script(site_folder: Path):
     scripts = {path.stem for path in site_folder.glob("site-*/assets/views/*.js")}
     assert scripts == {name for name, _ in bundle.PAGES} - {"overview", "about"}
