@@ -254,6 +254,20 @@ def test_the_protocol_and_the_files_are_compared_with_yours(tmp_path: Path) -> N
     assert said[1].startswith("doubtful: It was scored under protocol 0.9")
 
 
+def test_queries_left_out_are_found_with_your_records_of_the_same_files(tmp_path: Path) -> None:
+    keep(tmp_path / "mine", *scored())
+    record, rows = scored(seed=1)
+    keep(tmp_path / "theirs", record, rows)
+    assert findings(tmp_path / "theirs", results=tmp_path / "mine") == []
+    rows[0].update(AP=None, INP=None, first_match_rank=None, positives=0)
+    record["evaluations"][0]["n_valid"] = 11
+    keep(tmp_path / "theirs", record, rows)
+    said = findings(tmp_path / "theirs", results=tmp_path / "mine")
+    assert any(
+        "n_valid 11, n_gallery 48, but your records of the same files have n_query 12" in words for words in said
+    )
+
+
 def test_runs_that_both_have_are_duplicates_or_contradictions(tmp_path: Path) -> None:
     same, rows = scored()
     other, others = scored(seed=1)
