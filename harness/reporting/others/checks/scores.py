@@ -86,7 +86,7 @@ def _queries(record: Values, evaluation: Values, rows: Mapping[str, np.ndarray])
         yield wrong("the queries of the file are not numbered from 0 in order.")
     missing = (np.isnan(rows["AP"]), np.isnan(rows["INP"]), rows["positives"] < 1)
     if unlike := int((np.any(missing, axis=0) != np.all(missing, axis=0)).sum()):
-        yield wrong(f"{unlike:,} queries have matches without values, or values without matches.")
+        yield wrong(f"{unlike:,} of {number:,} queries have matches without values, or values without matches.")
     own = evaluation["dataset"] == record["spec"]["dataset"]
     block = record["data"] if own else (record["data"].get("evaluated") or {}).get(evaluation["dataset"]) or {}
     stated = ((block.get("splits") or {}).get("query") or {}).get("identities")
@@ -141,7 +141,7 @@ def impossible(rows: Mapping[str, np.ndarray], valid: np.ndarray, gallery: int) 
     most = 1 - before * (digamma(before + matches + 1) - digamma(before + 1)) / matches
     bad = (ap > most + ROUNDING) | (ap < 1 / (matches * first) - ROUNDING)
     bad |= first + matches - 1 > gallery
-    bad |= (inp > matches / (before + matches) + ROUNDING) | (inp < 0)
+    bad |= inp > matches / (before + matches) + ROUNDING
     return int(bad.sum())
 
 

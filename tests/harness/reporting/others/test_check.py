@@ -107,6 +107,14 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         lambda r, q: r["efficiency"].update(inference_images_per_second=1e6),
         "doubtful: inference_images_per_second 1,000,000 means 4.1e+15 operations per second",
     ),
+    "impossible speed of training": (
+        lambda r, q: r["efficiency"].update(train_images_per_second=1e6),
+        "doubtful: train_images_per_second 1,000,000 means 1.2e+16 operations per second",
+    ),
+    "training speed without time": (
+        lambda r, q: r["efficiency"].update(train_step_ms=1.0, train_images_per_second=50.0),
+        "wrong: 64 images in 1 ms are not 50 images per second.",
+    ),
     "speed without time": (
         lambda r, q: r["efficiency"].update(latency_ms=1.0),
         "wrong: 64 images in 1 ms are not 120 images per second.",
@@ -138,9 +146,12 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     ),
     "hard queries without values": (
         lambda r, q: q[0].update(AP=None, INP=None, first_match_rank=None),
-        "wrong: plain: 1 queries have matches without values",
+        "wrong: plain: 1 of 12 queries have matches without values",
     ),
-    "INP of some queries alone": (lambda r, q: q[0].update(INP=None), "wrong: plain: 1 queries have matches without"),
+    "INP of some queries alone": (
+        lambda r, q: q[0].update(INP=None),
+        "wrong: plain: 1 of 12 queries have matches without",
+    ),
     "one query several times": (
         lambda r, q: [row.update(query=0) for row in q],
         "wrong: plain: the queries of the file are not numbered",
@@ -284,6 +295,8 @@ def test_a_committed_run_is_ok(tmp_path: Path) -> None:
     run = "cuhk03-detected/transreid"
     shutil.copytree(REPOSITORY / "results" / run, tmp_path / run)
     assert findings(tmp_path) == []
+    (checked,) = harness.check_results(tmp_path, results=tmp_path / "none").runs
+    assert any("The code of transreid, because it differs" in finding.words for finding in checked.findings)
 
 
 def test_the_command(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
