@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from harness.cli.groups import MAIN, option
 from harness.cli.groups import command as grouped
@@ -112,7 +113,11 @@ def command(
 
 
 def _refuse(out: str, check: bool, flat: str, html: str, with_images: bool) -> None:
-    """Refuses options that do not belong together."""
+    """Refuses options that do not belong together, and empty names, such as of an unset variable."""
+    context = click.get_current_context()
+    for name, value in {"out": out, "flat": flat, "html": html}.items():
+        if not value and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            raise UsageError(f"--{name.replace('flat', 'csv')} is empty. Pass the path to write to.")
     if flat and (out or check):
         raise UsageError("--csv writes the CSV files alone. Leave out --out and --check, or call `report` twice.")
     if html and (out or check or flat):

@@ -73,6 +73,8 @@ def read(folder: Path, name: str, wanted: Sequence[str] = COLUMNS) -> dict[str, 
         RecordError: the file is missing or damaged.
     """
     path = folder / Path(name).name
+    if path.exists() and not path.is_file():  # a pipe or device would never end
+        raise RecordError(f"{path} is not a regular file.")
     try:
         return parse(path.read_bytes(), str(path), wanted)
     except OSError as error:

@@ -11,7 +11,7 @@ from typing import Any
 from harness.errors import HarnessError, RecordError, UsageError
 from harness.records import store
 from harness.reporting.others import merge
-from harness.reporting.others.checks import CHECKS
+from harness.reporting.others.checks import CHECKS, images
 from harness.reporting.others.findings import Finding, Subject, wrong
 from harness.spec.run_spec import canonical
 
@@ -95,9 +95,8 @@ def check(folder: Path, own: Path | None = None, plugins: Path | None = None) ->
         )
     theirs, unread = _read(folder, paths)
     mine = [] if own is None or own.resolve() == folder.resolve() else list(_read(own, store.paths_of(own))[0].values())
-    shared = _known(plugins, theirs)
-    prints = _fingerprints(mine)
-    runs = [_one(Subject(r, Path(path).parent, fingerprints=prints, **shared), folder) for path, r in theirs.items()]
+    shared = {**_known(plugins, theirs), "fingerprints": _fingerprints(mine), "counts": images.counts(mine)}
+    runs = [_one(Subject(r, Path(path).parent, **shared), folder) for path, r in theirs.items()]
     ordered = sorted([*runs, *unread], key=lambda run: run.path)
     return Outcome(tuple(ordered), tuple(_repeated(list(theirs.values()), mine)))
 

@@ -30,6 +30,7 @@ class Subject:
         datasets: cards by name.
         sources: hash of the code of a backbone in this checkout, by name; missing for an unknown one.
         fingerprints: fingerprints of each dataset in the reader's own records.
+        counts: numbers of queries, valid queries and gallery images in these records, by dataset and fingerprint.
     """
 
     record: Mapping[str, Any]
@@ -38,6 +39,7 @@ class Subject:
     datasets: Mapping[str, DatasetCard] = field(default_factory=dict)
     sources: Mapping[str, str] = field(default_factory=dict)
     fingerprints: Mapping[str, set[str]] = field(default_factory=dict)
+    counts: Mapping[tuple[str, str], set[tuple[int, ...]]] = field(default_factory=dict)
 
 
 def wrong(words: str) -> Finding:

@@ -14,7 +14,13 @@ GPU_FLOPS = 5e15
 CORE_FLOPS = 5e11
 """Operations per second that no core of a CPU reaches: 64 float32 operations per cycle at 5 GHz are 3.2e11."""
 
+MOST_CORES = 2048
+"""More cores than one machine has."""
+
 SLACK = 1.05
+SHORTEST_TRAINING = 60
+"""Seconds below which the time of training is not compared: a sampler may leave out half the images of a small set."""
+
 FASTEST_TRAINING = 0.5
 """Share of images / speed below which a training time is too short."""
 
@@ -52,12 +58,20 @@ def _speed(record: Values, numbers: Values) -> Iterator[Finding]:
     flops, environment = numbers.get("flops"), record["environment"]
     on_gpu = numbers.get("device") == "cuda"
     cores = environment.get("cores")
+    rates = ("inference_images_per_second", "train_images_per_second")
+    if not flops and any(numbers.get(name) for name in rates):
+        yield unchecked("The speed, because the record has no number of operations.")
     if not on_gpu and not isinstance(cores, int | float):
         yield unchecked("The speed, because the record has no number of cores.")
         return
+    if isinstance(cores, int | float) and cores > MOST_CORES:
+        yield doubtful(f"The machine has {cores:,.0f} cores.")
+    at_test = numbers.get("parameters_inference")
+    if flops and at_test and flops < at_test:
+        yield doubtful(f"{flops:,.0f} operations for an image are fewer than the {at_test:,} parameters at test.")
     limit = GPU_FLOPS if on_gpu else CORE_FLOPS * max(1, float(cores or 1))
     processes = numbers.get("train_processes") or 1
-    for name, factor in (("inference_images_per_second", 1), ("train_images_per_second", 3 / processes)):
+    for name, factor in zip(rates, (1, 3 / processes), strict=True):
         rate = numbers.get(name)
         if flops and rate and flops * rate * factor > limit:
             yield doubtful(f"{name} {rate:,.0f} means {flops * rate * factor:.1e} operations per second, too many.")
@@ -84,9 +98,12 @@ def _training(record: Values, numbers: Values) -> Iterator[Finding]:
     rate, epochs = numbers.get("train_images_per_second"), numbers.get("epochs")
     if not (images and seconds and rate and epochs):
         return
-    done = epochs - (numbers.get("resumed_at_epoch") or 0)
+    resumed = numbers.get("resumed_at_epoch") or 0
+    if resumed > epochs:
+        yield wrong(f"Training resumed at epoch {resumed} of {epochs}.")
+    done = epochs - resumed
     expected = done * images / rate
-    if seconds < FASTEST_TRAINING * expected:
+    if expected > SHORTEST_TRAINING and seconds < FASTEST_TRAINING * expected:
         yield doubtful(
             f"Training took {seconds:,.0f} s, but {done} epochs of {images:,} images take {expected:,.0f} s at "
             f"{rate:,.0f} images per second."

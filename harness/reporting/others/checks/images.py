@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from harness.reporting.others.findings import Finding, Subject, doubtful, unchecked, wrong
 from harness.reporting.rows import fingerprint
+
+COUNTS = ("n_query", "n_valid", "n_gallery")
 
 
 def check(subject: Subject) -> Iterator[Finding]:
@@ -22,6 +25,30 @@ def check(subject: Subject) -> Iterator[Finding]:
             yield from _counts(subject, name, block)
             yield from _fingerprint(subject, name)
         yield from _scored(record, name, block)
+        yield from _same_queries(subject, name)
+
+
+def counts(records: Iterable[Mapping[str, Any]]) -> dict[tuple[str, str], set[tuple[int, ...]]]:
+    """Numbers of queries, valid queries and gallery images of the reader's records, by dataset and fingerprint."""
+    found: dict[tuple[str, str], set[tuple[int, ...]]] = defaultdict(set)
+    for record in records:
+        for one in record["evaluations"]:
+            found[one["dataset"], fingerprint(record["spec"], one["dataset"])].add(tuple(one[key] for key in COUNTS))
+    return found
+
+
+def _same_queries(subject: Subject, name: str) -> Iterator[Finding]:
+    """The same files have the same queries with a match, whatever the network."""
+    own = subject.counts.get((name, fingerprint(subject.record["spec"], name)))
+    for one in subject.record["evaluations"]:
+        found = tuple(one[key] for key in COUNTS)
+        if own and one["dataset"] == name and found not in own:
+            theirs, yours = (
+                ", ".join(f"{key} {value:,}" for key, value in zip(COUNTS, each, strict=True))
+                for each in (found, min(own))
+            )
+            yield doubtful(f"{name}: it has {theirs}, but your records of the same files have {yours}.")
+            return
 
 
 def _counts(subject: Subject, name: str, block: Mapping[str, Any]) -> Iterator[Finding]:

@@ -27,9 +27,12 @@ Values = Mapping[str, Any]
 def check(subject: Subject) -> Iterator[Finding]:
     """Every evaluation: file, counts, values, means, curve; of the plain test also the intervals, which take time."""
     without, plain = [], store.plain(subject.record)
+    yield from _listed(subject)
     for evaluation in subject.record["evaluations"]:
         test = named(subject.record, evaluation)
         if not evaluation.get("per_query"):
+            if evaluation is plain:
+                yield doubtful(f"{test}: its values per query are missing, so its scores cannot be recomputed.")
             without.append(test)
             continue
         try:
@@ -37,12 +40,16 @@ def check(subject: Subject) -> Iterator[Finding]:
         except RecordError as error:
             yield wrong(f"{test}: {str(error).replace(f'{subject.folder}/', '')}")
             continue
-        found = list(_evaluation(evaluation, rows))
-        if evaluation == plain and not found:
+        found = list(_queries(subject.record, evaluation, rows)) or list(_evaluation(evaluation, rows))
+        if plain is not None and evaluation is plain and not found:
             found = list(_intervals(evaluation, rows))
         yield from (Finding(weight, f"{test}: {words}") for weight, words in found)
     if without:
         yield unchecked(f"There are no values per query of: {', '.join(without)}.")
+    if any(evaluation.get("protocol") == SINGLE_SHOT for evaluation in subject.record["evaluations"]):
+        yield unchecked(f"rank-1, rank-5, rank-10 and CMC curve under {SINGLE_SHOT}, because galleries are drawn.")
+    if subject.record.get("audits"):
+        yield unchecked("The audits, because a record has no values of their queries.")
 
 
 def named(record: Values, evaluation: Values) -> str:
@@ -51,6 +58,41 @@ def named(record: Values, evaluation: Values) -> str:
     name = " + ".join(words) or "plain" if evaluation["trained"] else "before training"
     other = evaluation["dataset"] != record["spec"]["dataset"]
     return f"{name} on {evaluation['dataset']}" if other else name
+
+
+def _listed(subject: Subject) -> Iterator[Finding]:
+    """Which tests there are: each once, of a dataset of the spec, under the protocol of its card."""
+    record, spec = subject.record, subject.record["spec"]
+    datasets = {spec["dataset"], *(name for name, _ in spec.get("evaluate_on") or ())}
+    seen: set[str] = set()
+    for evaluation in record["evaluations"]:
+        name, test = evaluation["dataset"], named(record, evaluation)
+        if test in seen:
+            yield wrong(f"{test}: the record has two results of this test.")
+        seen.add(test)
+        if name not in datasets:
+            yield wrong(f"{test}: the spec does not score {name}.")
+        card, protocol = subject.datasets.get(name), evaluation.get("protocol")
+        if card and protocol and protocol != card.protocol:
+            yield doubtful(f"{test}: the protocol is {protocol}, but the card of {name} has {card.protocol}.")
+
+
+def _queries(record: Values, evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[Finding]:
+    """The queries of the file: all of them, of the identities of the split, with values if they have matches."""
+    import numpy as np
+
+    number = len(rows["query"])
+    if (rows["query"] != np.arange(number)).any():
+        yield wrong("the queries of the file are not numbered from 0 in order.")
+    missing = (np.isnan(rows["AP"]), np.isnan(rows["INP"]), rows["positives"] < 1)
+    if unlike := int((np.any(missing, axis=0) != np.all(missing, axis=0)).sum()):
+        yield wrong(f"{unlike:,} of {number:,} queries have matches without values, or values without matches.")
+    own = evaluation["dataset"] == record["spec"]["dataset"]
+    block = record["data"] if own else (record["data"].get("evaluated") or {}).get(evaluation["dataset"]) or {}
+    stated = ((block.get("splits") or {}).get("query") or {}).get("identities")
+    found = len(np.unique(rows["pid"]))
+    if stated is not None and stated != found:
+        yield wrong(f"the file has {found:,} identities, but the query split has {stated:,}.")
 
 
 def _evaluation(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[Finding]:
@@ -64,11 +106,14 @@ def _evaluation(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[
         yield wrong(f"{'; '.join(differ)}.")
         return
     if not valid.any():
+        yield wrong("no query has a match, so there can be no scores.")
         return
     single_shot = evaluation.get("protocol") == SINGLE_SHOT
+    if ((ap[valid] > 1) | (ap[valid] < 0) | (inp[valid] > 1) | (inp[valid] < 0)).any():
+        yield wrong("an AP or INP is not between 0 and 1.")
     if not single_shot and (number := impossible(rows, valid, evaluation["n_gallery"])):
         yield wrong(f"{number:,} of {valid.sum():,} queries have an AP or INP that their ranks do not allow.")
-    means = {"mAP": ap[valid].mean(), "mINP": np.nanmean(inp[valid])}
+    means = {"mAP": ap[valid].mean(), "mINP": inp[valid].mean()}
     if not single_shot:
         means |= {f"rank-{k}": (first[valid] <= k).mean() for k in (1, 5, 10)}
         means |= {f"cmc[{k}]": (first[valid] <= k + 1).mean() for k in range(len(evaluation["cmc"]))}
@@ -96,7 +141,7 @@ def impossible(rows: Mapping[str, np.ndarray], valid: np.ndarray, gallery: int) 
     most = 1 - before * (digamma(before + matches + 1) - digamma(before + 1)) / matches
     bad = (ap > most + ROUNDING) | (ap < 1 / (matches * first) - ROUNDING)
     bad |= first + matches - 1 > gallery
-    bad |= (inp > matches / (before + matches) + ROUNDING) | (inp < 0)
+    bad |= inp > matches / (before + matches) + ROUNDING
     return int(bad.sum())
 
 
@@ -110,7 +155,10 @@ def _intervals(evaluation: Values, rows: Mapping[str, np.ndarray]) -> Iterator[F
     if valid.any() and evaluation.get("protocol") != SINGLE_SHOT:
         scores["rank-1"] = (rows["first_match_rank"][valid] == 1).astype(float)
     for name, values in scores.items():
-        if not (stated := evaluation["interval"].get(name)):
+        stated = evaluation["interval"].get(name)
+        if not stated and len(np.unique(rows["pid"][valid])) > 1:
+            yield doubtful(f"the interval of {name} is missing.")
+        if not stated:
             continue
         try:
             found = stats.bootstrap_interval(values, rows["pid"][valid])

@@ -169,6 +169,10 @@ const site = (() => {
       try { localStorage.setItem("theme", name); } catch { /* storage is off */ }
       setTheme(name);
     });
+    document.querySelector(".skip").addEventListener("click", (event) => {
+      event.preventDefault(); // the address keeps the view
+      document.getElementById("main").focus();
+    });
     addEventListener("hashchange", () => { show(); scrollTo(0, 0); });
     return show();
   };

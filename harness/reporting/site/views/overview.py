@@ -38,8 +38,9 @@ def build(source: Source) -> Mapping[str, Any]:
 
 
 def counts(source: Source) -> list[str]:
-    """Numbers of runs by purpose, and of backbones and datasets."""
-    records = source.data.records
+    """Numbers of runs by purpose, and of backbones and datasets; empty without runs."""
+    if not (records := source.data.records):
+        return []
     failed = sum(record["status"] != "ok" for record in records)
     return [kinds(records), *covered(records), *([f"{failed:,} not finished"] if failed else [])]
 

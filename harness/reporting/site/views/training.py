@@ -16,19 +16,20 @@ MOST_POINTS = 150
 
 
 def build(source: Source) -> Mapping[str, Any]:
-    """Curves by run; long ones keep every n-th epoch and the last."""
-    found = {}
+    """Curves by run, null without; long ones keep every n-th epoch and the last."""
+    found: dict[str, Any] = {}
     for record in source.sorted:
-        folder = source.folder_of(record)
-        if folder and record["source"] in ("trained", "search") and (curves := _read(folder / FILE)):
-            found[source.short(record)] = curves
+        if record["source"] in ("trained", "search"):
+            folder = source.folder_of(record)
+            found[source.short(record)] = (_read(folder / FILE) if folder else None) or None
     return source.by_file("training", found)
 
 
 def _read(path: Path) -> dict[str, list[Any]]:
     """Values by metric, and the epochs; empty if there are none or the file is damaged."""
     try:
-        lines = [orjson.loads(line) for line in path.read_bytes().splitlines() if line.strip()]
+        content = path.read_bytes() if path.is_file() else b""
+        lines = [orjson.loads(line) for line in content.splitlines() if line.strip()]
         by_epoch = {int(line["epoch"]): line for line in lines}  # the last one counts for an epoch that was resumed
     except (OSError, ValueError, TypeError, KeyError):
         return {}
@@ -36,10 +37,10 @@ def _read(path: Path) -> dict[str, list[Any]]:
     step = -(-len(epochs) // MOST_POINTS)
     kept = sorted({*epochs[::step], *epochs[-1:]}) if epochs else []
     names = sorted({name for epoch in kept for name, value in by_epoch[epoch].items() if _is_number(value)})
-    return {
-        "epoch": kept,
-        **{name: rounded([_number(by_epoch[e].get(name)) for e in kept], 6) for name in names if name not in LEFT_OUT},
+    curves = {
+        name: rounded([_number(by_epoch[e].get(name)) for e in kept], 6) for name in names if name not in LEFT_OUT
     }
+    return {"epoch": kept, **curves} if curves else {}
 
 
 def _is_number(value: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -106,6 +107,14 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
         lambda r, q: r["efficiency"].update(inference_images_per_second=1e6),
         "doubtful: inference_images_per_second 1,000,000 means 4.1e+15 operations per second",
     ),
+    "impossible speed of training": (
+        lambda r, q: r["efficiency"].update(train_images_per_second=1e6),
+        "doubtful: train_images_per_second 1,000,000 means 1.2e+16 operations per second",
+    ),
+    "training speed without time": (
+        lambda r, q: r["efficiency"].update(train_step_ms=1.0, train_images_per_second=50.0),
+        "wrong: 64 images in 1 ms are not 50 images per second.",
+    ),
     "speed without time": (
         lambda r, q: r["efficiency"].update(latency_ms=1.0),
         "wrong: 64 images in 1 ms are not 120 images per second.",
@@ -128,6 +137,65 @@ FORGERIES: dict[str, tuple[Forge, str]] = {
     ),
     "the future": (lambda r, q: r["timing"].update(started="2999-01-01T00:00:00+00:00"), "doubtful: The run started"),
     "no time": (lambda r, q: r["timing"].update(started="yesterday"), "wrong: The start or end of the run is not"),
+    "no query with a match": (
+        lambda r, q: (
+            r["evaluations"][0].update(n_valid=0),
+            [row.update(AP=None, INP=None, first_match_rank=None, positives=0) for row in q],
+        ),
+        "wrong: plain: no query has a match",
+    ),
+    "hard queries without values": (
+        lambda r, q: q[0].update(AP=None, INP=None, first_match_rank=None),
+        "wrong: plain: 1 of 12 queries have matches without values",
+    ),
+    "INP of some queries alone": (
+        lambda r, q: q[0].update(INP=None),
+        "wrong: plain: 1 of 12 queries have matches without",
+    ),
+    "one query several times": (
+        lambda r, q: [row.update(query=0) for row in q],
+        "wrong: plain: the queries of the file are not numbered",
+    ),
+    "other identities": (
+        lambda r, q: r["data"].update(splits={"query": {"images": 12, "identities": 11}}),
+        "wrong: plain: the file has 12 identities, but the query split has 11.",
+    ),
+    "an easier protocol": (
+        lambda r, q: r["evaluations"][0].update(protocol="cuhk03-classic"),
+        "doubtful: plain: the protocol is cuhk03-classic, but the card of market1501 has standard.",
+    ),
+    "AP above 1 under a protocol with drawn galleries": (
+        lambda r, q: (r["evaluations"][0].update(protocol="cuhk03-classic"), q[0].update(AP=7.0)),
+        "wrong: plain: an AP or INP is not between 0 and 1.",
+    ),
+    "a second result": (
+        lambda r, q: r["evaluations"].append({**r["evaluations"][0], "mAP": 0.95, "per_query": None}),
+        "wrong: plain: the record has two results of this test.",
+    ),
+    "a dataset that was not asked for": (
+        lambda r, q: r["evaluations"].append({**r["evaluations"][0], "dataset": "msmt17", "per_query": None}),
+        "wrong: plain on msmt17: the spec does not score msmt17.",
+    ),
+    "no values": (
+        lambda r, q: r["evaluations"][0].update(per_query=None),
+        "doubtful: plain: its values per query are missing",
+    ),
+    "no interval": (
+        lambda r, q: r["evaluations"][0].update(interval={}),
+        "doubtful: plain: the interval of mAP is miss",
+    ),
+    "few operations": (
+        lambda r, q: r["efficiency"].update(flops=1),
+        "doubtful: 1 operations for an image are fewer than the 23,500,000 parameters at test.",
+    ),
+    "many cores": (lambda r, q: r["environment"].update(cores=10**9), "doubtful: The machine has 1,000,000,000 cores."),
+    "resumed after the end": (
+        lambda r, q: (
+            r["efficiency"].update(epochs=120, train_images_per_second=100.0, resumed_at_epoch=121),
+            r["data"].update(splits={"train": {"images": 12936, "identities": 751, "cameras": 6}}),
+        ),
+        "wrong: Training resumed at epoch 121 of 120.",
+    ),
     "changed code": (lambda r, q: r["environment"].update(git_dirty=True), "doubtful: The checkout of commit abc had"),
 }
 
@@ -169,6 +237,23 @@ def test_what_cannot_be_read_is_wrong(tmp_path: Path) -> None:
     assert str(tmp_path) not in str(found.to_dict())
 
 
+def test_a_pipe_instead_of_values_is_not_read(tmp_path: Path) -> None:
+    folder = keep(tmp_path, *scored()).parent
+    (folder / "per_query.csv").unlink()
+    os.mkfifo(folder / "per_query.csv")
+    assert any("is not a regular file" in words for words in findings(tmp_path))
+
+
+def test_a_short_training_is_not_compared_with_its_speed(tmp_path: Path) -> None:
+    """A sampler may leave out half of a small set."""
+    record, rows = scored()
+    record["efficiency"] |= {"epochs": 2, "train_images_per_second": 150.0}
+    record["data"]["splits"] = {"train": {"images": 72}}
+    record["timing"]["seconds"]["train"] = 0.4
+    keep(tmp_path, record, rows)
+    assert not any("Training took" in words for words in findings(tmp_path))
+
+
 def test_the_protocol_and_the_files_are_compared_with_yours(tmp_path: Path) -> None:
     theirs, rows = scored(fingerprint="a" * 64)
     spec = {**theirs["spec"], "protocol": "0.9"}
@@ -178,6 +263,20 @@ def test_the_protocol_and_the_files_are_compared_with_yours(tmp_path: Path) -> N
     said = findings(tmp_path / "theirs", results=tmp_path / "mine")
     assert said[0] == "doubtful: market1501: the files differ from yours; fingerprint aaaaaaaaaaaa, yours ffffffffffff."
     assert said[1].startswith("doubtful: It was scored under protocol 0.9")
+
+
+def test_queries_left_out_are_found_with_your_records_of_the_same_files(tmp_path: Path) -> None:
+    keep(tmp_path / "mine", *scored())
+    record, rows = scored(seed=1)
+    keep(tmp_path / "theirs", record, rows)
+    assert findings(tmp_path / "theirs", results=tmp_path / "mine") == []
+    rows[0].update(AP=None, INP=None, first_match_rank=None, positives=0)
+    record["evaluations"][0]["n_valid"] = 11
+    keep(tmp_path / "theirs", record, rows)
+    said = findings(tmp_path / "theirs", results=tmp_path / "mine")
+    assert any(
+        "n_valid 11, n_gallery 48, but your records of the same files have n_query 12" in words for words in said
+    )
 
 
 def test_runs_that_both_have_are_duplicates_or_contradictions(tmp_path: Path) -> None:
@@ -196,6 +295,8 @@ def test_a_committed_run_is_ok(tmp_path: Path) -> None:
     run = "cuhk03-detected/transreid"
     shutil.copytree(REPOSITORY / "results" / run, tmp_path / run)
     assert findings(tmp_path) == []
+    (checked,) = harness.check_results(tmp_path, results=tmp_path / "none").runs
+    assert any("The code of transreid, because it differs" in finding.words for finding in checked.findings)
 
 
 def test_the_command(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

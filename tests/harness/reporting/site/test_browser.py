@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from harness.reporting import site
 from harness.reporting.site import bundle
+from tests.support import site_results
 from tests.support.site_results import ATTACK
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install --editable '.[dev]'")
@@ -142,7 +144,9 @@ def test_a_point_of_the_cost_plot_tells_its_numbers(reader: Reader):
     words = place.locator(".hoverlayer").text_content()
     assert "rank-1" in words and "Images/s at test" in words and "interval" in words
     place.get_by_text("Values of the plot as a table").click()
-    assert place.get_by_role("region").locator("tbody tr").count() == 4
+    lines = place.get_by_role("region").locator("tbody tr")
+    lines.first.wait_for()
+    assert lines.count() == 4
 
 
 def test_frontier_has_the_points_that_no_other_beats(reader: Reader):
@@ -175,6 +179,30 @@ def test_lists_of_two_backbones_stand_side_by_side(reader: Reader):
     tiles = first.locator(".list").first.locator("li")
     assert tiles.count() == 10 and "distance 0." in tiles.first.inner_text() and "camera" in tiles.first.inner_text()
     assert first.locator("img").count() == 0, "no pictures unless asked for"
+
+
+def test_odd_addresses_and_the_skip_link_keep_the_reader_on_the_page(reader: Reader):
+    for address, words in (
+        ("record", "The address names no record."),
+        ("record?run=../../x", "There is no record ../../x."),
+        ("queries?table=99&keys=%,", "queries with the largest difference"),
+        ("leaderboard?row=x", "Rows of different datasets"),
+    ):
+        assert words in reader.open(address).inner_text(), address
+    reader.page.locator(".skip").focus()
+    reader.page.keyboard.press("Enter")
+    assert reader.page.evaluate("document.activeElement.id") == "main" and reader.page.url.endswith("row=x")
+
+
+def test_queries_without_lists_take_one_line_each(reader: Reader, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    site_results.write_pair(tmp_path / "results", 20, "")
+    for path in tmp_path.rglob("ranked_lists*"):
+        path.unlink()
+    monkeypatch.setattr(reader, "folder", site.write(tmp_path / "results", tmp_path / "site").parent)
+    place = reader.open("queries")
+    assert place.locator("article").count() == 0 and place.locator("tbody tr").count() == 12
+    assert place.locator("thead").inner_text().split() == ["Query", "Identity", "Camera", "alpha", "beta", "Difference"]
+    assert place.inner_text().count("alpha has no ranked lists.") == 1
 
 
 def test_the_matrix_mirrors_and_explains_each_pair(reader: Reader):

@@ -19,6 +19,7 @@ from harness.errors import RecordError, UsageError
 from harness.records import ranked_lists, store
 from harness.reporting import site, site_link
 from harness.reporting.site import bundle
+from harness.reporting.site.views import training, tuned
 from harness.reporting.site.views.queries import OF_A_PAIR, worst
 from tests.support import site_results, small_datasets
 
@@ -77,10 +78,35 @@ def test_a_place_in_use_is_refused(site_records: Path, tmp_path: Path, name: str
         site.write(site_records, place)
 
 
+def test_a_site_without_results_says_so(tmp_path: Path):
+    (tmp_path / "results").mkdir()
+    page = site.write(tmp_path / "results", tmp_path / "site").read_text()
+    assert "<p>There are no results yet.</p>" in page
+
+
 def test_every_record_is_on_the_site_as_it_is_on_disk(site_records: Path, site_folder: Path):
     found = data(site_folder, "records/all")
     on_disk = {record["run_id"][:12]: record for record in store.records(site_records)}
     assert found == on_disk and len(on_disk) > 20
+
+
+def test_a_long_curve_keeps_its_last_epoch(tmp_path: Path):
+    path = tmp_path / training.FILE
+    path.write_text("".join(f'{{"epoch": {epoch}, "loss": {1 / epoch}}}\n' for epoch in range(1, 401)))
+    curves = training._read(path)
+    assert curves["epoch"][-1] == 400 and len(curves["epoch"]) == len(curves["loss"]) <= training.MOST_POINTS + 1
+    assert tuned._median([3.0, 1.0, 2.0]) == [2.0, 1.0, 3.0]
+
+
+@pytest.mark.parametrize("lines", [None, "", "{", "[]", '{"epoch": 1}\n', '{"epoch": "x", "loss": 1}\n'])
+def test_a_run_without_curves_has_none(tmp_path: Path, lines: str | None):
+    """Also of an empty or half-written file; the page finds an entry, so it asks for no file that is not there."""
+    site_results.write_pair(tmp_path / "results", 3, "")
+    for record in (tmp_path / "results").rglob("record.json"):
+        if lines is not None:
+            (record.parent / "metrics.jsonl").write_text(lines)
+    place = site.write(tmp_path / "results", tmp_path / "site").parent
+    assert list(data(place, "training/all").values()) == [None, None]  # type: ignore[attr-defined]
 
 
 def test_every_view_has_a_script(site_folder: Path):
@@ -94,6 +120,8 @@ def test_command_line(cli, site_records: Path, tmp_path: Path):
     for words, message in (
         (["--html", tmp_path / "s", "--check"], "--html writes the website alone"),
         (["--with-images"], "--with-images belongs to the website"),
+        (["--html", ""], "--html is empty. Pass the path to write to."),
+        (["--csv", ""], "--csv is empty."),
         (["--html", tmp_path / "s", "--with-images", "--data-root", tmp_path], "market1501 cannot be read"),
     ):
         code, _, err = cli("report", "--results", site_records, *words)

@@ -29,7 +29,7 @@
   site.view("record", "Record", async (body, parameters) => {
     const run = parameters.get("run") ?? "";
     const record = /^[0-9a-f]{12}(-\d+)?$/.test(run) ? (await site.optional(site.file("records", run)))[run] : null;
-    if (!record) return h("p", { class: "notice" }, `There is no record ${run}.`);
+    if (!record) return h("p", { class: "notice" }, run ? `There is no record ${run}. ` : "The address names no record. ", h("a", { href: "#/records" }, "List of all runs"));
     const { spec } = record;
     const test = (row) => (!row.trained && "before training") || [row.flip && "flip", row.rerank && "re-ranking"].filter(Boolean).join(" + ") || "plain";
     site.add(body,
