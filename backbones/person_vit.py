@@ -276,8 +276,8 @@ def load_start(base: Encoder, path: str | Path, *, prefix: int) -> None:
         prefix: number of rows of `pos_embed` that belong to no patch.
     """
     weights = read_start(path)
-    if "pos_embed" in weights:
-        weights["pos_embed"] = resize_positions(weights["pos_embed"], base.patch_embed.grid, prefix)
+    if (positions := weights.get("pos_embed")) is not None and positions.dim() == 3:
+        weights["pos_embed"] = resize_positions(positions, base.patch_embed.grid, prefix)
     strict_load(base, weights, ignore=START_ONLY, optional=("sie_embed",))
 
 

@@ -193,6 +193,14 @@ def test_a_teacher_of_self_supervised_training_is_the_start(name, tmp_path):
     torch.save({"model": {"conv1.weight": torch.zeros(3)}}, tmp_path / "other.pth")
     with pytest.raises(WeightsError, match="share no key"):
         tiny(name, pretrained=tmp_path / "other.pth")
+    torch.save({**source, "pos_embed": torch.zeros(9)}, tmp_path / "flat.pth")
+    with pytest.raises(WeightsError, match=r"1 misshaped: pos_embed \(9 in the file"):
+        tiny(name, pretrained=tmp_path / "flat.pth")
+
+
+def test_stochastic_depth_grows_from_nothing_to_the_rate_of_the_option():
+    rates = [m.drop_prob for m in tiny("pass", drop_path=0.22).modules() if hasattr(m, "drop_prob")]
+    assert rates == pytest.approx([0.02 * i for i in range(1, 12) for _ in range(2)])  # attention and MLP of each block
 
 
 @pytest.mark.parametrize(

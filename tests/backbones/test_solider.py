@@ -217,6 +217,13 @@ def test_options_that_do_not_fit_are_refused(options: dict[str, Any], message: s
         build((64, 32), **options)
 
 
+@pytest.mark.usefixtures("narrow")
+def test_stochastic_depth_grows_from_nothing_to_the_rate_of_the_option():
+    built = build((64, 32), 5, size="tiny", drop_path=0.2)
+    rates = [m.drop_prob for m in built.modules() if hasattr(m, "drop_prob")]
+    assert rates == pytest.approx([0.05, 0.1, 0.15, 0.2])
+
+
 def test_images_of_another_size_are_refused():
     with pytest.raises(UsageError, match="built for images of 64x32, found 32x32"):
         tiny()(torch.zeros(1, 3, 32, 32))
