@@ -59,7 +59,9 @@ class ConvolutionStem(nn.Module):
     def __init__(self, image_size: tuple[int, int], dim: int) -> None:
         super().__init__()
         self.image_size = image_size
-        self.grid = patch_grid(image_size, PATCH, PATCH)
+        patch_grid(image_size, PATCH, PATCH)  # refuses images that are smaller than one patch
+        height, width = (-(-side // 2) for side in image_size)  # the first convolution rounds up
+        self.grid = patch_grid((height, width), PATCH // 2, PATCH // 2)
         channels = self.CHANNELS
         self.conv = nn.Sequential(
             nn.Conv2d(3, channels, 7, stride=2, padding=3, bias=False),
@@ -198,6 +200,11 @@ class PersonViT(nn.Module):
         self.base = PersonTransformer(
             image_size, num_cameras=cameras, size=size, stem=stem, stride=stride, drop_path=drop_path
         )
+        if pool == "avgmax" and self.base.patch_embed.num_patches < NEIGHBOURS:
+            raise UsageError(
+                f"The pool 'avgmax' needs at least {NEIGHBOURS} patches, found {self.base.patch_embed.num_patches}; "
+                "choose a larger image or another pool."
+            )
         self.feature_dim = self.base.dim
         self.bottleneck = neck_norm(self.feature_dim)
         self.classifier = identity_classifier(self.feature_dim, num_classes)

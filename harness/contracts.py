@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypedDict, cast
 
+from harness.errors import WeightsError
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -179,11 +181,18 @@ def inferred(code: BackboneCode, state: Mapping[str, Any], image_size: tuple[int
     """Returns the arguments of `build` that fit a checkpoint; `None` for a backbone without `infer`.
 
     Raises:
-        WeightsError: the checkpoint belongs to another backbone.
+        WeightsError: the checkpoint belongs to another backbone, or its tensors have shapes that no module has.
     """
     if (infer := getattr(code, "infer", None)) is None:
         return None
-    return cast(Inferred, {"num_classes": 0, "num_cameras": 0, "options": {}, **infer(state, image_size)})
+    try:
+        found = infer(state, image_size)
+    except (TypeError, ValueError, LookupError, AttributeError) as error:  # sizes are read off tensors of any shape
+        raise WeightsError(
+            f"The checkpoint does not fit this backbone: its sizes cannot be read off its tensors ({error}). "
+            "Check that backbone and checkpoint match."
+        ) from error
+    return cast(Inferred, {"num_classes": 0, "num_cameras": 0, "options": {}, **found})
 
 
 def feature_dim(module: nn.Module, default: int) -> int:

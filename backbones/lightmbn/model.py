@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from backbones.branches import branch, cut, imagenet_resnet, largest, mean, projection, stripes
 from backbones.layers import identity_classifier, neck_norm
-from backbones.osnet.model import OmniScaleBlock, OSNet
+from backbones.osnet.model import OmniScaleBlock, OSNet, check_sides
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError, WeightsError
 from harness.weights import strict_load, unwrap
@@ -183,12 +183,15 @@ def build(
     Args:
         num_classes: number of identities of the training split.
         num_cameras: number of cameras of the training split; not used.
-        image_size: (height, width) in pixels; not used.
+        image_size: (height, width) in pixels; only checked.
         pretrained: `None` (random start), or the path of ImageNet weights of the trunk.
         start: name of the ImageNet weights, from which the file name is derived; the network does not depend on it.
         **options: options of `LightMBN`.
     """
-    return LightMBN(num_classes, pretrained=pretrained, **options)
+    module = LightMBN(num_classes, pretrained=pretrained, **options)
+    if module.light:
+        check_sides(image_size)
+    return module
 
 
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ SCALES = 4
 """Number of streams of a block. Stream t has t light units, so its receptive field is 2t + 1."""
 REDUCTION = 4
 GATE_REDUCTION = 16
+SMALLEST_SIDE = 13
+"""Sides of fewer pixels leave nothing after the four steps to a sixteenth of the image."""
 
 NORMALISED: dict[str, tuple[tuple[str, str], ...]] = {
     "": (("", ""), ("", ""), ("", "")),
@@ -214,6 +216,13 @@ def _initialise(module: nn.Module) -> None:
         nn.init.zeros_(module.bias)
 
 
+def check_sides(image_size: tuple[int, int]) -> None:
+    """Raises UsageError if an image is too small for OSNet."""
+    height, width = image_size
+    if min(image_size) < SMALLEST_SIDE:
+        raise UsageError(f"OSNet needs images of at least {SMALLEST_SIDE} pixels per side, found {height}x{width}.")
+
+
 def build(
     *,
     num_classes: int,
@@ -227,10 +236,11 @@ def build(
     Args:
         num_classes: number of identities of the training split.
         num_cameras: number of cameras of the training split; not used.
-        image_size: (height, width) in pixels; not used.
+        image_size: (height, width) in pixels; only checked.
         pretrained: `None` (random start), or the path of ImageNet weights.
         **options: options of `OSNet`.
     """
+    check_sides(image_size)
     module = OSNet(num_classes, **options)
     if pretrained is not None:
         module.load_imagenet(pretrained)

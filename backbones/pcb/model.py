@@ -133,13 +133,16 @@ def build(
 def infer(state_dict: Mapping[str, Any], image_size: tuple[int, int]) -> dict[str, Any]:
     """Returns `num_classes`, `num_cameras` and `options` of the module that a checkpoint fits.
 
+    A checkpoint without classifiers does not say how many stripes the network has.
+
     Raises:
-        WeightsError: it is not a checkpoint of PCB, or has no classifiers, which tell the number of stripes.
+        WeightsError: it is not a checkpoint of PCB.
     """
     state = in_our_names(state_dict)
-    reduction = state.get("conv5.layers.0.weight")
-    parts = sum(re.fullmatch(r"classifier\.\d+\.weight", key) is not None for key in state)
-    if reduction is None or not parts:
-        raise WeightsError("This is no checkpoint of PCB: conv5 or classifier misfits.")
-    options = {"parts": parts, "reduced": len(reduction)}
-    return {"num_classes": len(state["classifier.0.weight"]), "num_cameras": 0, "options": options}
+    reduction, classifier = state.get("conv5.layers.0.weight"), state.get("classifier.0.weight")
+    if reduction is None or "layer4.2.conv3.weight" not in state:
+        raise WeightsError("This is no checkpoint of PCB: conv5 or layer4 misfits.")
+    options = {"reduced": len(reduction)}
+    if classifier is not None:
+        options["parts"] = sum(re.fullmatch(r"classifier\.\d+\.weight", key) is not None for key in state)
+    return {"num_classes": 1 if classifier is None else len(classifier), "num_cameras": 0, "options": options}

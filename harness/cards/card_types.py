@@ -50,9 +50,11 @@ class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
         kinds: kind of start by pattern of the file's name, for files that options choose. The first match counts, and
             `kind` if there is none.
         url: page that offers the file.
+        urls: page by pattern, likewise.
         sha256: checksum of the file; empty if none is published.
         timm: timm model name with tag, or empty.
         hub: file on the Hugging Face hub as `owner/repository:file`, or empty.
+        hubs: file on the hub by pattern, likewise.
     """
 
     files: tuple[str, ...]
@@ -60,9 +62,11 @@ class PretrainedCard(Struct, frozen=True, forbid_unknown_fields=True):
     kind: str = ""
     kinds: dict[str, str] = {}
     url: str = ""
+    urls: dict[str, str] = {}
     sha256: str = ""
     timm: str = ""
     hub: str = ""
+    hubs: dict[str, str] = {}
 
 
 class Requirement(Struct, frozen=True, forbid_unknown_fields=True):

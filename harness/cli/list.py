@@ -43,7 +43,7 @@ def command(kind: str, names: tuple[str, ...], details: bool, data_root: str, pl
     --data-root, the table of datasets shows whether they are there.
     """
     folder = plugins_path(plugins)
-    rows = _chosen(_rows(kind, data_root, folder), kind, names)
+    rows = _chosen(_rows(kind, data_root, folder), kind, names, folder)
     if form == "json":
         click.echo(json.dumps(rows, indent=1))
     elif details or names:
@@ -68,17 +68,24 @@ def _rows(kind: str, data_root: str, folder: Path | None) -> list[dict[str, Any]
     return [space_row(n) for n in space.names()]
 
 
-def _chosen(rows: list[dict[str, Any]], kind: str, names: tuple[str, ...]) -> list[dict[str, Any]]:
+def _chosen(rows: list[dict[str, Any]], kind: str, names: tuple[str, ...], folder: Path | None) -> list[dict[str, Any]]:
     """The rows with these names, in their order; all without names.
+
+    Backbones may be named as in --backbones: by aliases, variants, patterns and groups.
 
     Raises:
         UsageError: a name does not exist.
     """
     known = {row["name"]: row for row in rows}
+    found: list[str] = []
     for name in names:
-        if name not in known:
+        if name in known:
+            found.append(name)
+        elif kind == "backbones":
+            found += [entry.card.name for entry in registry.resolve_backbones(name, folder)]
+        else:
             raise unknown(kind.removesuffix("s"), name, known)
-    return [known[name] for name in names] or rows
+    return [known[name] for name in dict.fromkeys(found)] or rows
 
 
 def _hints(kind: str, folder: Path | None) -> list[str]:

@@ -45,7 +45,8 @@ def shown(studies: Sequence[Study], request: Request, *, explain: bool = False, 
         else "No trial is stopped early"
     )
     about = (
-        f"{budget.studies} studies of {budget.trials} random trials for every backbone and dataset, on top of the "
+        f"{budget.studies} {'study' if budget.studies == 1 else 'studies'} of {budget.trials} random "
+        f"{'trial' if budget.trials == 1 else 'trials'} for every backbone and dataset, on top of the "
         f"recipe {studies[0].trial.spec.recipe}. Trials are scored on {budget.holdout:.0%} of the training "
         f"identities; the test split is read by final runs only. {stopping}."
     )
@@ -70,7 +71,7 @@ def _row(backbone: str, dataset: str, group: Sequence[Study], device: str) -> li
     """The runs of one backbone and dataset."""
     trials = [cell for study in group for cell in study.trials()]
     done = Counter(cell.state for cell in trials)[CACHED]
-    finals = sum(study.runs - study.search.settings.samples for study in group)
+    finals = sum(study.later for study in group)
     problems = [*group[0].trial.problems, *group[0].untuned.problems]
     reason = ", ".join(dict.fromkeys(problem.short for problem in problems))
     if group[0].trial.state != BLOCKED and reason:
@@ -81,7 +82,7 @@ def _row(backbone: str, dataset: str, group: Sequence[Study], device: str) -> li
 
 
 def _total(studies: Sequence[Study], device: str, unmeasured: Sequence[str]) -> str:
-    runs, left = sum(study.runs for study in studies), sum(study.left for study in studies)
+    runs, left = sum(study.runs for study in studies), sum(study.to_do for study in studies)
     known = sum(study.search.estimate or 0.0 for study in studies)
     text = f"{runs} runs, {left} to do: for each study its trials, the chosen point and the untuned recipe; "
     text += f"for each first study, {len(FACTORS)} further learning rates."

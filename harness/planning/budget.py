@@ -66,7 +66,7 @@ def read(given: Mapping[str, Any], base: str) -> tuple[str, Budget | None]:
         trials=_count(given, "budget", Budget.trials),
         studies=_count(given, "studies", Budget.studies),
         space=paths.expand(os.fspath(given.get("space") or Budget.space)),
-        stopping=given.get("stopping") or Budget.stopping,
+        stopping=Budget.stopping if given.get("stopping") in (None, "") else str(given["stopping"]),
     )
     if budget.stopping not in STOPPING:
         raise unknown("stopping rule", budget.stopping, STOPPING)
@@ -76,6 +76,6 @@ def read(given: Mapping[str, Any], base: str) -> tuple[str, Budget | None]:
 def _count(given: Mapping[str, Any], name: str, usual: int) -> int:
     """A number of at least one."""
     value = usual if (asked := given.get(name)) is None else asked
-    if not isinstance(value, int) or value < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UsageError(f"--{name} must be a whole number of at least 1, found {value!r}.")
     return value

@@ -6,6 +6,7 @@ vary, and a run that stops by the clock could not be repeated.
 
 from __future__ import annotations
 
+import shlex
 import statistics
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,6 +21,8 @@ from harness.records import store
 from harness.registry import BackboneEntry
 from harness.spec.recipe import Recipe
 
+EPOCHS = "training.epochs"
+
 
 def applied(request: Request, seconds: float, label: str) -> Request:
     """Returns the request with the epochs of each backbone and dataset whose images can be counted.
@@ -30,8 +33,10 @@ def applied(request: Request, seconds: float, label: str) -> Request:
         label: the time as the user wrote it; part of the name of the recipe.
 
     Raises:
-        UsageError: the training speed of a backbone is not measured.
+        UsageError: the training speed of a backbone is not measured, or the epochs were set as well.
     """
+    if EPOCHS in request.overrides:
+        raise UsageError(f"--train-time sets the number of epochs. Leave out --set {EPOCHS}.")
     from datasets import layouts
 
     known, epochs = store.index(request.results), {}
@@ -44,10 +49,8 @@ def applied(request: Request, seconds: float, label: str) -> Request:
             continue  # the plan says why
         for backbone in registry.resolve_backbones(request.backbones, request.plugins):
             recipe = load_recipe(request, backbone, entry.name)
-            each = recipe.sampler.iterations * _batch(recipe) if recipe.sampler.epoch == "fixed" else images
-            epochs[backbone.name, entry.name] = max(
-                1, int(seconds * _measured(request, backbone, recipe, known) / each)
-            )
+            rate = _measured(request, backbone, recipe, known)
+            epochs[backbone.name, entry.name] = max(1, int(seconds * rate / recipe.sampler.images(images)))
     return replace(request, train_time=label, epochs=epochs)
 
 
@@ -59,7 +62,8 @@ def _measured(request: Request, backbone: BackboneEntry, recipe: Recipe, known: 
     precision = recipe.training.precision
     if precision == "auto":
         precision = "fp16" if device == "cuda" else "fp32"
-    options = backbone.options({**recipe.options, **chosen_options(request, backbone)})
+    chosen = {**recipe.options, **chosen_options(request, backbone)}
+    options = backbone.options(chosen)
     wanted: dict[str, Any] = {"measure": "training", "image_size": size, "batch_size": batch, "precision": precision}
     hardware, rates = hardware_of(device), []
     for entry in known.values():
@@ -73,10 +77,13 @@ def _measured(request: Request, backbone: BackboneEntry, recipe: Recipe, known: 
             rates.append(1000 * batch / float(record["efficiency"]["train_step_ms"] or 0))
     if not rates:
         height, width = size
+        words = "".join(f" --option {backbone.name}.{key}={value}" for key, value in sorted(chosen.items()))
         raise UsageError(
-            f"--train-time needs the training speed of {backbone.name} on this machine. Measure it with the same "
-            f"--results and --option: python -m harness profile --backbones {backbone.name} --device {device} "
-            f'--image-size {height}x{width} --batch 1 --train-batch {batch} --precision {precision} --heights ""'
+            f"--train-time needs the training speed of {backbone.name} on this machine. Measure it: "
+            f"python -m harness profile --backbones {backbone.name} --device {device} "
+            f"--image-size {height}x{width} --batch 1 --train-batch {batch} --precision {precision} "
+            f'--heights ""{words} '
+            f"--results {shlex.quote(str(request.results))}"
         )
     return statistics.median(rates)
 

@@ -70,6 +70,8 @@ def _backbones_of(name: str, plugins: Path | None) -> list[str]:
     if WILD & set(name):
         if colon and not WILD & set(base) and _is_adapter(base, plugins):
             raise UsageError(f"'{name}' is a pattern, and {base} takes the name of one model. Write the name in full.")
+        if colon:
+            name = _own_name(base, plugins) + name[len(base) :]
         return _matching(name, _names(plugins, with_variants=bool(colon)), "backbone")
     if name.startswith(GROUP) and base not in [entry.name for entry in backbones(plugins)]:
         known = groups(plugins)
@@ -77,6 +79,11 @@ def _backbones_of(name: str, plugins: Path | None) -> list[str]:
             raise unknown("group of backbones", name, known)
         return known[name]
     return [name]
+
+
+def _own_name(name: str, plugins: Path | None) -> str:
+    """Returns the name of the backbone with this alias; any other text as it is."""
+    return next((e.card.name for e in backbones(plugins) if name in e.card.aliases), name)
 
 
 def _is_adapter(name: str, plugins: Path | None) -> bool:

@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from harness.records.schema import matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
-from harness.reporting.tuned_results import studied
 from harness.spec import recipe
 from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
+from harness.tuning.studies import BEST
 
 EPOCHS = "training.epochs"
 CAMERAS_OFF = ", camera embedding off"
@@ -256,7 +256,7 @@ def settings(
 def tables(data: ReportData) -> list[Table]:
     """All tables of scored runs; real before generated data, same-dataset before cross-domain tables."""
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
-    elsewhere = studied(data)
+    elsewhere = _chosen(data)
     scored = [r for r in data.records if r["source"] in SCORED and r["run_id"] not in elsewhere]
     generated = {part for record in scored for part in _generated(record)}
     for setting in settings(scored, data.origin):
@@ -264,6 +264,12 @@ def tables(data: ReportData) -> list[Table]:
             of_table[key].append(setting)
     made = [_table(key, members) for key, members in _cameras_apart(of_table).items()]
     return sorted(made, key=lambda t: (t.key.generated, t.key.dataset != t.key.trained_on, t.key))
+
+
+def _chosen(data: ReportData) -> set[str]:
+    """Ids of the final runs with settings that a study chose, which are in tables of their own."""
+    searches = (search for search in data.searches if search.settings.tuned)
+    return {run for search in searches for final in search.finals if final.name == BEST for run in final.run_ids}
 
 
 def _cameras_apart(of_table: Mapping[TableKey, list[RunGroup]]) -> dict[TableKey, list[RunGroup]]:
@@ -342,19 +348,29 @@ def _labels(members: Sequence[RunGroup]) -> list[str]:
 
 
 def _different(group: Sequence[RunGroup]) -> list[str]:
-    keys = sorted({key for setting in group for key in setting.flat}) if len(group) > 1 else []
     # The label of an untrained configuration already says that it has no epochs.
-    compared = {key: [s for s in group if key != EPOCHS or not s.untrained] for key in keys}
-    return [key for key in keys if len({canonical(setting.flat.get(key)) for setting in compared[key]}) > 1]
+    epochs = {canonical(setting.flat.get(EPOCHS)) for setting in group if not setting.untrained}
+    return [key for key in different([setting.flat for setting in group]) if key != EPOCHS or len(epochs) > 1]
 
 
 def _label(setting: RunGroup, keys: Sequence[str]) -> str:
     parts = ["not trained"] if setting.untrained else []
-    parts += [f"{key}={_short(setting.flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
-    if len(keys) > SHOWN_DIFFERENCES:
-        parts.append(f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}")
-        parts.append(f"run {setting.runs[0]['run_id'][:8]}")
+    parts += differences(setting.flat, keys, f"run {setting.runs[0]['run_id'][:8]}")
     return f"{setting.backbone} ({', '.join(parts)})" if parts else setting.backbone
+
+
+def different(flats: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Keys whose values differ, sorted."""
+    keys = sorted({key for flat in flats for key in flat})
+    return [key for key in keys if len({canonical(flat.get(key)) for flat in flats}) > 1]
+
+
+def differences(flat: Mapping[str, Any], keys: Sequence[str], name: str) -> list[str]:
+    """Values of the first few keys; if there are more keys, their number, and the name that tells rows apart."""
+    parts = [f"{key}={_short(flat.get(key))}" for key in keys[:SHOWN_DIFFERENCES]]
+    if len(keys) > SHOWN_DIFFERENCES:
+        parts += [f"and {text.count(len(keys) - SHOWN_DIFFERENCES, 'more difference')}", name]
+    return parts
 
 
 def _short(value: Any) -> str:

@@ -11,11 +11,11 @@ from harness.reporting import commands, text, tuned_plots
 from harness.reporting.parallel import Drawn
 from harness.reporting.rows import RunGroup
 from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
-from harness.reporting.tuned_results import Key, Table, Tuned, importance, tables
+from harness.reporting.tuned_results import Table, Tuned, importance, tables
 from harness.stats import StudyTest
 from harness.tuning.space import Parameter
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED
-from harness.tuning.studies import BEST, UNTUNED
+from harness.tuning.studies import BEST, FACTORS, UNTUNED
 
 ALPHA = 0.05
 ABOUT = (
@@ -39,7 +39,7 @@ def build(context: Context) -> Section:
 
 
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
-    title = _title(context, table.key)
+    title = _title(context, table)
     return paragraphs(
         f"### {text.escape(title)}",
         bullets(_facts(context, table)),
@@ -60,9 +60,12 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     )
 
 
-def _title(context: Context, key: Key) -> str:
+def _title(context: Context, table: Table) -> str:
+    key = table.key
     stopping = "" if key.stopping else ", no early stopping"
-    return f"{context.data.title(key.dataset)}: {key.trials} trials in the space {key.space}{stopping}"
+    recipe = "" if key.recipe == "unified" else f", recipe {key.recipe}"
+    trials = f"{text.count(key.trials, 'trial')} of {text.count(key.epochs, 'epoch')}"
+    return f"{context.data.title(key.dataset)}: {trials} in the space {table.space_name}{recipe}{stopping}"
 
 
 def _facts(context: Context, table: Table) -> list[str]:
@@ -85,6 +88,12 @@ def _facts(context: Context, table: Table) -> list[str]:
         lines.append("**Not an equal budget yet**: the backbones have different numbers of studies.")
     if short := [text.escape(row.label) for row in table.rows if row.missing]:
         lines.append(f"**Not an equal budget yet**: trials of {', '.join(short)} are unfinished or failed.")
+    if few := [f"{row.points} for {text.escape(row.label)}" for row in table.rows if row.points < key.trials]:
+        lines.append(f"**The space has fewer points than the budget**: {', '.join(few)}.")
+    if none := [
+        text.escape(row.label) for row in table.rows if not row.missing and not all(s.best for s in row.searches)
+    ]:
+        lines.append(f"**No choice**: in a study of {', '.join(none)}, no trial finished.")
     ids = {trial.run_id for row in table.rows for s in row.searches for trial in s.trials}
     if any((r["data"] or {}).get("generated") for r in context.data.records if r["run_id"] in ids):
         lines.append("**Generated data**: the numbers say nothing about real people.")
@@ -224,18 +233,21 @@ def _sensitivity(context: Context, table: Table, title: str, figures: dict[str, 
     name = file_name("tuned", *_stem(table), "rates") + ".png"
     lines = [(row.label, row.backbone, rates) for row, rates in rows]
     figures[name] = context.draw(tuned_plots.rates, f"{title}: learning rate", lines, context.looks)
-    factors = sorted({factor for _, rates in rows for factor in rates})
+    factors = sorted([1.0, *FACTORS])
     shown = [
         {
             "Backbone": text.escape(row.label),
-            **{f"x {factor:g}": text.percent(rates[factor]) if factor in rates else "failed" for factor in factors},
+            **{
+                f"x {factor:g}": text.percent(rates[factor]) if factor in rates else row.state(row.rate(factor))
+                for factor in factors
+            },
             "Largest loss": text.signed(100 * (min(rates.values()) - rates[1.0])),
         }
         for row, rates in rows
     ]
     return [
         "Sensitivity to the learning rate: held-out mAP of the first study's choice, with its learning rate times a "
-        "factor. These trials came after the choice and did not change it.",
+        "factor. These trials came after the choice and did not change it. A diverged one counts as 0.",
         text.table(shown, [f"x {factor:g}" for factor in factors] + ["Largest loss"]),
         context.image(name, f"{title}: held-out mAP by learning rate"),
     ]
@@ -306,7 +318,7 @@ def _failures(table: Table) -> str:
 def _command(table: Table) -> str:
     """The command of the table."""
     key, studies = table.key, max(len(row.searches) for row in table.rows)
-    words = ["--budget", str(key.trials), "--studies", str(studies), "--space", key.space]
+    words = ["--budget", str(key.trials), "--studies", str(studies), "--space", table.space_word]
     words += [] if key.stopping else ["--stopping", "off"]
     groups = [RunGroup(runs) for row in table.rows if (runs := row.runs(UNTUNED))]
     return commands.of_studies(groups, words)
@@ -320,4 +332,5 @@ def _value(value: object) -> str:
 
 def _stem(table: Table) -> tuple[str, ...]:
     key = table.key
-    return key.dataset, key.recipe, key.space, str(key.trials), *(() if key.stopping else ("off",)), key.device
+    stopping = () if key.stopping else ("off",)
+    return key.dataset, key.recipe, table.space_name, str(key.trials), str(key.epochs), *stopping, key.device

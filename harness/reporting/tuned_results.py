@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import statistics
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,9 +10,13 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from harness.records import store
 from harness.reporting.report_data import ReportData
+from harness.reporting.rows import differences, different, flatten
 from harness.spec.run_spec import canonical
+from harness.tuning import space as spaces
 from harness.tuning.cost import spent
 from harness.tuning.space import Space
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, Final, Search, Trial
@@ -24,7 +29,7 @@ FEWEST_FOR_IMPORTANCE = 20
 
 
 class Key(NamedTuple):
-    """What the rows of a table have in common."""
+    """What the rows of a table have in common; `content` is a hash of the parameters of the space."""
 
     dataset: str
     recipe: str
@@ -33,6 +38,8 @@ class Key(NamedTuple):
     stopping: tuple[int, ...]
     epochs: int
     device: str
+    protocol: str
+    content: str
 
 
 @dataclass(frozen=True)
@@ -74,15 +81,26 @@ class Tuned:
         return [values for values in ended if values]
 
     def rates(self) -> dict[float, float]:
-        """Held-out mAP of the first study by factor of the chosen learning rate."""
+        """Held-out mAP of the first study by factor of the chosen learning rate; 0 for a diverged run."""
         search = self.searches[0]
         found = {1.0: search.best.value or 0.0} if search.best else {}
         for factor in FACTORS:
-            name = f"{RATE_TIMES}{factor:g}"
-            record = self._record(next((final for final in search.finals if final.name == name), None))
+            final = self.rate(factor)
+            record = self._record(final)
             if record is not None and (plain := store.plain(record)):
                 found[factor] = float(plain["mAP"])
+            elif self.state(final) == DIVERGED:
+                found[factor] = 0.0
         return dict(sorted(found.items())) if len(found) > 1 else {}
+
+    def state(self, final: Final | None) -> str:
+        """How a run after the choice ended, or `not run`."""
+        record = self.records.get(final.run_ids[0]) if final else None
+        return str(record["status"]) if record is not None else "not run"
+
+    def rate(self, factor: float) -> Final | None:
+        """The first study's run at a factor of the chosen learning rate."""
+        return next((f for f in self.searches[0].finals if f.name == f"{RATE_TIMES}{factor:g}"), None)
 
     def states(self) -> Counter[str]:
         """Number of trials by state."""
@@ -92,7 +110,12 @@ class Tuned:
     def missing(self) -> int:
         """Number of trials of the budget that did not run, or failed; diverged and stopped trials count as run."""
         ended = sum(self.states()[state] for state in (FINISHED, STOPPED, DIVERGED))
-        return sum(search.settings.samples for search in self.searches) - ended
+        return sum(len(search.points()) for search in self.searches) - ended
+
+    @property
+    def points(self) -> int:
+        """Smallest number of trials of a study; less than the budget if the space has no more points."""
+        return min(len(search.points()) for search in self.searches)
 
     @property
     def seconds(self) -> float:
@@ -114,6 +137,21 @@ class Table:
 
     key: Key
     rows: Sequence[Tuned]
+    ambiguous: bool = False
+
+    @property
+    def space_name(self) -> str:
+        """Name of the space; with a hash if another table would have the same title."""
+        if not self.ambiguous:
+            return self.key.space
+        return f"{self.key.space} {hashlib.sha256(''.join(self.key[-2:]).encode()).hexdigest()[:8]}"
+
+    @property
+    def space_word(self) -> str:
+        """What `--space` needs: the name of a space that comes with the harness, or of a file."""
+        key = self.key
+        shipped = key.space in spaces.names() and _digest(spaces.load(key.space).fitting(())) == key.content
+        return key.space if shipped else f"{key.space}.toml"
 
     @property
     def space(self) -> Space:
@@ -132,15 +170,9 @@ def tables(data: ReportData) -> list[Table]:
     groups: dict[Key, dict[tuple[str, str], list[Search]]] = defaultdict(lambda: defaultdict(list))
     for search in data.searches:
         if search.settings.tuned:
-            options = {k: v for k, v in search.spec.options.items() if k not in search.space.options(_middle(search))}
-            groups[_key(search)][(search.spec.backbone, canonical(options))].append(search)
-    return [Table(key, _rows(groups[key], records)) for key in sorted(groups)]
-
-
-def studied(data: ReportData) -> set[str]:
-    """Ids of the final runs with chosen settings, which are in tables of their own."""
-    searches = (search for search in data.searches if search.settings.tuned)
-    return {run for search in searches for final in search.finals if final.name == BEST for run in final.run_ids}
+            groups[_key(search)][(search.spec.backbone, canonical(_same(search)))].append(search)
+    alike = Counter(map(_shown, groups))
+    return [Table(key, _rows(groups[key], records), ambiguous=alike[_shown(key)] > 1) for key in sorted(groups)]
 
 
 def value_of(trial: Trial) -> float | None:
@@ -174,7 +206,7 @@ def importance(searches: Sequence[Search]) -> dict[str, float]:
             parameter = search.space.parameters[active]
             if parameter.distribution == "choice":
                 kinds[axis] = CategoricalDistribution(tuple(range(len(parameter.values))))
-                params[axis] = parameter.values.index(trial.point[active])
+                params[axis] = parameter.index(trial.point[active])
             else:
                 kinds[axis], params[axis] = FloatDistribution(0.0, 1.0), parameter.position(trial.point[active])
         score = value - middle[id(search)]
@@ -192,8 +224,21 @@ def _axes(space: Space) -> dict[str, list[str]]:
     return axes
 
 
-def _middle(search: Search) -> dict[str, Any]:
-    return search.space.at(dict.fromkeys(search.space.parameters, 0.5))
+def _same(search: Search) -> dict[str, Any]:
+    """What the studies of a row have in common, by dotted key: everything but the seed."""
+    spec = search.spec.to_dict()
+    for name in ("seed", "backbone", "holdout"):
+        del spec[name]
+    found: dict[str, Any] = {"space": _digest(search.space), "held out": search.holdout.fraction}
+    flatten({**spec.pop("options"), **spec.pop("values")}, "", found)
+    flatten({("code" if key == "source" else key): value for key, value in spec.items()}, "", found)
+    return found
+
+
+def _digest(space: Space) -> str:
+    """Hash of everything but the description."""
+    space = structs.replace(space, about="")
+    return hashlib.sha256(canonical(space.identity()).encode()).hexdigest()
 
 
 def _key(search: Search) -> Key:
@@ -206,19 +251,25 @@ def _key(search: Search) -> Key:
         tuple(asha.rungs),
         asha.epochs,
         spec.device,
+        spec.protocol,
+        _digest(search.space.fitting(())),
     )
 
 
+def _shown(key: Key) -> Key:
+    """A key as titles show it."""
+    return key._replace(protocol="", content="", stopping=key.stopping[:1] and (1,))
+
+
 def _rows(groups: Mapping[tuple[str, str], list[Search]], records: Records) -> list[Tuned]:
-    """A row per backbone and options; a backbone with several options gets a label that tells them apart."""
-    names = Counter(backbone for backbone, _ in groups)
+    """A row per backbone and settings; a backbone with several settings gets labels that tell them apart."""
+    of_backbone: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for (backbone, _), searches in groups.items():
+        of_backbone[backbone].append(_same(searches[0]))
     rows = []
-    for (backbone, options), searches in sorted(groups.items()):
-        label = backbone
-        if names[backbone] > 1:
-            others = [s[0].spec.options for (name, o), s in groups.items() if name == backbone and o != options]
-            own = searches[0].spec.options
-            different = sorted(k for k, v in own.items() if any(other.get(k) != v for other in others))
-            label += f" ({', '.join(f'{key}={own[key]}' for key in different)})"
+    for (backbone, _), searches in sorted(groups.items()):
+        keys = different(of_backbone[backbone])
+        parts = differences(_same(searches[0]), keys, f"search {searches[0].id[-10:]}")
+        label = f"{backbone} ({', '.join(parts)})" if parts else backbone
         rows.append(Tuned(label, sorted(searches, key=lambda s: s.spec.seed), records))
     return rows

@@ -97,6 +97,10 @@ class Sampler(Struct, frozen=True, forbid_unknown_fields=True):
     epoch: Literal["one-pass", "images-ceil", "images-floor", "fixed"] = "images-ceil"
     iterations: Count = 0
 
+    def images(self, count: float) -> float:
+        """About how many images an epoch trains on, of so many in the training set."""
+        return self.iterations * self.identities * self.instances if self.epoch == "fixed" else count
+
 
 class Loss(Struct, frozen=True, forbid_unknown_fields=True):
     """Weights and settings of the losses, see `harness.losses`.

@@ -119,7 +119,7 @@ def _tpe(space: Space, seed: int, known: Sequence[Known]) -> dict[str, float]:
         study.add_trial(
             create_trial(
                 params={
-                    name: p.values.index(trial.point[name]) if p.distribution == "choice" else positions[name]
+                    name: p.index(trial.point[name]) if p.distribution == "choice" else positions[name]
                     for name, p in space.parameters.items()
                 },
                 distributions=axes,

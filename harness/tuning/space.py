@@ -4,11 +4,12 @@ Inside a search, the value of a parameter is a position in [0, 1], uniformly dis
 includes zero, zero takes the lowest part of the axis, because for a loss weight it is the limit of small values.
 
 A parameter may be conditional: the learning rate of Adam has an effect only if the optimiser is Adam. Without effect,
-its value is its default, or None, which sets nothing.
+its value is its default, or None, which sets nothing. A parameter without effect makes no other one active.
 """
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 import math
 from collections.abc import Collection, Mapping
@@ -66,7 +67,11 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         """Whether the parameter has an effect at a point."""
         if isinstance(self.active_if, dict):
             return all(point.get(name) in values for name, values in self.active_if.items())
-        return not self.active_if or any(point[name] != 0 for name in self.active_if)
+        return not self.active_if or any(point[name] not in (0, None) for name in self.active_if)
+
+    def index(self, value: Any) -> int:
+        """The number of a value of a `choice`; without an effect, that of the middle one."""
+        return int(self.position(value) * len(self.values))
 
     def value(self, position: float) -> Any:
         """The value at a position in [0, 1], rounded to four significant digits."""
@@ -107,8 +112,12 @@ class Parameter(Struct, frozen=True, forbid_unknown_fields=True):
         kind, _, name = self.key.partition(".")
         if kind not in ("recipe", "option") or not name:
             raise UsageError(f"{where}: key must be 'recipe.KEY' or 'option.NAME', found '{self.key}'.")
-        if self.distribution == "choice" and len(self.values) < 2:
-            raise UsageError(f"{where}: a choice needs at least two values, found {len(self.values)}.")
+        if self.distribution == "choice" and (count := len({repr(value) for value in self.values})) < 2:
+            raise UsageError(f"{where}: a choice needs at least two values, found {count}.")
+        if self.unit and (self.distribution == "choice" or kind != "recipe"):
+            raise UsageError(f"{where}: unit needs a range of numbers and a key 'recipe.KEY'. Remove unit.")
+        if self.optional and kind != "option":
+            raise UsageError(f"{where}: optional needs a key 'option.NAME', found '{self.key}'. Remove optional.")
         if self.distribution != "choice" and not self.low < self.high:
             raise UsageError(f"{where}: low must be below high, found {self.low:g} and {self.high:g}.")
         if self.distribution == "log-uniform" and self.low <= 0:
@@ -148,10 +157,11 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
 
     def canonical(self, point: Mapping[str, Any]) -> Point:
         """Sets parameters that have no effect to their defaults, so that equivalent points are equal."""
-        return {
-            name: point[name] if parameter.is_active(point) else parameter.default
-            for name, parameter in self.parameters.items()
-        }
+        found: Point = {}
+        for name in _by_condition(self.parameters):
+            parameter = self.parameters[name]
+            found[name] = point[name] if parameter.is_active(found) else parameter.default
+        return {name: found[name] for name in self.parameters}
 
     def fitting(self, options: Collection[str]) -> Space:
         """Leaves out optional parameters of build options that a backbone does not declare.
@@ -216,12 +226,14 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         for name, parameter in space.parameters.items():
             parameter.check(f"{where}: parameter {name}")
             for other in parameter.active_if:
-                if other not in space.parameters:
-                    raise unknown(f"parameter in active_if of {name} in {where}", other, space.parameters)
+                space._check_condition(parameter, other, name, where)
             if isinstance(parameter.active_if, tuple) and parameter.active_if and parameter.default is None:
                 raise UsageError(f"{where}: parameter {name} has active_if, so it also needs a default.")
-            if isinstance(parameter.active_if, dict) and name in parameter.active_if:
-                raise UsageError(f"{where}: parameter {name} cannot be its own condition in active_if.")
+        try:
+            _by_condition(space.parameters)
+        except graphlib.CycleError as error:
+            names = " and ".join(dict.fromkeys(error.args[1]))
+            raise UsageError(f"{where}: {names} cannot be its own condition in active_if. Remove it there.") from error
         space._check_keys(where)
         for point in space.points:
             if point.values.keys() != space.parameters.keys():
@@ -232,6 +244,29 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
         if len({point.name for point in space.points}) < len(space.points) or "best" in {p.name for p in space.points}:
             raise UsageError(f"{where}: names of points must be unique, and 'best' is reserved.")
         return space
+
+    def _check_condition(self, parameter: Parameter, other: str, name: str, where: str) -> None:
+        """Checks that a parameter in active_if can make this one active.
+
+        Raises:
+            UsageError: it cannot, or not for every backbone.
+        """
+        if other not in self.parameters:
+            raise unknown(f"parameter in active_if of {name} in {where}", other, self.parameters)
+        condition = self.parameters[other]
+        if condition.optional:
+            raise UsageError(
+                f"{where}: active_if of {name} names {other}, which is optional. Name a parameter of every backbone."
+            )
+        if not isinstance(parameter.active_if, dict):
+            return
+        wanted = parameter.active_if[other]
+        never = [v for v in wanted if condition.distribution == "choice" and v not in condition.values]
+        if never or not wanted:
+            found = ", ".join(map(str, never)) or "no value"
+            raise UsageError(
+                f"{where}: active_if of {name} needs values that {other} can have, found {found}. Correct the list."
+            )
 
     def _check_keys(self, where: str) -> None:
         """Checks that no two parameters can set the same key at once.
@@ -245,6 +280,11 @@ class Space(Struct, frozen=True, forbid_unknown_fields=True):
                     f"{where}: parameters {one} and {other} both set {p.key}. Let active_if of both name a parameter "
                     "with different values, or remove one."
                 )
+
+
+def _by_condition(parameters: Mapping[str, Parameter]) -> list[str]:
+    """Names of parameters; those of a condition come before the parameters that have it."""
+    return list(graphlib.TopologicalSorter({name: p.active_if for name, p in parameters.items()}).static_order())
 
 
 def _exclusive(one: Parameter, other: Parameter) -> bool:

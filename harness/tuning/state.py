@@ -22,7 +22,7 @@ from harness.spec.job import slug
 from harness.spec.run_spec import RunSpec, canonical
 from harness.system import files
 from harness.tuning.asha import Asha
-from harness.tuning.sampler import Known
+from harness.tuning.sampler import Known, suggest
 from harness.tuning.space import Point, Space, rename
 
 FOLDER = "searches"
@@ -154,6 +154,17 @@ class Search:
     def epochs(self) -> tuple[int, int]:
         """Epochs run by all trials, and the epochs if no trial had been stopped."""
         return sum(trial.epochs for trial in self.trials), len(self.trials) * self.settings.asha.epochs
+
+    def points(self) -> list[Point]:
+        """Points of the trials so far, and those still to be drawn; fewer than the samples if the space has no more."""
+        points, samples = [trial.point for trial in self.trials], self.settings.samples
+        while len(points) < samples:
+            known, number = [Known(point) for point in points], len(points)
+            drawn = suggest(self.space, "random", seed=self.settings.seed, number=number, samples=samples, known=known)
+            if drawn is None:
+                break
+            points.append(drawn)
+        return points
 
     def trial(self, run_id: str) -> Trial:
         """Returns the trial of a run."""

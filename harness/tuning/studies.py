@@ -8,7 +8,7 @@ earlier trials: a study can be planned completely before it starts, and its tria
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,19 @@ from typing import Any
 from msgspec import structs
 
 from harness import registry
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UsageError
 from harness.planning import plan
 from harness.planning.budget import TUNED, Budget
 from harness.planning.plan import BLOCKED, TODO, Planned, planned
 from harness.planning.request import Request
+from harness.planning.train_time import EPOCHS
 from harness.records import store
 from harness.spec import recipe
 from harness.spec.run_spec import RunSpec
-from harness.tuning import sampler, space, state
+from harness.tuning import space, state
 from harness.tuning.asha import Asha
 from harness.tuning.cost import Speeds
-from harness.tuning.space import Point
+from harness.tuning.space import Point, Space
 from harness.tuning.state import FAILED, RUNNING, Final, Search, Settings
 
 BEST, UNTUNED = "best", "untuned"
@@ -68,25 +69,11 @@ class Study:
         """Plans the trial of a point."""
         return self._at(self.trial, point)
 
-    def points(self) -> list[Point]:
-        """Points of the trials so far, and those still to be drawn; fewer than the budget if the space has no more."""
-        search, samples = self.search, self.search.settings.samples
-        points = [trial.point for trial in search.trials]
-        while len(points) < samples:
-            known = [sampler.Known(point) for point in points]
-            drawn = sampler.suggest(
-                search.space, "random", seed=self.number, number=len(points), samples=samples, known=known
-            )
-            if drawn is None:
-                break
-            points.append(drawn)
-        return points
-
     def trials(self) -> list[Planned]:
         """All trials: those of the study so far, and those to come."""
         search = self.search
         ended = {trial.run_id: trial.state for trial in search.trials if trial.state not in (RUNNING, FAILED)}
-        cells = map(self.plan_trial, self.points())
+        cells = map(self.plan_trial, self.search.points())
         return [
             replace(cell, state=plan.CACHED, reason=ended[cell.spec.run_id])
             if cell.state == TODO and cell.spec.run_id in ended
@@ -98,19 +85,32 @@ class Study:
     def has_ended(self) -> bool:
         """Whether all trials were made and none is unfinished."""
         trials = self.search.trials
-        return all(trial.state != RUNNING for trial in trials) and len(trials) >= len(self.points())
+        return all(trial.state != RUNNING for trial in trials) and len(trials) >= len(self.search.points())
 
     @property
     def runs(self) -> int:
         """Number of all its runs, final runs and those at other learning rates included."""
-        return len(self.points()) + len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
+        return len(self.search.points()) + self.later
+
+    @property
+    def later(self) -> int:
+        """Number of runs after the trials: none but the untuned one if no trial can be chosen."""
+        if self.has_ended and self.search.best is None:
+            return len((UNTUNED,))
+        return len((BEST, UNTUNED)) + (len(FACTORS) if not self.number else 0)
 
     @property
     def left(self) -> int:
-        """Number of runs that have not ended well."""
+        """Number of runs whose end is not in the search yet, or that failed."""
         ended = sum(trial.state not in (RUNNING, FAILED) for trial in self.search.trials)
         later = sum(cell.state == plan.CACHED for cell in [*self.finals(), *self.rates()])
         return max(0, self.runs - ended - later)
+
+    @property
+    def to_do(self) -> int:
+        """Number of runs to start: as `left`, without those that another search has finished."""
+        known = [*self.trials(), *self.finals(), *self.rates()]
+        return max(0, self.runs - sum(cell.state == plan.CACHED for cell in known))
 
     def finals(self) -> list[Planned]:
         """The final runs whose settings are known: the untuned one, and the tuned one once every trial has ended."""
@@ -159,13 +159,10 @@ class Study:
         """A run with the values of a point laid over those of the recipe."""
         spec, found = cell.spec, self.search.space
         keys = {**found.recipe(point, spec.values["training"]["epochs"]), **(overrides or {})}
-        values = recipe.merge(spec.values, recipe.nested(keys))
-        spec = structs.replace(
-            spec,
-            recipe=name or spec.recipe,
-            values=recipe.from_values(name or spec.recipe, values).values(),
-            options={**spec.options, **found.options(point)},
-        )
+        with _values_of(found):
+            values = recipe.from_values(name or spec.recipe, recipe.merge(spec.values, recipe.nested(keys))).values()
+        options = {**spec.options, **found.options(point)}
+        spec = structs.replace(spec, recipe=name or spec.recipe, values=values, options=options)
         return planned(self.request, spec, self.known, cell.problems if cell.state == BLOCKED else (), cell.asked)
 
 
@@ -173,7 +170,7 @@ def build(request: Request) -> list[Study]:
     """Plans all studies: the first of every backbone and dataset, then the second, and so on.
 
     Raises:
-        UsageError: an unknown name, option, recipe key or space.
+        UsageError: an unknown name, option, recipe key or space, or a space that does not fit.
         RecordError: the file of a study is damaged.
     """
     budget = request.budget
@@ -182,10 +179,14 @@ def build(request: Request) -> list[Study]:
     tested = replace(request, budget=None, seeds=tuple(range(budget.studies)))
     held = replace(tested, seeds=(0,), holdout={"seed": 0, "share": budget.holdout}, eval_datasets="")
     corner = searched.at(dict.fromkeys(searched.parameters, 0.99))
-    at_corner = plan.build(replace(held, overrides={**held.overrides, **searched.recipe(corner, 1)}))
+    trials = plan.build(held)
+    with _values_of(searched):
+        if EPOCHS in searched.recipe(corner, 1):
+            raise UsageError(f"every trial has the same number of epochs. Remove the parameter of {EPOCHS}.")
+        at_corner = plan.build(replace(held, overrides={**held.overrides, **searched.recipe(corner, 1)}))
     trials = [
         other if other.state == BLOCKED and cell.state != BLOCKED else cell
-        for cell, other in zip(plan.build(held), at_corner, strict=True)
+        for cell, other in zip(trials, at_corner, strict=True)
     ]
     finals, known = plan.build(tested), store.index(request.results)
     speeds, images = Speeds(request.results, known), _images(held)
@@ -194,7 +195,8 @@ def build(request: Request) -> list[Study]:
         for place, trial in enumerate(trials):
             entry = registry.backbone(trial.spec.backbone, request.plugins)
             own = searched.fitting(entry.card.options)
-            entry.options({**trial.spec.options, **own.options(corner)})  # an unknown option is an error here
+            with _values_of(own):
+                entry.options({**trial.spec.options, **own.options(corner)})  # an unknown option is an error here
             spec = structs.replace(trial.spec, seed=number, holdout={**trial.spec.holdout, "seed": number})
             search = state.resume(request.results, Search(own, _settings(budget, spec), spec))
             untuned = finals[place * budget.studies + number]
@@ -205,13 +207,23 @@ def build(request: Request) -> list[Study]:
     return studies
 
 
+@contextlib.contextmanager
+def _values_of(searched: Space) -> Iterator[None]:
+    """Says that a value comes from the space and not from the recipe or the user's options."""
+    try:
+        yield
+    except UsageError as error:
+        raise UsageError(f"The space {searched.name} does not fit: {error}") from error
+
+
 def _settings(budget: Budget, spec: RunSpec) -> Settings:
     """Random search; with `late`, trials are compared once, after 3/4 of their epochs, and the better half continues.
 
     Earlier comparisons favour fast starters; `benchmarks/early_stopping.py` measures how much.
     """
     epochs = spec.values["training"]["epochs"]
-    late = Asha(epochs, -(-3 * epochs // 4), 2) if budget.stopping == "late" else Asha(epochs, 0, 0)
+    late, off = Asha(epochs, -(-3 * epochs // 4), 2), Asha(epochs, 0, 0)
+    late = late if budget.stopping == "late" and late.rungs else off
     return Settings("random", spec.seed, late, budget.trials, (spec.seed,), tuned=True)
 
 
@@ -236,8 +248,10 @@ def _estimate(study: Study, speeds: Speeds, images: int) -> float | None:
     if not rate or not images:
         return None
     held_out = search.settings.samples + (len(FACTORS) if not study.number else 0)
-    passes = held_out * (1 - search.holdout.fraction) + len((BEST, UNTUNED))
-    return passes * spec.values["training"]["epochs"] * images / rate
+    sampler = recipe.from_values(spec.recipe, spec.values).sampler
+    of_trial = sampler.images((1 - search.holdout.fraction) * images)
+    epoch = held_out * of_trial + len((BEST, UNTUNED)) * sampler.images(images)
+    return epoch * spec.values["training"]["epochs"] / rate
 
 
 def _flat(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -45,10 +45,16 @@ def wanted(card: BackboneCard, options: Mapping[str, Any] | None = None) -> Pret
     names = [name for name in card.pretrained.files if all(f"{{{key}}}" in name for key in changed)]
     if not names:
         return None
-    filled = {key: _fill(getattr(card.pretrained, key), values, card) for key in ("hub", "timm")}
+    files = tuple(_fill(name, values, card) for name in names)
+    places = {
+        "hub": _of_files(card.pretrained.hubs, files, card.pretrained.hub),
+        "url": _of_files(card.pretrained.urls, files, card.pretrained.url),
+        "timm": card.pretrained.timm,
+    }
+    filled = {key: _fill(place, values, card) for key, place in places.items()}
     return replace(
         card.pretrained,
-        files=tuple(_fill(name, values, card) for name in names),
+        files=files,
         sha256="" if changed else card.pretrained.sha256,
         **filled,
     )
@@ -64,8 +70,13 @@ def kind_of_start(card: BackboneCard, options: Mapping[str, Any] | None = None, 
     """
     if pretrained == "none" or (start := wanted(card, options)) is None:
         return "none"
-    kinds = (kind for pattern, kind in start.kinds.items() if any(fnmatchcase(file, pattern) for file in start.files))
-    return next(kinds, "") or start.kind or "unknown"
+    return _of_files(start.kinds, start.files, start.kind) or "unknown"
+
+
+def _of_files(by_pattern: Mapping[str, str], names: Iterable[str], default: str) -> str:
+    """Returns the value of the first pattern that one of the file names matches, or the default."""
+    listed = list(names)
+    return next((v for pattern, v in by_pattern.items() if any(fnmatchcase(n, pattern) for n in listed)), default)
 
 
 def _fill(name: str, options: Mapping[str, Any], card: BackboneCard) -> str:
@@ -138,6 +149,10 @@ def fetch(
     if (found := locate(card, weights_root, options)) or not (start := wanted(card, options)):
         return found
     target = Path(expand(weights_root)) / start.files[0]
+    if not (start.hub or start.timm):
+        raise WeightsError(
+            f"The starting weights of {card.name} have to be downloaded by hand. {_by_hand(start, target.parent)}"
+        )
     try:
         source = _download(*_on_hub(start))
     except Exception as error:  # the hub's client raises many kinds of exceptions
@@ -184,7 +199,7 @@ def _by_hand(start: PretrainedCard, folder: Path) -> str:
         also = f" Also accepted: {', '.join(others)}." if others else ""
         return f"Download {name} from {start.url} and put it into {folder}.{also}"
     page = f", see {start.url}" if start.url else ""
-    return f"Download {' or '.join(start.files)} yourself{page}, and put it into {folder}."
+    return f"Download {' or '.join(start.files)}{page}, and put it into {folder}."
 
 
 def checksum(path: Path) -> str:

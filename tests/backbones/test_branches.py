@@ -120,6 +120,8 @@ def test_a_file_of_the_authors_of_pcb_has_other_names() -> None:
             theirs[f"base.{key}"] = value
     theirs |= {"base.fc.weight": torch.zeros(1000, 2048), "base.fc.bias": torch.zeros(1000)}
     built.load_published({"state_dict": theirs, "epoch": 60, "best_top1": 0})
+    headless = {key: value for key, value in theirs.items() if not key.startswith("instance")}
+    assert registry.backbone("pcb").model().infer(headless, (384, 128))["options"] == {"reduced": 256}
     assert registry.backbone("pcb").model().infer(theirs, (384, 128))["options"] == {"parts": 6, "reduced": 256}
 
 
@@ -191,6 +193,7 @@ def test_stripes_are_those_of_adaptive_pooling(height: int, count: int) -> None:
         ("pcb", {"parts": 0}, "pcb.parts"),
         ("lightmbn", {"trunk": "vit"}, "lightmbn.trunk"),
         ("lightmbn", {"feats": -1}, "lightmbn.feats"),
+        ("lightmbn", {"size": (32, 12)}, "at least 13 pixels per side, found 32x12"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(backbone: str, options: dict[str, Any], named: str) -> None:

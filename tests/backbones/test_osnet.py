@@ -16,7 +16,7 @@ from harness.weights import wanted
 from tests.support import golden_weights as golden
 
 ENTRY = registry.backbone("osnet")
-GOLDEN = ("osnet_x1_0", "osnet_x0_25", "osnet_ain_x1_0")
+GOLDEN = ("osnet_x1_0", "osnet_x0_25", "osnet_ibn_x1_0", "osnet_ain_x1_0")
 SMALLEST = "osnet_x0_25"
 
 
@@ -32,8 +32,8 @@ def module(arch: str) -> osnet.OSNet:
     return built
 
 
-def small(classes: int = 5, arch: str = SMALLEST, **options) -> osnet.OSNet:
-    return osnet.build(num_classes=classes, num_cameras=0, image_size=(64, 32), arch=arch, **options)
+def small(classes: int = 5, arch: str = SMALLEST, image_size: tuple[int, int] = (64, 32), **options) -> osnet.OSNet:
+    return osnet.build(num_classes=classes, num_cameras=0, image_size=image_size, arch=arch, **options)
 
 
 @pytest.mark.parametrize("arch", GOLDEN)
@@ -122,7 +122,7 @@ def test_each_architecture_has_its_own_starting_file():
     [("", 60, 0.0015), ("", 61, 0.00015), ("x0_25", 80, 0.003), ("x0_25", 161, 3e-5), ("ain_x1_0", 51, 0.00075)],
 )
 def test_the_native_rate_is_that_of_torchreid(variant, epoch, expected):
-    keys = ENTRY.card.variants[variant].dataset["market1501"] if variant else {}
+    keys = ENTRY.card.variants[variant].native if variant else {}
     recipe = load(ENTRY.native_recipe, "market1501", keys)
     moment = {"epoch": epoch, "iteration": 0, "iterations_per_epoch": 9, "epochs": recipe.training.epochs}
     found = rate(recipe.schedule, recipe.optimizer, **moment)
@@ -139,3 +139,9 @@ def test_training_moves_every_parameter():
 def test_an_unknown_architecture_is_refused():
     with pytest.raises(UsageError, match=r"osnet\.arch must be one of"):
         small(arch="osnet_x2_0")
+
+
+def test_images_that_would_shrink_to_nothing_are_refused():
+    assert small(image_size=(13, 13)).eval()(torch.zeros(1, 3, 13, 13)).shape == (1, 512)
+    with pytest.raises(UsageError, match="at least 13 pixels per side, found 64x12"):
+        small(image_size=(64, 12))

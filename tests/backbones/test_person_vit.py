@@ -257,11 +257,19 @@ def test_training_moves_every_parameter(name, options):
         ("transreid-ssl", {"stem": "ics", "stride": 12}, "fixed stride of 16"),
         ("pass", {"part_fusion": "sum"}, "part_fusion must be"),
         ("pass", {"necks": "two"}, "necks must be"),
+        ("personvit", {"pool": "avgmax", "image_size": (32, 16)}, "needs at least 4 patches, found 2"),
+        ("transreid-ssl", {"stem": "ics", "image_size": (32, 15)}, "no patch of 16x16"),
     ],
 )
 def test_options_that_do_not_fit_are_refused(name, options, message):
     with pytest.raises(UsageError, match=message):
         build(name, **options)
+
+
+@pytest.mark.parametrize("image_size", [(63, 33), (65, 30), (79, 47)])
+def test_the_stem_has_as_many_positions_as_patches(image_size):
+    built = build("transreid-ssl", image_size, classes=5, size="tiny", stem="ics").eval()
+    assert built(torch.zeros(1, 3, *image_size)).shape == (1, 192)
 
 
 def test_images_of_another_size_are_refused():

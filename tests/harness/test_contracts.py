@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 
+import pytest
 import torch
 from torch import nn
 
 from harness import contracts
 from harness.contracts import BackboneCode, BackboneExtras
+from harness.errors import WeightsError
 from harness.system.paths import REPOSITORY
 
 OPTIONAL = {*BackboneExtras.__annotations__, *(name for name in vars(BackboneExtras) if not name.startswith("_"))}
@@ -73,6 +75,8 @@ def test_what_a_checkpoint_says_is_complete_or_none():
     state = {"classifier.weight": torch.zeros(5, 2)}
     assert contracts.inferred(Code, state, (8, 4)) == {"num_classes": 5, "num_cameras": 0, "options": {}}
     assert contracts.inferred(object, state, (8, 4)) is None
+    with pytest.raises(WeightsError, match="sizes cannot be read off its tensors"):
+        contracts.inferred(Code, {"classifier.weight": torch.tensor(1.0)}, (8, 4))
 
 
 def test_optional_parts_are_read_in_one_place_and_explained():

@@ -326,8 +326,9 @@ def _licence(network: Embedder) -> dict[str, str]:
     """The licences of code, starting weights and training data, as far as the cards know them."""
     source, card = network.source, network.source.entry.card
     found = {"code": card.licence or "unknown"}
-    if card.pretrained:
-        found["starting_weights"] = f"{card.pretrained.trained_on}, see {card.pretrained.url or 'the card'}"
+    random = source.record is not None and source.record["spec"].get("pretrained", "none") == "none"
+    if not random and (start := weights.wanted(card, source.options)):
+        found["starting_weights"] = f"{start.trained_on}, see {start.url or 'the card'}"
     if source.dataset:
         try:
             data = registry.dataset(source.dataset, source.plugins).card

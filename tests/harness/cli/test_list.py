@@ -31,6 +31,13 @@ def test_names_are_shown_with_everything_that_is_known() -> None:
     assert "tokens-16" in page and "groups: mamba" in page and "PCB (ResNet-50)" in page and "LightMBN" not in page
 
 
+def test_backbones_are_named_as_in_other_commands() -> None:
+    page = printed("backbones", "osnet:x0_*", "clipreid", "all-mamba", "osnet", "timm")
+    assert [line.split()[0] for line in page.splitlines() if line[:1].strip()] == [
+        *("osnet", "clip-reid", "reidmamba", "timm")
+    ]
+
+
 def test_names_choose_the_rows_of_json() -> None:
     rows = json.loads(printed("backbones", "transreid", "--format", "json"))
     assert [(row["name"], row["start"], row["groups"]) for row in rows] == [("transreid", "ImageNet-21k", ["vit"])]

@@ -17,13 +17,16 @@ from tests.support import record_samples as samples
 
 def planned(world: Path, results: Path, **more: Any) -> Any:
     fixed = {"data_root": world, "results": results, "from_scratch": True, "device": "cpu"}
-    fixed |= {"overrides": {"sampler.identities": 4}}
+    epochs = {"training.epochs": more.pop("set_epochs")} if "set_epochs" in more else {}
+    fixed |= {"overrides": {"sampler.identities": 4, **epochs}}
     return harness.plan("bot", "market1501", **fixed, **more)[0].spec
 
 
 def test_epochs_follow_from_the_measured_step(world: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="--train-batch 16 --precision fp32"):
-        planned(world, tmp_path, train_time="10m")
+    with pytest.raises(UsageError, match=r"--train-batch 16 --precision fp32 .*--option bot.width=tiny --results \S+$"):
+        planned(world, tmp_path, train_time="10m", options={"bot": {"width": "tiny"}})
+    with pytest.raises(UsageError, match="Leave out --set"):
+        planned(world, tmp_path, train_time="10m", set_epochs=3)
     study = profile.Study(batches=(), train_batches=(16,), heights=(), threads=1)
     (cell,) = profile.build(Request(backbones="bot", results=tmp_path, device="cpu"), study)
     store.write(cell.folder, samples.ok(cell.spec, source="profile", train_step_ms=500.0) | {"evaluations": []})

@@ -18,6 +18,7 @@ def test_a_pattern_after_a_colon_means_the_backbone_and_its_variants() -> None:
     assert chosen("reidmamba:*") == ["reidmamba", *(f"reidmamba:{name}" for name in VARIANTS)]
     assert chosen("reidmamba:tokens-*") == ["reidmamba:tokens-4", "reidmamba:tokens-8", "reidmamba:tokens-16"]
     assert chosen("osnet:x0_?") == ["osnet:x0_5"]
+    assert chosen("clipreid:*") == chosen("clip-reid:*")  # an alias
 
 
 def test_a_pattern_without_a_colon_means_backbones_that_can_be_trained() -> None:

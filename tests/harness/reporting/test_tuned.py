@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from msgspec import structs
 
-from harness import reporting
-from harness.reporting import rows, tuned_results
+from harness import reporting, stats
+from harness.reporting import rows, tuned, tuned_results
 from harness.reporting.report_data import ReportData
 from harness.reporting.site.source import Source
 from harness.reporting.site.views import tuned as tuned_view
-from harness.tuning import space
+from harness.tuning import cost, space
 from harness.tuning.asha import Asha
 from harness.tuning.state import FINISHED, STOPPED, Final, Search, Settings, Trial
 from tests.support import record_samples as samples
@@ -83,8 +84,8 @@ def test_medians_gains_hours_and_a_difference(tmp_path: Path) -> None:
     row = next(line for line in shown.splitlines() if line.startswith("| loss.label\\_smoothing"))
     assert max(int(cell.strip(" %")) for cell in row.split("|")[2:-1]) > 50, "the only parameter with an effect"
     assert sorted(path.name for path in (tmp_path / "figures").glob("tuned.*")) == [
-        "tuned.market1501.unified.training.12.cpu.best-of.png",
-        "tuned.market1501.unified.training.12.cpu.rates.png",
+        "tuned.market1501.unified.training.12.4.cpu.best-of.png",
+        "tuned.market1501.unified.training.12.4.cpu.rates.png",
     ]
 
 
@@ -111,6 +112,23 @@ def test_a_diverged_trial_counts_as_zero_and_a_failed_one_not_at_all() -> None:
     search.trials[2].state, search.trials[2].value = "failed", None
     values = [tuned_results.value_of(trial) for trial in search.trials]
     assert values[0] == 0.0 and values[1] == pytest.approx(search.trials[1].curve[4]) and values[2] is None
+    search.trials[1].curve = {1: 0.6, 2: 0.4}
+    assert tuned_results.value_of(search.trials[1]) == 0.4, "a stopped one counts with its last value, not its best"
+
+
+def test_p_values_are_corrected_for_all_pairs() -> None:
+    scores = {"alpha": (0.50, 0.52, 0.53), "beta": (0.42, 0.45, 0.43), "gamma": (0.49, 0.53, 0.52)}
+    found = [study for backbone, values in scores.items() for study in three(backbone, values)]
+    records = {r["run_id"]: r for _, of_study in found for r in of_study}
+    (table,) = tuned_results.tables(ReportData(list(records.values()), searches=[search for search, _ in found]))
+    pairs = tuned._pairs(table)
+    assert [p for *_, p in pairs] == pytest.approx(list(stats.holm([test.p_value for _, _, test, _ in pairs])))
+    assert max(p / test.p_value for _, _, test, p in pairs) == pytest.approx(3)
+
+
+def test_hours_count_every_process_of_a_run() -> None:
+    run = {"timing": {"seconds": {"train": 90.0, "evaluate": 10.0}}, "efficiency": {}}
+    assert cost.spent([run, {**run, "efficiency": {"train_processes": 4}}]) == 100 + 400
 
 
 def test_runs_without_camera_ids_have_a_table_of_their_own() -> None:
@@ -120,3 +138,71 @@ def test_runs_without_camera_ids_have_a_table_of_their_own() -> None:
     assert found == {"unified": ["alpha", "beta"], "unified, camera embedding off": ["alpha", "beta"]}
     alone = ReportData([samples.ok(specs[1]), samples.ok(samples.spec("beta"))])
     assert [table.key.recipe for table in rows.tables(alone)] == ["unified"]
+
+
+def changed(studies: list[Any], **fields: Any) -> list[Any]:
+    for search, _ in studies:
+        search.spec = structs.replace(search.spec, **fields)
+    return studies
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"pretrained": "a" * 64}, "alpha (pretrained=none)"),
+        ({"values": {**samples.VALUES, "loss": {"triplet": 9.0}}}, "alpha (loss.triplet=9.0)"),
+        ({"fingerprint": "e" * 64}, "alpha (fingerprint=eeeeeeee)"),
+        ({"source": "a" * 64}, "alpha (code=aaaaaaaa)"),
+    ],
+)
+def test_studies_with_other_settings_are_rows_of_their_own(fields: dict[str, Any], label: str) -> None:
+    studies = [*three("alpha", (0.5, 0.52)), *changed(three("alpha", (0.3, 0.32), n=9), options={}, **fields)]
+    records = {r["run_id"]: r for _, found in studies for r in found}
+    (table,) = tuned_results.tables(ReportData(list(records.values()), searches=[s for s, _ in studies]))
+    assert [sorted(row.scores("best").values()) for row in table.complete("best")] in (
+        [[0.5, 0.52], [0.3, 0.32]], [[0.3, 0.32], [0.5, 0.52]]
+    )  # fmt: skip
+    assert label in [row.label for row in table.rows]
+
+
+def test_spaces_of_one_name_have_tables_and_figures_of_their_own(tmp_path: Path) -> None:
+    other = three("beta", (0.3, 0.32))
+    for search, _ in other:
+        kept = {name: p for name, p in SPACE.parameters.items() if name != "margin"}
+        search.space = structs.replace(SPACE, parameters=kept)
+    shown = page(tmp_path, [*three("alpha", (0.5, 0.52)), *other])
+    assert shown.count("12 trials of 4 epochs in the space training ") == 2 * 3, "a title and two figures"
+    assert len(list((tmp_path / "figures").glob("tuned.*"))) == 4 and "Conclusion**: none yet" in shown
+    assert "--space training " in shown and "--space training.toml " in shown
+
+
+def test_a_choice_without_effect_has_an_importance() -> None:
+    parameters = {
+        "o": {"key": "recipe.optimizer.name", "distribution": "choice", "values": ["sgd", "adam"]},
+        "m": {"key": "recipe.x", "distribution": "choice", "values": [0.5, 0.9], "active_if": {"o": ["sgd"]}},
+    }
+    searches = [search for search, _ in three("alpha", (0.5, 0.52))]
+    for search in searches:
+        search.space = space.Space.from_dict({"name": "mine", "parameters": parameters})
+        for trial in search.trials:
+            trial.point = {"o": "sgd", "m": 0.5} if trial.number % 2 else {"o": "adam", "m": None}
+    assert set(tuned_results.importance(searches)) == {"optimizer.name", "x"}
+
+
+def test_a_study_without_a_choice_is_said(tmp_path: Path) -> None:
+    studies = three("alpha", (0.5, 0.52))
+    for trial in studies[0][0].trials:
+        trial.state, trial.value = "diverged", 0.0
+    del studies[0][0].finals[:]
+    assert "**No choice**: in a study of alpha, no trial finished." in page(tmp_path, studies)
+
+
+def test_diverged_and_missing_learning_rates(tmp_path: Path) -> None:
+    studies = three("alpha", (0.5, 0.52))
+    search, records = studies[0]
+    search.finals[:] = [final for final in search.finals if final.name != "learning rate x 0.25"]
+    last = next(r for r in records if r["run_id"] == search.finals[-1].run_ids[0])
+    last |= {"status": "diverged", "evaluations": []}
+    shown = page(tmp_path, studies)
+    row = next(line for line in shown.splitlines() if line.startswith("| alpha") and "not run" in line)
+    assert row.split("|")[6].strip() == "0.0" and float(row.split("|")[7]) < -50

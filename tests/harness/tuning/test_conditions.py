@@ -17,6 +17,12 @@ from harness.tuning.space import Space
 from tests.support import searches
 
 TRAINING = space.load("training")
+CHAIN = {
+    "a": {"key": "recipe.x", "distribution": "choice", "values": ["p", "q"]},
+    "c": {"key": "recipe.z", "active_if": {"b": ["r"]}},
+    "b": {"key": "recipe.y", "distribution": "choice", "values": ["r", "s"], "active_if": {"a": ["p"]}},
+    "d": {"key": "recipe.w", "active_if": ["c"], "default": 0.5},
+}
 POSITIONS = st.fixed_dictionaries({name: st.floats(0, 1) for name in TRAINING.parameters})
 
 
@@ -78,10 +84,35 @@ def test_spaces_of_before_keep_their_ids_and_files() -> None:
     ("parameters", "message"),
     [
         ({"a": {"key": "recipe.x", "active_if": {"b": [1]}}}, "parameter in active_if of a"),
-        ({"a": {"key": "recipe.x", "active_if": {"a": [1]}}}, "its own condition"),
+        ({"a": {"key": "recipe.x", "active_if": {"a": [1]}}}, "cannot be its own condition"),
         ({"a": {"key": "recipe.x"}, "b": {"key": "recipe.x"}}, "a and b both set recipe.x"),
+        ({**CHAIN, "a": {"key": "recipe.x", "active_if": ["c"], "default": 1}}, "cannot be its own condition"),
+        ({**CHAIN, "c": {"key": "recipe.z", "active_if": {"b": ["t"]}}}, "needs values that b can have, found t"),
+        ({**CHAIN, "c": {"key": "recipe.z", "active_if": {"b": []}}}, "found no value"),
+        ({**CHAIN, "c": {"key": "option.z", "optional": True}}, "names c, which is optional"),
+        ({"a": {"key": "recipe.x", "optional": True}}, "optional needs a key 'option.NAME'"),
+        ({"a": {"key": "option.x", "unit": "epochs"}}, "unit needs a range of numbers"),
+        ({"a": {"key": "recipe.x", "distribution": "choice", "values": [1, 1]}}, "at least two values, found 1"),
     ],
 )
 def test_wrong_conditions_are_refused(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Space.from_dict({"name": "mine", "parameters": parameters})
+
+
+@given(st.fixed_dictionaries({name: st.floats(0, 1) for name in CHAIN}))
+def test_what_has_no_effect_gives_no_other_parameter_an_effect(positions: dict[str, float]) -> None:
+    chain = Space.from_dict({"name": "chain", "parameters": CHAIN})
+    point = chain.at(positions)
+    assert list(point) == list(CHAIN) and chain.canonical(point) == point
+    assert (point["b"] is None) == (point["a"] == "q") and (point["c"] is None) == (point["b"] != "r")
+    assert point["c"] or point["d"] == 0.5
+
+
+def test_tpe_takes_a_choice_without_effect() -> None:
+    chain, known = Space.from_dict({"name": "chain", "parameters": CHAIN}), list[Known]()
+    for number in range(14):
+        point = sampler.suggest(chain, "tpe", seed=1, number=number, samples=14, known=known)
+        assert point is not None
+        known.append(Known(point, 0.1 * number))
+    assert None in {trial.point["b"] for trial in known}

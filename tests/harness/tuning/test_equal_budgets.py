@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import ttest_rel
 
 from benchmarks import early_stopping, equal_budgets
 from harness import stats
@@ -45,6 +46,12 @@ def test_the_interval_of_the_expected_best_holds_what_it_says() -> None:
         _, low, high = stats.expected_best_of_studies(drawn.tolist())
         hits.append((low[:10] <= truth) & (truth <= high[:10]))
     assert (np.mean(hits, axis=0) > 0.9).all(), "nominally 95 %, up to half of the trials"
+
+
+def test_the_test_over_studies_is_the_paired_t_test() -> None:
+    first, second = np.random.default_rng(2).normal(0.8, 0.02, (2, 4))
+    found, expected = stats.compare_studies(first, second), ttest_rel(first, second)
+    assert (found.p_value, *found.interval) == pytest.approx((expected.pvalue, *expected.confidence_interval()))
 
 
 def test_the_test_over_studies_holds_its_level_and_needs_two_studies() -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 import harness
+from harness.cli import studies as studies_text
 from harness.errors import UsageError
 from harness.execution import settings
 from harness.execution.options import Execution
@@ -57,7 +58,7 @@ def test_a_trial_is_the_one_that_tune_would_run(world: Path, tmp_path: Path) -> 
     first = studies.build(asked)[0]
     tuned = Tuning(replace(asked, budget=None), SearchSettings(space="training", sampler="random"), Execution())
     for cell in first.trials():
-        point = next(p for p in first.points() if first.plan_trial(p).spec == cell.spec)
+        point = next(p for p in first.search.points() if first.plan_trial(p).spec == cell.spec)
         assert tuned.plan_trial(point).spec.run_id == cell.spec.run_id
     assert tuned.search.id != first.search.id, "a search of `tune` and a study do not share a file"
 
@@ -73,10 +74,13 @@ def test_the_untuned_runs_are_those_of_the_recipe(world: Path, tmp_path: Path) -
 
 def test_the_choice_is_trained_on_everything_and_only_its_settings_change(world: Path, tmp_path: Path) -> None:
     study = studies.build(request(world, tmp_path, "transreid", budget=2))[0]
-    points = study.points()[:2]
+    points = study.search.points()[:2]
     study.search.trials = [
         Trial(i, p, study.plan_trial(p).spec.run_id, state=FINISHED, value=0.5 + 0.1 * i) for i, p in enumerate(points)
     ]
+    second, study.search.trials = study.search.trials[1], study.search.trials[:1]
+    assert study.finals() == [study.untuned] and not study.rates(), "nothing is chosen before the last trial"
+    study.search.trials = [*study.search.trials, second]
     tuned, untuned, *rates = study.settle()
     assert (tuned.spec.recipe, tuned.spec.purpose, tuned.spec.holdout) == ("tuned", "test", {})
     assert tuned.spec.options["drop_path"] == points[1]["drop_path"]
@@ -103,9 +107,30 @@ def test_a_space_with_fewer_points_than_the_budget_ends_nevertheless(world: Path
     assert len(study.trials()) == 2 and not study.has_ended
     study.search.trials = [
         Trial(i, point, study.plan_trial(point).spec.run_id, state=FINISHED, value=0.5)
-        for i, point in enumerate(study.points())
+        for i, point in enumerate(study.search.points())
     ]
-    assert study.has_ended and len(study.finals()) == 2
+    assert study.has_ended and len(study.finals()) == 2 and study.runs == 2 + 2 + 4
+    rows = studies_text.shown([study], study.request).splitlines()
+    assert next(row for row in rows if row.startswith("bot")).split()[2:5] == ["2", "2", "6"]
+
+
+def test_a_study_without_a_choice_has_the_untuned_run_alone(world: Path, tmp_path: Path) -> None:
+    study = studies.build(request(world, tmp_path, "bot", budget=2))[0]
+    study.search.trials = [
+        Trial(i, p, study.plan_trial(p).spec.run_id, state="diverged", value=0.0)
+        for i, p in enumerate(study.search.points())
+    ]
+    assert study.settle() == [study.untuned] and study.left == 1
+
+
+def test_late_stopping_of_short_runs_is_none(world: Path, tmp_path: Path) -> None:
+    """The report cannot tell the two apart, and its command must find the same study."""
+    for epochs, same in ((3, True), (4, False)):
+        few = {"overrides": {"sampler.identities": 4, "training.epochs": epochs}}
+        late, off = (studies.build(request(world, tmp_path, "bot", stopping=s, **few))[0] for s in ("late", "off"))
+        assert (late.search.id == off.search.id) == same
+    usual = studies.build(request(world, tmp_path, "bot"))[0].search.settings.asha
+    assert (usual.rungs, usual.reduction_factor) == ([90], 2), "the worse half, after 3/4 of 120 epochs"
 
 
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
@@ -136,6 +161,7 @@ def test_finished_trials_of_a_smaller_budget_are_taken_over(world: Path, tmp_pat
     for cell, score in zip(studies.build(asked)[0].trials(), (0.5, 0.6), strict=True):
         store.write(cell.folder, samples.ok(cell.spec, samples.evaluation(mAP=score), source="search"))
     (study,) = studies.build(request(world, tmp_path, "bot", budget=3, studies=1))
+    assert "9 runs, 7 to do" in studies_text.shown([study], study.request)
     make = lambda cell: Job(cell.spec, str(cell.folder))  # noqa: E731
     trials = SearchTrials(study.search, asked.results, study.plan_trial, make, threading.Event())
     job = trials.next()
@@ -176,11 +202,37 @@ def test_the_plan_as_json_has_every_run_that_is_known(cli: Cli, world: Path, tmp
         ({"stopping": "early"}, "stopping rule"),
         ({"budget": 0}, "--budget must be a whole number"),
         ({"space": "train"}, "Did you mean 'training'"),
+        ({"stopping": False}, "stopping rule"),
+        ({"budget": True}, "--budget must be a whole number"),
     ],
 )
 def test_settings_that_do_not_fit_are_refused(world: Path, tmp_path: Path, given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         studies.build(request(world, tmp_path, "bot", **given))
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("recipe.optimizer.lrr", "The space mine does not fit: .*Did you mean 'lr'"),
+        ("option.drop_path", "The space mine does not fit: Unknown option of bot"),
+        ("recipe.training.epochs", "Remove the parameter of training.epochs"),
+        ("recipe.loss.label_smoothing", "The space mine does not fit: .*loss.label_smoothing"),
+    ],
+)
+def test_the_message_names_a_space_that_does_not_fit(world: Path, tmp_path: Path, key: str, message: str) -> None:
+    ends = 'distribution = "integer"\nlow = 1\nhigh = 5\n'
+    (tmp_path / "mine.toml").write_text(f'[parameters.m]\nkey = "{key}"\n{ends}')
+    with pytest.raises(UsageError, match=message):
+        studies.build(request(world, tmp_path, "bot", space=tmp_path / "mine.toml"))
+
+
+def test_an_epoch_of_fixed_length_costs_the_same_in_a_trial(world: Path, tmp_path: Path) -> None:
+    fixed = {"overrides": {"sampler.identities": 4, "sampler.epoch": "fixed", "sampler.iterations": 10}}
+    asked = request(world, tmp_path, "bot", budget=10, **fixed)
+    untuned = studies.build(asked)[0].untuned
+    store.write(untuned.folder, samples.ok(untuned.spec, train_images_per_second=50.0))
+    assert studies.build(asked)[0].search.estimate == pytest.approx((14 + 2) * 120 * 10 * 16 / 50)
 
 
 def test_other_commands_refuse_a_recipe_that_is_a_search(cli: Cli, world: Path, tmp_path: Path) -> None:

@@ -133,6 +133,28 @@ def test_what_the_hub_sends_is_kept_under_the_cards_name(root: Path, tmp_path: P
     assert weights.fetch(replace(card, pretrained=None), root) is None
 
 
+def test_each_file_has_its_own_place(root: Path):
+    page, net = "https://net", "us/{width}:model.safetensors"
+    start = replace(CARD.pretrained, files=("{width}.pth",), urls={"big*": page}, hubs={"bas*": net})
+    card = replace(CARD, pretrained=start)
+    places = {width: weights.wanted(card, {"width": width}) for width in ("base", "big")}
+    assert (places["base"].url, places["base"].hub) == ("https://here", "us/base:model.safetensors")
+    assert (places["big"].url, places["big"].hub) == (page, "")
+    with pytest.raises(WeightsError, match=r"by hand\. Download big\.pth, see https://net, and put it into"):
+        weights.fetch(card, root, {"width": "big"})
+
+
+def test_no_file_is_looked_for_on_the_page_of_another():
+    for name in ("agw:ibn", "agw", "lightmbn", "lightmbn:resnet50", "transreid:deit", "transreid"):
+        entry = registry.backbone(name)
+        found = weights.wanted(entry.card, entry.options())
+        assert found and "{" not in found.url + found.hub
+        if found.hub:
+            assert found.url == f"https://huggingface.co/{found.hub.partition(':')[0]}"
+        else:
+            assert "github.com" in found.url
+
+
 def test_without_a_network_the_user_is_told_what_to_put_where(root: Path, monkeypatch):
     sent = root / "cached.safetensors"
     save_file(STATE, sent)

@@ -19,7 +19,7 @@ def build(source: Source) -> Mapping[str, Any]:
 def _entry(source: Source, table: Table) -> dict[str, Any]:
     key = table.key
     return {
-        "title": f"{source.data.title(key.dataset)}: {key.trials} trials in the space {key.space}",
+        "title": f"{source.data.title(key.dataset)}: {key.trials} trials in the space {table.space_name}",
         "stopping": bool(key.stopping),
         "rows": [_row(source, row) for row in table.rows],
     }
