@@ -58,9 +58,12 @@ def _generated(found: Sequence[Splits]) -> dict[str, Any] | None:
         return None
     counts = {name: dict(row) for name, row in dict(found[0].generated.get("counts") or {}).items()}
     for splits in found[1:]:
-        stated = ((splits.generated or {}).get("counts") or {}).get("train") or {}
+        stated = (splits.generated or {}).get("counts") or {}
+        train = stated.get("train") or {}
         for quantity in counts.get("train", {}):
-            counts["train"][quantity] += stated.get(quantity, 0)
+            counts["train"][quantity] += train.get(quantity, 0)
+        if "train" in counts and "val" in splits.notes.get("lists", {}):  # the same people as in train
+            counts["train"]["images"] += (stated.get("val") or {}).get("images", 0)
     return {**found[0].generated, "counts": counts}
 
 

@@ -65,7 +65,8 @@ def _grouped(found: Outcome) -> dict[str, list[Checked]]:
         for run in found.runs:
             for finding in run.findings:
                 if finding.weight == weight:
-                    groups.setdefault(f"{weight}: {finding.words}", []).append(run)
+                    runs = groups.setdefault(f"{weight}: {finding.words}", [])
+                    runs += [] if run in runs[-1:] else [run]  # one dataset may say the same as another
     return groups
 
 

@@ -59,6 +59,14 @@ def test_counts_and_facts_are_sums(root):
     assert facts.unseen == ()
 
 
+def test_a_further_set_with_validation_images_counts_them(tmp_path):
+    """MSMT17 trains on the images of `train` and `val`."""
+    generate(tmp_path, layouts=["market1501", "msmt17"], scale="smoke", seed=0, size=(32, 16))
+    for names in ("market1501+msmt17", "msmt17+market1501"):
+        entry = registry.dataset(names)
+        assert dataset_checks.check_counts(entry, entry.load(tmp_path)) == [], names
+
+
 def test_further_sets_need_training_images_alone(root, tmp_path):
     shutil.copytree(root, tmp_path / "data")
     duke = layouts.find(registry.dataset("dukemtmc"), tmp_path / "data").folder
