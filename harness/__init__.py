@@ -164,7 +164,9 @@ def tune(backbone: str, dataset: str, **settings: Any) -> Search:
     from harness.execution.tune import SearchSettings, Tuning
 
     given: Mapping[str, Any] = {**settings, "seeds": settings.get("seed", 0)}
-    asked = reading.resolve(backbone, dataset, given, others=SearchSettings.__dataclass_fields__, table="tune")
+    asked = reading.resolve(
+        backbone, dataset, given, grid=False, others=SearchSettings.__dataclass_fields__, table="tune"
+    )
     if asked.generate:
         stand_ins.draw(asked.request, asked.generate)
     tuning = Tuning(asked.request, SearchSettings(**asked.others), asked.execution)
@@ -242,7 +244,7 @@ def report(
         out: the page. Default `BENCHMARKS.md` of the checkout for its own results, else in the first results folder.
         csv: folder for CSV files with the numbers, which are written instead of the page; see docs/report.md.
         html: folder for a website, which is written instead of the page; its first page is returned.
-        with_images: whether the website shows images of people; licences of datasets may forbid to share them.
+        with_images: whether the website shows images of people; licences of datasets may forbid sharing them.
         data_root: folder that holds the datasets, for the images.
         plugins: folder of further plug-ins.
 
@@ -308,7 +310,7 @@ def publish(
     """Writes weights, model card and record of a run into a folder, or uploads them; returns where they are.
 
     Args:
-        run: id of a trained and scored run, or its first letters.
+        run: id of a trained and scored run, or its first characters.
         to: a new folder, or `hf://user/name` on the Hugging Face hub.
         upload: agrees to the upload; without it, nothing is sent.
         public: makes a new repository visible to everyone.
@@ -367,7 +369,7 @@ def audit(
         backbone: the backbone; may be left out with `run`.
         dataset: the dataset to look at; for a run its own by default, or several as a comma list.
         checkpoint: a checkpoint of the original code or of a run; it is scored, too, as by `evaluate`.
-        run: id of a finished run whose checkpoint is among the results, or its first letters.
+        run: id of a finished run whose checkpoint is among the results, or its first characters.
         checks: names of audits as a list or comma list, `default` or `all`.
         trust_pickle: allow a checkpoint that runs code when it is read.
         **settings: for a checkpoint the options of `python -m harness evaluate`; for a run `results`, `data_root`,
@@ -526,7 +528,7 @@ def load_backbone(
     Args:
         name: the backbone; may be left out with `run`.
         checkpoint: a checkpoint of the original code or of a run. With neither, the network starts at random.
-        run: id of a run (or its first letters) whose checkpoint is among the results.
+        run: id of a run (or its first characters) whose checkpoint is among the results.
         device: `auto`, `cpu`, `cuda`, `mps` or `xpu`; the last two are untested.
         **settings: `results`, `plugins`, `options` (build options), `image_size` ((height, width) in pixels),
             `trust_pickle`, `batch_size` (images per batch, by default those of the evaluation; it may change the last

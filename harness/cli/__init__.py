@@ -24,7 +24,7 @@ COMMANDS = {
     "prepare": "Unpack and check datasets, and download pretrained weights.",
     "validate": "Check datasets against their cards, and backbones against the contract.",
     "status": "Show the records of a results folder; send missing ones to MLflow.",
-    "report": "Write BENCHMARKS.md and its plots, or CSV files, from the records.",
+    "report": "Write BENCHMARKS.md, CSV files or a website from the records.",
     "results": "Check the results of others before they are merged with yours.",
     "evaluate": "Score a checkpoint or stored features without training.",
     "audit": "Audit a trained network: cameras, open set and other things that a score hides.",
@@ -33,7 +33,7 @@ COMMANDS = {
     "publish": "Write weights, model card and record of a run, or upload them.",
     "compare": "Compare two backbones on a dataset, with an interval and a p-value.",
     "claims": "Judge the published numbers and claims of the cards from your runs.",
-    "tune": "Search settings on held-out training identities.",
+    "tune": "Search hyperparameters on held-out training identities.",
     "profile": "Measure parameters, FLOPs, throughput, latency and memory.",
     "run-one": "",
 }

@@ -52,7 +52,7 @@ from harness.system.redact import readable
     default=audits.DEFAULT,
     show_default=True,
     metavar="NAMES",
-    help="Comma list of audits, 'default' or 'all'.",
+    help="Comma-separated audits, 'default' or 'all'.",
 )
 @threads_option("those of a run on the CPU, else all cores", "Number of CPU threads; it may change the last bit.")
 @device_option

@@ -134,6 +134,8 @@ def dataset_row(entry: registry.DatasetEntry, data_root: str) -> dict[str, Any]:
         "access": card.access,
         "protocol": card.protocol,
         "expected": {name: f"{c.images} images, {c.identities} ids" for name, c in card.expected.items()},
+        "paper": card.reference,
+        "licence": card.licence,
         "ask": card.ask,
         "notice": card.notice,
     }

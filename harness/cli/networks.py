@@ -27,7 +27,7 @@ network_options = together(
         shell_complete=completion.one(completion.backbones),
         help="Backbone; may be left out with --run.",
     ),
-    option(MAIN, "--run", default="", metavar="ID", help="Run that trained it, by the first letters of its id."),
+    option(MAIN, "--run", default="", metavar="ID", help="Run that trained it, by the first characters of its id."),
     option(
         MAIN,
         "--checkpoint",

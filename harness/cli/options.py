@@ -84,7 +84,7 @@ def folder_option(flag: str, variable: str, text: str) -> Callable[..., Any]:
 
 
 def backbones_option(
-    text: str = "Comma list of names, patterns ('osnet:*'), groups ('all-vit'), or 'all'.",
+    text: str = "Comma-separated names, patterns ('osnet:*'), groups ('all-vit'), or 'all'.",
 ) -> Callable[..., Any]:
     """The option for several backbones; all by default."""
     complete = completion.many(completion.backbones)
@@ -168,7 +168,7 @@ workers_option = option(
     "--workers",
     type=click.IntRange(0),
     metavar="N",
-    default=0,
+    default=1,
     show_default=True,
     help="Loader threads per run; batches do not depend on it.",
 )
@@ -217,7 +217,7 @@ setting_options = together(
         type=UserPath(),
         metavar="NAME|FILE",
         shell_complete=completion.one(completion.recipes, files=True),
-        help="Recipe; 'native' is each backbone's own, 'tuned' (run, plan) searches.",
+        help="Recipe; 'native' uses each backbone's published recipe, 'tuned' (run, plan) a search.",
     ),
     option(
         RECIPE,
@@ -256,10 +256,15 @@ grid_options = together(
         default="all",
         show_default=True,
         shell_complete=completion.many(completion.datasets),
-        help="Comma list of datasets, or 'all'.",
+        help="Comma-separated datasets, or 'all'.",
     ),
     option(
-        MAIN, "--seeds", metavar="SEEDS", default="0", show_default=True, help="Comma list of seeds; one run per seed."
+        MAIN,
+        "--seeds",
+        metavar="SEEDS",
+        default="0",
+        show_default=True,
+        help="Comma-separated seeds; one run per seed.",
     ),
     option(
         MAIN,

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     metavar="NAMES",
     default="",
     shell_complete=completion.many(completion.datasets),
-    help="Comma list of datasets to prepare, or 'all'.",
+    help="Comma-separated datasets to prepare, or 'all'.",
 )
 @option(
     MAIN,
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     metavar="NAMES",
     default="",
     shell_complete=completion.many(completion.backbones),
-    help="Comma list of backbones to fetch weights for, or 'all'.",
+    help="Comma-separated backbones to fetch weights for, or 'all'.",
 )
 @option(
     MAIN,

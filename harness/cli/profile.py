@@ -60,7 +60,7 @@ from harness.system.redact import readable
     metavar="SIZES",
     default="256x128",
     show_default=True,
-    help="Comma list of image sizes, HEIGHTxWIDTH in pixels.",
+    help="Comma-separated image sizes, HEIGHTxWIDTH in pixels.",
 )
 @option(
     MEASUREMENT,
@@ -68,7 +68,7 @@ from harness.system.redact import readable
     metavar="SIZES",
     default="1,64",
     show_default=True,
-    help="Comma list of batch sizes for inference, in images.",
+    help="Comma-separated batch sizes for inference, in images.",
 )
 @option(
     MEASUREMENT,
@@ -76,7 +76,7 @@ from harness.system.redact import readable
     metavar="SIZES",
     default="64",
     show_default=True,
-    help="Comma list of batch sizes for training; '' skips training.",
+    help="Comma-separated batch sizes for training; '' skips training.",
 )
 @option(
     MEASUREMENT,
@@ -84,7 +84,7 @@ from harness.system.redact import readable
     metavar="NAMES",
     default="fp32",
     show_default=True,
-    help="Comma list of fp32, bf16 and fp16.",
+    help="Comma-separated fp32, bf16 and fp16.",
 )
 @option(MEASUREMENT, "--compile", "compiled", is_flag=True, help="Also measure with torch.compile.")
 @option(

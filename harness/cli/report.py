@@ -66,7 +66,7 @@ from harness.errors import UsageError
     help="Write a website into this folder instead. Open its index.html; it needs no server.",
 )
 @option(
-    MAIN, "--with-images", is_flag=True, help="With --html, show images of people; licences may forbid to share them."
+    MAIN, "--with-images", is_flag=True, help="With --html, show images of people; licences may forbid sharing them."
 )
 @data_root_option
 @plugins_option

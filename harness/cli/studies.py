@@ -12,6 +12,7 @@ from harness.cli.tables import Column, prose, table
 from harness.planning.plan import BLOCKED, CACHED
 from harness.planning.request import Request
 from harness.tuning import space
+from harness.tuning.cost import hours
 from harness.tuning.studies import FACTORS, Study
 
 COLUMNS = (
@@ -84,18 +85,15 @@ def _row(backbone: str, dataset: str, group: Sequence[Study], device: str) -> li
 def _total(studies: Sequence[Study], device: str, unmeasured: Sequence[str]) -> str:
     runs, left = sum(study.runs for study in studies), sum(study.to_do for study in studies)
     known = sum(study.search.estimate or 0.0 for study in studies)
-    text = f"{runs} runs, {left} to do: for each study its trials, the chosen point and the untuned recipe; "
-    text += f"for each first study, {len(FACTORS)} further learning rates."
+    text = f"{runs} runs, {left} to do. Each study has its trials, its chosen point and the untuned recipe. The first "
+    text += f"study of each backbone also has its choice at {len(FACTORS)} other learning rates."
     if known:
-        text += f" Without early stopping they take about {hours(known)} {device} hours, by measured images/s."
+        text += f" Training all {runs} takes about {hours(known)} {device} hours without early stopping, by measured"
+        text += " images/s."
     if unmeasured:
-        text += f" The speed of {', '.join(unmeasured)} is not measured here; one finished run is enough."
+        text += f" The speed of {', '.join(unmeasured)} is not known in this results folder; `profile` or one finished"
+        text += " run measures it."
     return text
-
-
-def hours(seconds: float) -> str:
-    """Hours in two digits."""
-    return f"{seconds / 3600:,.0f}" if seconds >= 36000 else f"{seconds / 3600:.2g}"
 
 
 def as_json(studies: Sequence[Study]) -> str:

@@ -1,4 +1,4 @@
-"""`tune`: search settings on held-out training identities, then train and test the chosen points."""
+"""`tune`: search hyperparameters on held-out training identities, then train and test the chosen points."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from harness.cli.spaces import space_table
 from harness.cli.tables import prose
 from harness.tuning import sampler
 from harness.tuning.space import label
-from harness.tuning.state import RUNNING, Search
+from harness.tuning.state import FAILED, RUNNING, Search
 
 
 @grouped(
@@ -148,7 +148,9 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
 
     found = given(values)
     found["seeds"] = values["seed"]
-    asked = settings.resolve(backbone, dataset, found, others=SearchSettings.__dataclass_fields__, table="tune")
+    asked = settings.resolve(
+        backbone, dataset, found, grid=False, others=SearchSettings.__dataclass_fields__, table="tune"
+    )
     if asked.generate and stand_ins.draw(asked.request, asked.generate, dry_run=dry_run):
         return 0  # without data there is nothing to plan
     tuning = Tuning(asked.request, SearchSettings(**asked.others), asked.execution)
@@ -171,7 +173,7 @@ def command(backbone: str, dataset: str, dry_run: bool, **values: Any) -> int:
 def _summary(search: Search) -> str:
     """What is searched and how, as a table and sentences."""
     settings, asha = search.settings, search.settings.asha
-    done = sum(trial.state != RUNNING for trial in search.trials)
+    done = sum(trial.state not in (RUNNING, FAILED) for trial in search.trials)
     rungs = " and ".join(map(str, asha.rungs))
     stopping = f"early stopping after epochs {rungs}" if rungs else "no early stopping"
     return "\n".join(

@@ -40,7 +40,7 @@ from harness.system.redact import readable
     metavar="NAMES",
     default="",
     shell_complete=completion.many(completion.datasets),
-    help="Comma list of datasets, or 'all'.",
+    help="Comma-separated datasets, or 'all'.",
 )
 @option(
     MAIN,
@@ -48,7 +48,7 @@ from harness.system.redact import readable
     metavar="NAMES",
     default="",
     shell_complete=completion.many(completion.backbones),
-    help="Comma list of backbones, or 'all'.",
+    help="Comma-separated backbones, or 'all'.",
 )
 @option(MAIN, "--images/--no-images", default=True, show_default=True, help="Open every image.")
 @option(MAIN, "--near-duplicates", is_flag=True, help="Also look for images that show the same picture twice.")

@@ -43,16 +43,22 @@ def where(request: Request, execution: Execution, threads: int = 0) -> Where:
 def finished(cells: Sequence[Planned], request: Request, execution: Execution) -> None:
     """Audits the finished runs of a plan that lack an asked audit, from their checkpoints; says which have none."""
     for cell in cells:
-        if cell.state != CACHED or not (missing := lacking(cell.folder, execution.audit)):
-            continue
-        if not (cell.folder / "checkpoint.pt").is_file():
-            why = "it has no checkpoint here. Pass --force to repeat it."
-            echo(f"Run {cell.spec.run_id[:12]} is not audited, because {why}")
-            continue
-        from harness.worker.deploy.audit import of_run
+        try:
+            if cell.state == CACHED and (missing := lacking(cell.folder, execution.audit)):
+                _audit(cell, missing, request, execution)
+        except HarnessError as error:  # the other runs go on
+            echo(f"Run {cell.spec.run_id[:12]} is not audited: {error}")
 
-        names = [cell.spec.dataset, *(name for name, _ in cell.spec.evaluate_on)]
-        of_run("", cell.spec.run_id, names, missing, where(request, execution), Printer(f"{cell.spec.run_id[:12]}, "))
+
+def _audit(cell: Planned, checks: Sequence[str], request: Request, execution: Execution) -> None:
+    from harness.worker.deploy.audit import of_run
+
+    name = cell.spec.run_id[:12]
+    if not (cell.folder / "checkpoint.pt").is_file():
+        echo(f"Run {name} is not audited, because it has no checkpoint here. Pass --force to repeat it.")
+        return
+    datasets = [cell.spec.dataset, *(name for name, _ in cell.spec.evaluate_on)]
+    of_run("", cell.spec.run_id, datasets, checks, where(request, execution), Printer(f"{name}, "))
 
 
 def lacking(folder: Path, checks: Sequence[str]) -> list[str]:

@@ -49,11 +49,11 @@ def evaluate(
         raise UsageError(f"The {'checkpoint' if checkpoint else 'feature file'} {path} does not exist.")
     cameras = str(given.get("camera_embedding") or "")
     fixed = {"from_scratch": True, "seeds": 0, "camera_embedding": "" if cameras == "mean" else cameras}
-    asked = resolve(backbone, dataset, {**given, **fixed}, others=["threads"])
+    asked = resolve(backbone, dataset, {**given, **fixed}, grid=False, others=["threads"])
     if checkpoint:
         # Resolved again without the preset, to know which options the user chose.
         own = {name: value for name, value in given.items() if name != "preset"}
-        typed = resolve(backbone, dataset, {**own, **fixed}, others=["threads"]).request
+        typed = resolve(backbone, dataset, {**own, **fixed}, grid=False, others=["threads"]).request
         cell = input_file.plan_checkpoint(
             asked.request, typed, path, camera_embedding=cameras, trust_pickle=trust_pickle
         )

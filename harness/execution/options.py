@@ -8,7 +8,7 @@ from typing import Any
 
 from harness import audits
 from harness.errors import UsageError, unknown
-from harness.system import gpu, paths, processes
+from harness.system import durations, gpu, paths, processes
 
 SCHEDULERS = ("ray", "local")
 ALIASES = {"inline": "local"}
@@ -89,7 +89,7 @@ class Execution:
         if given["scheduler"] not in SCHEDULERS:
             raise unknown("scheduler", given["scheduler"], SCHEDULERS)
         given["audit"] = audits.parse(given.get("audit"))
-        given["timeout"] = parse_duration(given.get("timeout") or "")
+        given["timeout"] = durations.seconds(given.get("timeout") or "")
         given["mlflow_uri"] = paths.expand_uri(given.get("mlflow_uri") or "")
         given["report_path"] = paths.expand(given.get("report_path") or "")
         found = cls(**given)
@@ -135,19 +135,3 @@ class Execution:
             here = 0 if self.address else int(len(gpu.names()) / gpus)  # concurrent runs; unknown for a cluster
             cpus = max(1, min(cpus, 4 * self.processes, processes.cores() // max(1, here)))
         return Resources(gpus, cpus, at_once, self.timeout, self.address, self.processes)
-
-
-def parse_duration(text: float | str) -> float:
-    """Converts a number, or text such as `90s`, `30m`, `10h` or `2d`, to seconds; empty and 0 mean no limit."""
-    if not text:
-        return 0.0
-    units = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-    word = str(text)
-    number, unit = (word[:-1], units[word[-1]]) if word[-1] in units else (word, 1.0)
-    try:
-        seconds = float(number) * unit
-    except ValueError:
-        seconds = -1.0
-    if not 0 < seconds < float("inf"):
-        raise UsageError(f"Invalid duration '{text}'; write it as 90s, 30m, 10h or 2d.")
-    return seconds

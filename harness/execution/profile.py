@@ -34,7 +34,8 @@ def plan(backbones: Names, given: Mapping[str, Any]) -> tuple[Asked, list[Planne
         UsageError: an unknown name or setting, or an invalid batch size for the training step.
     """
     measured = Study.__dataclass_fields__
-    asked = resolve(backbones, DATASET, {**given, "recipe": "profile", "from_scratch": True}, others=measured)
+    fixed = {"recipe": "profile", "from_scratch": True}
+    asked = resolve(backbones, DATASET, {**given, **fixed}, grid=False, others=measured)
     if asked.execution.audit:
         raise UsageError("A measurement scores nothing, so there is nothing to audit. Leave out the audit.")
     study = Study(**asked.others)

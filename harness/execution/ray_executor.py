@@ -78,7 +78,8 @@ class _Experiment:
 
     def listen(self, run_id: str, event: dict[str, Any]) -> None:
         """Forwards an event; writes the record of a lost run, which could not write its own."""
-        job = self._given[run_id]
+        if (job := self._given.get(run_id)) is None:  # a worker was lost after it had reported the end
+            return
         self._started.add(run_id)
         if event["event"] == "finished":
             del self._given[run_id]

@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from harness.errors import unknown
-from harness.execution.options import Execution, parse_duration
+from harness.errors import UsageError, unknown
+from harness.execution.options import Execution
 from harness.planning import request as requests
-from harness.planning import train_time
+from harness.planning.budget import TUNED
 from harness.planning.request import Names, Request, Settings
 from harness.spec import preset as presets
 
@@ -32,7 +32,13 @@ class Asked:
 
 
 def resolve(
-    backbones: Names, datasets: Names, given: Mapping[str, Any], *, others: Iterable[str] = (), table: str = ""
+    backbones: Names,
+    datasets: Names,
+    given: Mapping[str, Any],
+    *,
+    grid: bool = True,
+    others: Iterable[str] = (),
+    table: str = "",
 ) -> Asked:
     """Checks settings and fills in those of a preset, which never replace given ones.
 
@@ -40,6 +46,7 @@ def resolve(
         backbones: names of backbones.
         datasets: names of datasets.
         given: settings, see `Settings` and `Execution`.
+        grid: whether the command trains a grid of runs, as `run` and `plan` do.
         others: names of further allowed settings.
         table: table of the preset that contains further settings.
 
@@ -56,7 +63,9 @@ def resolve(
     rest = {name: value for name, value in settings.items() if name in further}
     own = {name: value for name, value in settings.items() if name not in further}
     request = requests.make(backbones, datasets, own, preset, address=execution.address, processes=execution.processes)
-    if duration := parse_duration(own.get("train_time") or ""):
-        request = train_time.applied(request, duration, str(own["train_time"]))
+    if not grid and request.budget:
+        raise UsageError(f"--recipe {TUNED} is a search, which only `run` and `plan` can do. Pass another recipe.")
+    if not grid and request.train_time:
+        raise UsageError("Only `run` and `plan` can train for a given time. Leave out the train time.")
     execution.check_gpus(requests.resolve_device(request.device))
     return Asked(request, execution, preset.get("generate", {}), rest)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 from harness.execution.progress import ProgressDisplay
+from harness.planning.plan import BLOCKED
 from harness.spec.job import Job
 from harness.spec.run_spec import RunSpec
 from harness.tuning.space import label
@@ -22,7 +23,7 @@ class TrialDisplay(ProgressDisplay):
     def __init__(self, out: TextIO, search: Search) -> None:
         super().__init__(out, [])
         self.search, self.total = search, search.settings.samples
-        self.done = sum(trial.state != RUNNING for trial in search.trials)
+        self.done = sum(trial.state not in (RUNNING, FAILED) for trial in search.trials)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a trial."""
@@ -51,8 +52,9 @@ class StudiesDisplay(ProgressDisplay):
     def __init__(self, out: TextIO, studies: Sequence[Study]) -> None:
         super().__init__(out, [])
         self._searches = {_key(study.search.spec): study.search for study in studies}
-        self.total = sum(study.runs for study in studies)
-        self.done = self.total - sum(study.left for study in studies)
+        can_run = [study for study in studies if study.trial.state != BLOCKED]
+        self.total = sum(study.runs for study in can_run)
+        self.done = self.total - sum(study.left for study in can_run)
 
     def event(self, job: Job, event: dict[str, Any]) -> None:
         """Takes an event of a trial or a final run."""

@@ -15,7 +15,7 @@ from click import echo
 from harness import registry
 from harness.errors import RecordError, UsageError, unknown
 from harness.execution.driver import Driver, Invocation
-from harness.execution.options import Execution, parse_duration
+from harness.execution.options import Execution
 from harness.execution.progress import ProgressDisplay
 from harness.execution.run import INTERRUPTED, Outcome, check_writable, make_job
 from harness.execution.trial_progress import TrialDisplay
@@ -23,7 +23,7 @@ from harness.planning import plan
 from harness.planning.plan import Planned
 from harness.planning.request import Request, parse_seeds
 from harness.records import store
-from harness.system import paths
+from harness.system import durations, paths
 from harness.tuning import final_runs, sampler, space, state
 from harness.tuning.asha import Asha
 from harness.tuning.space import Point, label
@@ -82,7 +82,7 @@ class Tuning:
     execution: Execution
 
     def __post_init__(self) -> None:
-        self.budget = parse_duration(self.settings.time_budget)
+        self.budget = durations.seconds(self.settings.time_budget)
         (entry,) = registry.resolve_backbones(self.request.backbones, self.request.plugins)[:1]
         self.space = space.load(paths.expand(self.settings.space)).fitting(entry.card.options)
         self.search = state.resume(self.request.results, self._new_search())

@@ -56,7 +56,7 @@ def _run(request: Request, studies: Sequence[Study], execution: Execution) -> Ou
     if not any(study.left for study in studies):
         if execution.mlflow:
             send_missing(request, execution, _folders(request, studies))
-        return Outcome(0, _tested(studies))
+        return Outcome(1 if _say_blocked(studies) else 0, _tested(studies))
     jobs = sum(study.left for study in studies)
     resources, stop = execution.resources(jobs, studies[0].trial.spec.device), threading.Event()
     display = StudiesDisplay(sys.stdout, studies)
@@ -73,10 +73,21 @@ def _run(request: Request, studies: Sequence[Study], execution: Execution) -> Ou
         driver.good = work.good
     for study in studies:
         state.write(request.results, study.search)  # raises if the disk is still full
-    blocked = dict.fromkeys(study.untuned.reason for study in studies if study.untuned.state == BLOCKED)
-    for reason in blocked:
-        echo(f"The final runs cannot start: {reason}\nFix this, then start the same command again.")
+    blocked = _say_blocked(studies)
     return Outcome(INTERRUPTED if driver.interrupted else 0 if work.good and not blocked else 1, _tested(studies))
+
+
+def _say_blocked(studies: Sequence[Study]) -> bool:
+    """Prints why trials or final runs cannot start, each reason once; returns whether there was one."""
+    reasons = [f"The trials cannot start: {study.trial.reason}" for study in studies if study.trial.state == BLOCKED]
+    reasons += [
+        f"The final runs cannot start: {study.untuned.reason}"
+        for study in studies
+        if study.untuned.state == BLOCKED and study.trial.state != BLOCKED
+    ]
+    for reason in dict.fromkeys(reasons):
+        echo(f"{reason}\nFix this, then start the same command again.")
+    return bool(reasons)
 
 
 class StudiesSource:

@@ -16,7 +16,7 @@ from harness import registry, weights
 from harness.contracts import SPLITS
 from harness.errors import HarnessError, UsageError
 from harness.planning import problems as why
-from harness.planning.budget import TUNED
+from harness.planning import train_time
 from harness.planning.problems import Problem
 from harness.planning.request import LEAVE_ONE_OUT, Request, asked_for, check_options, chosen_options, load_recipe
 from harness.planning.run_specs import SpecFactory
@@ -86,10 +86,8 @@ def build(request: Request) -> list[Planned]:
     """Expands the request, in the order backbone, dataset, seed.
 
     Raises:
-        UsageError: an unknown name, option or recipe key, or a search in place of a recipe.
+        UsageError: an unknown name, option or recipe key, or a training time whose epochs are not known.
     """
-    if request.budget:
-        raise UsageError(f"--recipe {TUNED} is a search, which only `run` and `plan` can do. Pass another recipe.")
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
     pairs = trained_and_scored(request)
     for trained, _ in pairs:
@@ -98,7 +96,10 @@ def build(request: Request) -> list[Planned]:
     seen: dict[str, _Data] = {}
     for entry in {e.name: e for trained, scored in pairs for e in [trained, *scored]}.values():
         seen[entry.name] = _look_at(entry, request)
-    grid = _Grid(request, SpecFactory(request), seen, store.index(request.results))
+    index = store.index(request.results)
+    if request.train_time:
+        request = train_time.applied(request, chosen, [trained for trained, _ in pairs], index)
+    grid = _Grid(request, SpecFactory(request), seen, index)
     return [cell for backbone in chosen for trained, scored in pairs for cell in grid.cells(backbone, trained, scored)]
 
 
@@ -232,10 +233,11 @@ class _Grid:
             yield why.plain("training.precision 'fp16' needs a GPU: set it to fp32 or bf16 on a CPU.", "fp16 on a CPU")
         if problem := why.uneven_parts(chosen, self.request.processes):
             yield problem
-        if facts and facts.identities < chosen.sampler.identities:
+        held_out = round((self.request.holdout or {}).get("share", 0) * facts.identities) if facts else 0
+        if facts and (there := facts.identities - held_out) < chosen.sampler.identities:
             yield why.plain(
                 f"A batch needs {chosen.sampler.identities} identities, but the training images of {dataset.name} show "
-                f"only {facts.identities}: pass --set sampler.identities={facts.identities}.",
+                f"only {there}{' without those held out' if held_out else ''}: pass --set sampler.identities={there}.",
                 "too few identities",
             )
 

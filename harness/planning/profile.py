@@ -18,7 +18,6 @@ from harness.planning.run_specs import SpecFactory
 from harness.records import environment, store
 from harness.registry import BackboneEntry
 from harness.spec.condition import DATASET, INSTANCES, PRECISIONS, Condition
-from harness.system import gpu, processes
 
 
 @dataclass(frozen=True)
@@ -76,7 +75,7 @@ def build(request: Request, study: Study) -> list[Planned]:
     chosen = registry.resolve_backbones(request.backbones, request.plugins)
     specs = SpecFactory(request)
     _check(study, request, chosen)
-    hardware, known = hardware_of(specs.device), store.index(request.results)
+    hardware, known = environment.hardware(specs.device), store.index(request.results)
     cells = []
     for turn, condition in enumerate(study.conditions()):
         values, first = condition.values(hardware), turn % len(chosen)
@@ -103,11 +102,3 @@ def _check(study: Study, request: Request, chosen: Sequence[BackboneEntry]) -> N
         if batch < 2 or batch % min(INSTANCES, batch):
             raise UsageError(f"--train-batch must be 2, 3 or a multiple of {INSTANCES}, found {batch}.")
     check_options(request, chosen)
-
-
-def hardware_of(device: str) -> str:
-    """Returns the name of the GPU, or of the processor with its number of cores."""
-    if device == "cuda":
-        (name,) = gpu.ask("name") or ["NVIDIA"]
-        return name
-    return f"{environment.capture()['cpu']}, {processes.cores()} cores"

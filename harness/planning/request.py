@@ -19,7 +19,7 @@ from harness.registry import BackboneEntry, timm_names
 from harness.spec import recipe
 from harness.spec.job import LocalPaths
 from harness.spec.recipe import Recipe
-from harness.system import gpu, paths
+from harness.system import durations, gpu, paths
 
 DEVICES = ("auto", "cpu", "cuda", "mps", "xpu")
 """Devices of `--device`; `auto` is `cuda` or `cpu`."""
@@ -110,8 +110,8 @@ class Request:
         holdout: seed and share of held-out training identities. If given, runs are trials of a search, which read
             only the training split.
         budget: the search of `--recipe tuned`; `recipe` is then the one it starts from.
-        train_time: time of training per run, as the user wrote it; empty for the epochs of the recipe.
-        epochs: number of epochs that fit into it, by backbone and dataset.
+        train_time: time of training per run, in seconds; 0 for the epochs of the recipe.
+        epochs: number of epochs that fit into it, by backbone and dataset; the plan counts them.
     """
 
     backbones: str = "all"
@@ -133,7 +133,7 @@ class Request:
     preset_options: dict[str, dict[str, Any]] = field(default_factory=dict)
     holdout: dict[str, Any] = field(default_factory=dict)
     budget: Budget | None = None
-    train_time: str = ""
+    train_time: float = 0.0
     epochs: dict[tuple[str, str], int] = field(default_factory=dict)
 
     @property
@@ -192,6 +192,7 @@ def make(
         processes=processes,
         preset=preset.get("name", ""),
         budget=budget,
+        train_time=durations.seconds(given.get("train_time") or ""),
     )
 
 
@@ -258,7 +259,7 @@ def load_recipe(request: Request, backbone: BackboneEntry, dataset: str) -> Reci
     if not request.train_time:
         return found
     epochs = request.epochs.get((backbone.name, dataset), found.training.epochs)
-    name = f"{found.name}-{request.train_time}"
+    name = f"{found.name}-{durations.text(request.train_time)}"
     return structs.replace(found, name=name, training=structs.replace(found.training, epochs=epochs))
 
 
@@ -280,7 +281,8 @@ def asked_for(request: Request, backbone: BackboneEntry | None, about: str = "")
     Commands in the report are derived from it, because a recipe file of the user cannot be looked up later.
     """
     options, preset = chosen_options(request, backbone) if backbone else {}, request.preset
-    return {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
+    asked = {"recipe": request.recipe, "about": about, "preset": preset, "options": options, "set": request.overrides}
+    return asked | ({"train_time": durations.text(request.train_time)} if request.train_time else {})
 
 
 def check_options(request: Request, chosen: Sequence[BackboneEntry]) -> None:

@@ -129,3 +129,11 @@ def _driver() -> str | None:
     except OSError:
         return next(iter(gpu.ask("driver_version")), None)
     return text.splitlines()[0].split("Module")[-1].split()[0] if "Module" in text else None
+
+
+def hardware(device: str) -> str:
+    """Returns the name of the GPU, or of the processor with its number of cores."""
+    if device == "cuda":
+        (name,) = gpu.ask("name") or ["NVIDIA"]
+        return name
+    return f"{capture()['cpu']}, {processes.cores()} cores"

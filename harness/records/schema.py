@@ -288,6 +288,9 @@ class Conditions(TypedDict, total=False):
         ),
     ]
     others_cores: Annotated[Number | None, Meta(description="mean number of cores that other processes kept busy")]
+    foreign_gpu_bytes: Annotated[
+        Number | None, Meta(description="GPU memory that other processes held, in bytes; on a GPU only")
+    ]
     load_average: Annotated[Number | None, Meta(description="load average of the last minute before the measurement")]
     drift: Annotated[
         Number | None,
@@ -414,6 +417,7 @@ class Asked(TypedDict, total=False):
     preset: Annotated[str | None, Meta(description="name of the preset")]
     options: Annotated[dict[str, Any] | None, Meta(description="build options")]
     set: Annotated[dict[str, Any] | None, Meta(description="recipe keys that were changed with `--set`")]
+    train_time: Annotated[str | None, Meta(description="time of training per run, if it sets the number of epochs")]
 
 
 class Record(TypedDict, total=False):

@@ -10,7 +10,7 @@ from harness.audits.layout import Matrix, arranged, described
 from harness.reporting import heat_map, text
 from harness.reporting.accuracy import heading
 from harness.reporting.parallel import Drawn
-from harness.reporting.rows import Table
+from harness.reporting.rows import Row, Table
 from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
 
 SMALLEST_DRAWN = 3
@@ -35,7 +35,7 @@ class Found(NamedTuple):
 def build(context: Context) -> Section:
     """One part per dataset and recipe, with one table per audit."""
     figures: dict[str, Drawn] = {}
-    parts = [part for table in context.tables if (part := _one(context, table, figures))]
+    parts = [part for table in context.with_tuned if (part := _one(context, table, figures))]
     if not parts:
         return Section()
     about = (
@@ -55,7 +55,7 @@ def _named(context: Context) -> str:
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     checks: dict[str, list[Found]] = {}
     for row in table.plain():
-        for check, blocks in _blocks([record for record, _ in row.scored], table.key.dataset).items():
+        for check, blocks in blocks_of(row, table.key.dataset).items():
             checks.setdefault(check, []).append(Found(row.label, blocks))
     if not checks:
         return ""
@@ -63,10 +63,10 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     return paragraphs(f"### Audits: {text.escape(heading(context, table.key))}", *parts)
 
 
-def _blocks(records: Sequence[Mapping[str, Any]], dataset: str) -> dict[str, list[Mapping[str, Any]]]:
+def blocks_of(row: Row, dataset: str) -> dict[str, list[Mapping[str, Any]]]:
     """Blocks of the runs of one configuration, by audit."""
     found: dict[str, list[Mapping[str, Any]]] = {}
-    for record in records:
+    for record, _ in row.scored:
         for block in record.get("audits") or ():
             if block["dataset"] == dataset:
                 found.setdefault(block["check"], []).append(block)

@@ -21,7 +21,7 @@ from harness.errors import HarnessError
 from harness.planning import request as requests
 from harness.registry import BackboneEntry
 from harness.reporting import text
-from harness.reporting.rows import RunGroup, Table, flatten
+from harness.reporting.rows import EPOCHS, RunGroup, Table, flatten
 from harness.spec import preset as presets
 from harness.spec import recipe
 from harness.spec.condition import Condition
@@ -127,7 +127,7 @@ def _tuned(setting: RunGroup, generated: bool, search_words: Sequence[str]) -> _
     for flag in ("--seeds", "--recipe"):
         if flag in words:
             del words[(at := words.index(flag)) : at + 2]
-    base = setting.spec["recipe"]
+    base = _recipe(setting.spec, _asked(setting))
     preset = ["--preset", base] if base in presets.names() and "--preset" not in words else []
     return replace(call, shared=("--recipe", "tuned", *search_words, *preset, *words))
 
@@ -164,7 +164,7 @@ def of_search(search: Search, records: Mapping[str, Mapping[str, Any]]) -> str:
     overrides = {key: value for key, value in setup.settings.items() if key != "training.epochs" or final == trial}
     if final is not None and final != trial:
         overrides["training.epochs"] = final
-    own = search.space.name in space.names() and space.load(search.space.name) == search.space
+    own = space.is_shipped(search.space)
     return _paragraph(
         [
             _line(
@@ -249,14 +249,15 @@ def _joined(command: str, calls: Sequence[_Call]) -> list[str]:
 
 def _training(setting: RunGroup, generated: bool) -> _Call:
     """The part of a command that trains and scores a configuration."""
-    spec = setting.spec
-    setup = _setup(spec, _asked(setting), generated)
+    spec, asked = setting.spec, _asked(setting)
+    setup = _setup(spec, asked, generated)
     seeds = ",".join(str(seed) for seed in sorted({run["spec"]["seed"] for run in setting.runs}))
     others = [name for name, _ in spec.get("evaluate_on") or ()]
     shared = [
         *(DATASETS, spec["dataset"], "--seeds", seeds),
         *(("--eval-datasets", ",".join(others)) if others else ()),
         *_recipe_words(spec, setup),
+        *(("--train-time", asked["train_time"]) if asked.get("train_time") else ()),
         *_setting_words(setup.settings),
     ]
     start = () if setup.preset else _start(spec)
@@ -285,9 +286,11 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
     entry, given = _entry(spec["backbone"]), asked.get("options") or {}
     if recipe.is_path(asked.get("recipe") or ""):
         return _Setup(asked["recipe"], given, _flat(asked.get("set") or {}))
-    name, base = _nearest(spec["recipe"], spec["backbone"], spec["dataset"])
+    name, base = _nearest(_recipe(spec, asked), spec["backbone"], spec["dataset"])
     preset = _preset(spec, asked, generated)
     usual, values = _flat(base.values(complete=True)), _flat(spec["values"])
+    if asked.get("train_time"):
+        usual = {k: v for k, v in usual.items() if k not in ("name", EPOCHS)}  # both follow from it
     changed = {k: v for k, v in values.items() if k in usual and canonical(v) != canonical(usual[k])}
     if entry is None and asked:
         return _Setup(name, given, changed, preset)
@@ -299,6 +302,12 @@ def _setup(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool = 
 def _asked(setting: RunGroup) -> Mapping[str, Any]:
     """The original arguments of a configuration, if recorded."""
     return next((run["request"] for run in setting.runs if run.get("request")), {})
+
+
+def _recipe(spec: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """Name of the recipe, without a time of training."""
+    time = asked.get("train_time")
+    return str(spec["recipe"]).removesuffix(f"-{time}") if time else str(spec["recipe"])
 
 
 @functools.cache
@@ -332,7 +341,7 @@ def _preset(spec: Mapping[str, Any], asked: Mapping[str, Any], generated: bool) 
     if not generated or not (preset := _presets().get(str(asked.get("preset")))):
         return {}
     given = (preset.get("recipe"), preset.get("device"), preset.get("from_scratch", False))
-    used = (spec["recipe"], spec["device"], spec.get("pretrained", "none") == "none")
+    used = (_recipe(spec, asked), spec["device"], spec.get("pretrained", "none") == "none")
     return preset if given == used else {}
 
 

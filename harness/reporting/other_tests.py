@@ -12,7 +12,9 @@ from harness.reporting.section import Context, Section, folded, paragraphs
 def build(context: Context) -> Section:
     """One grid per recipe, with a row per configuration and test."""
     found = [
-        part for kind, tables in grids.kinds(context.tables).items() if (part := _one(context, kind, tables)).strip()
+        part
+        for kind, tables in grids.kinds(context.with_tuned).items()
+        if (part := _one(context, kind, tables)).strip()
     ]
     if not found:
         return Section()

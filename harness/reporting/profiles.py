@@ -149,7 +149,7 @@ def _rate(numbers: Mapping[str, Any], key: str) -> str:
 
 def _others(conditions: Mapping[str, Any]) -> float:
     """CPU cores used by other processes; 0 if negligible."""
-    return found if (found := conditions.get("others_cores", 0.0)) > 0.1 else 0.0
+    return found if (found := conditions.get("others_cores") or 0.0) > 0.1 else 0.0
 
 
 def _three(value: float) -> str:
@@ -163,7 +163,7 @@ def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
     if not watched:
         return ""
     shared = [others for c in watched if (others := _others(c))]
-    fixed = [ms for c in watched for ms in c["fixed_work_ms"]]
+    fixed = [ms for c in watched for ms in c.get("fixed_work_ms") or ()]
     lines = []
     if shared:
         lines.append(
@@ -171,10 +171,10 @@ def _conditions(records: Sequence[Mapping[str, Any]]) -> str:
             f"{max(shared):.1f} CPU cores during the measurement (“shared” in the tables). Latencies and images/s of "
             "these cells are worse than on an idle machine."
         )
-    unsteady = sum(any(not note.startswith("other work") for note in c["notes"]) for c in watched)
+    unsteady = sum(any(not note.startswith("other work") for note in c.get("notes") or ()) for c in watched)
     if unsteady:
         lines.append(f"In {text.count(unsteady, 'cell')}, the device was not steady; see `notes` in the records.")
-    if len({r["efficiency"]["device"] for r in records}) == 1:
+    if fixed and len({r["efficiency"].get("device") for r in records}) == 1:
         lines.append(
             f"The same matrix product, timed before and after each cell, took {min(fixed):.1f} to {max(fixed):.1f} ms."
         )
@@ -189,20 +189,27 @@ def _scaling(context: Context, records: Sequence[Mapping[str, Any]], figures: di
     )
     links: list[str] = []
     for what, short, label, key, unit in drawn:
-        groups: dict[tuple[str, str, str], dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
+        groups: dict[tuple[str, str, str, str], dict[str, dict[float, float]]] = defaultdict(lambda: defaultdict(dict))
         for record in records:
             numbers, size = record["efficiency"], image_size(record)
             if size and numbers.get(key):
-                group = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")))
+                group = (device(record), str(numbers.get("precision")), str(numbers.get("batch_size")), _how(record))
                 groups[group][named(context.data, record)][size[0] * size[1] / 1e3] = numbers[key] / unit
         for group, series in sorted(groups.items()):
             grown = {name: sorted(points.items()) for name, points in series.items() if len(points) > 1}
             if grown and len(links) < MOST_FIGURES:
-                title = f"{what} ({group[0]}, {group[1]}, batch {group[2]})"
-                name = file_name("profile", short, *group) + ".png"
+                title = f"{what} ({group[0]}, {group[1]}, batch {group[2]}{group[3]})"
+                name = file_name("profile", short, *filter(None, group)) + ".png"
                 figures[name] = context.draw(plots.lines, title, "input size (1,000 pixels)", label, grown)
                 links.append(context.image(name, title))
     return links
+
+
+def _how(record: Mapping[str, Any]) -> str:
+    """What else divides the lines: compilation, and the number of threads on a CPU."""
+    numbers = record["efficiency"]
+    threads = numbers.get("threads") if numbers.get("device") == "cpu" else None
+    return (f", {text.count(threads, 'thread')}" if threads else "") + (", compiled" if numbers.get("compiled") else "")
 
 
 def _accuracy(context: Context, records: Sequence[Mapping[str, Any]], figures: dict[str, Drawn]) -> list[str]:

@@ -47,6 +47,7 @@ class ReportData:
         folders: folders of the backbones' plug-ins by name, for their native recipes.
         merged: names of the results folders, if there are several; see `harness.reporting.others.merge`.
         remarks: duplicates and contradictions between these folders, one sentence each.
+        search_origins: name of the results folder of each search, by its id, if there are several.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -59,6 +60,7 @@ class ReportData:
     folders: Mapping[str, Path] = field(default_factory=dict)
     merged: Sequence[str] = ()
     remarks: Sequence[str] = ()
+    search_origins: Mapping[str, str] = field(default_factory=dict)
 
     def origin(self, record: Mapping[str, Any]) -> str:
         """Name of the results folder of a record; empty if there is only one."""

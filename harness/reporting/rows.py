@@ -10,15 +10,19 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
+from harness.planning.budget import TUNED
 from harness.records.schema import matched
 from harness.reporting import text
 from harness.reporting.report_data import ReportData
 from harness.spec import recipe
 from harness.spec.names import SCORED
 from harness.spec.run_spec import canonical
-from harness.tuning.studies import BEST
 
 EPOCHS = "training.epochs"
+CODE = "code"
+FURTHER_TESTS = ("evaluation.rerank", "evaluation.untrained")
+"""Keys that add tests to a run and change no other score; labels leave them out where they can."""
+
 CAMERAS_OFF = ", camera embedding off"
 """End of the recipe of a table without camera ids."""
 
@@ -91,7 +95,7 @@ class RunGroup:
         spec = {k: v for k, v in self.spec.items() if k not in ("seed", "backbone", "dataset", "recipe", "protocol")}
         flat: dict[str, Any] = {"source of the numbers": self.source, "origin": self.origin}
         flatten({**spec.pop("options"), **spec.pop("values")}, "", flat)
-        flatten({("code" if k == "source" else k): v for k, v in spec.items()}, "", flat)
+        flatten({(CODE if k == "source" else k): v for k, v in spec.items()}, "", flat)
         return flat
 
     @property
@@ -179,7 +183,7 @@ class Row:
         """Commits and package hashes of its runs, if they differ."""
         environments = [run["environment"] for run, _ in self.scored]
         commits = {
-            f"{e['git_commit'][:12]}{'+' * bool(e.get('git_dirty'))}" for e in environments if e.get("git_commit")
+            f"{str(e['git_commit'])[:12]}{'+' * bool(e.get('git_dirty'))}" for e in environments if e.get("git_commit")
         }
         packages = {str(e["packages_hash"])[:12] for e in environments if e.get("packages_hash")}
         found = {"commits": commits, "packages": packages}
@@ -217,9 +221,9 @@ def other_work(numbers: Mapping[str, Any]) -> float:
     """CPU cores, or GiB of GPU memory, used by other processes during the measurement; 0 if negligible."""
     seen = numbers.get("conditions") or {}
     if numbers.get("device") == "cuda":
-        found, least = seen.get("foreign_gpu_bytes", 0) / 2**30, 1.0
+        found, least = (seen.get("foreign_gpu_bytes") or 0) / 2**30, 1.0
     else:
-        found, least = seen.get("others_cores", 0.0), 0.1
+        found, least = seen.get("others_cores") or 0.0, 0.1
     return float(found) if found > least else 0.0
 
 
@@ -256,20 +260,42 @@ def settings(
 def tables(data: ReportData) -> list[Table]:
     """All tables of scored runs; real before generated data, same-dataset before cross-domain tables."""
     of_table: dict[TableKey, list[RunGroup]] = defaultdict(list)
-    elsewhere = _chosen(data)
+    elsewhere = _tuned(data)
     scored = [r for r in data.records if r["source"] in SCORED and r["run_id"] not in elsewhere]
     generated = {part for record in scored for part in _generated(record)}
     for setting in settings(scored, data.origin):
         for key in _keys(setting, generated):
             of_table[key].append(setting)
-    made = [_table(key, members) for key, members in _cameras_apart(of_table).items()]
+    made = [
+        _table(key, list(zip(_labels(members), members, strict=True)))
+        for key, members in _cameras_apart(of_table).items()
+    ]
     return sorted(made, key=lambda t: (t.key.generated, t.key.dataset != t.key.trained_on, t.key))
 
 
-def _chosen(data: ReportData) -> set[str]:
-    """Ids of the final runs with settings that a study chose, which are in tables of their own."""
-    searches = (search for search in data.searches if search.settings.tuned)
-    return {run for search in searches for final in search.finals if final.name == BEST for run in final.run_ids}
+def tables_of(named: Sequence[tuple[str, RunGroup]], recipe: str) -> list[Table]:
+    """Tables of configurations that have labels already, one per dataset that they were scored on.
+
+    Args:
+        named: labels and runs.
+        recipe: what the titles call their recipe.
+    """
+    generated = {part for _, setting in named for run in setting.runs for part in _generated(run)}
+    of_table: dict[TableKey, list[tuple[str, RunGroup]]] = defaultdict(list)
+    for label, setting in named:
+        for key in _keys(setting, generated):
+            of_table[key._replace(recipe=recipe)].append((label, setting))
+    return [_table(key, of_table[key]) for key in sorted(of_table)]
+
+
+def _tuned(data: ReportData) -> set[str]:
+    """Ids of the runs with settings that a study chose, which are in tables of their own.
+
+    Former choices are among them: a trial that failed and was repeated may have changed the choice.
+    """
+    studied = {(s.spec.backbone, s.spec.dataset) for s in data.searches if s.settings.tuned}
+    runs = (record for record in data.records if record["spec"]["recipe"] == TUNED)
+    return {r["run_id"] for r in runs if (r["spec"]["backbone"], r["spec"]["dataset"]) in studied}
 
 
 def _cameras_apart(of_table: Mapping[TableKey, list[RunGroup]]) -> dict[TableKey, list[RunGroup]]:
@@ -322,10 +348,9 @@ def _keys(setting: RunGroup, generated: set[tuple[str, str]]) -> list[TableKey]:
     ]
 
 
-def _table(key: TableKey, members: Sequence[RunGroup]) -> Table:
-    labels = _labels(members)
+def _table(key: TableKey, named: Sequence[tuple[str, RunGroup]]) -> Table:
     rows, unfinished = [], []
-    for setting, label in zip(members, labels, strict=True):
+    for label, setting in named:
         tests: dict[EvalVariant, list[tuple[Mapping[str, Any], Mapping[str, Any]]]] = defaultdict(list)
         for run in setting.ok:
             for e in run["evaluations"]:
@@ -348,9 +373,16 @@ def _labels(members: Sequence[RunGroup]) -> list[str]:
 
 
 def _different(group: Sequence[RunGroup]) -> list[str]:
+    """Keys whose values differ, the most telling first: without those of further tests, unless nothing else differs."""
+    flats = [setting.flat for setting in group]
     # The label of an untrained configuration already says that it has no epochs.
     epochs = {canonical(setting.flat.get(EPOCHS)) for setting in group if not setting.untrained}
-    return [key for key in different([setting.flat for setting in group]) if key != EPOCHS or len(epochs) > 1]
+    keys = [key for key in different(flats) if key != EPOCHS or len(epochs) > 1]
+    telling = sorted((key for key in keys if key not in FURTHER_TESTS), key=lambda key: (key == CODE, key))
+    told = {canonical([one.untrained, *(one.flat.get(key) for key in telling)]) for one in group}
+    if len(told) == len(group):
+        return telling
+    return [*telling, *(key for key in keys if key in FURTHER_TESTS)]
 
 
 def _label(setting: RunGroup, keys: Sequence[str]) -> str:

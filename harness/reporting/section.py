@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any
 
 from harness.figures import style
-from harness.reporting import parallel, rows, text
+from harness.reporting import parallel, rows, text, tuned_results
 from harness.reporting.parallel import Draw, Drawn
 from harness.reporting.report_data import ReportData
 
@@ -54,6 +54,16 @@ class Context:
     def tables(self) -> list[rows.Table]:
         """One table per dataset and recipe, sorted."""
         return rows.tables(self.data)
+
+    @cached_property
+    def tuned(self) -> list[tuned_results.Table]:
+        """One table per dataset and search of `--recipe tuned`."""
+        return tuned_results.tables(self.data)
+
+    @cached_property
+    def with_tuned(self) -> list[rows.Table]:
+        """All tables, and those of the networks that were tuned."""
+        return [*self.tables, *(table for tuned in self.tuned for table in tuned.choices())]
 
     @cached_property
     def by_id(self) -> dict[str, Mapping[str, Any]]:

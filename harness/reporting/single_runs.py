@@ -20,7 +20,7 @@ RANKED = "ranked_lists.png"
 
 def build(context: Context) -> Section:
     """One grid per recipe, with a row per configuration and seed."""
-    parts = [part for kind, tables in grids.kinds(context.tables).items() if (part := _one(context, kind, tables))]
+    parts = [part for kind, tables in grids.kinds(context.with_tuned).items() if (part := _one(context, kind, tables))]
     if not parts:
         return Section()
     about = (

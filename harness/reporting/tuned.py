@@ -11,8 +11,9 @@ from harness.reporting import commands, text, tuned_plots
 from harness.reporting.parallel import Drawn
 from harness.reporting.rows import RunGroup
 from harness.reporting.section import Context, Section, bullets, file_name, folded, paragraphs
-from harness.reporting.tuned_results import Table, Tuned, importance, tables
+from harness.reporting.tuned_results import Table, Tuned, importance
 from harness.stats import StudyTest
+from harness.tuning import cost
 from harness.tuning.space import Parameter
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED
 from harness.tuning.studies import BEST, FACTORS, UNTUNED
@@ -31,7 +32,7 @@ ABOUT = (
 def build(context: Context) -> Section:
     """One part per table: scores, comparisons, figures, chosen settings and costs."""
     figures: dict[str, Drawn] = {}
-    parts = [_one(context, table, figures) for table in tables(context.data)]
+    parts = [_one(context, table, figures) for table in context.tuned]
     if not parts:
         return Section()
     about = f"What each kind of table can and cannot show; see {context.doc('tuning.md')}:"
@@ -39,13 +40,14 @@ def build(context: Context) -> Section:
 
 
 def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
-    title = _title(context, table)
+    title = table.title(context.data.title(table.key.dataset))
     return paragraphs(
         f"### {text.escape(title)}",
         bullets(_facts(context, table)),
         text.table([_row(row) for row in table.rows], ("mAP", "Untuned mAP", "Gain", "rank-1", "Held-out mAP")),
         _conclusion(table),
         _comparisons(table),
+        _elsewhere(context, table),
         *_curves(context, table, title, figures),
         *_sensitivity(context, table, title, figures),
         folded(
@@ -60,21 +62,13 @@ def _one(context: Context, table: Table, figures: dict[str, Drawn]) -> str:
     )
 
 
-def _title(context: Context, table: Table) -> str:
-    key = table.key
-    stopping = "" if key.stopping else ", no early stopping"
-    recipe = "" if key.recipe == "unified" else f", recipe {key.recipe}"
-    trials = f"{text.count(key.trials, 'trial')} of {text.count(key.epochs, 'epoch')}"
-    return f"{context.data.title(key.dataset)}: {trials} in the space {table.space_name}{recipe}{stopping}"
-
-
 def _facts(context: Context, table: Table) -> list[str]:
     """How the table was made."""
     key, search = table.key, table.rows[0].searches[0]
     device = "GPU" if key.device == "cuda" else "CPU"
     lines = [
         f"**mAP, rank-1**: median over studies, with the smallest and the largest, in percent. Each study is a search "
-        f"of {key.trials} random trials on top of the recipe {text.escape(key.recipe)}; its choice was trained on the "
+        f"of {key.trials} random trials on top of the recipe {text.escape(table.base)}; its choice was trained on the "
         "whole training set and tested once.",
         "**Untuned mAP**: the recipe as it is, with the same seeds. **Gain**: tuned minus untuned, in points.",
         f"**Held-out mAP**: of the choice, on {search.holdout.fraction:.0%} of the training identities. It is selected "
@@ -83,7 +77,11 @@ def _facts(context: Context, table: Table) -> list[str]:
         "stopping and for training alone.",
     ]
     if key.stopping:
-        lines.append(f"After {key.stopping[0]} of {key.epochs} epochs, the worse half of the trials was stopped.")
+        after = "three quarters of their" if key.train_time else f"{key.stopping[0]} of {key.epochs}"
+        lines.append(f"After {after} epochs, a trial continued if it was in the better half of those so far.")
+    if key.train_time:
+        epochs = (f"{text.escape(row.label)} {row.searches[0].settings.asha.epochs}" for row in table.rows)
+        lines.append(f"**Epochs**: as many as fit into {key.train_time} at the measured speed: {', '.join(epochs)}.")
     if len({len(row.searches) for row in table.rows}) > 1:
         lines.append("**Not an equal budget yet**: the backbones have different numbers of studies.")
     if short := [text.escape(row.label) for row in table.rows if row.missing]:
@@ -114,7 +112,8 @@ def _row(row: Tuned) -> dict[str, str]:
         "Studies": f"{len(tuned)} of {len(row.searches)}",
         "Held-out mAP": _median(chosen),
         "Trials": ", ".join(f"{states[word]} {word}" for word in words if states[word]) or "none yet",
-        f"{device} hours": _hours(row.seconds) + (f" ({_hours(row.expected)})" if row.expected is not None else ""),
+        f"{device} hours": cost.hours(row.seconds)
+        + (f" ({cost.hours(row.expected)})" if row.expected is not None else ""),
     }
 
 
@@ -125,10 +124,6 @@ def _median(values: Sequence[float], *, signed: bool = False) -> str:
     show = (lambda value: text.signed(100 * value)) if signed else text.percent
     middle, ends = show(statistics.median(values)), f" [{show(min(values))}, {show(max(values))}]"
     return middle + (ends if len(values) > 1 else "")
-
-
-def _hours(seconds: float) -> str:
-    return f"{seconds / 3600:,.0f}" if seconds >= 36000 else f"{seconds / 3600:.2g}"
 
 
 def _pairs(table: Table) -> list[tuple[Tuned, Tuned, StudyTest, float]]:
@@ -165,6 +160,23 @@ def _comparisons(table: Table) -> str:
     return paragraphs(about, text.table(lines, ("First minus second", "95 % interval", "p (Holm)")))
 
 
+def _elsewhere(context: Context, table: Table) -> str:
+    """Scores of the choices on other datasets."""
+    found: dict[str, dict[str, str]] = {}
+    for choice in table.choices():
+        if choice.key.dataset != choice.key.trained_on:
+            title = text.escape(context.data.title(choice.key.dataset))
+            for row in choice.plain():
+                found.setdefault(row.label, {})[title] = _median(row.values("mAP"))
+    titles = list(dict.fromkeys(title for scores in found.values() for title in scores))
+    lines = [
+        {"Backbone": text.escape(label), **{title: scores.get(title, text.NOT_APPLICABLE) for title in titles}}
+        for label, scores in found.items()
+    ]
+    about = "mAP of the choices on datasets that they were not trained on, median over studies:"
+    return paragraphs(about, text.table(lines, titles)) if lines else ""
+
+
 def _conclusion(table: Table) -> str:
     """What may be concluded, in a sentence or two."""
     pairs = _pairs(table)
@@ -186,7 +198,15 @@ def _conclusion(table: Table) -> str:
             f"no backbone is shown to be better than another. Intervals reach up to {100 * reach:.1f} points to either "
             "side, so smaller differences remain open; more studies narrow them."
         )
-    return f"{start} {_order(table)}".rstrip()
+    return " ".join(filter(None, (start, _order(table), _too_small(table))))
+
+
+def _too_small(table: Table) -> str:
+    """Which backbones the search left below the recipe that they could have kept."""
+    worse = [text.escape(row.label) for row in table.rows if row.gains and statistics.median(row.gains) < 0]
+    if not worse:
+        return ""
+    return f"The budget is too small for {', '.join(worse)}: the recipe without tuning has the higher median."
 
 
 def _order(table: Table) -> str:
@@ -249,8 +269,20 @@ def _sensitivity(context: Context, table: Table, title: str, figures: dict[str, 
         "Sensitivity to the learning rate: held-out mAP of the first study's choice, with its learning rate times a "
         "factor. These trials came after the choice and did not change it. A diverged one counts as 0.",
         text.table(shown, [f"x {factor:g}" for factor in factors] + ["Largest loss"]),
+        _better_rates(rows),
         context.image(name, f"{title}: held-out mAP by learning rate"),
     ]
+
+
+def _better_rates(rows: Sequence[tuple[Tuned, dict[float, float]]]) -> str:
+    """Which backbones the budget did not bring to their best learning rate."""
+    best = [(row, max(rates, key=lambda factor: rates[factor]), rates) for row, rates in rows]
+    higher = [
+        f"{text.escape(row.label)} at x {factor:g} ({text.signed(100 * (rates[factor] - rates[1.0]))} points)"
+        for row, factor, rates in best
+        if round(100 * (rates[factor] - rates[1.0]), 1) > 0
+    ]
+    return f"**Higher than the choice**: {', '.join(higher)}. A larger budget may find such a rate." if higher else ""
 
 
 def _importances(table: Table) -> str:
@@ -260,7 +292,7 @@ def _importances(table: Table) -> str:
     axes = dict.fromkeys(axis for shares in found.values() for axis in shares)
     lines = [
         {
-            "Parameter": text.escape(axis),
+            "Parameter": text.code(axis),
             **{text.escape(label): f"{shares.get(axis, 0):.0%}" for label, shares in found.items()},
         }
         for axis in axes
@@ -277,14 +309,14 @@ def _choices(table: Table) -> str:
         points = [(str(s.spec.seed + 1), s.best.point) for s in row.searches if s.best]
         untuned = next((final for final in row.searches[0].finals if final.name == UNTUNED), None)
         for study, point in [*points, *([("untuned", untuned.point)] if untuned else [])]:
-            shown = {text.escape(name): _value(point.get(name)) for name in names}
+            shown = {text.code(name): _value(point.get(name)) for name in names}
             lines.append({"Backbone": text.escape(row.label), "Study": study, **shown})
     return paragraphs("Chosen settings:", text.table(lines)) if lines else ""
 
 
 def _space(table: Table) -> str:
     lines = [
-        {"Parameter": text.escape(name), "Sets": text.code(p.key), "Values": text.escape(_range(p))}
+        {"Parameter": text.code(name), "Sets": text.code(p.key), "Values": _range(p)}
         for name, p in table.space.parameters.items()
     ]
     return paragraphs("Searched, the same for every backbone:", text.table(lines))
@@ -293,12 +325,13 @@ def _space(table: Table) -> str:
 def _range(parameter: Parameter) -> str:
     """The values of a parameter, and when it has an effect."""
     if parameter.distribution == "choice":
-        shown = ", ".join(map(str, parameter.values))
+        shown = text.escape(", ".join(map(str, parameter.values)))
     else:
         shown = f"{parameter.low:g} to {parameter.high:g}, {parameter.distribution}"
         shown += ", times the epochs" if parameter.unit else ""
     if isinstance(parameter.active_if, dict):
-        shown += "".join(f"; if {name} is {' or '.join(map(str, v))}" for name, v in parameter.active_if.items())
+        conditions = ((name, " or ".join(map(str, values))) for name, values in parameter.active_if.items())
+        shown += "".join(f"; if {text.code(name)} is {text.escape(values)}" for name, values in conditions)
     return shown + ("; for backbones that declare it" if parameter.optional else "")
 
 
@@ -333,4 +366,5 @@ def _value(value: object) -> str:
 def _stem(table: Table) -> tuple[str, ...]:
     key = table.key
     stopping = () if key.stopping else ("off",)
-    return key.dataset, key.recipe, table.space_name, str(key.trials), str(key.epochs), *stopping, key.device
+    length, origin = key.train_time or str(key.epochs), (key.origin,) if key.origin else ()
+    return key.dataset, key.recipe, table.space_name, str(key.trials), length, *stopping, key.device, *origin

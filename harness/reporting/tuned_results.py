@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 from msgspec import structs
 
 from harness.records import store
+from harness.reporting import text
 from harness.reporting.report_data import ReportData
-from harness.reporting.rows import differences, different, flatten
+from harness.reporting.rows import RunGroup, differences, different, flatten, tables_of
+from harness.reporting.rows import Table as ScoredTable
 from harness.spec.run_spec import canonical
 from harness.tuning import space as spaces
 from harness.tuning.cost import spent
@@ -29,7 +31,15 @@ FEWEST_FOR_IMPORTANCE = 20
 
 
 class Key(NamedTuple):
-    """What the rows of a table have in common; `content` is a hash of the parameters of the space."""
+    """What the rows of a table have in common.
+
+    Attributes:
+        stopping: epochs after which trials are compared; empty without early stopping, `(0,)` with a train time.
+        epochs: epochs of each trial; 0 with a train time, which gives each backbone a number of its own.
+        train_time: time of training of each run; empty if the number of epochs is fixed.
+        origin: name of the results folder, if the report merges several.
+        content: hash of the parameters of the space.
+    """
 
     dataset: str
     recipe: str
@@ -37,7 +47,9 @@ class Key(NamedTuple):
     trials: int
     stopping: tuple[int, ...]
     epochs: int
+    train_time: str
     device: str
+    origin: str
     protocol: str
     content: str
 
@@ -139,6 +151,31 @@ class Table:
     rows: Sequence[Tuned]
     ambiguous: bool = False
 
+    def choices(self) -> list[ScoredTable]:
+        """The chosen networks as tables of scored runs, for sections about networks such as audits."""
+        named = [(row.label, RunGroup(runs, self.key.origin)) for row in self.rows if (runs := row.runs(BEST))]
+        return tables_of(named, f"tuned, {self.what}")
+
+    def title(self, dataset: str) -> str:
+        """The title, with the title of the dataset."""
+        return f"{dataset}: {self.what}"
+
+    @property
+    def what(self) -> str:
+        """The search in a few words; no other table has the same."""
+        key = self.key
+        trials = f"{text.count(key.trials, 'trial')} of {key.train_time or text.count(key.epochs, 'epoch')}"
+        recipe = "" if self.base == "unified" else f", recipe {self.base}"
+        stopping = "" if key.stopping else ", no early stopping"
+        origin = f" ({key.origin})" if key.origin else ""
+        return f"{trials} in the space {self.space_name}{recipe}{stopping}{origin}"
+
+    @property
+    def base(self) -> str:
+        """Name of the recipe that was searched from, without a train time."""
+        key = self.key
+        return key.recipe.removesuffix(f"-{key.train_time}") if key.train_time else key.recipe
+
     @property
     def space_name(self) -> str:
         """Name of the space; with a hash if another table would have the same title."""
@@ -149,9 +186,7 @@ class Table:
     @property
     def space_word(self) -> str:
         """What `--space` needs: the name of a space that comes with the harness, or of a file."""
-        key = self.key
-        shipped = key.space in spaces.names() and _digest(spaces.load(key.space).fitting(())) == key.content
-        return key.space if shipped else f"{key.space}.toml"
+        return self.key.space if spaces.is_shipped(self.space) else f"{self.key.space}.toml"
 
     @property
     def space(self) -> Space:
@@ -170,7 +205,8 @@ def tables(data: ReportData) -> list[Table]:
     groups: dict[Key, dict[tuple[str, str], list[Search]]] = defaultdict(lambda: defaultdict(list))
     for search in data.searches:
         if search.settings.tuned:
-            groups[_key(search)][(search.spec.backbone, canonical(_same(search)))].append(search)
+            key = _key(search, records, data.search_origins.get(search.id, ""))
+            groups[key][search.spec.backbone, canonical(_same(search))].append(search)
     alike = Counter(map(_shown, groups))
     return [Table(key, _rows(groups[key], records), ambiguous=alike[_shown(key)] > 1) for key in sorted(groups)]
 
@@ -204,7 +240,7 @@ def importance(searches: Sequence[Search]) -> dict[str, float]:
         for axis, names in axes.items():
             active = next((name for name in names if trial.point[name] is not None), names[0])
             parameter = search.space.parameters[active]
-            if parameter.distribution == "choice":
+            if parameter.distribution == "choice" and len(names) == 1:
                 kinds[axis] = CategoricalDistribution(tuple(range(len(parameter.values))))
                 params[axis] = parameter.index(trial.point[active])
             else:
@@ -213,7 +249,7 @@ def importance(searches: Sequence[Search]) -> dict[str, float]:
         study.add_trial(optuna.trial.create_trial(params=params, distributions=kinds, value=score))
     found = optuna.importance.get_param_importances(study, evaluator=optuna.importance.PedAnovaImportanceEvaluator())
     total = sum(found.values())
-    return {axis: found[axis] / total for axis in axes} if total > 0 else {}
+    return {axis: found.get(axis, 0.0) / total for axis in axes} if total > 0 else {}
 
 
 def _axes(space: Space) -> dict[str, list[str]]:
@@ -241,16 +277,20 @@ def _digest(space: Space) -> str:
     return hashlib.sha256(canonical(space.identity()).encode()).hexdigest()
 
 
-def _key(search: Search) -> Key:
+def _key(search: Search, records: Records, origin: str) -> Key:
     spec, asha = search.spec, search.settings.asha
+    asked = (records[trial.run_id].get("request") or {} for trial in search.trials if trial.run_id in records)
+    time = next((given["train_time"] for given in asked if given.get("train_time")), "")
     return Key(
         spec.dataset,
         spec.recipe,
         search.space.name,
         search.settings.samples,
-        tuple(asha.rungs),
-        asha.epochs,
+        (0,) if time and asha.rungs else tuple(asha.rungs),
+        0 if time else asha.epochs,
+        time,
         spec.device,
+        origin,
         spec.protocol,
         _digest(search.space.fitting(())),
     )

@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import orjson
 
-from harness.records import store
+from harness.records import epochs, store
 from harness.spec.run_spec import canonical
 from harness.system import files
 from harness.system.redact import mask
 from harness.tracking.server import Server
+from harness.tuning import state
 
 NOT_ALLOWED = re.compile(r"[^\w\-. :/]")
 """Characters that MLflow refuses in the name of a metric."""
 
 SIDECAR = ".mlflow.json"
+SEARCHES = f"{state.FOLDER}/*/{state.FILE}"
 """File beside a record that names the server and the attempt that was sent."""
 
 
@@ -104,12 +105,9 @@ def name_of(spec: Mapping[str, Any]) -> str:
 
 
 def epochs_of(folder: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Number and metrics of every epoch in the run's `metrics.jsonl`."""
-    with contextlib.suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError):
-                values = json.loads(line)
-                yield int(values.pop("epoch")), values
+    """Number and metrics of every epoch of a run."""
+    for values in epochs.read(folder):
+        yield values.pop("epoch"), values
 
 
 def is_sent(folder: Path, uri: str) -> bool:
@@ -152,12 +150,21 @@ def send(server: Server, folder: Path, parent: str) -> None:
     finish(server, run, folder, record)
 
 
+def send_searches(server: Server, parent: str, results: Path, folders: Iterable[Path]) -> None:
+    """Logs the files of the searches with runs in these folders as artifacts of a parent run."""
+    runs = {folder.name for folder in folders}
+    for path in sorted(results.glob(SEARCHES)):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        if any(run in text for run in runs):
+            server.client.log_artifact(parent, str(path), path.parent.relative_to(results).as_posix())
+
+
 def finish(server: Server, run: str, folder: Path, record: Any) -> None:
     """Logs the metrics and files of a record, closes its run, and marks the record as sent."""
     server.metrics(run, [(0, metrics_of(record))])
     names = [
         "record.json",
-        "metrics.jsonl",
+        epochs.FILE,
         *sorted({e["per_query"] for e in record["evaluations"] if e["per_query"]}),
     ]
     for name in names:

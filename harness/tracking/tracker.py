@@ -14,7 +14,16 @@ from harness.errors import HarnessError, RecordError
 from harness.records import store
 from harness.spec.job import Job
 from harness.system import hooks
-from harness.tracking.content import epochs_of, finish, is_sent, name_of, parameters_of, send, tags_of
+from harness.tracking.content import (
+    epochs_of,
+    finish,
+    is_sent,
+    name_of,
+    parameters_of,
+    send,
+    send_searches,
+    tags_of,
+)
 from harness.tracking.presence import Presence
 from harness.tracking.server import LATER, Server, trouble
 
@@ -60,6 +69,8 @@ class Tracker:
         self._server: Server | None = None
         self._parent = ""
         self._down_until = 0.0
+        self._warned = False
+        self._complete = False
         self._children: dict[str, str] = {}
         self._rows: dict[str, list[tuple[int, dict[str, Any]]]] = {}  # epochs not sent yet
         self._sent: dict[str, set[int]] = {}
@@ -80,7 +91,7 @@ class Tracker:
         self._queue.put(lambda: self._end(status))
         self._queue.put(None)
         self._thread.join(timeout)
-        return not self._thread.is_alive() and not self._down_until
+        return not self._thread.is_alive() and self._complete
 
     def _work(self) -> None:
         while (action := self._queue.get()) is not None:
@@ -89,8 +100,9 @@ class Tracker:
             try:
                 action()
             except Exception as error:
-                if not self._down_until:
+                if not self._warned:
                     self.warn(f"{trouble(error, self.uri)} {LATER}")
+                self._warned = True
                 self._down_until = time.monotonic() + AWAY
 
     def _connect(self) -> None:
@@ -108,10 +120,12 @@ class Tracker:
             for folder in self._folders():
                 if (folder / store.RECORD).is_file() and not is_sent(folder, self.uri):
                     send(self._require(), folder, self._parent)
+            send_searches(self._require(), self._parent, self.results, self._folders())
             with contextlib.suppress(HarnessError):  # such as per-query values that are damaged
                 if text := self._overview():
                     self._require().describe(self._parent, text)
             self._require().end(self._parent, status)
+            self._complete = True  # whatever an outage had kept back was sent just now
         self._presence.end()
 
     def _require(self) -> Server:

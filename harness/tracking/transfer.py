@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.records import store
+from harness.records import epochs, store
 from harness.system.redact import mask
-from harness.tracking.content import is_sent, send
+from harness.tracking.content import is_sent, send, send_searches
 from harness.tracking.presence import Presence
 from harness.tracking.server import EXPERIMENT, Server, file_of, quiet, reason, trouble, usable
+from harness.tuning import state
 
 Overview = Callable[[Sequence[Path]], str]
 
@@ -64,6 +66,7 @@ def send_missing(
             parent = server.start(name, {**tags, **presence.tags})
             for folder in missing:
                 send(server, folder, parent)
+            send_searches(server, parent, results, missing)
             if text := overview(missing):
                 server.describe(parent, text)
             server.end(parent, "ok")
@@ -89,18 +92,20 @@ def restore(uri: str, results: Path) -> int:
 
         client = MlflowClient(tracking_uri=uri)
         experiment = client.get_experiment_by_name(EXPERIMENT)
-        runs = children(client, usable(experiment, uri)) if experiment else []
+        found = every_run(client, usable(experiment, uri)) if experiment else []
     except Exception as error:
         raise HarnessError(trouble(error, uri)) from error
     seen: set[str] = set()
     try:
-        for run in runs:
+        for run in children(found):
             run_id = run.data.tags["harness.run_id"]
             files = [f.path for f in client.list_artifacts(run.info.run_id) if not f.is_dir]
             if run_id in seen or "record.json" not in files:
                 continue
             seen.add(run_id)
             _download(client, run.info.run_id, files, results)
+        parents = [run.info.run_id for run in found if "harness.run_id" not in run.data.tags]
+        _searches(client, parents, results)
     except HarnessError:
         raise
     except Exception as error:  # the artifact store may be another server
@@ -114,9 +119,9 @@ def restore(uri: str, results: Path) -> int:
 
 
 def _download(client: Any, run: str, files: list[str], results: Path) -> None:
-    """Downloads the record and the per-query values of a run into their folder in `results`."""
+    """Downloads what the report needs of a run into its folder in `results`."""
     with tempfile.TemporaryDirectory(prefix="harness-mlflow-") as place:
-        needed = [f for f in files if f == "record.json" or (f.startswith("per_query") and f.endswith(".csv"))]
+        needed = [f for f in files if f in (store.RECORD, epochs.FILE) or re.fullmatch(r"per_query.*\.csv", f)]
         for file in needed:
             client.download_artifacts(run, file, place)
         folder = store.folder_of(results, store.read(Path(place)))
@@ -125,12 +130,29 @@ def _download(client: Any, run: str, files: list[str], results: Path) -> None:
             shutil.copyfile(Path(place) / Path(file).name, folder / Path(file).name)
 
 
-def children(client: Any, experiment: str) -> list[Any]:
-    """All child runs, last attempt first; sorted by attempt because clocks may differ."""
+def _searches(client: Any, parents: Sequence[str], results: Path) -> None:
+    """Downloads the file of every search; the newest parent run that has it counts."""
+    for parent in parents:
+        for folder in client.list_artifacts(parent, state.FOLDER):
+            if not re.fullmatch(rf"{state.FOLDER}/\w[\w.+-]*", folder.path):
+                continue
+            if not (results / folder.path / state.FILE).is_file():
+                (results / folder.path).mkdir(parents=True, exist_ok=True)
+                client.download_artifacts(parent, f"{folder.path}/{state.FILE}", str(results))
+
+
+def every_run(client: Any, experiment: str) -> list[Any]:
+    """All runs of an experiment, newest first."""
     runs: list[Any] = []
     token = None
     while True:
         page = client.search_runs([experiment], "", max_results=1000, page_token=token)
-        runs += [run for run in page if "harness.run_id" in run.data.tags]
+        runs += page
         if not (token := page.token):
-            return sorted(runs, key=lambda run: (-int(run.data.tags.get("harness.attempt", 1)), -run.info.start_time))
+            return sorted(runs, key=lambda run: -run.info.start_time)
+
+
+def children(runs: Iterable[Any]) -> list[Any]:
+    """The child runs, last attempt first, because clocks may differ; of equal attempts the newest."""
+    found = [run for run in runs if "harness.run_id" in run.data.tags]
+    return sorted(found, key=lambda run: (-int(run.data.tags.get("harness.attempt", 1)), -run.info.start_time))

@@ -6,7 +6,6 @@ its evaluation reuses the checkpoint instead of training the same model again.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import zipfile
@@ -17,10 +16,10 @@ from typing import Any
 import torch
 
 from harness.errors import RunError
+from harness.records import epochs
 from harness.system import files, hooks
 
 NEWEST, PREVIOUS = "checkpoint.pt", "checkpoint.previous.pt"
-METRICS = "metrics.jsonl"
 
 
 class CheckpointError(RunError):
@@ -92,7 +91,7 @@ def take_over(folder: Path, training: str) -> None:
     try:
         with files.replacing(folder / NEWEST) as temporary:
             _link(source, temporary)
-        _copy_metrics(source.parent, folder, epoch + 1)
+        epochs.copy(source.parent, folder, epoch + 1)
     except (OSError, ValueError, KeyError, TypeError):
         return  # a full disk, or a run that was just removed: train without this checkpoint
 
@@ -102,20 +101,6 @@ def _link(source: Path, target: Path) -> None:
         os.link(source, target)
     except OSError:  # a file system without hard links
         shutil.copyfile(source, target)
-
-
-def seconds_of_epochs(folder: Path) -> float:
-    """Returns the duration of all epochs in a folder's metrics, those that were trained twice included."""
-    path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return sum(float(json.loads(line).get("seconds", 0)) for line in lines if line.endswith("\n"))
-
-
-def _copy_metrics(source: Path, folder: Path, epochs: int) -> None:
-    """Copies the metrics of the reused epochs, for the curves of the run."""
-    lines = (source / METRICS).read_text(encoding="utf-8").splitlines(keepends=True)
-    kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= epochs]
-    (folder / METRICS).write_text("".join(kept), encoding="utf-8")
 
 
 def _epoch(path: Path, training: str) -> int:

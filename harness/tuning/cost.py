@@ -57,9 +57,9 @@ class Speeds:
 
 
 def images_per_second(efficiency: Mapping[str, Any]) -> float | None:
-    """Training speed of a run or of a profiled training step."""
+    """Training speed of a run or of a profiled training step, per process (on GPUs per GPU)."""
     if rate := efficiency.get("train_images_per_second"):
-        return float(rate)
+        return float(rate) / (efficiency.get("train_processes") or 1)
     if (step := efficiency.get("train_step_ms")) and (batch := efficiency.get("batch_size")):
         return 1000 * float(batch) / float(step)
     return None
@@ -71,6 +71,11 @@ def spent(records: Iterable[Mapping[str, Any]]) -> float:
         sum((record["timing"].get("seconds") or {}).values()) * (record["efficiency"].get("train_processes") or 1)
         for record in records
     )
+
+
+def hours(seconds: float) -> str:
+    """Hours in two digits."""
+    return f"{seconds / 3600:,.0f}" if seconds >= 36000 else f"{seconds / 3600:.2g}"
 
 
 def _network(spec: Mapping[str, Any], searched: Collection[str]) -> list[Any]:

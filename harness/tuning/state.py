@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import msgspec
 
@@ -33,8 +33,17 @@ VERSION = 2
 FORMER_ASHA_KEYS = {"grace": "grace_period", "factor": "reduction_factor"}
 """Former names of settings. They can still be read, and ids are computed from them."""
 
-RUNNING, FINISHED, STOPPED, DIVERGED, FAILED = "running", "finished", "stopped", "diverged", "failed"
-"""States of a trial. A `running` trial has not ended; it resumes from its checkpoint when the search is resumed."""
+State = Literal["running", "finished", "stopped", "diverged", "failed"]
+"""How a trial ended. A `running` trial has not; it resumes from its checkpoint when the search is resumed."""
+
+RUNNING: State = "running"
+FINISHED: State = "finished"
+STOPPED: State = "stopped"
+DIVERGED: State = "diverged"
+FAILED: State = "failed"
+
+DAMAGE = (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, RecursionError, UsageError)
+"""What reading a damaged file can raise."""
 
 
 class Trial(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,7 +65,7 @@ class Trial(msgspec.Struct, forbid_unknown_fields=True):
     point: Point
     run_id: str
     name: str = ""
-    state: str = RUNNING
+    state: State = RUNNING
     reason: str = ""
     value: float | None = None
     curve: dict[int, float] = {}
@@ -234,9 +243,7 @@ def read(path: Path) -> Search:
                 f"{path} has version {data['version']}, but this harness reads up to version {VERSION}; update it."
             )
         return Search.from_dict(data)
-    except (OSError, ArithmeticError, ValueError, TypeError, LookupError, AttributeError, UsageError) as error:
-        raise RecordError(f"{path} is damaged ({error}). Delete it; the search reuses its finished runs.") from error
-    except RecursionError as error:
+    except DAMAGE as error:
         raise RecordError(f"{path} is damaged ({error}). Delete it; the search reuses its finished runs.") from error
 
 

@@ -71,15 +71,14 @@ class Study:
 
     def trials(self) -> list[Planned]:
         """All trials: those of the study so far, and those to come."""
-        search = self.search
-        ended = {trial.run_id: trial.state for trial in search.trials if trial.state not in (RUNNING, FAILED)}
-        cells = map(self.plan_trial, self.search.points())
-        return [
-            replace(cell, state=plan.CACHED, reason=ended[cell.spec.run_id])
-            if cell.state == TODO and cell.spec.run_id in ended
-            else cell
-            for cell in cells
-        ]
+        return [self._unless_ended(self.plan_trial(point)) for point in self.search.points()]
+
+    def _unless_ended(self, cell: Planned) -> Planned:
+        """Marks a run that is a trial which ended: a stopped one has no finished record."""
+        state = next((trial.state for trial in self.search.trials if trial.run_id == cell.spec.run_id), RUNNING)
+        if cell.state != TODO or state in (RUNNING, FAILED):
+            return cell
+        return replace(cell, state=plan.CACHED, reason=state)
 
     @property
     def has_ended(self) -> bool:
@@ -101,7 +100,9 @@ class Study:
 
     @property
     def left(self) -> int:
-        """Number of runs whose end is not in the search yet, or that failed."""
+        """Number of runs whose end is not in the search yet, or that failed; none if its trials are blocked."""
+        if self.trial.state == BLOCKED:
+            return 0
         ended = sum(trial.state not in (RUNNING, FAILED) for trial in self.search.trials)
         later = sum(cell.state == plan.CACHED for cell in [*self.finals(), *self.rates()])
         return max(0, self.runs - ended - later)
@@ -124,7 +125,8 @@ class Study:
         if best is None or self.number or not self.has_ended:
             return []
         chosen = self.plan_trial(best.point).spec.values["optimizer"]["lr"]
-        return [self._at(self.trial, best.point, {RATE: float(f"{factor * chosen:.4g}")}) for factor in FACTORS]
+        overrides = ({RATE: float(f"{factor * chosen:.4g}")} for factor in FACTORS)
+        return [self._unless_ended(self._at(self.trial, best.point, given)) for given in overrides]
 
     def cells(self) -> list[Planned]:
         """All runs whose settings are known: the settings of final runs are known when the trials have ended."""

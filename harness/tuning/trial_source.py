@@ -7,7 +7,6 @@ it. Sampler and stopping rules are the same with and without Ray.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -15,9 +14,10 @@ from typing import Any
 
 from harness.errors import HarnessError, RecordError
 from harness.planning.plan import CACHED, Planned
-from harness.records import store
+from harness.records import epochs, store
 from harness.records.schema import Record
 from harness.spec.job import Job
+from harness.spec.names import STOPPED as EARLY
 from harness.tuning import sampler, state
 from harness.tuning.space import Point
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, Search, Trial
@@ -174,21 +174,16 @@ class SearchTrials:
             return
         else:
             trial.state = FAILED
-        for checkpoint in folder.glob("checkpoint*.pt"):  # not needed any more, and large
-            checkpoint.unlink(missing_ok=True)
+        if trial.state != FAILED:  # a failed trial is repeated, and resumes from its checkpoint
+            for checkpoint in folder.glob("checkpoint*.pt"):
+                checkpoint.unlink(missing_ok=True)
         self._save()
         self._on_trial(trial)
 
 
 def curve(folder: Path) -> dict[int, float]:
     """Reads held-out mAP by epoch from the `metrics.jsonl` of a run, which another search may have written."""
-    found: dict[int, float] = {}
-    with contextlib.suppress(OSError):
-        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines():
-            with contextlib.suppress(ValueError, KeyError, TypeError):
-                values = json.loads(line)
-                found[int(values["epoch"])] = float(values["mAP"])
-    return found
+    return {values["epoch"]: float(values["mAP"]) for values in epochs.read(folder) if "mAP" in values}
 
 
 def _read(folder: Path) -> Record | None:
@@ -200,6 +195,6 @@ def _read(folder: Path) -> Record | None:
 def _mark_stopped(folder: Path, record: Record | None, reason: str) -> None:
     """Adds the reason to the record of a stopped trial."""
     if record is not None and record["status"] == "interrupted":
-        record["error"] = {"type": "Stopped", "message": reason, "log_tail": ""}
+        record["error"] = {"type": EARLY, "message": reason, "log_tail": ""}
         with contextlib.suppress(HarnessError):  # on a full disk, only the search file has the reason
             store.write(folder, record)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from harness.errors import HarnessError, RecordError
-from harness.records import store
+from harness.records import epochs, store
 from harness.records.schema import Record, matched
 from harness.records.skeleton import base_record
 from harness.spec.job import Job
@@ -155,7 +155,7 @@ def _clear(folder: Path, job: Job) -> None:
     everything = job.force and not (note.is_file() and note.read_text(encoding="utf-8") == str(job.attempt))
     stale = [*folder.glob("*.tmp"), *(folder.glob("checkpoint*.pt") if everything else ())]
     if everything or not any(folder.glob("checkpoint*.pt")):
-        stale.append(folder / "metrics.jsonl")
+        stale.append(folder / epochs.FILE)
     for path in stale:
         path.unlink(missing_ok=True)
     if everything:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,12 @@ from harness.data.holdout import holdout_split
 from harness.data.loader import TrainingData, camera_rows
 from harness.data.sampler import PKSampler
 from harness.errors import WeightsError
+from harness.records import epochs
 from harness.registry import DatasetEntry
 from harness.spec import recipe
 from harness.spec.run_spec import training_key
 from harness.system.device import place, precision_name
 from harness.system.seeding import seed_torch
-from harness.training.checkpoint import seconds_of_epochs
 from harness.training.group import Group
 from harness.training.trainer import OnEpoch, Summary, Trainer
 from harness.worker import peers
@@ -101,7 +100,7 @@ class TrainingRun(ModelPipeline):
         group.close()
 
     def _train(self) -> None:
-        self.progress.seconds["train"] = round(seconds_of_epochs(self.folder), 3)  # of earlier attempts
+        self.progress.seconds["train"] = round(epochs.seconds(self.folder), 3)  # of earlier attempts
         with peers.group_of(self.job, self.folder, self.device, self.progress) as group:
             summary, trainer = self._trained_in(group)
         self.blocks["efficiency"] = {
@@ -165,8 +164,7 @@ class TrainingRun(ModelPipeline):
     def _emit(self, event: str, **values: Any) -> None:
         """Emits an event; also appends the metrics of an epoch to metrics.jsonl."""
         if event == "epoch":
-            with (self.folder / "metrics.jsonl").open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"epoch": values["epoch"], **values["metrics"]}) + "\n")
+            epochs.append(self.folder, values["epoch"], values["metrics"])
         self.progress.emit(event, **values)
 
 

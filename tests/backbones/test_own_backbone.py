@@ -11,7 +11,7 @@ import torch
 from msgspec.structs import fields
 
 from harness import registry
-from harness.cards import BackboneCard
+from harness.cards import BackboneCard, Published
 from harness.contracts import TrainingOutput
 from harness.errors import UsageError
 from harness.registry import backbone_checks
@@ -52,9 +52,14 @@ def test_the_example_keeps_the_contract(plugins: Path):
 
 
 def test_the_guide_explains_every_key_of_a_card():
-    table = TEXT[TEXT.index("## Keys of the card") :]
-    named = {key for row in re.findall(r"^\| (`.*?) \|", table, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
-    assert named == {field.name for field in fields(BackboneCard)}
+    assert keys_below("## Keys of the card") == {field.name for field in fields(BackboneCard)}
+    assert keys_below("### Published results") == {field.name for field in fields(Published)}
+
+
+def keys_below(heading: str) -> set[str]:
+    """Names in the first column of the tables between a heading and the next one."""
+    text = TEXT[TEXT.index(heading) + len(heading) :].split("\n#")[0]
+    return {key for row in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for key in re.findall(r"`(\w+)`", row)}
 
 
 def test_the_overview_names_every_backbone():

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.system import gpu
 from harness.system.paths import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "troubleshooting.md"
@@ -29,6 +30,10 @@ PROVOKED = {
     "is an HTML page instead of the file": "evaluate --backbone bot --dataset market1501 --checkpoint page.pth",
     "unknown cameras": "plan --backbones transreid --datasets nobody --plugins . --from-scratch",
 }
+if not gpu.usable():
+    PROVOKED[
+        "--device cuda was passed, but this machine shows no GPU. Pass --device cpu, or the --address of a Ray"
+    ] = "plan --backbones dummy --datasets market1501 --device cuda"
 CARD = """kind = "dataset"
 name = "nobody"
 title = "Nobody"

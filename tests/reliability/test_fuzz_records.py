@@ -41,7 +41,13 @@ pytestmark = pytest.mark.timeout(max(300, 2 * SECONDS + 300))
 RECORDS = {
     "ok": samples.ok(samples.spec(), samples.evaluation(), samples.evaluation(flip=True)),
     "failed": samples.failed(samples.spec("beta")),
-    "profile": samples.ok(samples.spec("gamma", purpose="profile"), source="profile") | {"evaluations": []},
+    "profile": samples.ok(
+        samples.spec("gamma", purpose="profile"),
+        source="profile",
+        measure="inference",
+        conditions={"fixed_work_ms": [1.0, 1.5], "others_cores": 0.5, "drift": 1.0, "notes": ["other work"]},
+    )
+    | {"evaluations": []},
 }
 
 

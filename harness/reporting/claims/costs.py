@@ -93,7 +93,7 @@ def steady(ours: Record, theirs: Record) -> bool:
     if not all(c and c.get("fixed_work_ms") for c in watched):
         return False
     fixed = [statistics.fmean(c["fixed_work_ms"]) for c in watched]
-    if max(fixed) > (1 + STEADY) * min(fixed) or any(abs(c.get("drift", 1.0) - 1) > STEADY for c in watched):
+    if max(fixed) > (1 + STEADY) * min(fixed) or any(abs((c.get("drift") or 1.0) - 1) > STEADY for c in watched):
         return False
     alone = not any("other" in note for c in watched for note in c.get("notes") or ())
     return alone or all(_by_processor_time(r["efficiency"]) for r in (ours, theirs))

@@ -25,7 +25,10 @@ def names(folders: Sequence[Path]) -> list[str]:
             raise UsageError(
                 f"The results folder {folder} does not exist. Pass the folders of the records with --results."
             )
-    parts = [[part for part in Path(os.path.normpath(folder)).parts if part != folder.anchor] for folder in folders]
+    parts = [list(Path(os.path.normpath(folder)).parts) for folder in folders]
+    parts = [part[1:] if folder.is_absolute() else part for part, folder in zip(parts, folders, strict=True)]
+    if not all(parts) or len(set(map(tuple, parts))) < len(parts):  # such as `.`, or `results` and `/results`
+        parts = [list(Path(os.path.abspath(folder)).parts) for folder in folders]
     if len({folder.resolve() for folder in folders}) < len(folders):
         raise UsageError("The same results folder is given twice. Pass each folder once with --results.")
     while len({each[-1] for each in parts}) == 1 and min(map(len, parts)) > 1:  # such as `results` in each checkout
@@ -44,7 +47,7 @@ def merge(found: Sequence[ReportData], origins: Sequence[str]) -> ReportData:
         origins: name of each folder.
 
     Returns:
-        All records, each with its origin. Of records that are equal in two folders, the first is kept.
+        All records, each with its origin. Of records and searches that are equal in two folders, the first is kept.
     """
     by_name = dict(zip(origins, found, strict=True))
     records: list[Mapping[str, Any]] = []
@@ -54,9 +57,10 @@ def merge(found: Sequence[ReportData], origins: Sequence[str]) -> ReportData:
         for record in sorted(data.records, key=lambda r: r["run_id"]):
             one = {**record, ORIGIN: origin}
             former = seen.setdefault(record["run_id"], [])
+            equal = next((known for known in former if same(known, one)), None)
             if former:
-                remarks.append(relation(former[0], one))
-            if former and same(former[0], one):
+                remarks.append(relation(equal or former[0], one))
+            if equal:
                 continue
             former.append(one)
             records.append(one)
@@ -65,6 +69,8 @@ def merge(found: Sequence[ReportData], origins: Sequence[str]) -> ReportData:
         return by_name[record[ORIGIN]].per_query(record, name)
 
     first = found[0]
+    searches = [(origin, search) for origin, data in reversed(by_name.items()) for search in data.searches]
+    kept = {search.id: (origin, search) for origin, search in searches}  # the first folder last, so it is kept
     return ReportData(
         records=records,
         per_query=per_query,
@@ -72,10 +78,11 @@ def merge(found: Sequence[ReportData], origins: Sequence[str]) -> ReportData:
         datasets=first.datasets,
         plan=_unique(cell for data in found for cell in data.plan),
         problems=[f"{origin}: {problem}" for origin, data in by_name.items() for problem in data.problems],
-        searches=list({search.id: search for data in reversed(found) for search in data.searches}.values()),
+        searches=[search for _, (_, search) in sorted(kept.items())],
         folders=first.folders,
         merged=tuple(origins),
         remarks=sorted(remarks),
+        search_origins={name: origin for name, (origin, _) in kept.items()},
     )
 
 

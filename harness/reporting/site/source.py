@@ -77,6 +77,11 @@ class Source:
             return name
         return f"{name}-{self.data.merged.index(self.data.origin(record)) + 1}"
 
+    def short_of(self, run_id: str) -> str:
+        """Short name of the record of a run; the digits of its id if there is no record."""
+        record = self.context.by_id.get(run_id)
+        return run_id[:RUN_DIGITS] if record is None else self.short(record)
+
     def shorts(self, records: Iterable[Mapping[str, Any]]) -> list[str]:
         """Short names of records."""
         return [self.short(record) for record in records]

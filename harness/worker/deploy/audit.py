@@ -61,7 +61,7 @@ def of_run(
 
     Args:
         name: the backbone of the run; may be empty.
-        run: id of the run, or its first letters.
+        run: id of the run, or its first characters.
         datasets: datasets to look at; by default that of the run.
         checks: names of audits.
         where: folders and resources.
@@ -78,7 +78,7 @@ def of_run(
     folder = store.folder_of(where.results, record)
     found: list[dict[str, Any]] = []
     for entry in entries:
-        known = where.data_options or record["spec"].get("dataset_options") or {}
+        known = {**(record["spec"].get("dataset_options") or {}), **(where.data_options or {})}
         splits = layouts.load(entry, where.data_root, **known.get(entry.name, {}))
         earlier = audit.merge(record.get("audits") or (), found)
         found += _audit(network, entry, splits, checks, earlier, folder, where, show)

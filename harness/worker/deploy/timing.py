@@ -47,11 +47,6 @@ class Timing(NamedTuple):
         """How many times as many images per second the file computes as PyTorch."""
         return self.pytorch_ms / self.file_ms
 
-    @property
-    def cpu_ratio(self) -> float:
-        """Processor time of PyTorch over that of the file: hardly affected by other load where both have one thread."""
-        return self.pytorch_cpu_ms / self.file_cpu_ms
-
 
 def measure(
     path: Path, *, batches: Sequence[int], threads: int = 0, seconds: float = 3.0, plugins: str = ""

@@ -19,7 +19,7 @@ from harness.errors import RunError
 from harness.execution import process
 from harness.execution.local_executor import run_locally
 from harness.execution.options import Resources
-from harness.execution.ray_executor import run_with_ray
+from harness.execution.ray_executor import _Experiment, run_with_ray
 from harness.spec.job import Job
 from tests.support.executing import execute
 from tests.support.faults import environment
@@ -142,3 +142,7 @@ def test_inline_stops_what_waits_and_needs_no_ray(tmp_path: Path, monkeypatch: p
     jobs = [Job(spec=spec(seed=seed), folder=str(tmp_path / str(seed))) for seed in range(3)]
     assert list(execute(run_locally, jobs, Resources(), stop=stop).values()) == ["interrupted"]
     assert ran == [0] and signal.SIGTERM
+
+
+def test_a_worker_that_is_lost_after_its_last_report_is_no_error() -> None:
+    _Experiment(object(), threading.Event()).listen("gone", {"event": "finished", "status": "failed"})

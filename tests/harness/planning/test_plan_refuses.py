@@ -168,6 +168,11 @@ def test_more_identities_than_there_are(plan: Cli) -> None:
     assert "1 blocked" in out and "needs 9 identities" in out and "show only 8" in out
 
 
+def test_a_trial_has_fewer_identities(plan: Cli) -> None:
+    code, _, err = plan("--space", "training", "--set", "sampler.identities=7", command="tune")
+    assert code == 2 and "show only 6 without those held out" in err
+
+
 def test_ratr_with_one_branch(plan: Cli) -> None:
     more = ["--set", "sampler.instances=3", "--set", "loss.ratr_intra=1.0"]
     out = plan("--backbones", "bot", *more)[1]

@@ -13,7 +13,7 @@ from harness.cli import profile as command
 from harness.errors import UsageError
 from harness.planning import profile
 from harness.planning.request import Request
-from harness.records import store
+from harness.records import environment, store
 
 
 def study(**changes) -> profile.Study:
@@ -59,7 +59,7 @@ def test_what_changes_the_figures_changes_the_key(tmp_path, monkeypatch):
 
     known = first()
     assert known not in (first(threads=2), first(seconds=1.0), first(precisions=["bf16"]), first(batches=[2]))
-    monkeypatch.setattr(profile, "hardware_of", lambda device: "another machine")
+    monkeypatch.setattr(environment, "hardware", lambda device: "another machine")
     assert first() != known
 
 

@@ -20,6 +20,8 @@ from harness.cli.profile import study
 from harness.execution import profile
 from harness.execution.settings import resolve
 from harness.planning import plan
+from harness.planning import profile as profile_plan
+from harness.planning.request import Request
 from harness.records import store
 from harness.reporting import commands
 from harness.reporting.rows import flatten, settings
@@ -182,6 +184,16 @@ def test_a_preset_is_named_where_it_was_used(bench: Bench) -> None:
     assert printed.count("--option") == 1
     (printed,) = bench.come_back(bench.plan(*words), 1)
     assert "--preset" not in printed and printed[printed.index("--recipe") + 1] == "smoke"
+
+
+def test_a_train_time_is_given_again(bench: Bench) -> None:
+    study = profile_plan.Study(batches=(), train_batches=(64,), heights=(), threads=1)
+    (cell,) = profile_plan.build(Request(backbones="bot", results=bench.folder / "nothing", device="cpu"), study)
+    timed = samples.ok(cell.spec, source="profile", train_step_ms=500.0) | {"evaluations": []}
+    store.write(cell.folder, timed)
+    more = ("--recipe", "unified", "--train-time", "10m", "--from-scratch", "--results", bench.folder / "nothing")
+    (printed,) = bench.come_back(bench.plan(*smoke(bench, *more, backbones="bot")), 1)
+    assert printed[printed.index("--train-time") + 1] == "10m" and "training.epochs" not in " ".join(printed)
 
 
 def test_a_plug_in_without_its_request(bench: Bench) -> None:

@@ -19,7 +19,7 @@ SHARED = {
 
 
 def cell(backbone: str, *, latency: float, cpu: float | None = None, **changes: Any) -> dict[str, Any]:
-    run = samples.spec(backbone, purpose="profile", values={"cell": sorted(changes)})
+    run = samples.spec(backbone, purpose="profile", values={"cell": sorted(map(str, changes.items()))})
     numbers = {"measure": "inference", "threads": 2, "conditions": STEADY, "latency_ms": latency}
     numbers |= {"latency_cpu_ms": cpu or latency, "repeats": 5, "scan": None}
     record = samples.ok(run, source="profile", **{**numbers, **changes})
@@ -55,3 +55,21 @@ def test_a_newer_record_of_one_cell_takes_the_place_of_the_older():
     old, new = cell("bot", latency=9.0), cell("bot", latency=8.0)
     new["timing"] = {**new["timing"], "started": "2026-01-01T00:00:00+00:00"}
     assert cells.current([new, old]) == [new]
+
+
+def test_compiled_and_eager_cells_are_different_lines():
+    sizes = ([128, 64], [256, 128])
+    records = [
+        cell("bot", latency=1.0, image_size=size, compiled=compiled, precision="fp32", batch_size=1, device="cpu",
+             inference_images_per_second=10.0 * (1 + compiled))
+        for size in sizes for compiled in (False, True)
+    ]  # fmt: skip
+    made = profiles.build(Context(ReportData(records, backbones={}, datasets={}), "figures"))
+    titles = {line for line in made.markdown.splitlines() if line.startswith("![Throughput")}
+    assert len(titles) == 2 and sum("compiled" in title for title in titles) == 1
+
+
+def test_conditions_may_be_missing():
+    bare = {"fixed_work_ms": None, "others_cores": None, "drift": None, "notes": None, "foreign_gpu_bytes": None}
+    said = section(cell("bot", latency=2.0, conditions=bare), cell("pcb", latency=3.0, conditions={}))
+    assert "| bot" in said and "| pcb" in said

@@ -19,6 +19,7 @@ from harness.cards import BackboneCard, DatasetCard, InputCard, Published
 from harness.errors import UsageError
 from harness.figures import style
 from harness.records import store
+from harness.reporting import rows
 from harness.reporting.report_data import ReportData, gather
 from harness.system.paths import REPOSITORY
 from tests.support import record_samples as samples
@@ -533,3 +534,23 @@ def test_eighteen_runs_fit_on_two_hundred_lines(tmp_path: Path) -> None:
         3,
         3,
     ]
+
+
+def test_labels_name_what_matters_and_not_which_further_tests_were_made() -> None:
+    def run(seed: int = 0, **changes: Any) -> dict[str, Any]:
+        values = {"training": {"epochs": 15}, "evaluation": {"rerank": True, "untrained": True}}
+        for table, keys in changes.pop("values", {}).items():
+            values[table] = {**values[table], **keys}
+        return samples.ok(samples.spec("beta", seed=seed, values=values, **changes), samples.evaluation())
+
+    def labels(*records: dict[str, Any]) -> list[str]:
+        (table,) = rows.tables(ReportData(list(records)))
+        return sorted(row.label for row in table.rows)
+
+    quick = {"training": {"epochs": 4}, "evaluation": {"rerank": False, "untrained": False}}
+    assert labels(run(), run(values=quick, source="c0de")) == [
+        "beta (training.epochs=15, code=" + run()["spec"]["source"] + ")",
+        "beta (training.epochs=4, code=c0de)",
+    ]
+    fewer = {"evaluation": {"rerank": False}}
+    assert labels(run(), run(values=fewer)) == ["beta (evaluation.rerank=false)", "beta (evaluation.rerank=true)"]

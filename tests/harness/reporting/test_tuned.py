@@ -12,6 +12,7 @@ from msgspec import structs
 
 from harness import reporting, stats
 from harness.reporting import rows, tuned, tuned_results
+from harness.reporting.others import merge
 from harness.reporting.report_data import ReportData
 from harness.reporting.site.source import Source
 from harness.reporting.site.views import tuned as tuned_view
@@ -79,9 +80,10 @@ def test_medians_gains_hours_and_a_difference(tmp_path: Path) -> None:
     assert "| alpha" in shown and "52.0 [50.0, 53.0]" in shown and "+22.0 [+20.0, +23.0]" in shown
     assert "(6)" in shown, "three studies of two hours were expected"
     assert "alpha is better than beta by 9.9 points of mAP" in shown
+    assert "The budget is too small for beta: the recipe without tuning" in shown
     assert "Tuning changes the order of the medians: from beta, alpha to alpha, beta" in shown
     assert "33 finished, 3 stopped" in shown and "lower bounds" in shown
-    row = next(line for line in shown.splitlines() if line.startswith("| loss.label\\_smoothing"))
+    row = next(line for line in shown.splitlines() if line.startswith("| `loss.label_smoothing`"))
     assert max(int(cell.strip(" %")) for cell in row.split("|")[2:-1]) > 50, "the only parameter with an effect"
     assert sorted(path.name for path in (tmp_path / "figures").glob("tuned.*")) == [
         "tuned.market1501.unified.training.12.4.cpu.best-of.png",
@@ -114,6 +116,17 @@ def test_a_diverged_trial_counts_as_zero_and_a_failed_one_not_at_all() -> None:
     assert values[0] == 0.0 and values[1] == pytest.approx(search.trials[1].curve[4]) and values[2] is None
     search.trials[1].curve = {1: 0.6, 2: 0.4}
     assert tuned_results.value_of(search.trials[1]) == 0.4, "a stopped one counts with its last value, not its best"
+
+
+def test_a_former_choice_is_in_no_ordinary_table() -> None:
+    search, records = study("alpha", 0, {"best": 0.5, "untuned": 0.3})
+    former = samples.ok(samples.spec("alpha", seed=0, recipe="tuned", options={"n": 1}), samples.evaluation(mAP=0.4))
+    data = ReportData([*records, former], searches=[search])
+    assert {run["spec"]["recipe"] for table in rows.tables(data) for row in table.rows for run in row.setting.runs} == {
+        "unified"
+    }
+    lost = rows.tables(ReportData([former]))
+    assert [table.key.recipe for table in lost] == ["tuned"], "without its study, a run is still shown"
 
 
 def test_p_values_are_corrected_for_all_pairs() -> None:
@@ -187,6 +200,12 @@ def test_a_choice_without_effect_has_an_importance() -> None:
         for trial in search.trials:
             trial.point = {"o": "sgd", "m": 0.5} if trial.number % 2 else {"o": "adam", "m": None}
     assert set(tuned_results.importance(searches)) == {"optimizer.name", "x"}
+    parameters["n"] = {"key": "recipe.x", "distribution": "uniform", "low": 0, "high": 1, "active_if": {"o": ["adam"]}}
+    for search in searches:
+        search.space = space.Space.from_dict({"name": "mine", "parameters": parameters})
+        for trial in search.trials:
+            trial.point = {**trial.point, "n": None if trial.number % 2 else trial.number / 20}
+    assert set(tuned_results.importance(searches)) == {"optimizer.name", "x"}, "a choice and a range set one key"
 
 
 def test_a_study_without_a_choice_is_said(tmp_path: Path) -> None:
@@ -206,3 +225,60 @@ def test_diverged_and_missing_learning_rates(tmp_path: Path) -> None:
     shown = page(tmp_path, studies)
     row = next(line for line in shown.splitlines() if line.startswith("| alpha") and "not run" in line)
     assert row.split("|")[6].strip() == "0.0" and float(row.split("|")[7]) < -50
+
+
+def test_a_better_learning_rate_than_the_choice_is_said(tmp_path: Path) -> None:
+    studies = three("alpha", (0.5, 0.52))
+    assert "Higher than the choice" not in page(tmp_path, studies)
+    better = next(final for final in studies[0][0].finals if final.name == "learning rate x 4")
+    record = next(r for r in studies[0][1] if r["run_id"] == better.run_ids[0])
+    record["evaluations"] = [samples.evaluation(mAP=0.9)]
+    assert "**Higher than the choice**: alpha at x 4 (+" in page(tmp_path, studies)
+
+
+def test_backbones_with_a_train_time_are_compared_though_their_epochs_differ(tmp_path: Path) -> None:
+    studies = [*three("alpha", (0.50, 0.52, 0.53)), *three("beta", (0.40, 0.42, 0.43))]
+    for search, records in studies:
+        epochs = 8 if search.spec.backbone == "alpha" else 4
+        search.settings = structs.replace(search.settings, asha=Asha(epochs, epochs * 3 // 4, 2))
+        search.spec = structs.replace(search.spec, recipe="unified-30m")
+        for record in records:
+            record["request"] = {"recipe": "unified", "train_time": "30m"}
+    shown = page(tmp_path, studies)
+    assert shown.count("### ") == 1 and "12 trials of 30m in the space training\n" in shown
+    assert "alpha is better than beta" in shown and "30m at the measured speed: alpha 8, beta 4." in shown
+
+
+def test_studies_of_two_folders_are_two_tables() -> None:
+    folders = []
+    for backbone, score in (("alpha", 0.5), ("beta", 0.4)):
+        searches_, records = zip(*three(backbone, (score, score)), strict=True)
+        folders.append(ReportData([r for some in records for r in some], searches=list(searches_)))
+    merged = merge.merge(folders, ["here", "there"])
+    assert [(t.key.origin, [row.label for row in t.rows]) for t in tuned_results.tables(merged)] == [
+        ("here", ["alpha"]),
+        ("there", ["beta"]),
+    ]
+    twice = merge.merge([folders[0], folders[0]], ["here", "there"])
+    assert [t.key.origin for t in tuned_results.tables(twice)] == ["here"]
+
+
+def test_audits_and_other_tests_of_the_choices_are_shown(tmp_path: Path) -> None:
+    studies = three("alpha", (0.5, 0.52))
+    audit = {
+        "check": "breakdown", "dataset": "market1501", "about": "Parts.", "source": "", "notes": [], "error": None,
+        "rows": [{"name": "mAP", "setting": {"camera": "1"}, "value": 0.25, "interval": None}],
+    }  # fmt: skip
+    for search, records in studies:
+        chosen = next(final for final in search.finals if final.name == "best").run_ids[0]
+        record = next(r for r in records if r["run_id"] == chosen)
+        record["audits"] = [audit]
+        elsewhere = samples.evaluation("dukemtmc", mAP=0.125)
+        record["evaluations"] += [samples.evaluation(mAP=0.75, rerank=True), elsewhere]
+        record["spec"]["evaluate_on"] = [["dukemtmc", "f"]]
+    shown = page(tmp_path, studies)
+    assert "datasets that they were not trained on" in shown and "12.5" in shown
+    whole = (tmp_path / "page.md").read_text()
+    assert "### Audits: market1501, recipe tuned, 12 trials of 4 epochs in the space training" in whole
+    assert "25.0" in whole.partition("### Audits")[2]
+    assert "75.0 ± 0.0 / " in whole.partition("<b>Other tests</b>")[2]

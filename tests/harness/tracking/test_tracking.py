@@ -30,6 +30,9 @@ from harness.system.paths import REPOSITORY
 from harness.system.redact import mask
 from harness.tracking import tracker as tracker_module
 from harness.tracking import transfer, view
+from harness.tuning import state
+from harness.tuning.state import Final
+from tests.support import searches
 from tests.support.record_samples import evaluation, failed, ok, per_query, spec
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -64,7 +67,7 @@ def children(uri: str) -> list[Any]:
 
     client = MlflowClient(tracking_uri=uri)
     experiment = client.get_experiment_by_name(tracking.EXPERIMENT)
-    return transfer.children(client, experiment.experiment_id) if experiment else []
+    return transfer.children(transfer.every_run(client, experiment.experiment_id)) if experiment else []
 
 
 def running(uri: str) -> list[Any]:
@@ -136,6 +139,26 @@ def test_report_from_the_tracker_equals_that_of_the_results(cli: Cli, tmp_path: 
     assert cli("report", "--results", results, "--out", one)[0] == 0
     assert cli("report", "--from-mlflow", uri, "--out", other)[0] == 0
     assert tables(one) == tables(other) and len(tables(one)) > 5
+
+
+@pytest.mark.slow
+def test_searches_come_back_from_the_tracker(cli: Cli, tmp_path: Path) -> None:
+    results, uri = tmp_path / "results", sqlite(tmp_path)
+    search = searches.new_search(samples_=3)
+    searches.play(search, results)
+    state.write(results, search)
+    assert tracking.sync(results, uri) == 3
+    search.trials[0].reason = "written later"
+    state.write(results, search)
+    finished(results, spec("pixels", seed=7))
+    late = finished(results, search.spec)
+    search.finals = [Final("best", search.trials[0].point, [late.spec.run_id])]
+    state.write(results, search)
+    assert tracking.sync(results, uri) == 2
+    back = tmp_path / "back"
+    assert transfer.restore(uri, back) == 5
+    assert [state.read(path).to_dict() for path in state.every(back)] == [search.to_dict()]
+    assert len(list(back.rglob("metrics.jsonl"))) == 5
 
 
 @pytest.mark.slow
@@ -235,7 +258,7 @@ def test_epochs_of_an_outage_are_sent_with_the_record(tmp_path: Path, monkeypatc
     uri, said = sqlite(tmp_path), []
     tracker = make(tmp_path, uri, said)
     tell(tracker, finished(tmp_path, spec(), epochs=5), epochs=5)
-    tracker.close("ok")
+    assert tracker.close("ok"), "the end sent what had been kept back"
     (run,) = children(uri)
     assert steps(uri, run) == [1, 2, 3, 4, 5] and run.info.status == "FINISHED" and len(said) == 1
 

@@ -16,15 +16,15 @@ import pytest
 import harness
 from harness.cli import studies as studies_text
 from harness.errors import UsageError
-from harness.execution import settings
+from harness.execution import settings, tuned
 from harness.execution.options import Execution
 from harness.execution.tune import SearchSettings, Tuning
-from harness.planning.plan import BLOCKED, TODO
+from harness.planning.plan import BLOCKED, CACHED, TODO
 from harness.planning.request import Request
 from harness.records import store
 from harness.spec.job import Job
 from harness.tuning import state, studies
-from harness.tuning.state import FINISHED, Trial
+from harness.tuning.state import FINISHED, STOPPED, Trial
 from harness.tuning.trial_source import SearchTrials
 from tests.support import record_samples as samples
 
@@ -136,6 +136,37 @@ def test_late_stopping_of_short_runs_is_none(world: Path, tmp_path: Path) -> Non
 def test_a_space_that_a_backbone_cannot_use_blocks_it(world: Path, tmp_path: Path) -> None:
     (study, *_) = studies.build(request(world, tmp_path, "bot", space="ratr"))
     assert study.trial.state == BLOCKED and "only one" in study.trial.reason
+    assert study.left == 0, "nothing of it can start"
+
+
+def test_a_blocked_backbone_is_said_at_the_end_too(world: Path, tmp_path: Path, capsys: Any) -> None:
+    asked = request(world, tmp_path, "bot,transreid", space="ratr", budget=1, studies=1)
+    study = studies.build(asked)[1]
+    (point,), (cell,) = study.search.points(), study.trials()
+    study.search.trials = [Trial(0, point, cell.spec.run_id, state=FINISHED, value=0.5)]
+    for run in [cell, *study.settle()]:
+        store.write(run.folder, samples.ok(run.spec, samples.evaluation(mAP=0.5)))
+    state.write(asked.results, study.search)
+    assert tuned.run(asked, studies.build(asked), Execution(mlflow=False)).code == 1
+    out = capsys.readouterr().out
+    assert out.count("The trials cannot start") == 1 and "only one" in out
+
+
+def test_a_learning_rate_that_a_trial_has_tried_is_not_trained_again(world: Path, tmp_path: Path) -> None:
+    """Though the trial was stopped, and so has no finished record."""
+    rates = tmp_path / "rates.toml"
+    rates.write_text('[parameters.rate]\nkey = "recipe.optimizer.lr"\ndistribution = "choice"\nvalues = [0.01, 0.02]\n')
+    study = studies.build(request(world, tmp_path, "bot", space=str(rates), budget=2, studies=1))[0]
+    found = [(point, study.plan_trial(point).spec.run_id) for point in study.search.points()]
+    found.sort(key=lambda pair: pair[0]["rate"])
+    states = ((FINISHED, 0.5), (STOPPED, None))
+    study.search.trials = [
+        Trial(i, point, run, state=how, value=value, curve={1: 0.1})
+        for i, ((point, run), (how, value)) in enumerate(zip(found, states, strict=True))
+    ]
+    by_factor = dict(zip(studies.FACTORS, study.rates(), strict=True))
+    assert by_factor[2.0].spec.run_id == found[1][1]
+    assert [cell.state for cell in by_factor.values()] == [TODO, TODO, CACHED, TODO]
 
 
 def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path, tmp_path: Path) -> None:
@@ -147,13 +178,16 @@ def test_the_cost_follows_from_measured_images_per_second(cli: Cli, world: Path,
     first, second = studies.build(asked)
     assert first.search.estimate == pytest.approx((14 * 0.7 + 2) * 120 * images / 50)
     assert second.search.estimate == pytest.approx((10 * 0.7 + 2) * 120 * images / 50)
+    pair = samples.ok(first.untuned.spec, train_images_per_second=100.0, train_processes=2)
+    store.write(first.untuned.folder, pair)
+    assert studies.build(asked)[0].search.estimate == first.search.estimate, "hours of both devices"
     state.write(asked.results, first.search)
     store.write(first.untuned.folder, samples.ok(first.untuned.spec, train_images_per_second=99.0))
     assert studies.build(asked)[0].search.estimate == first.search.estimate, "what was said before the start stays"
     words = ["--backbones", "bot", "--datasets", "market1501", "--data-root", world, "--from-scratch"]
     words += ["--set", "sampler.identities=4", "--results", asked.results, "--device", "cpu", "--dry-run"]
     code, out, _ = cli("run", "--recipe", "tuned", "--budget", 10, "--studies", 2, *words)
-    assert code == 0 and "CPU hours, by" in out
+    assert code == 0 and "CPU hours without early stopping" in " ".join(out.split())
 
 
 def test_finished_trials_of_a_smaller_budget_are_taken_over(world: Path, tmp_path: Path) -> None:
@@ -177,7 +211,7 @@ def test_a_large_search_is_planned_in_two_seconds(cli: Cli, world: Path, tmp_pat
     start = time.process_time()
     code, out, _ = cli(*words)
     assert code == 0 and time.process_time() - start < 2
-    assert "3 studies of 20 random trials" in out and "1050 runs" in out and "is not measured here" in out
+    assert "3 studies of 20 random trials" in out and "1050 runs" in out and "known in this results folder" in out
     assert list(tmp_path.iterdir()) == [] or not (tmp_path / "searches").exists()
 
 

@@ -253,6 +253,15 @@ def test_divergence_is_bad_and_failure_is_retried(tmp_path: Path) -> None:
     assert started == [failing.trials[0].run_id] * 2 and failing.trials[0].state == "failed"
 
 
+def test_a_failed_trial_keeps_its_checkpoint_for_the_next_call(tmp_path: Path) -> None:
+    search = searches.new_search(samples_=2)
+    searches.play(search, tmp_path, status=lambda point: "failed")
+    assert {trial.state for trial in search.trials} == {"failed"}
+    assert len(list(tmp_path.rglob("checkpoint.pt"))) == 2
+    searches.play(search, tmp_path)
+    assert {trial.state for trial in search.trials} == {"finished"} and not list(tmp_path.rglob("checkpoint.pt"))
+
+
 def test_nothing_starts_once_the_search_is_told_to_stop(tmp_path: Path) -> None:
     search, stop = searches.new_search(), threading.Event()
     stop.set()
@@ -297,6 +306,15 @@ def test_a_damaged_file_is_said_to_be_so(tmp_path: Path) -> None:
         state.exclusive(tmp_path, search.id),
     ):
         pass
+
+
+def test_an_unknown_state_of_a_trial_is_damage(tmp_path: Path) -> None:
+    search = searches.new_search(samples_=1)
+    searches.play(search, tmp_path)
+    path = state.path_of(tmp_path, search.id)
+    path.write_text(path.read_text().replace('"state": "finished"', '"state": "done"'))
+    with pytest.raises(RecordError, match=r"damaged.*done"):
+        state.read(path)
 
 
 def test_the_chosen_points_are_the_best_the_paper_and_off(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ def words(root: Path, plugins: Path, folder: Path) -> list[str]:
     fixed = ["run", "--recipe", "tuned", "--preset", "smoke", "--backbones", "pixels", "--datasets", "market1501"]
     fixed += ["--budget", "2", "--studies", "2", "--plugins", str(plugins), "--set", "sampler.identities=3"]
     fixed += ["--data-root", str(root), "--results", str(folder / "results"), "--cache", str(folder / "cache")]
-    return [*fixed, "--report", str(folder / "BENCHMARKS.md"), "--no-mlflow", "--debug"]
+    return [*fixed, "--report", str(folder / "BENCHMARKS.md"), "--no-mlflow", "--debug", "--audit", "ranked-lists"]
 
 
 def ended(folder: Path) -> dict[str, int]:
@@ -72,6 +72,8 @@ def test_trials_without_the_test_split_then_a_kill_then_final_runs(
     assert code == 0, out + err
     everything = ended(tmp_path)
     assert trials.items() <= everything.items() and len(everything) == 4 + 4 + 4
+    audited = {record["source"]: bool(record.get("audits")) for record in store.records(tmp_path / "results")}
+    assert audited == {"search": False, "trained": True}, "audits are about the test split"
     page = (tmp_path / "BENCHMARKS.md").read_text()
     section = page.partition("## Tuned with equal budgets")[2].partition("\n## ")[0]
     for expected in ("2 of 2", "4 finished", "CPU hours", "x 0.25", "best-of.png", "Chosen settings", "Conclusion"):

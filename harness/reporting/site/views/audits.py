@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from harness.reporting.audits import Found
+from harness.reporting.audits import Found, blocks_of
 from harness.reporting.rows import Row
 from harness.reporting.site.source import Source
 
@@ -16,19 +16,10 @@ def build(source: Source) -> Mapping[str, Any]:
     for number, table in enumerate(source.tables):
         checks: dict[str, list[tuple[Row, Found]]] = {}
         for row in table.plain():
-            for check, blocks in _blocks(row, table.key.dataset).items():
+            for check, blocks in blocks_of(row, table.key.dataset).items():
                 checks.setdefault(check, []).append((row, Found(row.label, blocks)))
         entries += [_entry(source, number, check, found) for check, found in sorted(checks.items())]
     return {"audits": entries}
-
-
-def _blocks(row: Row, dataset: str) -> dict[str, list[Mapping[str, Any]]]:
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for record, _ in row.scored:
-        for block in record.get("audits") or ():
-            if block["dataset"] == dataset:
-                found.setdefault(block["check"], []).append(block)
-    return found
 
 
 def _entry(source: Source, number: int, check: str, found: list[tuple[Row, Found]]) -> dict[str, Any]:

@@ -8,21 +8,21 @@ from typing import Any
 import msgspec
 
 from harness.reporting.claims import RULES, judge
-from harness.reporting.site.source import RUN_DIGITS, Source
+from harness.reporting.site.source import Source
 
 
 def build(source: Source) -> Mapping[str, Any]:
     """All verdicts, also those of numbers without a run."""
     found = judge(source.data, source.tables)
-    published = [{**_plain(result), "dataset": source.data.title(result.dataset)} for result in found.published]
+    published = [{**_plain(source, result), "dataset": source.data.title(result.dataset)} for result in found.published]
     claims = [
         {"backbone": relation.backbone, "words": relation.words, "verdict": relation.verdict, "reason": relation.reason,
-         "source": relation.claim.source, "pairs": [_plain(pair) for pair in relation.pairs]}
+         "source": relation.claim.source, "pairs": [_plain(source, pair) for pair in relation.pairs]}
         for relation in found.claims
     ]  # fmt: skip
     return {"claims": {"rules": {k: list(v) for k, v in RULES.items()}, "published": published, "claims": claims}}
 
 
-def _plain(value: Any) -> dict[str, Any]:
+def _plain(source: Source, value: Any) -> dict[str, Any]:
     plain: dict[str, Any] = msgspec.to_builtins(value)
-    return {**plain, "runs": [run[:RUN_DIGITS] for run in plain["runs"]]}
+    return {**plain, "runs": [source.short_of(run) for run in plain["runs"]]}

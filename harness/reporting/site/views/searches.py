@@ -8,7 +8,7 @@ from typing import Any
 
 from harness.records import store
 from harness.reporting.search import importance
-from harness.reporting.site.source import RUN_DIGITS, Source
+from harness.reporting.site.source import Source
 from harness.tuning.state import Final, Search
 
 
@@ -42,7 +42,7 @@ def _entry(source: Source, search: Search) -> dict[str, Any]:
                 "state": trial.state,
                 "value": trial.value,
                 "reason": trial.reason,
-                "run": trial.run_id[:RUN_DIGITS],
+                "run": source.short_of(trial.run_id),
                 "point": {name: trial.point.get(name) for name in search.space.parameters},
                 "curve": sorted(trial.curve.items()),
             }
@@ -59,7 +59,7 @@ def _final(source: Source, search: Search, final: Final) -> dict[str, Any]:
     return {
         "name": final.name,
         "point": {name: final.point.get(name) for name in search.space.parameters},
-        "runs": [run[:RUN_DIGITS] for run in final.run_ids],
+        "runs": [source.short_of(run) for run in final.run_ids],
         "scores": len(scores),
         "mAP": statistics.fmean(scores) if scores else None,
         "spread": statistics.stdev(scores) if len(scores) > 1 else None,

@@ -6,11 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from harness.records import epochs as records
 from harness.reporting.site.source import Source, rounded
 
-FILE = "metrics.jsonl"
 LEFT_OUT = ("epoch", "seconds")
 MOST_POINTS = 150
 
@@ -21,18 +19,13 @@ def build(source: Source) -> Mapping[str, Any]:
     for record in source.sorted:
         if record["source"] in ("trained", "search"):
             folder = source.folder_of(record)
-            found[source.short(record)] = (_read(folder / FILE) if folder else None) or None
+            found[source.short(record)] = (_read(folder) if folder else None) or None
     return source.by_file("training", found)
 
 
-def _read(path: Path) -> dict[str, list[Any]]:
-    """Values by metric, and the epochs; empty if there are none or the file is damaged."""
-    try:
-        content = path.read_bytes() if path.is_file() else b""
-        lines = [orjson.loads(line) for line in content.splitlines() if line.strip()]
-        by_epoch = {int(line["epoch"]): line for line in lines}  # the last one counts for an epoch that was resumed
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+def _read(folder: Path) -> dict[str, list[Any]]:
+    """Values by metric, and the epochs; empty if there are none."""
+    by_epoch = {line["epoch"]: line for line in records.read(folder)}  # the last one counts for a repeated epoch
     epochs = sorted(by_epoch)
     step = -(-len(epochs) // MOST_POINTS)
     kept = sorted({*epochs[::step], *epochs[-1:]}) if epochs else []

@@ -7,19 +7,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.reporting.site.source import Source
-from harness.reporting.tuned_results import Table, Tuned, tables
+from harness.reporting.tuned_results import Table, Tuned
 from harness.tuning.studies import BEST, UNTUNED
 
 
 def build(source: Source) -> Mapping[str, Any]:
     """One entry per dataset, space and budget."""
-    return {"tuned": [_entry(source, table) for table in tables(source.data)]}
+    return {"tuned": [_entry(source, table) for table in source.context.tuned]}
 
 
 def _entry(source: Source, table: Table) -> dict[str, Any]:
     key = table.key
     return {
-        "title": f"{source.data.title(key.dataset)}: {key.trials} trials in the space {table.space_name}",
+        "title": table.title(source.data.title(key.dataset)),
         "stopping": bool(key.stopping),
         "rows": [_row(source, row) for row in table.rows],
     }

@@ -294,9 +294,23 @@ def test_runs_that_both_have_are_duplicates_or_contradictions(tmp_path: Path) ->
 def test_a_committed_run_is_ok(tmp_path: Path) -> None:
     run = "cuhk03-detected/transreid"
     shutil.copytree(REPOSITORY / "results" / run, tmp_path / run)
-    assert findings(tmp_path) == []
-    (checked,) = harness.check_results(tmp_path, results=tmp_path / "none").runs
-    assert any("The code of transreid, because it differs" in finding.words for finding in checked.findings)
+    found = harness.check_results(tmp_path, results=tmp_path / "none").runs
+    weights = {finding.weight for one in found for finding in one.findings}
+    assert weights == {"unchecked"}, "a trial has fewer images than the card, and may have been stopped"
+    assert {store.read(REPOSITORY / "results" / run / one.run_id[:12])["source"] for one in found} == {
+        "trained", "search"
+    }  # fmt: skip
+
+
+def test_a_trial_that_lost_images_is_found(tmp_path: Path) -> None:
+    record, rows = scored(purpose="search", holdout={"seed": 0, "share": 0.3})
+    record["source"] = "search"
+    parts = {"train": (9000, 500), "query": (12, 12), "gallery": (48, 251)}
+    record["data"]["splits"] = {name: {"images": n, "identities": k} for name, (n, k) in parts.items()}
+    keep(tmp_path, record, rows)
+    assert [words for words in findings(tmp_path) if "card" in words] == [
+        "doubtful: market1501: train has 9,060 images, the card expects 12,936."
+    ]
 
 
 def test_the_command(cli: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:

@@ -87,14 +87,16 @@ def test_the_same_folders_give_the_same_bytes(tmp_path: Path, cli: Callable[...,
         (["results", "y/results"], ["results", "y/results"]),
         (["./x/a", "x/b/"], ["a", "b"]),
         (["x/a", "y/a", "x/b"], ["x/a", "y/a", "x/b"]),
+        ([".", "x/b"], ["here", "b"]),
     ],
 )
 def test_names_are_short_and_unique(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folders: list[str], names: list[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     for folder in folders:
-        Path(folder).mkdir(parents=True)
+        Path(folder).mkdir(parents=True, exist_ok=True)
     assert merge.names([Path(folder) for folder in folders]) == names
 
 
@@ -103,3 +105,19 @@ def test_a_folder_is_given_once_and_exists(tmp_path: Path) -> None:
         merge.names([tmp_path, tmp_path / "." / ""])
     with pytest.raises(UsageError, match="does not exist"):
         merge.names([tmp_path, tmp_path / "no"])
+
+
+def test_a_folder_may_have_the_name_of_one_at_the_root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    here = Path(tmp_path.relative_to("/"))
+    here.mkdir(parents=True)
+    one, other = merge.names([here, tmp_path])
+    assert one != other
+
+
+def test_a_record_is_compared_with_all_folders_before(tmp_path: Path) -> None:
+    keep(tmp_path / "a", record(0, 0.5))
+    for name in ("b", "c"):
+        keep(tmp_path / name, record(0, 0.6))
+    text = page(tmp_path, "a", "b", "c")
+    assert text.count("- Contradiction: ") == 1 and "is in b and c with the same scores" in text

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from harness import metrics
 from harness.audits.checks import ranked_lists as audit
 from harness.errors import RecordError, UsageError
-from harness.records import ranked_lists, store
+from harness.records import epochs, ranked_lists, store
 from harness.reporting import site, site_link
 from harness.reporting.site import bundle
 from harness.reporting.site.views import training, tuned
@@ -91,9 +91,9 @@ def test_every_record_is_on_the_site_as_it_is_on_disk(site_records: Path, site_f
 
 
 def test_a_long_curve_keeps_its_last_epoch(tmp_path: Path):
-    path = tmp_path / training.FILE
-    path.write_text("".join(f'{{"epoch": {epoch}, "loss": {1 / epoch}}}\n' for epoch in range(1, 401)))
-    curves = training._read(path)
+    for epoch in range(1, 401):
+        epochs.append(tmp_path, epoch, {"loss": 1 / epoch})
+    curves = training._read(tmp_path)
     assert curves["epoch"][-1] == 400 and len(curves["epoch"]) == len(curves["loss"]) <= training.MOST_POINTS + 1
     assert tuned._median([3.0, 1.0, 2.0]) == [2.0, 1.0, 3.0]
 
