@@ -18,6 +18,7 @@ from harness.cli.tables import STATUSES, Column, prose, table
 from harness.records import store
 from harness.records.schema import matched
 from harness.records.store import Entry
+from harness.spec.names import STOPPED
 from harness.system.redact import mask, readable
 
 
@@ -37,7 +38,7 @@ def command(results: Path, form: str, sync: bool, mlflow_uri: str) -> int:
             click.echo(f"{table(COLUMNS, rows)}\n")
         if measured := _efficiency(entries):
             click.echo(prose(f"Efficiency measurements, shown by 'report': {measured}.", "  ", ""))
-        counts = Counter(entry.status for entry in entries)
+        counts = Counter(map(_ended, entries))
         summary = ", ".join(f"{n} {status}" for status, n in sorted(counts.items()))
         number = f"{len(entries)} record{'s' * (len(entries) != 1)}"
         absent = "" if results.is_dir() else ", which does not exist"
@@ -97,8 +98,14 @@ def _efficiency(entries: Iterable[Entry]) -> str:
     return readable(", ".join(f"{n} of {name}" for name, n in sorted(counts.items())))
 
 
+def _ended(entry: Entry) -> str:
+    """As `harness.records.schema.ended`."""
+    stopped = entry.source == "search" and entry.status == "interrupted" and entry.message.startswith(STOPPED)
+    return "stopped" if stopped else entry.status
+
+
 def _row(entry: Entry) -> list[str]:
-    names = [entry.status, entry.dataset, entry.backbone, entry.recipe, str(entry.seed), entry.run_id[:12]]
+    names = [_ended(entry), entry.dataset, entry.backbone, entry.recipe, str(entry.seed), entry.run_id[:12]]
     if entry.status == "ok" and entry.mAP is not None:
         scores = [f"{entry.mAP:.1%}", "" if entry.rank1 is None else f"{entry.rank1:.1%}"]
         return [*names, *scores, _clock(entry.seconds), _few(entry)]
@@ -108,7 +115,9 @@ def _row(entry: Entry) -> list[str]:
 
 
 def _few(entry: Entry) -> str:
-    """How many queries have a match, unless all have one; see `harness.records.schema.matched`."""
+    """That the scores are of people held out, or how many queries have a match, unless all have one."""
+    if entry.source == "search":
+        return "held-out score"
     return f"{entry.n_valid:,} of {entry.n_query:,} queries matched" if matched(entry._asdict()) else ""
 
 

@@ -40,7 +40,15 @@ class Column:
 
 
 STATES = {"cached": "green", "to do": "cyan", "blocked": "red"}
-STATUSES = {"ok": "green", "failed": "red", "oom": "red", "timeout": "red", "diverged": "red", "interrupted": "yellow"}
+STATUSES = {
+    "ok": "green",
+    "failed": "red",
+    "oom": "red",
+    "timeout": "red",
+    "diverged": "red",
+    "interrupted": "yellow",
+    "stopped": "yellow",
+}
 
 
 def columns_of_terminal() -> int:

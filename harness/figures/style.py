@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,9 @@ SAME, DIFFERENT = "#009E73", "#CC3311"
 LEADER: dict[str, Any] = {"linewidths": 0.6, "alpha": 0.7, "clip_on": False, "zorder": 1.5}
 FAR = 20
 """Distance in pixels between a point and its label from which a leader line connects them."""
+
+TITLE_LETTER, TITLE_LINE = 0.094, 0.19
+"""Width of a letter and height of a line of titles, in inches."""
 
 DPI = 144
 COMPRESSION = 3
@@ -73,8 +77,8 @@ def figure(width: float, height: float, title: str, *, panels: int = 1, right: f
 
     Args:
         width: width of the figure, in inches.
-        height: height of the figure, in inches.
-        title: text at the upper left.
+        height: height of the figure with a title of one line, in inches; further lines make it higher.
+        title: text at the upper left; it is wrapped.
         panels: number of panels side by side, with a common y axis.
         right: right margin in inches, for the names of lines.
 
@@ -84,10 +88,14 @@ def figure(width: float, height: float, title: str, *, panels: int = 1, right: f
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
+    lines = textwrap.wrap(plain(title, 160), int((width - 0.2) / TITLE_LETTER)) or [""]
+    above = (len(lines) - 1) * TITLE_LINE
+    height += above
     made = Figure(figsize=(width, height), dpi=DPI)
     FigureCanvasAgg(made)
-    made.subplots_adjust(0.65 / width, 0.5 / height, 1 - right / width, 1 - 0.4 / height, wspace=0.08)
-    made.text(0.1 / width, 1 - 0.1 / height, plain(title, 110), ha="left", va="top", fontsize=11, fontweight="bold")
+    made.subplots_adjust(0.65 / width, 0.5 / height, 1 - right / width, 1 - (0.4 + above) / height, wspace=0.08)
+    place: dict[str, Any] = {"ha": "left", "va": "top", "fontsize": 11, "fontweight": "bold"}
+    made.text(0.1 / width, 1 - 0.1 / height, "\n".join(lines), **place)
     return made, made.subplots(1, panels, sharey=True, squeeze=False)[0]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from harness.records.schema import ended
 from harness.reporting import text
 from harness.reporting.environments import covered, kinds
 from harness.reporting.section import Context, Section, paragraphs
@@ -28,9 +29,9 @@ def _counts(context: Context) -> str:
             "**There are no results yet.** The command below runs every backbone on every available dataset and "
             "rewrites this page."
         )
-    statuses = Counter(r["status"] for r in records)
-    ended = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
-    return f"Contents: {kinds(records)}; {', '.join(covered(records))}. Status of the runs: {ended}."
+    statuses = Counter(map(ended, records))
+    shown = ", ".join(f"{statuses[s]:,} {s}" for s in sorted(statuses, key=lambda s: (s != "ok", s)))
+    return f"Contents: {kinds(records)}; {', '.join(covered(records))}. Status of the runs: {shown}."
 
 
 BEGIN = "python -m harness run --backbones all --datasets all --data-root DATA_ROOT --weights-root WEIGHTS_ROOT"

@@ -8,7 +8,7 @@ Status = Literal["ok", "failed", "timeout", "oom", "diverged", "interrupted"]
 """Final status of a run. Only runs with `ok` are not repeated."""
 
 STOPPED = "Stopped"
-"""Type of the error of a trial that its search ended early, which is not a failure."""
+"""Type of the error of a trial that its search ended early, which is not a failure; its message begins so, too."""
 
 Stage = Literal["data", "build", "train", "checkpoint", "evaluate", "audit", "measure", "record"]
 """Stage of a run in which it can fail."""

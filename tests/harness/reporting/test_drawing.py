@@ -115,3 +115,18 @@ def test_cost_plots_bear_few_and_equal_points(points):
 
 def test_lines_bear_one_series():
     assert pixels(plots.lines("Title", "x", "y", {"alpha": [(1.0, 2.0), (2.0, 2.0)]})).shape[2] == 3
+
+
+def test_a_long_title_is_wrapped_and_inside_the_figure():
+    text = "CUHK03-NP (detected): 4 trials of 4 epochs in the space training, recipe small: best of n trials"
+    with style.style():
+        _, (panel,) = style.figure(6.3, 4.0, "short")
+        made, (axes,) = style.figure(6.3, 4.0, text)
+        made.canvas.draw()
+        (title,) = made.texts
+        assert title.get_text().replace("\n", " ") == text
+        assert title.get_window_extent().x1 <= made.bbox.x1, "nothing is cut off"
+        assert title.get_window_extent().y0 > axes.get_window_extent().y1
+        assert axes.get_window_extent().height == pytest.approx(panel.get_window_extent().height), (
+            "the panel keeps its size"
+        )

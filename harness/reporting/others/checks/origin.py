@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from harness.records.schema import ended
 from harness.reporting.others.findings import Finding, Subject, doubtful, unchecked
-from harness.spec.names import SCORED, STOPPED
+from harness.spec.names import SCORED
 from harness.system.version import PROTOCOL_VERSION
 
 
 def check(subject: Subject) -> Iterator[Finding]:
     """Everything about the program that wrote the record."""
     record, spec = subject.record, subject.record["spec"]
-    stopped = (record["error"] or {}).get("type") == STOPPED  # a trial that its search ended
-    if record["status"] != "ok" and not stopped:
+    if ended(record) not in ("ok", "stopped"):
         reason = (record["error"] or {}).get("message") or "no reason is recorded"
         yield doubtful(f"The run ended with {record['status']}: {reason}")
     if record["source"] in SCORED and record["protocol_version"] != PROTOCOL_VERSION:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from harness.records.schema import ended
 from harness.reporting.accuracy import heading
 from harness.reporting.environments import covered, kinds
 from harness.reporting.overview import CHANCE, UNTESTED
@@ -41,7 +42,7 @@ def counts(source: Source) -> list[str]:
     """Numbers of runs by purpose, and of backbones and datasets; empty without runs."""
     if not (records := source.data.records):
         return []
-    failed = sum(record["status"] != "ok" for record in records)
+    failed = sum(ended(record) not in ("ok", "stopped") for record in records)
     return [kinds(records), *covered(records), *([f"{failed:,} not finished"] if failed else [])]
 
 
