@@ -14,7 +14,8 @@ from harness.tuning.state import Final, Search
 
 def build(source: Source) -> Mapping[str, Any]:
     """One entry per search that has trials."""
-    return {"searches": [_entry(source, search) for search in source.data.searches if search.trials]}
+    ordered = sorted(source.data.searches, key=lambda s: (s.spec.backbone, s.spec.dataset, s.settings.seed, s.id))
+    return {"searches": [_entry(source, search) for search in ordered if search.trials]}
 
 
 def _entry(source: Source, search: Search) -> dict[str, Any]:
@@ -22,6 +23,7 @@ def _entry(source: Source, search: Search) -> dict[str, Any]:
     spent, full = search.epochs
     return {
         "id": search.id,
+        "study": search.settings.seed + 1 if search.settings.tuned else None,
         "space": search.space.name,
         "about": search.space.about,
         "backbone": search.spec.backbone,

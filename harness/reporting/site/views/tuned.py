@@ -20,7 +20,6 @@ def _entry(source: Source, table: Table) -> dict[str, Any]:
     key = table.key
     return {
         "title": table.title(source.data.title(key.dataset)),
-        "stopping": bool(key.stopping),
         "rows": [_row(source, row) for row in table.rows],
     }
 

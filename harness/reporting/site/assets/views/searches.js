@@ -59,7 +59,7 @@
         site.text("Reason", "reason", site.long), site.text("Record", "run", { formatter: (cell) => site.runLink(cell.getValue()) }),
       ], search.trials.map((trial) => ({ ...trial, ...Object.fromEntries(search.parameters.map((name, i) => [`value${i}`, trial.point[name]])) })));
     };
-    site.add(body, h("div", { class: "filters" }, site.select("Search", searches.map((search, i) => [i, `${search.space}: ${search.backbone} on ${search.dataset}, ${search.id}`]), state.search, (value) => { state.search = Number(value); draw(); })), place);
+    site.add(body, h("div", { class: "filters" }, site.select("Search", searches.map((search, i) => [i, `${search.backbone} on ${search.dataset}, ${search.study ? `study ${search.study}, ` : ""}space ${search.space}, ${search.id.split("-").pop()}`]), state.search, (value) => { state.search = Number(value); draw(); })), place);
     await draw();
   });
 })();

@@ -10,7 +10,7 @@
     if (!entries.length) return h("p", {}, "No backbone was tuned with ", h("code", {}, "run --recipe tuned"), " yet.");
     site.add(body, h("p", {}, "Every backbone had the same search, chosen on held-out training identities. Medians over studies in percent, in brackets the smallest and the largest. ", h("a", { href: "#/searches" }, "Searches"), " has the trials of each study."));
     for (const entry of entries) {
-      site.add(body, h("h2", {}, entry.title + (entry.stopping ? "" : ", no early stopping")));
+      site.add(body, h("h2", {}, entry.title));
       await site.table(body, entry.title, [
         site.text("Backbone", "label", { ...site.long, frozen: true }), column("mAP", "mAP", format.percent), column("Untuned mAP", "untuned", format.percent),
         column("Gain (points)", "gain", (value) => format.signed(100 * value)), column("rank-1", "rank-1", format.percent), column("Held-out mAP", "held_out", format.percent),
