@@ -134,11 +134,12 @@ def _searches(client: Any, parents: Sequence[str], results: Path) -> None:
     """Downloads the file of every search; the newest parent run that has it counts."""
     for parent in parents:
         for folder in client.list_artifacts(parent, state.FOLDER):
-            if not re.fullmatch(rf"{state.FOLDER}/\w[\w.+-]*", folder.path):
+            target = results / folder.path / state.FILE
+            if target.is_file() or not re.fullmatch(rf"{state.FOLDER}/\w[\w.+-]*", folder.path):
                 continue
-            if not (results / folder.path / state.FILE).is_file():
-                (results / folder.path).mkdir(parents=True, exist_ok=True)
-                client.download_artifacts(parent, f"{folder.path}/{state.FILE}", str(results))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(prefix="harness-mlflow-") as place:
+                shutil.copyfile(client.download_artifacts(parent, f"{folder.path}/{state.FILE}", place), target)
 
 
 def every_run(client: Any, experiment: str) -> list[Any]:
