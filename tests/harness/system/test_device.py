@@ -43,7 +43,6 @@ def test_precisions_have_names_and_half_needs_a_gpu() -> None:
 
 def test_fp32_means_32_bits() -> None:
     switches = torch.backends.cuda.matmul, torch.backends.cudnn.conv, torch.backends.cudnn.rnn
-    before = [switch.fp32_precision for switch in switches]
     try:
         for switch in switches:
             switch.fp32_precision = "tf32"
@@ -52,9 +51,7 @@ def test_fp32_means_32_bits() -> None:
         # These read the older interface, and raise if the two contradict each other.
         assert not torch.backends.cuda.matmul.allow_tf32 and not torch.backends.cudnn.allow_tf32
     finally:
-        torch.backends.cudnn.allow_tf32 = True
-        for switch, value in zip(switches, before, strict=True):
-            switch.fp32_precision = value
+        device.exact_float32()  # what the switches were cannot be set again through both interfaces
 
 
 @pytest.mark.parametrize(("name", "backend"), [("mps", torch.backends.mps), ("xpu", torch.xpu)])
