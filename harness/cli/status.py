@@ -18,7 +18,7 @@ from harness.cli.tables import STATUSES, Column, prose, table
 from harness.records import store
 from harness.records.schema import matched
 from harness.records.store import Entry
-from harness.spec.names import STOPPED
+from harness.spec.names import STOPPED_EARLY
 from harness.system.redact import mask, readable
 
 
@@ -100,7 +100,7 @@ def _efficiency(entries: Iterable[Entry]) -> str:
 
 def _ended(entry: Entry) -> str:
     """As `harness.records.schema.ended`."""
-    stopped = entry.source == "search" and entry.status == "interrupted" and entry.message.startswith(STOPPED)
+    stopped = entry.source == "search" and entry.status == "interrupted" and entry.message.startswith(STOPPED_EARLY)
     return "stopped" if stopped else entry.status
 
 

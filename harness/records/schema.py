@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from harness.cards.tables import explained
-from harness.spec.names import SCORED, STOPPED, Source, Stage, Status
+from harness.spec.names import SCORED, STOPPED_EARLY, Source, Stage, Status
 from harness.spec.run_spec import RunSpec, canonical
 
 SCHEMA_VERSION = 1
@@ -525,7 +525,7 @@ def new(spec: RunSpec, *, source: Source = "trained") -> Record:
 
 def ended(record: Mapping[str, Any]) -> str:
     """How a run ended: its status, or `stopped` for a trial that its search ended early."""
-    return "stopped" if (record["error"] or {}).get("type") == STOPPED else str(record["status"])
+    return "stopped" if (record["error"] or {}).get("type") == STOPPED_EARLY else str(record["status"])
 
 
 def matched(evaluation: Mapping[str, Any]) -> str:

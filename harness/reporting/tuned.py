@@ -198,15 +198,15 @@ def _conclusion(table: Table) -> str:
             f"no backbone is shown to be better than another. Intervals reach up to {100 * reach:.1f} points to either "
             "side, so smaller differences remain open; more studies narrow them."
         )
-    return " ".join(filter(None, (start, _order(table), _too_small(table))))
+    return " ".join(filter(None, (start, _order(table), _lowered(table))))
 
 
-def _too_small(table: Table) -> str:
-    """Which backbones the search left below the recipe that they could have kept."""
+def _lowered(table: Table) -> str:
+    """Which backbones scored higher with the recipe as it is."""
     worse = [text.escape(row.label) for row in table.rows if row.gains and statistics.median(row.gains) < 0]
     if not worse:
         return ""
-    return f"The budget is too small for {', '.join(worse)}: the recipe without tuning has the higher median."
+    return f"The search lowered the median of {', '.join(worse)}, so its budget may be too small."
 
 
 def _order(table: Table) -> str:

@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple, get_args
 Status = Literal["ok", "failed", "timeout", "oom", "diverged", "interrupted"]
 """Final status of a run. Only runs with `ok` are not repeated."""
 
-STOPPED = "Stopped"
+STOPPED_EARLY = "Stopped"
 """Type of the error of a trial that its search ended early, which is not a failure; its message begins so, too."""
 
 Stage = Literal["data", "build", "train", "checkpoint", "evaluate", "audit", "measure", "record"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from harness.spec.names import STOPPED
+from harness.spec.names import STOPPED_EARLY
 from harness.tuning.asha import Asha
 
 
@@ -52,6 +52,6 @@ def stop_reason(asha: Asha, epoch: int, value: float, rung: Rung, *, named: bool
     else:
         return ""
     return (
-        f"{STOPPED} by {rule} after epoch {epoch} of {asha.epochs}: held-out mAP {value:.2%} is number {better + 1} "
+        f"{STOPPED_EARLY} by {rule} after epoch {epoch} of {asha.epochs}: held-out mAP {value:.2%} is number {better + 1} "
         f"of {len(rung.others) + 1}; {limit}."
     )

@@ -17,7 +17,7 @@ from harness.planning.plan import CACHED, Planned
 from harness.records import epochs, store
 from harness.records.schema import Record
 from harness.spec.job import Job
-from harness.spec.names import STOPPED as EARLY
+from harness.spec.names import STOPPED_EARLY
 from harness.tuning import sampler, state
 from harness.tuning.space import Point
 from harness.tuning.state import DIVERGED, FAILED, FINISHED, RUNNING, STOPPED, Search, Trial
@@ -195,6 +195,6 @@ def _read(folder: Path) -> Record | None:
 def _mark_stopped(folder: Path, record: Record | None, reason: str) -> None:
     """Adds the reason to the record of a stopped trial."""
     if record is not None and record["status"] == "interrupted":
-        record["error"] = {"type": EARLY, "message": reason, "log_tail": ""}
+        record["error"] = {"type": STOPPED_EARLY, "message": reason, "log_tail": ""}
         with contextlib.suppress(HarnessError):  # on a full disk, only the search file has the reason
             store.write(folder, record)

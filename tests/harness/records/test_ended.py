@@ -11,7 +11,7 @@ from harness.records.schema import ended
 from harness.reporting.report_data import ReportData
 from harness.reporting.site.source import Source
 from harness.reporting.site.views import overview
-from harness.spec.names import STOPPED
+from harness.spec.names import STOPPED_EARLY
 from tests.support import record_samples as samples
 
 Cli = Callable[..., tuple[int, str, str]]
@@ -20,7 +20,11 @@ Cli = Callable[..., tuple[int, str, str]]
 def test_a_stopped_trial_is_called_so(cli: Cli, tmp_path: Path) -> None:
     trial = {"purpose": "search", "holdout": {"seed": 0, "share": 0.3}}
     stopped = samples.failed(samples.spec(**trial), "interrupted") | {"source": "search", "stage": "train"}
-    stopped["error"] = {"type": STOPPED, "message": f"{STOPPED} by ASHA after epoch 3 of 4.", "log_tail": ""}
+    stopped["error"] = {
+        "type": STOPPED_EARLY,
+        "message": f"{STOPPED_EARLY} by ASHA after epoch 3 of 4.",
+        "log_tail": "",
+    }
     finished = samples.ok(samples.spec(seed=1, **trial), samples.evaluation(), source="search")
     killed = samples.failed(samples.spec(seed=2, **trial), "interrupted") | {"source": "search"}
     records = [stopped, finished, killed]
