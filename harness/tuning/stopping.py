@@ -52,6 +52,6 @@ def stop_reason(asha: Asha, epoch: int, value: float, rung: Rung, *, named: bool
     else:
         return ""
     return (
-        f"{STOPPED_EARLY} by {rule} after epoch {epoch} of {asha.epochs}: held-out mAP {value:.2%} is number {better + 1} "
-        f"of {len(rung.others) + 1}; {limit}."
+        f"{STOPPED_EARLY} by {rule} after epoch {epoch} of {asha.epochs}: held-out mAP {value:.2%} is number "
+        f"{better + 1} of {len(rung.others) + 1}; {limit}."
     )
